@@ -1,0 +1,58 @@
+# Every target sets up .venv by itself when it is missing or older than the requirement files.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+# The interpreter's compile caches: the second run of the same programs starts in seconds.
+export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.5
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: help demo test test-all lint format bench setup clean
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"diffjax needs Python 3.11 to 3.13, this is {v[0]}.{v[1]}: make PYTHON=/path/to/python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check uv
+
+$(VENV)/.installed: requirements.txt pyproject.toml | $(BIN)/python
+	$(BIN)/uv pip install --quiet --python $(PY) -r requirements.txt
+	$(BIN)/uv pip install --quiet --python $(PY) --no-deps -e .
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+	$(BIN)/uv pip install --quiet --python $(PY) -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/.installed-peers: requirements-peers.txt $(VENV)/.installed-dev
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-peers.txt
+	@touch $@
+
+setup: $(VENV)/.installed-dev  ## create .venv with all that lint and test need
+
+demo: $(VENV)/.installed  ## train a small cascade on emoji and sample it (about 10 minutes on 2 cores)
+	$(PY) -m tools.demo
+
+test: $(VENV)/.installed-dev  ## the fast tests
+	$(PY) -m pytest
+
+test-all: $(VENV)/.installed-peers  ## all tests, with PyTorch and other peers to compare with
+	$(PY) -m pytest -m ''
+
+lint: $(VENV)/.installed-dev  ## format check, lint, types, import contract
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed-dev  ## rewrite the code in the house format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.installed  ## time one training and one sampling step
+	$(PY) -m benchmarks.step
+
+clean:  ## remove .venv, caches and runs
+	rm -rf $(VENV) .cache runs out

@@ -1,0 +1,35 @@
+"""Random keys: named, derived from (root, name, step), one per example where it matters."""
+
+import zlib
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from diffjax.types import PRNGKey, PRNGKeys
+
+
+def stream(root: PRNGKey, name: str, step: int | Int[Array, ""] = 0) -> PRNGKey:
+    """Key of (root, name, step): nothing to checkpoint, the same after a restart."""
+    return jax.random.fold_in(jax.random.fold_in(root, zlib.crc32(name.encode())), step)
+
+
+def per_example(seeds: Int[Array, "b"]) -> PRNGKeys:
+    """One root key per seed, so that an example's noise does not depend on its batch."""
+    return jax.vmap(jax.random.key)(seeds)
+
+
+def split(key: PRNGKey | PRNGKeys, num: int) -> PRNGKey | PRNGKeys:
+    """`num` keys along a new leading axis, from one key or from one key per example."""
+    if key.ndim == 0:
+        return jax.random.split(key, num)
+    return jnp.swapaxes(jax.vmap(lambda k: jax.random.split(k, num))(key), 0, 1)
+
+
+def normal(key: PRNGKey | PRNGKeys, shape: tuple[int, ...]) -> Float[Array, "..."]:
+    """Standard normal noise of `shape`; with one key per example, example i draws from key i."""
+    if key.ndim == 0:
+        return jax.random.normal(key, shape)
+    if key.shape != shape[:1]:
+        raise ValueError(f"{key.shape[0]} keys for a batch of {shape[0]}: give one key per example")
+    return jax.vmap(lambda k: jax.random.normal(k, shape[1:]))(key)

@@ -1,0 +1,24 @@
+"""The shapes that travel between modules, in one alphabet.
+
+b batch, h w pixels, c channels, l text length, d text width, e embedding width, n rungs.
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from jaxtyping import Array, Bool, Float, Key
+
+Image: TypeAlias = Float[Array, "b h w c"]
+LogSnr: TypeAlias = Float[Array, "b"]
+Scalar: TypeAlias = Float[Array, ""]
+Text: TypeAlias = Float[Array, "b l d"]
+TextMask: TypeAlias = Bool[Array, "b l"]
+PRNGKey: TypeAlias = Key[Array, ""]
+PRNGKeys: TypeAlias = Key[Array, "b"]
+
+# u in [0, 1] -> logsnr, decreasing: u = 0 is clean, u = 1 is noise.
+Schedule: TypeAlias = Callable[[Float[Array, "..."]], Float[Array, "..."]]
+# (x_t, logsnr_t) -> eps, v or x_0: the trained net bound to its params and conditioning.
+Network: TypeAlias = Callable[[Image, LogSnr], Image]
+# (x_t, logsnr_t) -> x_0_hat: what samplers and guidance speak.
+Denoiser: TypeAlias = Callable[[Image, LogSnr], Image]

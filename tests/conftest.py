@@ -1,0 +1,24 @@
+"""Shared set-up: 8 virtual devices, a compile cache, and checked shapes in every call."""
+
+import os
+from pathlib import Path
+
+CACHE = Path(__file__).resolve().parent.parent / ".cache"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=8",
+        "--xla_backend_optimization_level=1",
+    ]
+).strip()
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / "jax"))
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+from absl import flags  # noqa: E402
+from jaxtyping import install_import_hook  # noqa: E402
+
+flags.FLAGS.mark_as_parsed()  # Grain's workers ask for parsed absl flags
+install_import_hook("diffjax", "beartype.beartype")
