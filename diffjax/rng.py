@@ -4,7 +4,7 @@ import zlib
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
 from diffjax.types import PRNGKey, PRNGKeys
 
@@ -14,12 +14,12 @@ def stream(root: PRNGKey, name: str, step: int | Int[Array, ""] = 0) -> PRNGKey:
     return jax.random.fold_in(jax.random.fold_in(root, zlib.crc32(name.encode())), step)
 
 
-def per_example(seeds: Int[Array, "b"]) -> PRNGKeys:
+def per_example(seeds: Int[Array, " b"]) -> PRNGKeys:
     """One root key per seed, so that an example's noise does not depend on its batch."""
     return jax.vmap(jax.random.key)(seeds)
 
 
-def split(key: PRNGKey | PRNGKeys, num: int) -> PRNGKey | PRNGKeys:
+def split(key: PRNGKey | PRNGKeys, num: int) -> Key[Array, "n *rest"]:
     """`num` keys along a new leading axis, from one key or from one key per example."""
     if key.ndim == 0:
         return jax.random.split(key, num)

@@ -20,5 +20,7 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 from absl import flags  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
 
+import tests.typecheck  # noqa: E402, F401  the hook looks it up by name
+
 flags.FLAGS.mark_as_parsed()  # Grain's workers ask for parsed absl flags
-install_import_hook("diffjax", "beartype.beartype")
+install_import_hook("diffjax", "tests.typecheck.check")
