@@ -1,0 +1,1 @@
+"""The networks: Flax Linen modules that are handed a noise level and know no diffusion."""

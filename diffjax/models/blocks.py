@@ -1,0 +1,122 @@
+"""The residual block, its norm, and the ways from one resolution to the next."""
+
+import math
+from typing import Any, Literal
+
+import einops
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from diffjax.types import Image
+
+
+def num_groups(channels: int) -> int:
+    """At most 32 groups of at least 4 channels (GroupNorm's usual 32, made to fit small nets)."""
+    return math.gcd(32, max(1, channels // 4))
+
+
+class Norm(nn.Module):
+    """GroupNorm with learned gain and bias, optionally scaled and shifted per example.
+
+    Statistics and result are float32. Gain, statistics and scale-shift are folded into one
+    factor and one offset per channel, so that the picture is read twice and written once.
+    """
+
+    eps: float = 1e-5
+
+    @nn.compact
+    def __call__(
+        self,
+        h: Image,
+        scale: Float[Array, "b c"] | None = None,
+        shift: Float[Array, "b c"] | None = None,
+    ) -> Image:
+        """norm(h) (1 + scale) + shift."""
+        channels = h.shape[-1]
+        groups = num_groups(channels)
+        gain = self.param("scale", nn.initializers.ones, (channels,))
+        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        h = h.astype(jnp.float32)
+        grouped = lambda m: m.reshape(-1, groups, channels // groups).mean(2)  # noqa: E731
+        mean = grouped(jnp.mean(h, axis=(1, 2)))
+        variance = jnp.maximum(grouped(jnp.mean(h * h, axis=(1, 2))) - mean**2, 0.0)
+        spread = lambda g: jnp.repeat(g, channels // groups, axis=1)  # noqa: E731
+        factor = gain * spread(jax.lax.rsqrt(variance + self.eps))
+        offset = bias - spread(mean) * factor
+        if scale is not None:
+            factor, offset = factor * (1 + scale), offset * (1 + scale)
+        if shift is not None:
+            offset = offset + shift
+        return h * factor[:, None, None, :] + offset[:, None, None, :]
+
+
+def upsample(h: Image) -> Image:
+    """Each pixel four times."""
+    return einops.repeat(h, "b h w c -> b (h 2) (w 2) c")
+
+
+def downsample(h: Image) -> Image:
+    """The mean of each 2 x 2 block: no aliasing, unlike a strided pick."""
+    return einops.reduce(h, "b (h 2) (w 2) c -> b h w c", "mean")
+
+
+def to_patches(x: Image, patch: int) -> Image:
+    """[b h w c] -> [b h/p w/p p*p*c]: pixel unshuffle, the inverse of `from_patches`."""
+    return einops.rearrange(x, "b (h p) (w q) c -> b h w (p q c)", p=patch, q=patch)
+
+
+def from_patches(x: Image, patch: int) -> Image:
+    """[b h w p*p*c] -> [b h*p w*p c]: pixel shuffle."""
+    return einops.rearrange(x, "b h w (p q c) -> b (h p) (w q) c", p=patch, q=patch)
+
+
+class ResBlock(nn.Module):
+    """norm, silu, conv, scale-shift norm, silu, conv, plus its input.
+
+    `resample` moves the picture one level up or down inside the block, on both of its ways
+    (BigGAN's form, which Imagen's base network uses; app. F.1). The second convolution starts
+    at zero: a new block is the identity. 1x1 convolution on the skip where widths differ.
+    """
+
+    width: int
+    resample: Literal["up", "down"] | None = None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, h: Image, emb: Float[Array, "b e"]) -> Image:
+        """[b h w c] -> [b h' w' width]."""
+        move = {"up": upsample, "down": downsample, None: lambda x: x}[self.resample]
+        conv = lambda name, **kw: nn.Conv(  # noqa: E731
+            self.width, (3, 3), dtype=self.dtype, name=name, **kw
+        )
+        r = move(nn.silu(Norm(name="norm_0")(h)).astype(self.dtype))
+        r = conv("conv_0")(r)
+        scale_shift = nn.Dense(2 * self.width, dtype=jnp.float32, name="scale_shift")(emb)
+        scale, shift = jnp.split(scale_shift, 2, axis=-1)
+        r = nn.silu(Norm(name="norm_1")(r, scale, shift)).astype(self.dtype)
+        r = conv("conv_1", kernel_init=nn.initializers.zeros)(r)
+        h = move(h)
+        if h.shape[-1] != self.width:
+            h = nn.Conv(self.width, (1, 1), dtype=self.dtype, name="skip")(h)
+        return h + r
+
+
+class Head(nn.Module):
+    """Norm, silu and a float32 convolution that starts at zero, to the output's channels."""
+
+    channels: int
+    patch: int = 1
+
+    @nn.compact
+    def __call__(self, h: Image) -> Image:
+        """[b h w c] -> [b h*patch w*patch channels]."""
+        out = nn.Conv(
+            self.channels * self.patch**2,
+            (3, 3),
+            kernel_init=nn.initializers.zeros,
+            dtype=jnp.float32,
+            name="conv",
+        )(nn.silu(Norm(name="norm")(h)))
+        return from_patches(out, self.patch)

@@ -1,0 +1,82 @@
+"""What conditions a network: noise levels and text, as one vector and a row of tokens."""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from diffjax.types import LogSnr, Text, TextMask
+
+# The slowest wave spans the range of log SNR in use, -20 to 20, once and a half; the fastest
+# tells levels 0.05 apart.
+LONGEST_PERIOD = 64.0
+SHORTEST_PERIOD = 0.25
+
+
+def sinusoids(logsnr: LogSnr, width: int) -> Float[Array, "b e"]:
+    """sin and cos of logsnr at `width` / 2 frequencies in geometric progression, in float32."""
+    if width % 2:
+        raise ValueError(f"an embedding of width {width}: it must be even")
+    periods = jnp.geomspace(LONGEST_PERIOD, SHORTEST_PERIOD, width // 2)
+    angles = logsnr.astype(jnp.float32)[:, None] * (2.0 * math.pi / periods)
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+class NoiseLevelEmbedding(nn.Module):
+    """Sinusoids of the log SNR and two dense layers; float32 whatever the network's dtype."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, logsnr: LogSnr) -> Float[Array, "b e"]:
+        """[b] -> [b width]."""
+        h = nn.Dense(self.width, dtype=jnp.float32, name="dense_0")(sinusoids(logsnr, self.width))
+        return nn.Dense(self.width, dtype=jnp.float32, name="dense_1")(nn.silu(h))
+
+
+class TextPooling(nn.Module):
+    """One vector from the tokens by attention from learned queries (Imagen, app. F)."""
+
+    width: int
+    num_heads: int = 4
+
+    @nn.compact
+    def __call__(self, tokens: Text, mask: TextMask) -> Float[Array, "b e"]:
+        """[b l d] -> [b width]; masked tokens have no part in it."""
+        keys = nn.Dense(self.num_heads, dtype=jnp.float32, name="score")(tokens)
+        keys = jnp.where(mask[:, :, None], keys, -jnp.inf)
+        weights = jax.nn.softmax(keys, axis=1)  # one distribution over the tokens per head
+        values = nn.Dense(self.width, dtype=jnp.float32, name="value")(tokens)
+        values = values.reshape(*values.shape[:2], self.num_heads, -1)
+        pooled = jnp.einsum("blk,blkd->bkd", weights, values).reshape(tokens.shape[0], self.width)
+        return nn.Dense(self.width, dtype=jnp.float32, name="out")(
+            nn.LayerNorm(name="norm")(pooled)
+        )
+
+
+class Conditioning(nn.Module):
+    """Noise level, augmentation level and pooled text summed to one vector; text as tokens.
+
+    LayerNorm on the text embeddings before attention and before pooling (Imagen, sec. 2.5).
+    """
+
+    width: int
+    token_width: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, logsnr_t: LogSnr, text: Text, text_mask: TextMask, aug_logsnr: LogSnr | None = None
+    ) -> tuple[Float[Array, "b e"], Float[Array, "b l t"]]:
+        """Returns (embedding [b width] float32, tokens [b l token_width])."""
+        emb = NoiseLevelEmbedding(self.width, name="noise")(logsnr_t)
+        if aug_logsnr is not None:
+            emb = emb + NoiseLevelEmbedding(self.width, name="aug")(aug_logsnr)
+        text = nn.LayerNorm(dtype=jnp.float32, name="text_norm")(text.astype(jnp.float32))
+        tokens = nn.Dense(self.token_width, dtype=jnp.float32, name="text_in")(text)
+        emb = emb + TextPooling(self.width, name="text_pool")(tokens, text_mask)
+        tokens = nn.LayerNorm(dtype=jnp.float32, name="token_norm")(tokens)
+        return nn.silu(emb), tokens.astype(self.dtype)
