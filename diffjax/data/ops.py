@@ -1,0 +1,70 @@
+"""Pixels and captions of one record, in numpy and PIL; chance comes from an explicit generator."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, UnidentifiedImageError
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+
+
+def decode(data: bytes) -> UInt8[np.ndarray, "h w 3"]:
+    """PNG, JPEG or WEBP bytes as RGB in [0, 255]; what is transparent shows white.
+
+    Raises ValueError for other formats and for damaged bytes.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return np.array(_on_white(image))
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise ValueError(
+            f"{len(data)} bytes starting {data[:8]!r} are no whole image of {FORMATS}"
+        ) from error
+
+
+def encode_png(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    """PNG bytes that `decode` turns back into the same pixels."""
+    png = io.BytesIO()
+    Image.fromarray(image).save(png, "PNG")
+    return png.getvalue()
+
+
+def resize(image: UInt8[np.ndarray, "h w 3"], size_px: int) -> UInt8[np.ndarray, "s s 3"]:
+    """The centre square, antialiased to `size_px` a side; untouched if it has that size already."""
+    height_px, width_px = image.shape[:2]
+    if height_px == width_px == size_px:
+        return image
+    side_px = min(height_px, width_px)
+    top, left = (height_px - side_px) / 2, (width_px - side_px) / 2
+    box = (left, top, left + side_px, top + side_px)
+    resized = Image.fromarray(image).resize((size_px, size_px), Image.Resampling.BICUBIC, box=box)
+    return np.array(resized)
+
+
+def random_crop(
+    image: UInt8[np.ndarray, "h w 3"], crop_px: int, rng: np.random.Generator
+) -> UInt8[np.ndarray, "s s 3"]:
+    """A square of `crop_px`, every place equally likely.
+
+    Raises ValueError if the image is smaller than the crop.
+    """
+    height_px, width_px = image.shape[:2]
+    if not 0 < crop_px <= min(height_px, width_px):
+        raise ValueError(f"crop_px={crop_px} must be 1 to {min(height_px, width_px)}, the image's")
+    top = rng.integers(height_px - crop_px + 1)
+    left = rng.integers(width_px - crop_px + 1)
+    return image[top : top + crop_px, left : left + crop_px]
+
+
+def choose_caption(captions: Sequence[str], rng: np.random.Generator) -> str:
+    """One of the captions, each equally likely; "" if there are none."""
+    return captions[int(rng.integers(len(captions)))] if captions else ""
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    rgba = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")

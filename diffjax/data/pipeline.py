@@ -1,0 +1,144 @@
+"""Batches from records: shuffled, repeated, shared among processes, resumed exactly (Grain)."""
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
+
+import grain
+import numpy as np
+from absl import flags
+
+from diffjax.data import ops
+from diffjax.data.batch import Batch, Record, RecordSource
+
+# caption -> its embedding [l d] in its real length; called from several threads.
+Embed: TypeAlias = Callable[[str], np.ndarray]
+
+
+def train_iterator(
+    source: RecordSource,
+    *,
+    batch_size: int,
+    size_px: int,
+    crop_px: int | None = None,
+    seed: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    embed: Embed | None = None,
+    max_length: int = 128,
+    threads: int = 2,
+    prefetch_batches: int = 2,
+    worker_count: int = 0,
+) -> grain.DatasetIterator:
+    """Endless batches of `batch_size` examples for this process, out of `process_count` alike.
+
+    Each yields `image` uint8 [b h w 3], h = w = `crop_px` or `size_px`, and `caption` [b] as text;
+    with `embed`, `text` [b max_length d], zero beyond `text_length` int32 [b], in its place. Longer
+    embeddings lose their end. Every epoch has a new order. `get_state()` is a position and
+    `set_state()` resumes there exactly: order, crop and caption depend on (seed, position) alone.
+    Together, processes see in step n what one process would, whatever their number.
+
+    `worker_count` processes do the work instead of `threads` in this one; then `source` and `embed`
+    must pickle, positions fit iterators of the same `worker_count` only, and `close()` ends them.
+    Raises ValueError for numbers that cannot be.
+    """
+    _check(source, batch_size, process_index, process_count)
+    if crop_px is not None and not 0 < crop_px <= size_px:
+        raise ValueError(f"crop_px={crop_px} must be 1 to size_px={size_px}")
+    transform = functools.partial(
+        _training_example, size_px=size_px, crop_px=crop_px, embed=embed, max_length=max_length
+    )
+    # Repeating first lets a batch be larger than the data; sharing out last lets the examples and
+    # their randomness be those of one process.
+    examples = grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(transform)
+    shard = examples.slice(slice(process_index, None, process_count))
+    batches = shard.batch(batch_size, drop_remainder=True, batch_fn=collate)
+    iterable = batches.to_iter_dataset(
+        grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch_batches)
+    )
+    if worker_count:
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()  # Grain asks absl even where absl does not run
+        iterable = iterable.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=worker_count, per_worker_buffer_size=2)
+        )
+    return iter(iterable)
+
+
+def eval_batches(
+    source: RecordSource,
+    *,
+    batch_size: int,
+    size_px: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    embed: Embed | None = None,
+    max_length: int = 128,
+) -> Iterator[Batch]:
+    """One pass in order, first captions, no crop; the last batch may be smaller.
+
+    Fields are `train_iterator`'s. With several processes, process i has records i, i + n, ...; the
+    last ones may have a record less.
+    """
+    _check(source, batch_size, process_index, process_count)
+    indices = range(process_index, len(source), process_count)
+    for start in range(0, len(indices), batch_size):
+        yield collate(
+            [
+                _evaluation_example(source[index], size_px, embed, max_length)
+                for index in indices[start : start + batch_size]
+            ]
+        )
+
+
+def collate(examples: Sequence[dict[str, Any]]) -> Batch:
+    """Examples of equal fields, stacked along a new leading axis."""
+    return {key: np.stack([example[key] for example in examples]) for key in examples[0]}
+
+
+def steps_per_epoch(source: RecordSource, batch_size: int, process_count: int = 1) -> int:
+    """Steps until every record has been seen once, at least 1."""
+    return math.ceil(len(source) / (batch_size * process_count))
+
+
+def _training_example(
+    record: Record,
+    rng: np.random.Generator,
+    *,
+    size_px: int,
+    crop_px: int | None,
+    embed: Embed | None,
+    max_length: int,
+) -> dict[str, Any]:
+    caption = ops.choose_caption(record["captions"], rng)
+    image = ops.resize(ops.decode(record["image"]), size_px)
+    if crop_px is not None:
+        image = ops.random_crop(image, crop_px, rng)
+    return {"image": image, **_text(caption, embed, max_length)}
+
+
+def _evaluation_example(
+    record: Record, size_px: int, embed: Embed | None, max_length: int
+) -> dict[str, Any]:
+    image = ops.resize(ops.decode(record["image"]), size_px)
+    caption = record["captions"][0] if record["captions"] else ""
+    return {"image": image, **_text(caption, embed, max_length)}
+
+
+def _text(caption: str, embed: Embed | None, max_length: int) -> dict[str, Any]:
+    if embed is None:
+        return {"caption": np.str_(caption)}
+    embedding = np.asarray(embed(caption))[:max_length]
+    padded = np.zeros((max_length, embedding.shape[-1]), embedding.dtype)
+    padded[: len(embedding)] = embedding
+    return {"text": padded, "text_length": np.int32(len(embedding))}
+
+
+def _check(source: RecordSource, batch_size: int, process_index: int, process_count: int) -> None:
+    if len(source) == 0:
+        raise ValueError(f"{source!r} is empty: there is nothing to batch")
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} must be at least 1")
+    if not 0 <= process_index < process_count:
+        raise ValueError(f"process_index={process_index} must be 0 to {process_count - 1}")

@@ -1,0 +1,58 @@
+"""Which drawing is in which split: a hash of its name decides, never its place in a list."""
+
+import hashlib
+from collections.abc import Sequence
+
+from diffjax.data.captions import base_name, tone_names
+from diffjax.data.drawings import STYLES, Drawing
+from diffjax.data.lexicon import PROFESSIONS
+
+SPLITS = ("train", "validation", "test", "compositional", "style")
+
+_TRAIN_PERCENT, _VALIDATION_PERCENT = 92, 4  # the rest is test
+_ONE_PAIR_IN = 8  # pairs of profession and skin tone that training never sees together
+_ONE_NAME_IN = 25  # names of which training sees one drawing only
+
+
+def split_of(name: str, style: str, *, has_both_styles: bool = True) -> str:
+    """The split of one drawing.
+
+    `train`, `validation` and `test` keep both drawings of a name together. `compositional` holds
+    out whole pairs of profession and skin tone, whoever has them. `style` holds out one of the two
+    drawings of a name whose other drawing is in `train`.
+    """
+    pair = profession_and_tone(name)
+    if pair and bucket("compositional", *pair, of=_ONE_PAIR_IN) == 0:
+        return "compositional"
+    percent = bucket("split", name, of=100)
+    if percent >= _TRAIN_PERCENT:
+        return "validation" if percent < _TRAIN_PERCENT + _VALIDATION_PERCENT else "test"
+    chosen = has_both_styles and bucket("style", name, of=_ONE_NAME_IN) == 0
+    if chosen and style == STYLES[bucket("held out", name, of=len(STYLES))]:
+        return "style"
+    return "train"
+
+
+def assign(drawings: Sequence[Drawing]) -> dict[str, list[Drawing]]:
+    """Every drawing in its split, in the order given; all splits are there, even if empty."""
+    styles_of: dict[str, set[str]] = {}
+    for drawing in drawings:
+        styles_of.setdefault(drawing.name, set()).add(drawing.style)
+    split: dict[str, list[Drawing]] = {name: [] for name in SPLITS}
+    for drawing in drawings:
+        both = len(styles_of[drawing.name]) == len(STYLES)
+        split[split_of(drawing.name, drawing.style, has_both_styles=both)].append(drawing)
+    return split
+
+
+def profession_and_tone(name: str) -> tuple[str, str] | None:
+    """("firefighter", "dark") of `woman_firefighter_dark_skin_tone`; None without both."""
+    tones = tone_names(name)
+    profession = base_name(name).removeprefix("man_").removeprefix("woman_")
+    return (profession, tones[0]) if len(tones) == 1 and profession in PROFESSIONS else None
+
+
+def bucket(*key: str, of: int) -> int:
+    """A number in [0, of) that is the same on every machine and in every version of Python."""
+    digest = hashlib.sha256("/".join(key).encode()).digest()
+    return int.from_bytes(digest[:8], "big") % of
