@@ -37,10 +37,9 @@ def resize(image: UInt8[np.ndarray, "h w 3"], size_px: int) -> UInt8[np.ndarray,
     if height_px == width_px == size_px:
         return image
     side_px = min(height_px, width_px)
-    top, left = (height_px - side_px) / 2, (width_px - side_px) / 2
-    box = (left, top, left + side_px, top + side_px)
-    resized = Image.fromarray(image).resize((size_px, size_px), Image.Resampling.BICUBIC, box=box)
-    return np.array(resized)
+    top, left = (height_px - side_px) // 2, (width_px - side_px) // 2
+    square = Image.fromarray(image[top : top + side_px, left : left + side_px])
+    return np.array(square.resize((size_px, size_px), Image.Resampling.BICUBIC))
 
 
 def random_crop(

@@ -1,0 +1,107 @@
+import re
+
+import pytest
+
+from diffjax.data import drawings
+from diffjax.data.captions import MAX_CAPTION_BYTES, captions, noun_phrase
+
+
+@pytest.fixture(scope="module")
+def everything():
+    return {
+        (d.name, d.style): captions(d.name, d.style, is_flag=d.is_flag)
+        for d in drawings.catalogue()
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("red_apple", "a red apple"),
+        ("unicorn", "a unicorn"),
+        ("ewe", "a ewe"),
+        ("hourglass_done", "an hourglass that has run out"),
+        ("x-ray", "an x-ray"),
+        ("socks", "socks"),
+        ("cactus", "a cactus"),
+        ("popcorn", "popcorn"),
+        ("face_with_medical_mask", "a face with a medical mask"),
+        ("face_with_tears_of_joy", "a face with tears of joy"),
+        ("beach_with_umbrella", "a beach with an umbrella"),
+        ("map_of_Japan", "a map of Japan"),
+        ("french_fries", "French fries"),
+        ("Aries", "the Aries zodiac sign"),
+        ("OK_button", "the OK button"),
+        ("Japanese_discount_button", 'the Japanese "discount" button'),
+        ("AB_button_(blood_type)", "the AB blood type button"),
+        ("keycap_3", "a keycap with the number 3"),
+        ("keycap_#", "a keycap with a hash sign"),
+        ("eight-thirty", "a clock showing half past eight"),
+        ("black_large_square", "a large black square"),
+        ("family_man_woman_girl_girl", "a family of a man, a woman and two girls"),
+        (
+            "woman_firefighter_medium-dark_skin_tone",
+            "a woman firefighter with medium-dark skin tone",
+        ),
+        ("man_bouncing_ball", "a man bouncing a ball"),
+        ("man_dark_skin_tone_beard", "a man with dark skin tone and a beard"),
+        ("person_in_tuxedo_light_skin_tone", "a person with light skin tone in a tuxedo"),
+        (
+            "kiss_woman_man_light_skin_tone_dark_skin_tone",
+            "a woman and a man kissing, light and dark skin tones",
+        ),
+        ("men_wrestling_medium_skin_tone", "two men wrestling, both with medium skin tone"),
+        ("dark_skin_tone", "a patch of dark skin tone"),
+    ],
+)
+def test_a_name_reads_as_english(name, expected):
+    assert noun_phrase(name) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Japan", "the flag of Japan"),
+        ("United_States", "the flag of the United States"),
+        ("Netherlands", "the flag of the Netherlands"),
+        ("Antigua_&_Barbuda", "the flag of Antigua and Barbuda"),
+        ("Hong_Kong_SAR_China", "the flag of Hong Kong"),
+    ],
+)
+def test_a_place_is_captioned_as_its_flag(name, expected):
+    assert noun_phrase(name, is_flag=True) == expected
+
+
+def test_every_caption_is_short_and_names_its_style(everything):
+    for (_, style), texts in everything.items():
+        for text in texts:
+            assert len(text.encode()) <= MAX_CAPTION_BYTES, text
+            assert style in text, text
+
+
+def test_no_two_captions_are_the_same(everything):
+    texts = [text for several in everything.values() for text in several]
+    assert len(set(texts)) == len(texts) == 4 * len(everything)
+
+
+def test_no_caption_shows_traces_of_a_name(everything):
+    bad = re.compile(
+        r"[_&:\u2019]|  |\ba a\b|\bthe the\b|skin_"
+        r"|\ba (?!euro|ewe|one-)[aeio]|\ban [bcdfgjklmnpqrstvwyz]",
+        re.IGNORECASE,
+    )
+    texts = [
+        text.removeprefix(f"{style} emoji:")
+        for (_, style), some in everything.items()
+        for text in some
+    ]
+    assert [text for text in texts if bad.search(text)] == []
+
+
+def test_captions_do_not_change_between_calls():
+    assert captions("red_apple", "twemoji") == (
+        "a twemoji drawing of a red apple",
+        "a red apple, twemoji style",
+        "a red apple in the twemoji style",
+        "twemoji emoji: red apple",
+    )

@@ -1,0 +1,42 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from diffjax.data import drawings, ops
+
+
+@pytest.fixture(scope="module")
+def apple():
+    return next(d for d in drawings.catalogue() if d.name == "red_apple")
+
+
+def test_both_styles_draw_the_same_3953_things():
+    styles = Counter(drawing.style for drawing in drawings.catalogue())
+    assert styles == {"openmoji": 3953, "twemoji": 3953}
+    assert set(Counter(drawing.name for drawing in drawings.catalogue()).values()) == {2}
+
+
+def test_files_match_with_and_without_the_variation_selector():
+    codes = {(d.name, d.style): d.code for d in drawings.catalogue()}
+    assert codes["keycap_3", "openmoji"] == codes["keycap_3", "twemoji"] == "0033-FE0F-20E3"
+    assert codes["red_heart", "twemoji"] == "2764-FE0F"
+
+
+def test_flags_of_places_are_told_from_other_flags():
+    flags = {d.name for d in drawings.catalogue() if d.is_flag}
+    assert {"Japan", "Scotland", "Curaçao", "United_Nations"} <= flags
+    assert not {"pirate_flag", "rainbow_flag", "keycap_3", "red_apple"} & flags
+
+
+@pytest.mark.parametrize("size_px", [16, 64, 100])
+def test_a_drawing_is_rasterised_at_its_size_on_white(apple, size_px):
+    image = ops.decode(drawings.rasterise(apple, size_px))
+    assert image.shape == (size_px, size_px, 3)
+    assert (image[[0, 0, -1, -1], [0, -1, 0, -1]] == 255).all()
+    red, green, _ = np.moveaxis(image[size_px // 2, size_px // 2].astype(int), -1, 0)
+    assert red > green + 50
+
+
+def test_rasterising_twice_gives_the_same_bytes(apple):
+    assert drawings.rasterise(apple, 64) == drawings.rasterise(apple, 64)

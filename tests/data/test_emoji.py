@@ -1,0 +1,110 @@
+import importlib
+import json
+import subprocess
+import sys
+
+import pytest
+
+from diffjax.data import drawings, emoji, source, splits
+from tests.data.conftest import some_drawings
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """A catalogue of two dozen, some of every split."""
+    few = some_drawings(1)
+    monkeypatch.setattr(drawings, "catalogue", lambda: few)
+    return few
+
+
+def records(builder_dir, split):
+    some = source.open_source(str(builder_dir), split)
+    return [some[i] for i in range(len(some))]
+
+
+def test_every_split_holds_what_was_assigned(few_emoji):
+    for split, assigned in splits.assign(some_drawings(5)).items():
+        got = records(few_emoji / "emoji/64/1.0.0", split)
+        assert sorted(record["name"] for record in got) == sorted(d.name for d in assigned)
+
+
+def test_the_folder_tells_licences_and_sizes(few_emoji):
+    folder = few_emoji / "emoji/64/1.0.0"
+    info = json.loads((folder / "dataset_info.json").read_text())
+    assert info["fileFormat"] == "array_record"
+    assert "CC BY-SA 4.0" in (folder / "LICENSE").read_text()
+    assert "jdecked" in info["citation"]
+    assert {split["name"] for split in info["splits"]} == set(splits.SPLITS)
+
+
+def test_a_prepared_set_is_not_made_again(few_emoji, monkeypatch):
+    monkeypatch.setattr(drawings, "catalogue", lambda: pytest.fail("made again"))
+    assert emoji.prepare(64, few_emoji) == few_emoji / "emoji/64/1.0.0"
+
+
+def test_records_do_not_depend_on_the_number_of_processes(tiny, tmp_path):
+    alone = emoji.prepare(64, tmp_path / "alone", workers=0)
+    pooled = emoji.prepare(64, tmp_path / "pooled", workers=2)
+    for split in splits.SPLITS:
+        assert records(alone, split) == records(pooled, split)
+
+
+def test_an_interrupted_preparation_does_not_count(tiny, tmp_path, monkeypatch):
+    rasterise = drawings.rasterise
+
+    def broken(drawing, size_px):
+        if drawing == tiny[-1]:
+            raise KeyboardInterrupt
+        return rasterise(drawing, size_px)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(drawings, "rasterise", broken)
+        with pytest.raises(KeyboardInterrupt):
+            emoji.prepare(64, tmp_path)
+    assert not list(tmp_path.rglob("dataset_info.json"))
+    assert (emoji.prepare(64, tmp_path) / "dataset_info.json").exists()
+
+
+def test_all_sizes_share_their_splits(tiny, tmp_path):
+    small, large = emoji.prepare(64, tmp_path), emoji.prepare(256, tmp_path, workers=0)
+    for split in splits.SPLITS:
+        one, other = records(small, split), records(large, split)
+        assert [r["name"] for r in one] == [r["name"] for r in other]
+        assert [r["captions"] for r in one] == [r["captions"] for r in other]
+
+
+def test_the_default_folder_follows_the_environment(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    assert emoji.prepare() == tmp_path / "emoji/64/1.0.0"
+
+
+def test_an_unknown_size_is_a_value_error():
+    with pytest.raises(ValueError, match=r"size_px=65 .* \(64, 256, 1024\)"):
+        emoji.prepare(65)
+
+
+def test_importing_the_module_again_registers_nothing_twice():
+    before = emoji.Emoji
+    try:
+        assert importlib.reload(emoji).Emoji.name == "emoji"
+    finally:
+        emoji.Emoji = before
+
+
+def test_reading_needs_no_tensorflow(few_emoji):
+    code = (
+        "import sys; from diffjax.data import pipeline, source\n"
+        f"s = source.open_source('emoji/64', 'train', {str(few_emoji)!r})\n"
+        "next(pipeline.train_iterator(s, batch_size=4, size_px=64, seed=0))\n"
+        "assert 'tensorflow' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+@pytest.mark.slow
+def test_the_whole_set_has_7906_pictures(tmp_path):
+    folder = emoji.prepare(64, tmp_path, workers=2)
+    counts = {split: len(source.open_source(str(folder), split)) for split in splits.SPLITS}
+    expected = {"train": 7057, "validation": 284, "test": 340, "compositional": 78, "style": 147}
+    assert counts == expected
+    assert sum(counts.values()) == 7906

@@ -1,0 +1,16 @@
+from diffjax.data import drawings, lexicon
+from diffjax.data.captions import base_name, noun_phrase
+
+
+def test_every_phrase_belongs_to_a_name_and_says_more_than_the_rules(monkeypatch):
+    bases = {base_name(drawing.name) for drawing in drawings.catalogue()}
+    for name, phrase in list(lexicon.PHRASES.items()):
+        assert name in bases, name
+        monkeypatch.delitem(lexicon.PHRASES, name)
+        assert "|" in phrase or noun_phrase(name) != phrase, name
+
+
+def test_every_place_and_profession_belongs_to_a_name():
+    names = {drawing.name for drawing in drawings.catalogue()}
+    assert set(lexicon.PLACES) <= names
+    assert all({role, f"man_{role}", f"woman_{role}"} <= names for role in lexicon.ROLES)

@@ -1,0 +1,197 @@
+import itertools
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from diffjax.data import ops
+from diffjax.data.batch import Record
+from diffjax.data.fake import Shapes
+from diffjax.data.pipeline import eval_batches, steps_per_epoch, train_iterator
+
+
+class Numbered:
+    """Records told apart by their captions, each a plain grey."""
+
+    def __init__(self, count, size_px=8):
+        self.count, self.size_px = count, size_px
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        image = np.full((self.size_px, self.size_px, 3), index, np.uint8)
+        return Record(image=ops.encode_png(image), captions=(f"{index} a", f"{index} b"), name="")
+
+
+def numbers(*batches):
+    return [number for batch in batches for number in batch["image"][:, 0, 0, 0].tolist()]
+
+
+def take(iterator, steps):
+    return list(itertools.islice(iterator, steps))
+
+
+def assert_equal(batches, others):
+    assert len(batches) == len(others)
+    for batch, other in zip(batches, others, strict=True):
+        assert batch.keys() == other.keys()
+        for key in batch:
+            np.testing.assert_array_equal(batch[key], other[key])
+
+
+def by_words(caption):
+    """A made-up embedding: one row a word, of the word's length."""
+    lengths = [len(word) for word in caption.split()]
+    return np.repeat(np.array(lengths, ml_dtypes.bfloat16)[:, None], 3, axis=1)
+
+
+def iterator(source, batch_size, seed=0, **options):
+    return train_iterator(source, batch_size=batch_size, size_px=8, seed=seed, **options)
+
+
+@pytest.mark.parametrize("step", [0, 1, 3, 7, 20])
+def test_resuming_repeats_what_would_have_come(step):
+    options = {"source": Shapes(23, 12), "batch_size": 4, "size_px": 12, "crop_px": 8, "seed": 5}
+    whole = train_iterator(**options)
+    take(whole, step)
+    state = whole.get_state()
+    resumed = train_iterator(**options)
+    resumed.set_state(state)
+    assert_equal(take(resumed, 9), take(whole, 9))
+
+
+def test_a_position_is_plain_data_that_does_not_age():
+    source = iterator(Numbered(10), 3)
+    take(source, 2)
+    assert source.get_state() == {"next_index": 2}
+
+
+def test_every_epoch_has_every_record_once_in_a_new_order():
+    batches = take(iterator(Numbered(20), 5), 12)
+    epochs = [numbers(*batches[i : i + 4]) for i in (0, 4, 8)]
+    assert all(sorted(epoch) == list(range(20)) for epoch in epochs)
+    assert len(set(map(tuple, epochs))) == 3
+    assert list(range(20)) not in epochs
+
+
+def test_the_seed_chooses_the_order():
+    one, same, other = (numbers(next(iterator(Numbered(50), 50, seed))) for seed in (0, 0, 1))
+    assert one == same != other
+
+
+@pytest.mark.parametrize("process_count", [2, 4])
+def test_processes_share_an_epoch_disjointly_and_cover_it(process_count):
+    steps = 40 // 5 // process_count
+    shards = [
+        take(iterator(Numbered(40), 5, process_index=i, process_count=process_count), steps)
+        for i in range(process_count)
+    ]
+    assert sorted(numbers(*itertools.chain(*shards))) == list(range(40))
+
+
+@pytest.mark.parametrize("process_count", [2, 3])
+def test_processes_together_see_what_one_would(process_count):
+    source, options = Shapes(17, 12), {"size_px": 12, "crop_px": 8, "seed": 1}
+    alone = take(train_iterator(source, batch_size=6, **options), 8)
+    for i in range(process_count):
+        shard = train_iterator(
+            source,
+            batch_size=6 // process_count,
+            process_index=i,
+            process_count=process_count,
+            **options,
+        )
+        mine = [{key: value[i::process_count] for key, value in batch.items()} for batch in alone]
+        assert_equal(take(shard, 8), mine)
+
+
+def test_threads_do_not_change_what_comes():
+    alone, threaded = (take(iterator(Shapes(9), 4, threads=n), 6) for n in (0, 2))
+    assert_equal(alone, threaded)
+
+
+def test_a_batch_may_be_larger_than_the_data():
+    batch = next(iterator(Numbered(3), 8))
+    assert [numbers(batch).count(i) for i in range(3)] in ([3, 3, 2], [3, 2, 3], [2, 3, 3])
+
+
+def test_a_record_meets_all_its_captions():
+    captions = {str(c) for batch in take(iterator(Numbered(2), 4), 10) for c in batch["caption"]}
+    assert captions == {"0 a", "0 b", "1 a", "1 b"}
+
+
+def test_images_are_cropped_after_resizing():
+    batch = next(train_iterator(Shapes(5, 32), batch_size=2, size_px=16, crop_px=8, seed=0))
+    assert batch["image"].shape == (2, 8, 8, 3)
+    assert batch["image"].dtype == np.uint8
+
+
+def test_embeddings_are_padded_with_zeros_to_one_length():
+    batch = next(iterator(Shapes(30), 30, embed=by_words, max_length=7))
+    assert batch["text"].shape == (30, 7, 3)
+    assert batch["text"].dtype == ml_dtypes.bfloat16
+    assert batch["text_length"].dtype == np.int32
+    assert set(batch["text_length"].tolist()) <= {5, 6}
+    assert "caption" not in batch
+    for text, length in zip(batch["text"], batch["text_length"], strict=True):
+        assert (text[:length] > 0).all()
+        assert (text[length:] == 0).all()
+
+
+def test_long_embeddings_lose_their_end():
+    batch = next(iterator(Shapes(30), 4, embed=by_words, max_length=2))
+    assert batch["text_length"].tolist() == [2] * 4
+    np.testing.assert_array_equal(batch["text"][:, 0], np.ones((4, 3)))
+
+
+def test_evaluation_passes_once_in_order_and_keeps_the_rest():
+    batches = list(eval_batches(Numbered(10), batch_size=4, size_px=8))
+    assert [numbers(batch) for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert batches[0]["caption"].tolist() == ["0 a", "1 a", "2 a", "3 a"]
+
+
+def test_processes_share_an_evaluation():
+    options = {"batch_size": 2, "size_px": 8, "process_count": 3}
+    shards = [numbers(*eval_batches(Numbered(10), process_index=i, **options)) for i in range(3)]
+    assert shards == [[0, 3, 6, 9], [1, 4, 7], [2, 5, 8]]
+
+
+def test_evaluation_embeds_first_captions():
+    (batch,) = eval_batches(Numbered(2), batch_size=4, size_px=8, embed=by_words, max_length=4)
+    assert batch["text"].shape == (2, 4, 3)
+    assert batch["text_length"].tolist() == [2, 2]
+
+
+def test_an_epoch_is_counted_in_steps_of_all_processes():
+    assert steps_per_epoch(Numbered(10), 4) == 3
+    assert steps_per_epoch(Numbered(16), 4, process_count=2) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"crop_px": 9}, "crop_px=9 must be 1 to size_px=8"),
+        ({"process_index": 2, "process_count": 2}, "process_index=2 must be 0 to 1"),
+        ({"source": Numbered(0)}, "is empty"),
+    ],
+)
+def test_numbers_that_cannot_be_are_value_errors(options, message):
+    defaults = {"source": Numbered(4), "batch_size": 2, "size_px": 8, "seed": 0}
+    with pytest.raises(ValueError, match=message):
+        train_iterator(**defaults | options)
+
+
+@pytest.mark.slow
+def test_worker_processes_do_not_change_what_comes():
+    alone = take(iterator(Shapes(9), 4), 6)
+    for worker_count in (1, 2):
+        workers = iterator(Shapes(9), 4, worker_count=worker_count)
+        assert_equal(take(workers, 2), alone[:2])
+        state = workers.get_state()
+        workers.close()
+        resumed = iterator(Shapes(9), 4, worker_count=worker_count)
+        resumed.set_state(state)
+        assert_equal(take(resumed, 4), alone[2:])
+        resumed.close()

@@ -1,0 +1,90 @@
+from collections import Counter
+
+import pytest
+
+from diffjax.data import drawings
+from diffjax.data.drawings import Drawing
+from diffjax.data.splits import SPLITS, assign, bucket, profession_and_tone, split_of
+
+
+@pytest.fixture(scope="module")
+def assigned():
+    return assign(drawings.catalogue())
+
+
+def names(split):
+    return {drawing.name for drawing in split}
+
+
+def test_splits_are_disjoint_and_cover_everything(assigned):
+    pictures = [(d.name, d.style) for split in assigned.values() for d in split]
+    assert len(set(pictures)) == len(pictures) == len(drawings.catalogue())
+    assert tuple(assigned) == SPLITS
+
+
+def test_both_drawings_of_a_thing_share_a_split(assigned):
+    whole = [names(assigned[name]) for name in SPLITS if name != "style"]
+    assert sum(map(len, whole)) == len(set.union(*whole))
+    for name in ("validation", "test", "compositional"):
+        assert len(assigned[name]) == 2 * len(names(assigned[name]))
+    alone = Counter(drawing.name for drawing in assigned["train"])
+    assert {name for name, n in alone.items() if n == 1} == names(assigned["style"])
+
+
+def test_sizes_are_near_92_4_4(assigned):
+    total = len(drawings.catalogue())
+    assert 0.86 < len(assigned["train"]) / total < 0.94
+    assert 0.03 < len(assigned["validation"]) / total < 0.05
+    assert 0.03 < len(assigned["test"]) / total < 0.05
+
+
+def test_a_held_out_pair_is_new_but_its_parts_are_seen_in_training(assigned):
+    held_out = {profession_and_tone(d.name) for d in assigned["compositional"]}
+    seen = {profession_and_tone(d.name) for d in assigned["train"]} - {None}
+    elsewhere = {
+        profession_and_tone(d.name) for s in SPLITS if s != "compositional" for d in assigned[s]
+    }
+    assert len(held_out) >= 10
+    assert not held_out & elsewhere
+    assert {profession for profession, _ in held_out} <= {profession for profession, _ in seen}
+    assert {tone for _, tone in held_out} <= {tone for _, tone in seen}
+
+
+def test_a_held_out_style_has_its_counterpart_in_training(assigned):
+    train = {(d.name, d.style) for d in assigned["train"]}
+    other = {"openmoji": "twemoji", "twemoji": "openmoji"}
+    assert len(assigned["style"]) > 100
+    assert all((d.name, other[d.style]) in train for d in assigned["style"])
+    assert {d.style for d in assigned["style"]} == set(other)
+
+
+def test_a_split_depends_on_the_name_and_not_on_its_neighbours(assigned):
+    few = assign(drawings.catalogue()[1000:1200])
+    for name in SPLITS:
+        assert set(few[name]) <= set(assigned[name])
+
+
+def test_a_thing_drawn_once_is_never_held_out_for_its_style(assigned):
+    for drawing in assigned["style"]:
+        assert split_of(drawing.name, drawing.style, has_both_styles=False) == "train"
+        assert assign([drawing])["train"] == [drawing]
+
+
+def test_nobody_without_profession_or_single_tone_is_a_pair():
+    assert profession_and_tone("woman_firefighter_dark_skin_tone") == ("firefighter", "dark")
+    assert profession_and_tone("firefighter_light_skin_tone") == ("firefighter", "light")
+    assert profession_and_tone("firefighter") is None
+    assert profession_and_tone("man_biking_dark_skin_tone") is None
+    assert profession_and_tone("handshake_dark_skin_tone_light_skin_tone") is None
+
+
+def test_a_bucket_is_the_same_for_ever():
+    assert [bucket("split", name, of=100) for name in ("red_apple", "ghost", "Japan")] == [
+        7,
+        96,
+        65,
+    ]
+
+
+def test_an_unknown_thing_has_a_split_too():
+    assert assign([Drawing("new_thing", "openmoji", (0x41,), "x.svg")])["train"]
