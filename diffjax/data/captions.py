@@ -4,6 +4,7 @@ import re
 from collections import Counter
 
 from diffjax.data import lexicon
+from diffjax.data.places import place
 
 MAX_CAPTION_BYTES = 96
 
@@ -68,12 +69,6 @@ def tone_names(name: str) -> list[str]:
 def base_name(name: str) -> str:
     """The name without its skin tones."""
     return _TONE.sub("", name).strip("_")
-
-
-def place(name: str) -> str:
-    """A flag's place, with its article where English wants one: "the Netherlands"."""
-    words = lexicon.PLACES.get(name, name).replace("_", " ").replace("&", "and")
-    return f"the {words}" if re.fullmatch(lexicon.THE_PLACES, words) else words
 
 
 def article(words: str) -> str:

@@ -274,20 +274,3 @@ MASS = _words(
 SINGULAR_S = _words("Christmas canvas lens rhinoceros")
 # Heads that do not end in s and are many things.
 PLURAL = _words("children feet men people skis teeth women")
-
-# Flags of places that take the article.
-THE_PLACES = (
-    "Bahamas|Comoros|Gambia|Maldives|Philippines|Seychelles|Isle of Man|"
-    "(?!Heard|South Georgia).* (?:Emirates|Islands|Kingdom|Lands|Nations|Netherlands|Republic|"
-    "States|Territories|Territory|Union)|Netherlands"
-)
-PLACES: dict[str, str] = {
-    "Hong_Kong_SAR_China": "Hong Kong",
-    "Macao_SAR_China": "Macao",
-    "Myanmar_(Burma)": "Myanmar",
-    "Cocos_(Keeling)_Islands": "Cocos Islands",
-    "St._Helena_Ascension_&_Tristan_da_Cunha": "St. Helena, Ascension & Tristan da Cunha",
-    "South_Georgia_&_South_Sandwich_Islands": "South Georgia & the South Sandwich Islands",
-    "St._Vincent_&_Grenadines": "St. Vincent & the Grenadines",
-    "French_Southern_and_Antarctic_Lands": "French Southern & Antarctic Lands",
-}

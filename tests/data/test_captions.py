@@ -58,20 +58,6 @@ def test_a_name_reads_as_english(name, expected):
     assert noun_phrase(name) == expected
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("Japan", "the flag of Japan"),
-        ("United_States", "the flag of the United States"),
-        ("Netherlands", "the flag of the Netherlands"),
-        ("Antigua_&_Barbuda", "the flag of Antigua and Barbuda"),
-        ("Hong_Kong_SAR_China", "the flag of Hong Kong"),
-    ],
-)
-def test_a_place_is_captioned_as_its_flag(name, expected):
-    assert noun_phrase(name, is_flag=True) == expected
-
-
 def test_every_caption_is_short_and_names_its_style(everything):
     for (_, style), texts in everything.items():
         for text in texts:

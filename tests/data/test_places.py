@@ -1,0 +1,22 @@
+import pytest
+
+from diffjax.data import drawings, places
+from diffjax.data.captions import noun_phrase
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Japan", "the flag of Japan"),
+        ("United_States", "the flag of the United States"),
+        ("Netherlands", "the flag of the Netherlands"),
+        ("Antigua_&_Barbuda", "the flag of Antigua and Barbuda"),
+        ("Hong_Kong_SAR_China", "the flag of Hong Kong"),
+    ],
+)
+def test_a_place_is_captioned_as_its_flag(name, expected):
+    assert noun_phrase(name, is_flag=True) == expected
+
+
+def test_every_place_spelt_out_is_the_name_of_a_flag():
+    assert set(places._WORDS) <= {d.name for d in drawings.catalogue() if d.is_flag}
