@@ -9,8 +9,12 @@ from jaxtyping import Array, Float, Int, Key
 from diffjax.types import PRNGKey, PRNGKeys
 
 
-def stream(root: PRNGKey, name: str, step: int | Int[Array, ""] = 0) -> PRNGKey:
+def stream(
+    root: PRNGKey | PRNGKeys, name: str, step: int | Int[Array, ""] = 0
+) -> PRNGKey | PRNGKeys:
     """Key of (root, name, step): nothing to checkpoint, the same after a restart."""
+    if root.ndim == 1:
+        return jax.vmap(lambda key: stream(key, name, step))(root)
     return jax.random.fold_in(jax.random.fold_in(root, zlib.crc32(name.encode())), step)
 
 

@@ -14,7 +14,9 @@ def path_name(path: tuple) -> str:
 
 def map_named(function: Callable[[str, Any], Any], tree: Any) -> Any:
     """`function(name, leaf)` over all leaves."""
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: function(path_name(path), leaf), tree)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: function(path_name(path), leaf), tree
+    )
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:

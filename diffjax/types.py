@@ -9,12 +9,12 @@ from typing import TypeAlias
 from jaxtyping import Array, Bool, Float, Key
 
 Image: TypeAlias = Float[Array, "b h w c"]
-LogSnr: TypeAlias = Float[Array, "b"]
+LogSnr: TypeAlias = Float[Array, " b"]
 Scalar: TypeAlias = Float[Array, ""]
 Text: TypeAlias = Float[Array, "b l d"]
 TextMask: TypeAlias = Bool[Array, "b l"]
 PRNGKey: TypeAlias = Key[Array, ""]
-PRNGKeys: TypeAlias = Key[Array, "b"]
+PRNGKeys: TypeAlias = Key[Array, " b"]
 
 # u in [0, 1] -> logsnr, decreasing: u = 0 is clean, u = 1 is noise.
 Schedule: TypeAlias = Callable[[Float[Array, "..."]], Float[Array, "..."]]

@@ -45,6 +45,3 @@ def logsnr_table(betas: np.ndarray) -> np.ndarray:
     """log(alpha_bar_t / (1 - alpha_bar_t)), alpha_bar_t = prod(1 - beta_s), in float64."""
     log_alpha_bar = np.cumsum(np.log1p(-np.asarray(betas, np.float64)))
     return log_alpha_bar - np.log(-np.expm1(log_alpha_bar))
-
-
-SCHEDULES = {"cosine": cosine, "linear": linear}

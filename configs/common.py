@@ -1,0 +1,84 @@
+"""What every stage's config has; a stage's file changes what is its own."""
+
+import ml_collections
+
+
+def stage_config(name: str, size_px: int) -> ml_collections.ConfigDict:
+    """The defaults of one stage that makes pictures of `size_px`."""
+    config = ml_collections.ConfigDict()
+    config.stage = name
+    config.seed = 0
+    config.data = ml_collections.ConfigDict(
+        dict(
+            name=f"emoji/{size_px}",  # a TFDS data set, a prepared folder, or "fake/COUNT"
+            split="train",
+            names=(),  # keep only records with these names; none: keep all
+            size_px=size_px,
+            crop_px=0,  # train on random crops of this side; 0: whole pictures
+            batch_size=32,  # over all devices
+            image_key="image",
+            caption_key="captions",
+        )
+    )
+    config.text = ml_collections.ConfigDict(
+        dict(encoder="t5-nano", max_tokens=96, drop=0.1)  # drop: Imagen, sec. 4.1
+    )
+    config.model = ml_collections.ConfigDict()
+    config.diffusion = ml_collections.ConfigDict(
+        dict(schedule="cosine", logsnr_min=-20.0, logsnr_max=20.0, predict="v", weighting="v")
+    )
+    # Only for stages that start from a smaller picture; size_px = 0: this one does not.
+    config.low_res = ml_collections.ConfigDict(dict(size_px=0, max_aug_level=1.0))
+    config.optim = ml_collections.ConfigDict(
+        dict(
+            name="adam",
+            learning_rate=1e-4,
+            warmup_steps=10_000,
+            decay="constant",
+            b1=0.9,
+            b2=0.999,
+            eps=1e-8,
+            weight_decay=0.0,
+            clip_norm=1.0,
+        )
+    )
+    config.train = ml_collections.ConfigDict(
+        dict(
+            num_steps=100_000,
+            ema_decay=0.9999,
+            log_every=50,
+            sample_every=2_000,
+            save_every=2_000,
+            keep=3,
+        )
+    )
+    config.sample = ml_collections.ConfigDict(
+        dict(
+            sampler="ddpm",  # or "ddim"
+            noise=0.0,  # gamma of ddpm, eta of ddim
+            num_steps=32,
+            guidance_weight=3.0,
+            threshold="dynamic",  # "static", "none"
+            percentile=99.5,
+            aug_level=0.1,
+            prompts=(),  # of the grids made while training; none: captions of the data
+            num_images=8,
+        )
+    )
+    config.mesh = ml_collections.ConfigDict(dict(data=-1, fsdp=1))  # -1: all devices
+    return config
+
+
+def for_a_laptop(config: ml_collections.ConfigDict) -> None:
+    """Short runs in float32: what two CPU cores can do in minutes or hours."""
+    config.model.dtype = "float32"
+    config.optim.update(learning_rate=1e-3, warmup_steps=100, decay="cosine")
+    config.train.update(ema_decay=0.999, log_every=20, sample_every=1_000, save_every=1_000)
+
+
+def for_tests(config: ml_collections.ConfigDict) -> None:
+    """Made-up pictures, a handful of steps, seconds."""
+    config.data.update(name="fake/16", batch_size=8)
+    config.optim.update(warmup_steps=2)
+    config.train.update(num_steps=4, log_every=2, sample_every=4, save_every=2)
+    config.sample.update(num_steps=2, num_images=2)

@@ -1,0 +1,38 @@
+"""The first super-resolution stage: text and 64 x 64 -> 256 x 256.
+
+    python -m diffjax.main --config configs/sr256.py --workdir runs/sr256
+
+emoji (the default): an Efficient U-Net of 2.5 M parameters on crops of 128 px. Its only
+attention is to the text, so it runs on the whole picture. tiny: for tests, seconds.
+"""
+
+import ml_collections
+
+from configs import common
+
+PRESETS = ("emoji", "tiny")
+
+
+def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
+    config = common.stage_config("sr256", 256)
+    common.for_a_laptop(config)
+    config.data.update(crop_px=128, batch_size=16)
+    config.low_res.size_px = 64
+    config.model.update(
+        kind="efficient_unet",
+        width=64,
+        mults=(1, 2),
+        num_blocks=(1, 2),
+        attention="cross",
+        head_width=32,
+        token_width=128,
+        patch=4,
+    )
+    config.train.num_steps = 20_000
+    config.sample.update(num_steps=16, guidance_weight=1.0, aug_level=0.1)
+    if preset == "tiny":
+        common.for_tests(config)
+        config.data.update(size_px=64, crop_px=32)
+        config.low_res.size_px = 16
+        config.model.update(width=16, head_width=16, token_width=32)
+    return config

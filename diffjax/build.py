@@ -1,0 +1,279 @@
+"""Config -> objects. The config stops here: what lies below takes named arguments."""
+
+import functools
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from diffjax import optim, parallel, stage, state
+from diffjax.cascade import THRESHOLDS, SampleSettings
+from diffjax.config import ConfigError, require
+from diffjax.data import fake, pipeline, source
+from diffjax.data.batch import RecordSource
+from diffjax.diffusion import schedule
+from diffjax.diffusion.predict import KINDS
+from diffjax.diffusion.sampler import SAMPLERS
+from diffjax.models.efficient_unet import EfficientUNet
+from diffjax.models.unet import UNet
+from diffjax.text import cache
+from diffjax.text.encoder import TextEncoder, load_encoder
+from diffjax.types import Schedule
+
+MODELS = {"unet": UNet, "efficient_unet": EfficientUNet}
+SCHEDULES = ("cosine", "linear")
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+def one_of(config: ConfigDict, key: str, allowed) -> Any:
+    """The value of "a.b", which must be among those allowed."""
+    value = functools.reduce(getattr, key.split("."), config)
+    require(value in allowed, key, value, f"allowed: {', '.join(map(str, allowed))}")
+    return value
+
+
+def check(config: ConfigDict) -> None:
+    """Refuse what cannot be, before anything is loaded or compiled.
+
+    Raises:
+      ConfigError: names the key, its value and what is allowed.
+    """
+    one_of(config, "model.kind", MODELS)
+    one_of(config, "model.dtype", DTYPES)
+    one_of(config, "diffusion.schedule", SCHEDULES)
+    one_of(config, "diffusion.predict", KINDS)
+    one_of(config, "diffusion.weighting", KINDS)
+    one_of(config, "optim.name", optim.OPTIMISERS)
+    one_of(config, "optim.decay", optim.DECAYS)
+    one_of(config, "sample.sampler", SAMPLERS)
+    one_of(config, "sample.threshold", THRESHOLDS)
+    for key in ("data.batch_size", "data.size_px", "train.num_steps", "train.log_every",
+                "sample.num_steps", "sample.num_images", "text.max_tokens", "mesh.fsdp",
+                "model.width", "model.patch", "model.head_width"):  # fmt: skip
+        _range(config, key, 1, float("inf"))
+    for key in ("text.drop", "low_res.max_aug_level", "sample.aug_level", "sample.noise"):
+        _range(config, key, 0, 1)
+    for key in ("train.sample_every", "train.save_every", "data.crop_px", "low_res.size_px"):
+        _range(config, key, 0, float("inf"))
+    _range(config, "train.ema_decay", 0, 1 - 1e-9)
+    _range(config, "sample.percentile", 1, 100)
+    _check_sizes(config)
+    devices = jax.device_count()
+    data, fsdp = config.mesh.data, config.mesh.fsdp
+    require(
+        data >= 1 or data == -1, "mesh.data", data, "at least 1, or -1 for all that fsdp leaves"
+    )
+    needed = fsdp * (devices // fsdp if data == -1 else data)
+    require(
+        needed == devices,
+        "mesh",
+        f"data {data} x fsdp {fsdp}",
+        f"must be as many as there are devices, {devices}",
+    )
+    batch_size = config.data.batch_size
+    require(
+        batch_size % devices == 0,
+        "data.batch_size",
+        batch_size,
+        f"must be a multiple of the number of devices, {devices}",
+    )
+
+
+def _range(config: ConfigDict, key: str, low: float, high: float) -> None:
+    value = functools.reduce(getattr, key.split("."), config)
+    limits = f"at least {low}" if high == float("inf") else f"between {low} and {high}"
+    require(low <= value <= high, key, value, f"must be {limits}")
+
+
+def _check_sizes(config: ConfigDict) -> None:
+    size, crop, low_res = config.data.size_px, config.data.crop_px, config.low_res.size_px
+    model = model_of(config)
+    for key, side in (("data.size_px", size), ("data.crop_px", crop)):
+        require(
+            side % model.stride == 0,
+            key,
+            side,
+            f"must be a multiple of {model.stride} (model.patch and one halving per level)",
+        )
+    require(crop <= size, "data.crop_px", crop, f"must be at most data.size_px, {size}")
+    if crop and crop < size:
+        require(
+            stage.is_convolutional(model),
+            "data.crop_px",
+            crop,
+            'crops need model.kind "efficient_unet" with model.attention "cross"',
+        )
+    super_resolution = config.model.kind == "efficient_unet"
+    if super_resolution:
+        require(
+            0 < low_res < size and size % low_res == 0,
+            "low_res.size_px",
+            low_res,
+            f"must divide data.size_px, {size}, and be smaller",
+        )
+        factor = size // low_res
+        require(crop % factor == 0, "data.crop_px", crop, f"must be a multiple of {factor}")
+    else:
+        require(low_res == 0, "low_res.size_px", low_res, 'must be 0 with model.kind "unet"')
+
+
+def model_of(config: ConfigDict) -> Any:
+    """The network. A field that it does not have, or a bad one, is a ConfigError."""
+    fields = {name: value for name, value in config.model.items() if name != "kind"}
+    fields["dtype"] = DTYPES[fields["dtype"]]
+    width, head_width = fields["width"], fields["head_width"]
+    for mult in fields["mults"]:
+        require(
+            width * mult % head_width == 0,
+            "model.head_width",
+            head_width,
+            f"must divide every level's channels, model.width x mult = {width * mult}",
+        )
+    if config.model.kind == "efficient_unet":
+        require(
+            len(fields["num_blocks"]) == len(fields["mults"]),
+            "model.num_blocks",
+            fields["num_blocks"],
+            f"must have one entry per level of model.mults, {len(fields['mults'])}",
+        )
+        one_of(config, "model.attention", ("self", "cross"))
+    try:
+        return MODELS[config.model.kind](**fields)
+    except TypeError as error:
+        raise ConfigError("model", dict(config.model), str(error)) from None
+
+
+def schedule_of(config: ConfigDict) -> Schedule:
+    """The noise schedule of the picture itself."""
+    if config.diffusion.schedule == "cosine":
+        low, high = config.diffusion.logsnr_min, config.diffusion.logsnr_max
+        require(low < high, "diffusion.logsnr_min", low, f"must be below logsnr_max, {high}")
+        return schedule.cosine(low, high)
+    return schedule.linear()
+
+
+def stage_of(config: ConfigDict, text_width: int) -> stage.Stage:
+    """The stage, for embeddings of `text_width`."""
+    return stage.Stage(
+        name=config.stage,
+        model=model_of(config),
+        size_px=config.data.size_px,
+        text_width=text_width,
+        max_tokens=config.text.max_tokens,
+        low_res_px=config.low_res.size_px or None,
+        schedule=schedule_of(config),
+        predict=config.diffusion.predict,
+    )
+
+
+def settings_of(config: ConfigDict) -> SampleSettings:
+    """How the stage is sampled."""
+    fields = SampleSettings.__dataclass_fields__
+    return SampleSettings(**{name: config.sample[name] for name in fields})
+
+
+def optimiser_of(config: ConfigDict) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """The optimiser and its learning rate by step."""
+    options = config.optim
+    rate = optim.learning_rate(
+        options.learning_rate,
+        warmup_steps=options.warmup_steps,
+        num_steps=config.train.num_steps,
+        decay=options.decay,
+    )
+    names = ("b1", "b2", "eps", "weight_decay", "clip_norm")
+    return optim.optimiser(options.name, rate, **{k: options[k] for k in names}), rate
+
+
+def encoder_of(config: ConfigDict) -> TextEncoder:
+    """The frozen text encoder."""
+    try:
+        return load_encoder(config.text.encoder, max_length=config.text.max_tokens)
+    except (ValueError, OSError) as error:
+        raise ConfigError("text.encoder", config.text.encoder, str(error)) from None
+
+
+def source_of(config: ConfigDict) -> RecordSource:
+    """The records of the data set; emoji are drawn at first use."""
+    data = config.data
+    kind, _, count = data.name.partition("/")
+    if kind == "fake":
+        require(count.isdigit() and int(count) > 0, "data.name", data.name, "fake/COUNT, COUNT > 0")
+        return fake.Shapes(int(count), data.size_px)
+    try:
+        return source.open_source(
+            data.name,
+            data.split,
+            names=data.names,
+            image_key=data.image_key,
+            caption_key=data.caption_key,
+        )
+    except ValueError as error:
+        raise ConfigError("data", f"{data.name} {data.split}", str(error)) from None
+
+
+def cache_dir() -> Path:
+    """Where embeddings are kept: $DIFFJAX_CACHE_DIR, or diffjax below the user's cache."""
+    base = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return Path(os.environ.get("DIFFJAX_CACHE_DIR", f"{base}/diffjax")).expanduser()
+
+
+def captions_of(records: RecordSource) -> list[str]:
+    """All captions of a source."""
+    return [caption for i in range(len(records)) for caption in records[i]["captions"]]
+
+
+def embeddings_of(captions: list[str], encoder: TextEncoder, progress=None) -> cache.Embeddings:
+    """The embeddings of captions: each computed once, then read from disk."""
+    path = cache_dir() / f"{encoder.name}-{encoder.fingerprint[:8]}-{encoder.max_length}"
+    return cache.ensure(path.with_suffix(".safetensors"), encoder, captions, progress=progress)
+
+
+def train_iterator_of(
+    config: ConfigDict, records: RecordSource, embeddings: cache.Embeddings
+) -> Any:
+    """This process's share of the batches, with a position that can be saved and restored."""
+    processes = jax.process_count()
+    return pipeline.train_iterator(
+        records,
+        batch_size=config.data.batch_size // processes,
+        size_px=config.data.size_px,
+        crop_px=config.data.crop_px or None,
+        seed=config.seed,
+        process_index=jax.process_index(),
+        process_count=processes,
+        embed=embeddings.__getitem__,
+        max_length=config.text.max_tokens,
+    )
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The mesh, and where the train state lies on it."""
+
+    mesh: jax.sharding.Mesh
+    state_shape: Any
+    state_sharding: Any
+    init: Any
+
+
+def placement_of(config: ConfigDict, the_stage: stage.Stage, tx: Any) -> Placement:
+    """The mesh of the config; `init(key)` is jitted and makes the state in its shards."""
+    try:
+        mesh = parallel.make_mesh(config.mesh.data, config.mesh.fsdp)
+        create = functools.partial(
+            state.create, functools.partial(stage.init_params, the_stage), tx
+        )
+        shape = jax.eval_shape(create, jax.random.key(0))
+        sharding = parallel.state_sharding(mesh, shape)
+    except ValueError as error:
+        raise ConfigError("mesh", dict(config.mesh), str(error)) from None
+    shape = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shape, sharding
+    )
+    return Placement(mesh, shape, sharding, jax.jit(create, out_shardings=sharding))

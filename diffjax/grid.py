@@ -1,0 +1,68 @@
+"""Contact sheets: pictures in rows, with words under them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+MARGIN_PX = 6
+
+
+def contact_sheet(
+    rows: Sequence[Sequence[np.ndarray]],
+    captions: Sequence[str],
+    *,
+    tile_px: int,
+    columns: int = 4,
+) -> Image.Image:
+    """One cell per entry of `rows`, its pictures (uint8 [h w 3]) side by side over its caption.
+
+    Smaller pictures are enlarged without smoothing, so that one sees what the stage made.
+    """
+    if len(rows) != len(captions) or not rows:
+        raise ValueError(f"{len(rows)} cells and {len(captions)} captions: one each, at least one")
+    font_px = max(11, tile_px // 12)
+    font = ImageFont.load_default(size=font_px)
+    line_px = int(font_px * 1.3)
+    cell_width = max(len(row) for row in rows) * (tile_px + MARGIN_PX)
+    texts = [wrap(caption, font, cell_width - MARGIN_PX) for caption in captions]
+    cell_height = tile_px + line_px * max(text.count("\n") + 1 for text in texts) + 3 * MARGIN_PX
+    columns = min(columns, len(rows))
+    height = -(-len(rows) // columns) * cell_height
+    sheet = Image.new("RGB", (columns * cell_width + MARGIN_PX, height + MARGIN_PX), "white")
+    draw = ImageDraw.Draw(sheet)
+    for i, (row, text) in enumerate(zip(rows, texts, strict=True)):
+        x = MARGIN_PX + i % columns * cell_width
+        y = MARGIN_PX + i // columns * cell_height
+        for j, picture in enumerate(row):
+            tile = Image.fromarray(np.asarray(picture)).resize(
+                (tile_px, tile_px), Image.Resampling.NEAREST
+            )
+            left = x + j * (tile_px + MARGIN_PX)
+            sheet.paste(tile, (left, y))
+            box = (left - 1, y - 1, left + tile_px, y + tile_px)
+            draw.rectangle(box, outline=(225, 225, 225))
+        draw.multiline_text((x, y + tile_px + MARGIN_PX // 2), text, fill=(40, 40, 40), font=font)
+    return sheet
+
+
+def wrap(text: str, font, width_px: int, max_lines: int = 4) -> str:
+    """`text` broken at spaces to lines of at most `width_px`; what is left over ends in dots."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width_px:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    if len(lines) > max_lines:
+        lines = [*lines[: max_lines - 1], lines[max_lines - 1] + " ..."]
+    return "\n".join(lines)
+
+
+def save(sheet: Image.Image, path: Path) -> Path:
+    """Write a PNG, making its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path)
+    return path

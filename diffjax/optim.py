@@ -1,0 +1,38 @@
+"""Optimisers and learning rates, by name."""
+
+import optax
+
+OPTIMISERS = ("adam", "adamw", "adafactor")
+DECAYS = ("constant", "cosine")
+
+
+def learning_rate(
+    peak: float, *, warmup_steps: int, num_steps: int, decay: str = "constant"
+) -> optax.Schedule:
+    """0 -> peak over `warmup_steps`, then constant, or half a cosine down to 0 at `num_steps`."""
+    warmup = optax.linear_schedule(0.0, peak, max(warmup_steps, 1))
+    rest_steps = max(num_steps - warmup_steps, 1)
+    rest = {
+        "constant": lambda: optax.constant_schedule(peak),
+        "cosine": lambda: optax.cosine_decay_schedule(peak, rest_steps),
+    }[decay]()
+    return optax.join_schedules([warmup, rest], [warmup_steps])
+
+
+def optimiser(
+    name: str,
+    rate: optax.Schedule,
+    *,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    clip_norm: float = 0.0,
+) -> optax.GradientTransformation:
+    """Adam or Adafactor as Imagen used them (app. F); clip_norm 0 means no clipping."""
+    tx = {
+        "adam": lambda: optax.adam(rate, b1, b2, eps),
+        "adamw": lambda: optax.adamw(rate, b1, b2, eps, weight_decay=weight_decay),
+        "adafactor": lambda: optax.adafactor(rate),
+    }[name]()
+    return optax.chain(optax.clip_by_global_norm(clip_norm), tx) if clip_norm else tx

@@ -1,0 +1,215 @@
+"""python -m diffjax.sample --workdir runs/cascade --prompt "an openmoji drawing of a red apple"
+
+Makes pictures from prompts with trained stages: a PNG per picture and stage, and a labelled grid.
+Exit codes: 0 done, 2 bad input.
+"""
+
+import argparse
+import dataclasses
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from diffjax import config
+
+BATCH = 8  # pictures per call; every call has this many rows, so that one program serves all
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags."""
+    flags = argparse.ArgumentParser(
+        prog="python -m diffjax.sample",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    where = flags.add_mutually_exclusive_group(required=True)
+    where.add_argument("--workdir", type=Path, help="the folder of a trained cascade")
+    where.add_argument("--stages", help="workdirs of the stages, smallest first: DIR,DIR,...")
+    flags.add_argument("--prompt", action="append", default=[], help="may be given many times")
+    flags.add_argument("--prompts", type=Path, help="a file with one prompt a line")
+    flags.add_argument("--out", type=Path, default=Path("out"), help="folder for the pictures")
+    flags.add_argument("--seeds", default="0", help="as 0, 3,5 or 0-7: pictures per prompt")
+    flags.add_argument("--guidance", help="guidance weight, 1 is off; or one per stage: 3,1")
+    flags.add_argument("--steps", help="sampling steps; or one number per stage: 64,16")
+    flags.add_argument("--aug-level", help="noise on the small picture, 0 to 1; or one per stage")
+    return flags
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the flags, sample, and write the pictures."""
+    flags = parser().parse_args(arguments)
+    try:
+        path = run(flags)
+    except (config.ConfigError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(path)
+    return 0
+
+
+def run(flags: argparse.Namespace) -> Path:
+    """Make and write the pictures; returns the path of the grid."""
+    prompts, seeds = read_prompts(flags), parse_seeds(flags.seeds)
+    from diffjax import parallel
+
+    parallel.keep_compilations()
+    trained, encoder = load_stages(stage_dirs(flags))
+    for name, text, kind in (
+        ("num_steps", flags.steps, int),
+        ("guidance_weight", flags.guidance, float),
+        ("aug_level", flags.aug_level, float),
+    ):
+        if text is not None:
+            values = per_stage(name, text, kind, len(trained))
+            trained = [
+                dataclasses.replace(t, settings=dataclasses.replace(t.settings, **{name: value}))
+                for t, value in zip(trained, values, strict=True)
+            ]
+    jobs = [(prompt, seed) for prompt in prompts for seed in seeds]
+    start = time.perf_counter()
+    cells = []
+    for first in range(0, len(jobs), BATCH):
+        cells += make(trained, encoder, jobs[first : first + BATCH])
+        print(f"{len(cells)} of {len(jobs)} pictures, {time.perf_counter() - start:.1f} s")
+    return write(flags.out, jobs, cells)
+
+
+def read_prompts(flags: argparse.Namespace) -> list[str]:
+    """The prompts of the flags and of the file, in that order; at least one."""
+    prompts = list(flags.prompt)
+    if flags.prompts:
+        if not flags.prompts.is_file():
+            raise config.ConfigError("--prompts", str(flags.prompts), "no such file")
+        prompts += [line.strip() for line in flags.prompts.read_text().splitlines() if line.strip()]
+    config.require(bool(prompts), "--prompt", "", "give at least one prompt, or --prompts FILE")
+    return prompts
+
+
+def parse_seeds(text: str) -> list[int]:
+    """ "3", "0,5" or "0-7", or several of them with commas, as a list."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        try:
+            span = range(int(first), int(last if dash else first) + 1)
+        except ValueError:
+            span = range(0)
+        config.require(
+            0 < len(span) <= 100_000 and span[-1] < 2**31,
+            "--seeds",
+            text,
+            "numbers from 0 to 2147483647, as 3 or 0,5 or 0-7",
+        )
+        seeds += span
+    return seeds
+
+
+def per_stage(name: str, text: str, kind, count: int) -> list:
+    """One value for every stage, from one for all or one for each."""
+    low, high = {"num_steps": (1, 10_000), "aug_level": (0, 1)}.get(name, (0, 1_000))
+    try:
+        values = [kind(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    ok = len(values) in (1, count) and all(low <= value <= high for value in values)
+    config.require(
+        ok, f"--{name}", text, f"one number from {low} to {high}, or {count} with commas"
+    )
+    return values * count if len(values) == 1 else values
+
+
+def stage_dirs(flags: argparse.Namespace) -> list[Path]:
+    """The workdirs of the stages, smallest first."""
+    if flags.stages:
+        return [Path(part) for part in flags.stages.split(",")]
+    dirs = [path.parent for path in flags.workdir.glob("*/config.json")]
+    if (flags.workdir / "config.json").exists():
+        dirs = [flags.workdir]
+    config.require(
+        bool(dirs), "--workdir", str(flags.workdir), "holds no trained stage; train one first"
+    )
+    return sorted(dirs, key=lambda path: config.restore(path / "config.json").data.size_px)
+
+
+def load_stages(dirs: Sequence[Path]):
+    """The trained stages of these workdirs with their averaged parameters, and their encoder."""
+    import jax
+
+    from diffjax import build, cascade, checkpoint
+
+    first = config.restore(dirs[0] / "config.json")
+    encoder = build.encoder_of(first)
+    trained, size_px = [], 0
+    for path in dirs:
+        options = config.restore(path / "config.json")
+        for key in ("encoder", "max_tokens"):
+            config.require(
+                options.text[key] == first.text[key],
+                f"text.{key} of {path}",
+                options.text[key],
+                f"the first stage was trained with {first.text[key]!r}",
+            )
+        the_stage = build.stage_of(options, encoder.width)
+        config.require(
+            the_stage.low_res_px == (size_px or None),
+            "--stages",
+            str(path),
+            f"starts from {the_stage.low_res_px or 'no picture'} px, "
+            f"the stage before it makes {size_px or 'none'}",
+        )
+        size_px = the_stage.size_px
+        options.mesh.update(data=1, fsdp=1)
+        place = build.placement_of(options, the_stage, build.optimiser_of(options)[0])
+        with checkpoint.open_dir(path / "checkpoints") as manager:
+            config.require(
+                manager.latest_step() is not None, "--stages", str(path), "has no checkpoint yet"
+            )
+            state, _ = checkpoint.restore(manager, place.state_shape)
+        params = jax.tree.map(jax.numpy.asarray, state.ema_params)
+        print(f"{options.stage}: step {int(state.step)} of {path}")
+        trained.append(cascade.TrainedStage(the_stage, params, build.settings_of(options)))
+    return trained, encoder
+
+
+def make(trained, encoder, jobs: Sequence[tuple[str, int]]) -> list[list[np.ndarray]]:
+    """For each (prompt, seed), the uint8 pictures of all stages, small to large."""
+    import jax.numpy as jnp
+
+    from diffjax import cascade, pixels
+
+    padded = [*jobs, *[jobs[-1]] * (BATCH - len(jobs))]
+    text, mask = encoder.encode([prompt for prompt, _ in padded], encoder.max_length)
+    # the precision of the cached embeddings that the stages were trained on
+    text = text.astype(jnp.bfloat16).astype(jnp.float32)
+    seeds = jnp.array([seed for _, seed in padded], jnp.int32)
+    pictures = cascade.generate(trained, text, mask, seeds=seeds)
+    stages = [np.asarray(pixels.to_uint8(picture)) for picture in pictures]
+    return [list(row) for row in zip(*stages, strict=True)][: len(jobs)]
+
+
+def write(out: Path, jobs, cells) -> Path:
+    """INDEX_seedSEED_SIZE.png for every picture, and grid.png; returns the grid's path.
+
+    A file's name is made of numbers alone, never of the prompt.
+    """
+    from PIL import Image
+
+    from diffjax import grid
+
+    out.mkdir(parents=True, exist_ok=True)
+    for i, ((_, seed), row) in enumerate(zip(jobs, cells, strict=True)):
+        for picture in row:
+            path = out / f"{i:04d}_seed{seed}_{picture.shape[0]}px.png"
+            Image.fromarray(picture).save(path)
+    several = len({seed for _, seed in jobs}) > 1
+    captions = [f"{prompt} ({seed})" if several else prompt for prompt, seed in jobs]
+    tile_px = min(cells[0][-1].shape[0], 256)
+    return grid.save(grid.contact_sheet(cells, captions, tile_px=tile_px), out / "grid.png")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
