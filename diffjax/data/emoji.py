@@ -1,4 +1,4 @@
-"""The embedded data set: 7,906 captioned emoji drawings in two styles, as a TFDS builder.
+"""The embedded data set: 7,841 captioned emoji drawings in two styles, as a TFDS builder.
 
 python -c "from diffjax.data import emoji; emoji.prepare(1024)" makes a size ahead of its use.
 """
@@ -24,9 +24,9 @@ SIZES_PX = (64, 256, 1024)
 _DESCRIPTION = """\
 Emoji drawn by two hands, each with captions that say what it shows and in which style.
 
-`train`, `validation` and `test` share no name. `compositional` has pairs of profession and skin
-tone that `train` never shows together. `style` has one drawing each of names whose other drawing
-is in `train`. Pictures are rasterised on white.
+`train`, `validation` and `test` share no name and no picture. `compositional` has pairs of
+profession and skin tone that `train` never shows together. `style` has one drawing each of names
+whose other drawing is in `train`. Pictures are rasterised on white.
 """
 _LICENSE = (
     "Pictures of style openmoji: CC BY-SA 4.0, all emojis designed by OpenMoji "

@@ -1,6 +1,8 @@
 """Which drawing is in which split: a hash of its name decides, never its place in a list."""
 
 import hashlib
+import re
+from collections import Counter
 from collections.abc import Sequence
 
 from diffjax.data.captions import base_name, tone_names
@@ -13,36 +15,61 @@ _TRAIN_PERCENT, _VALIDATION_PERCENT = 92, 4  # the rest is test
 _ONE_PAIR_IN = 8  # pairs of profession and skin tone that training never sees together
 _ONE_NAME_IN = 25  # names of which training sees one drawing only
 
+# Names that may share one picture share a split: man, woman and neutral, ...
+_WHO = re.compile(
+    r"^(?:woman_and_man|(?:wo)?m[ae]n|person|people)_|_(?:wo)?man_(?:wo)?man|_person_person|_blond_hair"
+)
+# ... families of one silhouette, ...
+_FAMILY = re.compile(r"family_.*")
+# ... and flags that are the same or nearly.
+_SAME_FLAG = {
+    "Bouvet_Island": "Norway",
+    "British_Indian_Ocean_Territory": "Diego_Garcia",
+    "Ceuta_&_Melilla": "Spain",
+    "Clipperton_Island": "France",
+    "Heard_Island_&_McDonald_Islands": "Australia",
+    "Indonesia": "Monaco",
+    "Romania": "Chad",
+    "St._Martin": "France",
+    "Svalbard_&_Jan_Mayen": "Norway",
+    "U.S._Outlying_Islands": "United_States",
+}
+
 
 def split_of(name: str, style: str, *, has_both_styles: bool = True) -> str:
     """The split of one drawing.
 
-    `train`, `validation` and `test` keep both drawings of a name together. `compositional` holds
-    out whole pairs of profession and skin tone, whoever has them. `style` holds out one of the two
-    drawings of a name whose other drawing is in `train`.
+    `train`, `validation` and `test` keep together both drawings of a name and of its kin.
+    `compositional` holds out whole pairs of profession and skin tone, whoever has them. `style`
+    holds out one of the two drawings of a name whose other drawing is in `train`.
     """
     pair = profession_and_tone(name)
     if pair and bucket("compositional", *pair, of=_ONE_PAIR_IN) == 0:
         return "compositional"
-    percent = bucket("split", name, of=100)
+    kin = kin_of(name)
+    percent = bucket("division", kin, of=100)
     if percent >= _TRAIN_PERCENT:
         return "validation" if percent < _TRAIN_PERCENT + _VALIDATION_PERCENT else "test"
-    chosen = has_both_styles and bucket("style", name, of=_ONE_NAME_IN) == 0
-    if chosen and style == STYLES[bucket("held out", name, of=len(STYLES))]:
+    chosen = has_both_styles and bucket("style", kin, of=_ONE_NAME_IN) == 0
+    if chosen and style == STYLES[bucket("held out", kin, of=len(STYLES))]:
         return "style"
     return "train"
 
 
 def assign(drawings: Sequence[Drawing]) -> dict[str, list[Drawing]]:
     """Every drawing in its split, in the order given; all splits are there, even if empty."""
-    styles_of: dict[str, set[str]] = {}
-    for drawing in drawings:
-        styles_of.setdefault(drawing.name, set()).add(drawing.style)
+    drawn = Counter(drawing.name for drawing in drawings)
+    drawn_once = {kin_of(name) for name, times in drawn.items() if times < len(STYLES)}
     split: dict[str, list[Drawing]] = {name: [] for name in SPLITS}
     for drawing in drawings:
-        both = len(styles_of[drawing.name]) == len(STYLES)
+        both = kin_of(drawing.name) not in drawn_once
         split[split_of(drawing.name, drawing.style, has_both_styles=both)].append(drawing)
     return split
+
+
+def kin_of(name: str) -> str:
+    """What a name has in common with all names that may show the same picture."""
+    return _SAME_FLAG.get(name) or _FAMILY.sub("family", _WHO.sub("", name))
 
 
 def profession_and_tone(name: str) -> tuple[str, str] | None:

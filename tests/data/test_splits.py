@@ -1,10 +1,11 @@
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from diffjax.data import drawings
 from diffjax.data.drawings import Drawing
-from diffjax.data.splits import SPLITS, assign, bucket, profession_and_tone, split_of
+from diffjax.data.splits import SPLITS, assign, bucket, kin_of, profession_and_tone, split_of
 
 
 @pytest.fixture(scope="module")
@@ -25,16 +26,43 @@ def test_splits_are_disjoint_and_cover_everything(assigned):
 def test_both_drawings_of_a_thing_share_a_split(assigned):
     whole = [names(assigned[name]) for name in SPLITS if name != "style"]
     assert sum(map(len, whole)) == len(set.union(*whole))
+    drawn = Counter(drawing.name for drawing in drawings.catalogue())
     for name in ("validation", "test", "compositional"):
-        assert len(assigned[name]) == 2 * len(names(assigned[name]))
-    alone = Counter(drawing.name for drawing in assigned["train"])
-    assert {name for name, n in alone.items() if n == 1} == names(assigned["style"])
+        assert all(n == drawn[k] for k, n in Counter(d.name for d in assigned[name]).items())
+
+
+@pytest.mark.parametrize(
+    "kin",
+    [
+        ("firefighter", "man_firefighter", "woman_firefighter"),
+        ("person_biking_dark_skin_tone", "woman_biking_dark_skin_tone"),
+        ("people_holding_hands", "men_holding_hands", "woman_and_man_holding_hands"),
+        ("kiss", "kiss_woman_man", "kiss_man_man"),
+        (
+            "kiss_person_person_light_skin_tone_dark_skin_tone",
+            "kiss_man_man_light_skin_tone_dark_skin_tone",
+        ),
+        ("family", "family_adult_child", "family_man_woman_boy"),
+        ("France", "St._Martin", "Clipperton_Island"),
+    ],
+)
+def test_names_that_may_share_a_picture_share_a_split(kin):
+    assert len({kin_of(name) for name in kin}) == 1
+    assert len({split_of(name, "openmoji") for name in kin}) == 1
+
+
+def test_no_svg_is_in_two_splits(assigned):
+    seen = {}
+    for split, some in assigned.items():
+        for drawing in some:
+            svg = Path(drawing.svg_path).read_bytes()
+            assert seen.setdefault(svg, split) == split, drawing
 
 
 def test_sizes_are_near_92_4_4(assigned):
     total = len(drawings.catalogue())
-    assert 0.86 < len(assigned["train"]) / total < 0.94
-    assert 0.03 < len(assigned["validation"]) / total < 0.05
+    assert 0.88 < len(assigned["train"]) / total < 0.94
+    assert 0.02 < len(assigned["validation"]) / total < 0.05
     assert 0.03 < len(assigned["test"]) / total < 0.05
 
 
@@ -79,7 +107,7 @@ def test_nobody_without_profession_or_single_tone_is_a_pair():
 
 
 def test_a_bucket_is_the_same_for_ever():
-    assert [bucket("split", name, of=100) for name in ("red_apple", "ghost", "Japan")] == [
+    assert [bucket("division", name, of=100) for name in ("red_apple", "ghost", "Japan")] == [
         7,
         96,
         65,
