@@ -1,0 +1,194 @@
+"""The encoder of T5 (Raffel et al. 2020), also as v1.1, mT5, ByT5 and Flan-T5 have it."""
+
+import dataclasses
+from typing import Literal
+
+import einops
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int
+
+FEED_FORWARDS = ("relu", "gated-gelu")
+
+
+@dataclasses.dataclass(frozen=True)
+class T5Config:
+    """Sizes of a T5 encoder; the field names are those of Hugging Face's config.json.
+
+    `feed_forward` is "relu" (T5 v1.0) or "gated-gelu" (v1.1 and later; `feed_forward_proj` there).
+    """
+
+    vocab_size: int
+    d_model: int
+    d_kv: int
+    d_ff: int
+    num_layers: int
+    num_heads: int
+    relative_attention_num_buckets: int = 32
+    relative_attention_max_distance: int = 128
+    feed_forward: Literal["relu", "gated-gelu"] = "gated-gelu"
+    layer_norm_epsilon: float = 1e-6
+
+
+class T5Encoder(nn.Module):
+    """ids [b l], mask [b l] -> [b l d]: contextual embeddings, zero where the mask is False.
+
+    Matrices multiply in `dtype`; the residual stream, norms and softmax are float32 whatever it is,
+    because T5's activations overflow half precision. The result is in `dtype`.
+    """
+
+    config: T5Config
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, ids: Int[Array, "b l"], mask: Bool[Array, "b l"]) -> Float[Array, "b l d"]:
+        """Embeds the ids; `mask` is True at tokens and False at padding, wherever that is."""
+        config = self.config
+        table = self.param("embedding", nn.initializers.normal(1.0), _shape(config, "embedding"))
+        relative = self.param(
+            "relative_bias",
+            nn.initializers.normal(config.d_model**-0.5),
+            _shape(config, "relative_bias"),
+        )
+        # Loaded parameters may still be numpy's.
+        bias = _attention_bias(config, jnp.asarray(relative), mask)
+        h = jnp.take(jnp.asarray(table), ids, axis=0).astype(jnp.float32)
+        for i in range(config.num_layers):
+            h = Block(config, self.dtype, name=f"block_{i}")(h, bias)
+        h = RMSNorm(config.layer_norm_epsilon, name="final_norm")(h)
+        return jnp.where(mask[..., None], h, 0.0).astype(self.dtype)
+
+
+class Block(nn.Module):
+    """h + attention(norm(h)), then h + feed_forward(norm(h))."""
+
+    config: T5Config
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(
+        self, h: Float[Array, "b l d"], bias: Float[Array, "b h l l"]
+    ) -> Float[Array, "b l d"]:
+        """`bias` is added to every head's logits."""
+        eps = self.config.layer_norm_epsilon
+        r = RMSNorm(eps, name="attention_norm")(h).astype(self.dtype)
+        h = h + Attention(self.config, self.dtype, name="attention")(r, bias)
+        r = RMSNorm(eps, name="feed_forward_norm")(h).astype(self.dtype)
+        return h + FeedForward(self.config, self.dtype, name="feed_forward")(r)
+
+
+class Attention(nn.Module):
+    """softmax(q k^T + bias) v: the usual 1 / sqrt(d_kv) is folded into the initial weights."""
+
+    config: T5Config
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(
+        self, h: Float[Array, "b l d"], bias: Float[Array, "b h l l"]
+    ) -> Float[Array, "b l d"]:
+        """`bias` is added to the logits."""
+        config = self.config
+        inner = config.num_heads * config.d_kv
+
+        def heads(name: str, stddev: float) -> Float[Array, "b h l k"]:
+            x = _dense(inner, stddev, self.dtype, name)(h)
+            return einops.rearrange(x, "b l (h k) -> b h l k", h=config.num_heads)
+
+        q = heads("q", (config.d_model * config.d_kv) ** -0.5)
+        k = heads("k", config.d_model**-0.5)
+        v = heads("v", config.d_model**-0.5)
+        logits = jnp.einsum("bhqk,bhsk->bhqs", q, k, preferred_element_type=jnp.float32)
+        weights = jax.nn.softmax(logits + bias, axis=-1).astype(self.dtype)
+        out = einops.rearrange(jnp.einsum("bhqs,bhsk->bhqk", weights, v), "b h l k -> b l (h k)")
+        return _dense(config.d_model, inner**-0.5, self.dtype, "o")(out).astype(jnp.float32)
+
+
+class FeedForward(nn.Module):
+    """relu(h wi) wo, or (gelu(h wi_0) * (h wi_1)) wo with the tanh approximation of GELU."""
+
+    config: T5Config
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, h: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
+        """Each position alone."""
+        config = self.config
+        d, f = config.d_model, config.d_ff
+        if config.feed_forward == "relu":
+            x = nn.relu(_dense(f, d**-0.5, self.dtype, "wi")(h))
+        else:
+            gate = nn.gelu(_dense(f, d**-0.5, self.dtype, "wi_0")(h), approximate=True)
+            x = gate * _dense(f, d**-0.5, self.dtype, "wi_1")(h)
+        return _dense(d, f**-0.5, self.dtype, "wo")(x).astype(jnp.float32)
+
+
+class RMSNorm(nn.Module):
+    """h / rms(h) * scale, in float32, with no mean and no bias (Zhang & Sennrich 2019)."""
+
+    eps: float
+
+    @nn.compact
+    def __call__(self, h: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
+        """Each position alone."""
+        scale = self.param("scale", nn.initializers.ones, (h.shape[-1],))
+        h = h.astype(jnp.float32)
+        mean_square = jnp.mean(jnp.square(h), axis=-1, keepdims=True)
+        return h * jax.lax.rsqrt(mean_square + self.eps) * scale.astype(jnp.float32)
+
+
+def buckets(
+    distance: Int[np.ndarray, "n"], num_buckets: int, max_distance: int
+) -> Int[np.ndarray, "n"]:
+    """Bucket of each distance (key position - query position): Raffel et al. 2020, sec. 2.1.
+
+    Half of the buckets look ahead. In each half, the first half are single distances and the rest
+    grow with the logarithm up to `max_distance`, beyond which all share the last one.
+    """
+    side = num_buckets // 2
+    exact = side // 2
+    magnitude = np.abs(distance)
+    # float32 as in the reference: at powers of two the rounding decides the bucket.
+    ratio = np.log(np.maximum(magnitude, 1).astype(np.float32) / np.float32(exact))
+    ratio = ratio / np.float32(np.log(max_distance / exact)) * np.float32(side - exact)
+    far = np.minimum(exact + ratio.astype(np.int64), side - 1)
+    return np.where(distance > 0, side, 0) + np.where(magnitude < exact, magnitude, far)
+
+
+def shapes(config: T5Config) -> dict:
+    """The parameter tree of `T5Encoder(config)`, with ShapeDtypeStructs for leaves."""
+    ids, mask = jnp.zeros((1, 2), jnp.int32), jnp.ones((1, 2), bool)
+    return jax.eval_shape(T5Encoder(config).init, jax.random.key(0), ids, mask)["params"]
+
+
+def _shape(config: T5Config, name: str) -> tuple[int, int]:
+    return {
+        "embedding": (config.vocab_size, config.d_model),
+        "relative_bias": (config.relative_attention_num_buckets, config.num_heads),
+    }[name]
+
+
+def _attention_bias(
+    config: T5Config, relative: Float[Array, "n h"], mask: Bool[Array, "b l"]
+) -> Float[Array, "b h l l"]:
+    """What every layer adds to its logits: the relative-position bias, and -inf on padding."""
+    length = mask.shape[1]
+    rows = buckets(
+        np.arange(1 - length, length),
+        config.relative_attention_num_buckets,
+        config.relative_attention_max_distance,
+    )
+    by_distance = jnp.take(relative.astype(jnp.float32), rows, axis=0)
+    position = np.arange(length)
+    index = position[None, :] - position[:, None] + length - 1
+    bias = einops.rearrange(jnp.take(by_distance, index, axis=0), "q s h -> h q s")
+    # The least float, not -inf: a row of nothing but padding must not become NaN.
+    return jnp.where(mask[:, None, None, :], bias[None], jnp.finfo(jnp.float32).min)
+
+
+def _dense(features: int, stddev: float, dtype: DTypeLike, name: str) -> nn.Dense:
+    init = nn.initializers.normal(stddev)
+    return nn.Dense(features, use_bias=False, dtype=dtype, kernel_init=init, name=name)

@@ -1,0 +1,169 @@
+import json
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from diffjax import trees
+from diffjax.text import weights
+from tests.text.test_t5 import CONFIGS, GOLDEN, random_params, run
+
+
+@pytest.fixture
+def folder(tmp_path):
+    config = CONFIGS["gated"]
+    weights.save(tmp_path, config, random_params(config))
+    return tmp_path
+
+
+def change(folder, edit):
+    tensors = load_file(folder / weights.WEIGHTS)
+    edit(tensors)
+    save_file(tensors, folder / weights.WEIGHTS)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_load_gives_back_every_bit_that_save_wrote(name, dtype, tmp_path):
+    config, params = CONFIGS[name], random_params(CONFIGS[name], dtype=dtype)
+    weights.save(tmp_path, config, params)
+    config_again, again = weights.load(tmp_path)
+    assert config_again == config
+    assert jax.tree.structure(again) == jax.tree.structure(params)
+    for path, leaf in trees.named_leaves(params).items():
+        other = trees.named_leaves(again)[path]
+        assert other.dtype == leaf.dtype
+        assert other.tobytes() == np.asarray(leaf).tobytes(), path
+
+
+@pytest.mark.parametrize("name", ["v1_0", "v1_1"])
+def test_save_gives_back_every_tensor_that_transformers_wrote(name, tmp_path):
+    weights.save(tmp_path, *weights.load(GOLDEN / f"t5_{name}"))
+    theirs = load_file(GOLDEN / f"t5_{name}" / weights.WEIGHTS)
+    ours = load_file(tmp_path / weights.WEIGHTS)
+    assert ours.keys() == theirs.keys()
+    for tensor, value in theirs.items():
+        np.testing.assert_array_equal(ours[tensor], value)
+
+
+def test_either_name_of_the_embedding_table_is_read(folder):
+    before = weights.load(folder)[1]["embedding"]
+    change(folder, lambda t: t.update({weights.EMBEDDINGS[1]: t.pop(weights.EMBEDDINGS[0])}))
+    np.testing.assert_array_equal(weights.load(folder)[1]["embedding"], before)
+    change(folder, lambda t: t.update({weights.EMBEDDINGS[0]: t[weights.EMBEDDINGS[1]]}))
+    np.testing.assert_array_equal(weights.load(folder)[1]["embedding"], before)
+
+
+def test_two_tables_that_differ_are_an_error(folder):
+    change(folder, lambda t: t.update({weights.EMBEDDINGS[1]: t[weights.EMBEDDINGS[0]] + 1}))
+    with pytest.raises(
+        ValueError, match=r"shared\.weight and encoder\.embed_tokens\.weight differ"
+    ):
+        weights.load(folder)
+
+
+def test_decoder_and_head_are_ignored(folder):
+    change(
+        folder,
+        lambda t: t.update(
+            {
+                "decoder.block.0.layer.0.SelfAttention.q.weight": np.ones(3),
+                "lm_head.weight": np.ones(2),
+            }
+        ),
+    )
+    weights.load(folder)
+
+
+NAME = "encoder.block.1.layer.1.DenseReluDense.wi_0.weight"
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda t: t.pop(NAME), f"tensor {NAME} is missing"),
+        (lambda t: t.pop("shared.weight"), r"shared.weight \(or encoder.embed_tokens.weight\)"),
+        (lambda t: t.update(extra=np.ones(1)), r"\['extra'\] are not of a T5 encoder"),
+        (lambda t: t.update({NAME: t[NAME].T.copy()}), rf"{NAME} has shape \(12, 18\).*\(18, 12\)"),
+        (lambda t: t.update({NAME: t[NAME][0].copy()}), rf"{NAME} has shape \(12,\)"),
+        (
+            lambda t: t.update({"encoder.final_layer_norm.weight": np.ones(5)}),
+            r"final_layer_norm.weight has shape \(5,\), config.json says \(12,\)",
+        ),
+    ],
+)
+def test_a_wrong_tensor_is_an_error_that_names_it(folder, edit, message):
+    change(folder, edit)
+    with pytest.raises(ValueError, match=message) as caught:
+        weights.load(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_shards_are_read_through_their_index(folder):
+    whole = weights.load(folder)[1]
+    tensors = load_file(folder / weights.WEIGHTS)
+    (folder / weights.WEIGHTS).unlink()
+    shard = {name: f"model-0000{1 + i % 2}-of-00002.safetensors" for i, name in enumerate(tensors)}
+    for file in set(shard.values()):
+        save_file({n: t for n, t in tensors.items() if shard[n] == file}, folder / file)
+    (folder / weights.INDEX).write_text(json.dumps({"metadata": {}, "weight_map": shard}))
+    jax.tree.map(np.testing.assert_array_equal, weights.load(folder)[1], whole)
+    (folder / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"00002-of-00002.*missing"):
+        weights.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        ({"feed_forward_proj": "gated-silu"}, "feed_forward_proj='gated-silu', want"),
+        ({"d_model": None}, "no d_model"),
+    ],
+)
+def test_a_config_that_cannot_be_run_is_an_error(folder, edit, message):
+    raw = json.loads((folder / weights.CONFIG).read_text()) | edit
+    raw = {key: value for key, value in raw.items() if value is not None}
+    (folder / weights.CONFIG).write_text(json.dumps(raw))
+    with pytest.raises(ValueError, match=message):
+        weights.load(folder)
+
+
+def test_a_config_without_feed_forward_is_v1_0(tmp_path):
+    config = CONFIGS["relu"]
+    weights.save(tmp_path, config, random_params(config))
+    raw = json.loads((tmp_path / weights.CONFIG).read_text())
+    del raw["feed_forward_proj"]
+    (tmp_path / weights.CONFIG).write_text(json.dumps(raw))
+    assert weights.load(tmp_path)[0].feed_forward == "relu"
+
+
+@pytest.mark.parametrize("name", [weights.CONFIG, weights.WEIGHTS])
+def test_a_file_that_is_missing_or_damaged_is_an_error_that_names_it(folder, name):
+    (folder / name).write_text("{")
+    with pytest.raises(ValueError, match=name):
+        weights.load(folder)
+    (folder / name).unlink()
+    with pytest.raises(ValueError, match=name):
+        weights.load(folder)
+
+
+def test_save_rejects_parameters_of_another_config(tmp_path):
+    params = random_params(CONFIGS["gated"])
+    with pytest.raises(ValueError, match=r"params: .* the config says"):
+        weights.save(tmp_path, CONFIGS["relu"], params)
+    with pytest.raises(ValueError, match=r"params: \['more'\]"):
+        weights.save(tmp_path, CONFIGS["gated"], params | {"more": np.ones(1)})
+
+
+def test_stored_dtype_is_bfloat16_on_disk(tmp_path):
+    config = CONFIGS["gated"]
+    weights.save(tmp_path, config, random_params(config, dtype=jnp.bfloat16))
+    assert {t.dtype for t in load_file(tmp_path / weights.WEIGHTS).values()} == {
+        np.dtype(ml_dtypes.bfloat16)
+    }
+    params = weights.load(tmp_path)[1]
+    output = run(config, params, np.ones((1, 3), np.int32), np.ones((1, 3), bool))
+    assert output.dtype == np.float32
