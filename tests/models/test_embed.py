@@ -1,0 +1,64 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffjax.models import embed
+
+
+def test_sinusoids_tell_levels_apart_over_the_whole_range():
+    logsnr = jnp.arange(-20.0, 20.0, 0.05)
+    waves = np.asarray(embed.sinusoids(logsnr, 64))
+    distance = np.linalg.norm(waves[:, None] - waves[None], axis=-1)
+    np.fill_diagonal(distance, np.inf)
+    assert distance.min() > 0.5
+    np.testing.assert_allclose(np.linalg.norm(waves, axis=1), np.sqrt(32), rtol=1e-4)
+
+
+def test_noise_levels_are_embedded_in_float32_though_they_come_in_bfloat16():
+    """bfloat16 cannot tell 10.00 from 10.03: the embedding must not be where that happens."""
+    module = embed.NoiseLevelEmbedding(32)
+    variables = module.init(jax.random.key(0), jnp.zeros(1))
+    out = module.apply(variables, jnp.array([10.0, 10.03]))
+    assert out.dtype == jnp.float32
+    assert not np.allclose(out[0], out[1], atol=1e-3)
+
+
+def test_an_odd_width_is_refused():
+    with pytest.raises(ValueError, match="width 7"):
+        embed.sinusoids(jnp.zeros(1), 7)
+
+
+@pytest.fixture(scope="module")
+def conditioning():
+    module = embed.Conditioning(32, 16)
+    text = jax.random.normal(jax.random.key(1), (2, 5, 8))
+    mask = jnp.array([[True] * 3 + [False] * 2, [True] * 5])
+    variables = module.init(jax.random.key(0), jnp.zeros(2), text, mask, jnp.zeros(2))
+    return module, variables, text, mask
+
+
+def test_padding_does_not_reach_the_pooled_text(conditioning):
+    module, variables, text, mask = conditioning
+    other = jnp.where(mask[:, :, None], text, 99.0)
+    one, _ = module.apply(variables, jnp.zeros(2), text, mask, jnp.zeros(2))
+    two, _ = module.apply(variables, jnp.zeros(2), other, mask, jnp.zeros(2))
+    np.testing.assert_allclose(one, two, atol=1e-6)
+    longer = jnp.pad(text, ((0, 0), (0, 4), (0, 0)))
+    three, _ = module.apply(
+        variables, jnp.zeros(2), longer, jnp.pad(mask, ((0, 0), (0, 4))), jnp.zeros(2)
+    )
+    np.testing.assert_allclose(one, three, atol=1e-6)
+
+
+def test_every_condition_moves_the_embedding(conditioning):
+    module, variables, text, mask = conditioning
+    base, tokens = module.apply(variables, jnp.zeros(2), text, mask, jnp.zeros(2))
+    assert tokens.shape == (2, 5, 16)
+    for changed in (
+        (jnp.ones(2), text, mask, jnp.zeros(2)),
+        (jnp.zeros(2), text[::-1], mask, jnp.zeros(2)),
+        (jnp.zeros(2), text, mask, jnp.ones(2)),
+    ):
+        emb, _ = module.apply(variables, *changed)
+        assert float(jnp.abs(emb - base).max()) > 1e-3

@@ -1,0 +1,109 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffjax import trees
+from diffjax.models.efficient_unet import EfficientUNet
+from diffjax.models.unet import UNet
+from tests.diffusion.helpers import images
+
+TINY = {"width": 16, "mults": (1, 2), "head_width": 16, "token_width": 8}
+NETS = {
+    "unet": UNet(**TINY, num_blocks=1, attention_levels=(1,)),
+    "efficient": EfficientUNet(**TINY, num_blocks=(1, 1), patch=2),
+    "efficient_cross": EfficientUNet(**TINY, num_blocks=(1, 1), attention="cross"),
+}
+
+
+def inputs(net, size=16, b=2):
+    mask = jnp.arange(6)[None, :] < jnp.array([[3], [6]])[:b]
+    given = {
+        "x_t": images(0, (b, size, size, 3)),
+        "logsnr_t": jnp.linspace(-1.0, 1.0, b),
+        "text": images(1, (b, 6, 4, 1))[..., 0],
+        "text_mask": mask,
+    }
+    if isinstance(net, EfficientUNet):
+        given |= {"low_res": images(2, (b, size, size, 3)), "aug_logsnr": jnp.linspace(0.0, 1.0, b)}
+    return given
+
+
+@pytest.fixture(scope="module", params=NETS)
+def trained(request):
+    """A net whose zero-initialised layers have been moved off zero, as training would."""
+    net = NETS[request.param]
+    params = jax.jit(net.init)(jax.random.key(0), **inputs(net))["params"]
+    keys = jax.random.split(jax.random.key(1), len(jax.tree.leaves(params)))
+    leaves, treedef = jax.tree.flatten(params)
+    moved = [p + 0.05 * jax.random.normal(k, p.shape) for p, k in zip(leaves, keys, strict=True)]
+    apply = jax.jit(lambda p, **given: net.apply({"params": p}, **given))
+    return net, apply, jax.tree.unflatten(treedef, moved)
+
+
+def test_a_new_net_says_zero(trained):
+    net, apply, _ = trained
+    params = jax.jit(net.init)(jax.random.key(0), **inputs(net))["params"]
+    np.testing.assert_array_equal(apply(params, **inputs(net)), 0.0)
+
+
+def test_the_output_depends_on_everything_that_it_is_told(trained):
+    net, apply, params = trained
+    given = inputs(net)
+    before = apply(params, **given)
+    assert before.shape == given["x_t"].shape
+    assert before.dtype == jnp.float32
+    for name, value in given.items():
+        changed = {**given, name: value[::-1] if value.ndim < 4 else value + images(9, value.shape)}
+        after = apply(params, **changed)
+        assert float(jnp.abs(after - before).max()) > 1e-4, name
+
+
+def test_masked_text_is_not_seen(trained):
+    net, apply, params = trained
+    given = inputs(net)
+    other = {**given, "text": jnp.where(given["text_mask"][..., None], given["text"], 50.0)}
+    np.testing.assert_allclose(apply(params, **given), apply(params, **other), atol=1e-4)
+
+
+def test_an_image_does_not_depend_on_its_batch(trained):
+    net, apply, params = trained
+    given = inputs(net)
+    alone = {name: value[1:] for name, value in given.items()}
+    np.testing.assert_allclose(apply(params, **given)[1:], apply(params, **alone), atol=1e-4)
+
+
+def test_only_cross_attention_makes_a_net_independent_of_the_picture_size():
+    net = NETS["efficient_cross"]
+    params = jax.jit(net.init)(jax.random.key(0), **inputs(net))["params"]
+    out = jax.eval_shape(lambda: net.apply({"params": params}, **inputs(net, size=24)))
+    assert out.shape == (2, 24, 24, 3)
+
+
+def test_the_picture_must_be_a_multiple_of_the_stride():
+    assert NETS["unet"].stride == 2
+    assert NETS["efficient"].stride == 8
+    assert UNet(patch=4).stride == 32
+
+
+def test_every_parameter_has_a_part_in_the_result(trained):
+    net, apply, params = trained
+    given = inputs(net)
+    loss = lambda p: jnp.sum(apply(p, **given) * images(5, (2, 16, 16, 3)))  # noqa: E731
+    gradients = trees.named_leaves(jax.jit(jax.grad(loss))(params))
+    # softmax ignores a constant added to its scores: that bias alone may have no gradient
+    dead = [n for n, g in gradients.items() if not float(jnp.abs(g).max()) > 0]
+    assert [n for n in dead if "score/bias" not in n] == []
+
+
+@pytest.mark.parametrize("name", ["unet", "efficient"])
+def test_bfloat16_stays_near_float32(name):
+    net = NETS[name]
+    given = inputs(net)
+    init = jax.jit(net.init)
+    params = jax.tree.map(lambda p: p + 0.02, init(jax.random.key(0), **given)["params"])
+    run = lambda net: jax.jit(lambda p, **g: net.apply({"params": p}, **g))(params, **given)  # noqa: E731
+    exact, rough = run(net), run(net.clone(dtype=jnp.bfloat16))
+    assert rough.dtype == jnp.float32
+    scale = float(jnp.sqrt(jnp.mean(exact**2)))
+    assert 0 < float(jnp.sqrt(jnp.mean((rough - exact) ** 2))) < 0.03 * scale
