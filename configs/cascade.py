@@ -14,26 +14,22 @@ from configs import base64, sr256
 
 PRESETS = ("emoji", "demo", "tiny")
 DEMO_NAMES = (
-    "red apple",
+    "red_apple",
     "banana",
     "watermelon",
     "strawberry",
     "pizza",
     "hamburger",
     "sun",
-    "full moon",
-    "red heart",
+    "red_heart",
     "rainbow",
     "sunflower",
     "cactus",
-    "dog face",
-    "cat face",
+    "dog_face",
     "panda",
     "frog",
-    "smiling face with sunglasses",
-    "grinning face",
-    "soccer ball",
-    "balloon",
+    "smiling_face_with_sunglasses",
+    "soccer_ball",
 )
 
 

@@ -14,7 +14,7 @@ from diffjax.diffusion import guidance, sampler
 from diffjax.diffusion.predict import as_denoiser
 from diffjax.stage import Condition, Stage, bind, condition_low_res
 from diffjax.text.condition import null_text
-from diffjax.types import Denoiser, Image, PRNGKeys, Text, TextMask
+from diffjax.types import Denoiser, Image, PRNGKeys, Resized, Text, TextMask
 
 THRESHOLDS = ("dynamic", "static", "none")
 
@@ -72,7 +72,7 @@ def sample_stage(
     *,
     stage: Stage,
     settings: SampleSettings,
-) -> Image:
+) -> Resized:
     """Pictures [b size size 3] in [-1, 1] for b prompts, from one key per picture.
 
     Picture i depends on its own prompt, key and low-resolution picture alone, not on the batch.

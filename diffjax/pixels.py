@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, UInt8
 
-from diffjax.types import Image
+from diffjax.types import Image, Resized
 
 
 def from_uint8(pixels: UInt8[Array, "b h w c"]) -> Image:
@@ -17,7 +17,7 @@ def to_uint8(image: Image) -> UInt8[Array, "b h w c"]:
     return jnp.round(jnp.clip(image + 1.0, 0.0, 2.0) * 127.5).astype(jnp.uint8)
 
 
-def resize(image: Image, height_px: int, width_px: int) -> Image:
+def resize(image: Image, height_px: int, width_px: int) -> Resized:
     """Bicubic; antialiased when it shrinks, so that fine stripes become grey, not noise."""
     b, _, _, c = image.shape
     return jax.image.resize(image, (b, height_px, width_px, c), "cubic", antialias=True)

@@ -17,6 +17,7 @@ from diffjax.types import (
     Network,
     PRNGKey,
     PRNGKeys,
+    Resized,
     Schedule,
     Text,
     TextMask,
@@ -83,7 +84,7 @@ def bind(stage: Stage, params: Any, condition: Condition) -> Network:
     )
 
 
-def shrink(image: Image, factor: int) -> Image:
+def shrink(image: Image, factor: int) -> Resized:
     """The picture that the stage before would have made: antialiased, 1 / factor the size."""
     return pixels.resize(image, image.shape[1] // factor, image.shape[2] // factor)
 
@@ -94,7 +95,7 @@ def condition_low_res(
     aug_level: Float[Array, " b"],
     *,
     key: PRNGKey | PRNGKeys,
-) -> tuple[Image, LogSnr]:
+) -> tuple[Resized, LogSnr]:
     """A small picture in [-1, 1] as the network wants it: noised, enlarged, its level beside it.
 
     One function for training and for sampling: the same noise, filter and level on both sides.

@@ -29,7 +29,7 @@ def create(init: Callable[[PRNGKey], Any], tx: optax.GradientTransformation, key
     return TrainState(jnp.zeros((), jnp.int32), params, ema_params, tx.init(params))
 
 
-def ema_decay_at(step: Int[Array, ""], decay: float) -> Float[Array, ""]:
+def ema_decay_at(step: Int[Array, "..."], decay: float) -> Float[Array, "..."]:
     """min(decay, (1 + t) / (10 + t)): the average forgets its random start."""
     t = step.astype(jnp.float32)
     return jnp.minimum(decay, (1.0 + t) / (10.0 + t))

@@ -9,6 +9,8 @@ from typing import TypeAlias
 from jaxtyping import Array, Bool, Float, Key
 
 Image: TypeAlias = Float[Array, "b h w c"]
+# An image of the same batch whose size or channels are not those of the arguments.
+Resized: TypeAlias = Float[Array, "b _ _ _"]
 LogSnr: TypeAlias = Float[Array, " b"]
 Scalar: TypeAlias = Float[Array, ""]
 Text: TypeAlias = Float[Array, "b l d"]

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffjax.types import Image
+from diffjax.types import Image, Resized
 
 
 def num_groups(channels: int) -> int:
@@ -52,22 +52,22 @@ class Norm(nn.Module):
         return h * factor[:, None, None, :] + offset[:, None, None, :]
 
 
-def upsample(h: Image) -> Image:
+def upsample(h: Image) -> Resized:
     """Each pixel four times."""
     return einops.repeat(h, "b h w c -> b (h 2) (w 2) c")
 
 
-def downsample(h: Image) -> Image:
+def downsample(h: Image) -> Resized:
     """The mean of each 2 x 2 block: no aliasing, unlike a strided pick."""
     return einops.reduce(h, "b (h 2) (w 2) c -> b h w c", "mean")
 
 
-def to_patches(x: Image, patch: int) -> Image:
+def to_patches(x: Image, patch: int) -> Resized:
     """[b h w c] -> [b h/p w/p p*p*c]: pixel unshuffle, the inverse of `from_patches`."""
     return einops.rearrange(x, "b (h p) (w q) c -> b h w (p q c)", p=patch, q=patch)
 
 
-def from_patches(x: Image, patch: int) -> Image:
+def from_patches(x: Image, patch: int) -> Resized:
     """[b h w p*p*c] -> [b h*p w*p c]: pixel shuffle."""
     return einops.rearrange(x, "b h w (p q c) -> b (h p) (w q) c", p=patch, q=patch)
 
@@ -85,7 +85,7 @@ class ResBlock(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, h: Image, emb: Float[Array, "b e"]) -> Image:
+    def __call__(self, h: Image, emb: Float[Array, "b e"]) -> Resized:
         """[b h w c] -> [b h' w' width]."""
         move = {"up": upsample, "down": downsample, None: lambda x: x}[self.resample]
         conv = lambda name, **kw: nn.Conv(  # noqa: E731
@@ -110,7 +110,7 @@ class Head(nn.Module):
     patch: int = 1
 
     @nn.compact
-    def __call__(self, h: Image) -> Image:
+    def __call__(self, h: Image) -> Resized:
         """[b h w c] -> [b h*patch w*patch channels]."""
         out = nn.Conv(
             self.channels * self.patch**2,
