@@ -1,0 +1,155 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from diffjax import parallel, state, steps
+from diffjax.stage import init_params
+from tests.test_stage import BASE, KEY, SR
+
+TX = optax.adam(1e-3)
+OPTIONS = {"weighting": "v", "text_drop": 0.1}
+
+
+def batch_of(size_px, b=8):
+    rng = np.random.default_rng(0)
+    return {
+        "image": rng.integers(0, 256, (b, size_px, size_px, 3), np.uint8),
+        "text": rng.standard_normal((b, 6, 4)).astype(jnp.bfloat16),
+        "text_length": rng.integers(1, 7, b).astype(np.int32),
+    }
+
+
+def step_of(the_stage, **options):
+    return functools.partial(
+        steps.train_step, stage=the_stage, tx=TX, root_key=KEY, ema_decay=0.99,
+        **{**OPTIONS, **options},
+    )  # fmt: skip
+
+
+def create(the_stage):
+    return functools.partial(state.create, functools.partial(init_params, the_stage), TX)
+
+
+def run(the_stage, mesh, num_steps=2):
+    """The state after some steps on a mesh, and the losses, gathered on the host."""
+    make = create(the_stage)
+    place = parallel.state_sharding(mesh, jax.eval_shape(make, KEY))
+    current = jax.jit(make, out_shardings=place)(KEY)
+    batch_place = parallel.batch_sharding(mesh)
+    step = jax.jit(
+        step_of(the_stage),
+        in_shardings=(place, batch_place),
+        out_shardings=(place, None),
+        donate_argnums=0,
+    )
+    batch = parallel.to_devices(batch_of(the_stage.size_px), batch_place)
+    losses = []
+    for _ in range(num_steps):
+        current, metrics = step(current, batch)
+        losses.append(float(metrics["loss"]))
+    return jax.device_get(current), losses
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    return {s.name: run(s, parallel.make_mesh(1, 1, jax.devices()[:1])) for s in (BASE, SR)}
+
+
+@pytest.mark.parametrize(("the_stage", "fsdp"), [(BASE, 1), (BASE, 4), (SR, 2)])
+def test_eight_devices_do_what_one_does(the_stage, fsdp, one_device):
+    expected, losses = one_device[the_stage.name]
+    got, got_losses = run(the_stage, parallel.make_mesh(fsdp=fsdp))
+    np.testing.assert_allclose(got_losses, losses, atol=1e-5)
+    # Adam divides by the root of the second moment: compare what it divides, and the result
+    for mine, theirs in zip(
+        jax.tree.leaves(got.opt_state), jax.tree.leaves(expected.opt_state), strict=True
+    ):
+        np.testing.assert_allclose(mine, theirs, atol=1e-5)
+    assert int(got.step) == 2
+
+
+def test_parameters_really_lie_in_shards():
+    mesh = parallel.make_mesh(fsdp=8)
+    make = create(BASE)
+    place = parallel.state_sharding(mesh, jax.eval_shape(make, KEY))
+    kernel = jax.jit(make, out_shardings=place)(KEY).params["stem"]["kernel"]
+    assert kernel.addressable_shards[0].data.shape == (*kernel.shape[:-1], kernel.shape[-1] // 8)
+
+
+def test_a_step_repeats_itself_and_the_next_draws_anew():
+    start = jax.jit(create(BASE))(KEY)
+    step = jax.jit(step_of(BASE))
+    batch = jax.tree.map(jnp.asarray, batch_of(16))
+    again = [float(step(start, batch)[1]["loss"]) for _ in range(2)]
+    later = float(step(start.replace(step=jnp.int32(1)), batch)[1]["loss"])
+    assert again[0] == again[1]
+    assert later != again[0]
+
+
+def test_the_loss_of_a_net_that_says_zero_is_the_targets_variance():
+    """v = alpha eps - sigma x_0, so E|v|^2 = E alpha^2 + E sigma^2 E|x_0|^2."""
+    params = jax.jit(lambda key: init_params(BASE, key))(KEY)
+    batch = jax.tree.map(jnp.asarray, {**batch_of(16, 512), "image": np.full(
+        (512, 16, 16, 3), 255, np.uint8)})  # fmt: skip
+    loss, metrics = jax.jit(functools.partial(steps.stage_loss, stage=BASE, key=KEY, **OPTIONS))(
+        params, batch
+    )
+    assert float(loss) == pytest.approx(1.0, abs=0.02)  # |x_0| = 1 everywhere
+    assert float(metrics["loss_noisy"]) == pytest.approx(1.0, abs=0.05)
+
+
+def test_text_is_dropped_in_the_share_asked_for():
+    """With every caption dropped the loss no longer knows the text; with none it does."""
+    params = jax.jit(lambda key: init_params(BASE, key))(KEY)
+    params = jax.tree.map(lambda p: p + 0.05, params)
+    batch = jax.tree.map(jnp.asarray, batch_of(16))
+    other = {**batch, "text": batch["text"][::-1], "text_length": batch["text_length"][::-1]}
+    loss = jax.jit(
+        lambda batch, drop: steps.stage_loss(
+            params, batch, stage=BASE, key=KEY, weighting="v", text_drop=drop
+        )[0],
+        static_argnums=1,
+    )
+    assert float(loss(batch, 1.0)) == float(loss(other, 1.0))
+    assert float(loss(batch, 0.0)) != float(loss(other, 0.0))
+
+
+def test_keys_are_never_used_twice():
+    """JAX's own checker walks the step's program."""
+    from jax.experimental import key_reuse
+
+    batch = jax.tree.map(jnp.asarray, batch_of(32))
+    params = jax.eval_shape(lambda key: init_params(SR, key), KEY)
+
+    def loss(key, params):
+        return steps.stage_loss(params, batch, stage=SR, key=key, **OPTIONS)[0]
+
+    with jax.debug_key_reuse(True):
+        zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, p.dtype), params)
+        jax.jit(loss)(jax.random.key(1), zeros)
+    assert key_reuse is not None
+
+
+def test_the_trained_condition_is_noised_as_far_as_max_aug_level():
+    """At level 0 the loss depends on the small picture's noise not at all."""
+    params = jax.tree.map(lambda p: p + 0.05, jax.jit(lambda key: init_params(SR, key))(KEY))
+    batch = jax.tree.map(jnp.asarray, batch_of(32))
+    loss = jax.jit(
+        lambda level: steps.stage_loss(
+            params, batch, stage=SR, key=KEY, max_aug_level=level, **OPTIONS
+        )[0],
+        static_argnums=0,
+    )
+    assert float(loss(0.0)) != float(loss(1.0))
+
+
+def test_the_metrics_of_the_two_halves_average_to_the_whole():
+    per_example = jnp.array([1.0, 2.0, 3.0, 6.0])
+    halves = steps.by_noise_level(per_example, jnp.array([-1.0, 5.0, -2.0, 3.0]))
+    assert float(halves["loss_noisy"]) == 2.0
+    assert float(halves["loss_clean"]) == 4.0
+    assert np.isnan(float(steps.by_noise_level(per_example, jnp.ones(4))["loss_noisy"]))
