@@ -1,0 +1,101 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffjax import text
+from diffjax.text import t5, weights
+from tests.text.test_t5 import random_params
+
+CONFIG = t5.T5Config(384, 16, 4, 24, 2, 3)
+CAPTIONS = ["a red apple", "", "two blue birds", "a red apple"]
+
+
+def write(folder, change=None):
+    params = random_params(CONFIG)
+    weights.save(folder, CONFIG, change(params) if change else params)
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "ByT5Tokenizer"}')
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("encoders") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def encoder(folder):
+    return text.load_encoder(folder, max_length=40)
+
+
+def test_encode_gives_one_row_per_caption_and_a_mask_of_their_tokens(encoder):
+    embeddings, mask = encoder.encode(CAPTIONS)
+    assert embeddings.shape == (4, 16, encoder.width)
+    np.testing.assert_array_equal(mask.sum(1), [12, 1, 15, 12])  # bytes and the eos
+    assert not np.any(embeddings[~mask])
+    assert np.all(np.any(embeddings[mask] != 0, axis=-1))
+    np.testing.assert_array_equal(embeddings[0], embeddings[3])
+
+
+@pytest.mark.parametrize("longest", [1, 15, 16, 31, 32, 39, 80])
+def test_the_common_length_is_a_multiple_of_16_up_to_max_length(encoder, longest):
+    embeddings, mask = encoder.encode(["x" * longest, "y"])
+    assert embeddings.shape[1] == mask.shape[1] == min(-(-(longest + 1) // 16) * 16, 40)
+
+
+def test_a_caption_alone_is_the_same_as_in_company(encoder):
+    together, _ = encoder.encode([*CAPTIONS, "a long caption of thirty bytes"])
+    alone, mask = encoder.encode(CAPTIONS[:1])
+    np.testing.assert_allclose(together[0, :12], alone[0, :12], atol=2e-6)
+    assert int(mask.sum()) == 12
+
+
+def test_an_asked_for_length_pads_or_cuts_to_it(encoder):
+    free, _ = encoder.encode(CAPTIONS)
+    padded, mask = encoder.encode(CAPTIONS, length=33)
+    assert padded.shape[1] == mask.shape[1] == 33
+    np.testing.assert_allclose(padded[:, :16], free, atol=2e-6)
+    _, cut = encoder.encode(CAPTIONS, length=6)
+    np.testing.assert_array_equal(cut.sum(1), [6, 1, 6, 6])
+
+
+def test_few_shapes_are_compiled(folder):
+    encoder = text.load_encoder(folder, max_length=32)
+    for rows in range(1, 20):
+        encoder.encode(["x" * (i % 31) for i in range(rows)])
+    assert encoder.apply._cache_size() <= 9
+
+
+def test_no_captions_are_an_empty_batch(encoder):
+    embeddings, mask = encoder.encode([])
+    assert embeddings.shape == (0, 16, encoder.width)
+    assert mask.shape == (0, 16)
+
+
+def test_one_string_is_an_error(encoder):
+    with pytest.raises(ValueError, match="'a red apple' is one string"):
+        encoder.encode("a red apple")
+
+
+def test_embeddings_have_the_asked_for_dtype(folder):
+    assert text.load_encoder(folder, dtype=jnp.bfloat16).encode(["a"])[0].dtype == jnp.bfloat16
+
+
+def test_fingerprint_tells_weights_config_and_tokenizer_apart(folder, tmp_path):
+    first = text.load_encoder(folder).fingerprint
+    assert text.load_encoder(write(tmp_path / "same")).fingerprint == first
+    bump = write(tmp_path / "bump", lambda p: p | {"embedding": p["embedding"].at[0, 0].add(1e-3)})
+    assert text.load_encoder(bump).fingerprint != first
+    (tmp_path / "same" / "tokenizer_config.json").write_text('{"tokenizer_class":"ByT5Tokenizer"}')
+    assert text.load_encoder(tmp_path / "same").fingerprint != first
+
+
+def test_a_name_that_is_nowhere_is_one_line_that_says_what_to_do(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
+    with pytest.raises(ValueError, match=r"'t5-nan0' is neither a folder.*pip install") as caught:
+        text.load_encoder("t5-nan0")
+    assert "t5-nano" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_name_is_that_of_the_folder(encoder):
+    assert encoder.name == "tiny"
