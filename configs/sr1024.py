@@ -22,7 +22,7 @@ def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
     config.diffusion.schedule = "linear"
     config.model.update(
         kind="efficient_unet",
-        width=48,
+        width=32,
         mults=(1, 2),
         num_blocks=(1, 2),
         attention="cross",

@@ -126,6 +126,7 @@ def model_of(config: ConfigDict) -> Any:
     """The network. A field that it does not have, or a bad one, is a ConfigError."""
     fields = {name: value for name, value in config.model.items() if name != "kind"}
     fields["dtype"] = DTYPES[fields["dtype"]]
+    require(bool(fields["mults"]), "model.mults", fields["mults"], "must have at least one level")
     width, head_width = fields["width"], fields["head_width"]
     for mult in fields["mults"]:
         require(

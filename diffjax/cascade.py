@@ -111,7 +111,7 @@ def generate(
     *,
     seeds: Int[Array, "b"],
     low_res: Image | None = None,
-) -> list[Image]:
+) -> list[Resized]:
     """The pictures of every stage, small to large, for b prompts and b seeds.
 
     Image i depends on (prompt i, seed i) alone. `low_res` stands in for the stage before the

@@ -77,7 +77,7 @@ def train_step(
     (_, metrics), gradients = jax.value_and_grad(stage_loss, has_aux=True)(
         state.params, batch, stage=stage, key=key, **loss_options
     )
-    metrics["grad_norm"] = optax.global_norm(gradients)
+    metrics["grad_norm"] = optax.tree.norm(gradients)
     finite = jnp.stack([jnp.all(jnp.isfinite(g)) for g in jax.tree.leaves(gradients)])
     metrics["nonfinite"] = jnp.mean(~finite)  # the share of leaves with a bad gradient: 0
     return apply_gradients(state, gradients, tx, ema_decay), metrics

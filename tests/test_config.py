@@ -65,6 +65,10 @@ def test_unknown_files_and_presets_are_named():
         config.load("configs/base64.py:huge")
 
 
-@given(st.one_of(st.integers(), st.booleans(), st.floats(allow_nan=False, allow_infinity=False), st.text()))
+@given(
+    st.one_of(
+        st.integers(), st.booleans(), st.floats(allow_nan=False, allow_infinity=False), st.text()
+    )
+)
 def test_parsing_what_a_value_prints_gives_the_value_back(value):
     assert config.parse("key", str(value), value) == value

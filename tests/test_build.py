@@ -1,0 +1,72 @@
+import pytest
+
+from diffjax import build, config
+from diffjax.config import ConfigError
+
+FILES = ("configs/base64.py", "configs/sr256.py", "configs/sr1024.py")
+
+
+def changed(file, **values):
+    options = config.load(f"{file}:tiny")
+    config.override(options, [f"--config.{k.replace('__', '.')}={v}" for k, v in values.items()])
+    return options
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_preset_is_sound(file):
+    for preset in ("emoji", "tiny"):
+        options = config.load(f"{file}:{preset}")
+        options.mesh.update(data=8)
+        build.check(options)
+        assert build.stage_of(options, 256).size_px == options.data.size_px
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "words"),
+    [
+        (FILES[0], {"data__size_px": 20}, ["data.size_px = 20", "multiple of 8"]),
+        (FILES[0], {"data__batch_size": 12}, ["data.batch_size = 12", "devices, 8"]),
+        (FILES[0], {"data__crop_px": 8}, ["data.crop_px = 8", "efficient_unet"]),
+        (FILES[0], {"mesh__fsdp": 3}, ["mesh = 'data -1 x fsdp 3'", "devices, 8"]),
+        (FILES[0], {"mesh__data": 0}, ["mesh.data = 0", "at least 1"]),
+        (FILES[0], {"diffusion__predict": "epsilon"}, ["diffusion.predict = 'epsilon'", "eps, v"]),
+        (FILES[0], {"diffusion__schedule": "cosin"}, ["'cosin'", "cosine, linear"]),
+        (FILES[0], {"optim__name": "sgd"}, ["optim.name = 'sgd'", "adam, adamw, adafactor"]),
+        (FILES[0], {"text__drop": 1.5}, ["text.drop = 1.5", "between 0 and 1"]),
+        (
+            FILES[0],
+            {"sample__percentile": 0.995},
+            ["sample.percentile = 0.995", "between 1 and 100"],
+        ),
+        (FILES[0], {"model__head_width": 24}, ["model.head_width = 24", "= 16"]),
+        (FILES[0], {"model__mults": "()"}, ["model.mults = ()", "at least one"]),
+        (FILES[0], {"low_res__size_px": 8}, ["low_res.size_px = 8", "unet"]),
+        (FILES[1], {"low_res__size_px": 48}, ["low_res.size_px = 48", "divide data.size_px, 64"]),
+        (FILES[1], {"data__crop_px": 40}, ["data.crop_px = 40", "multiple of 16"]),
+        (FILES[1], {"data__crop_px": 128}, ["data.crop_px = 128", "at most data.size_px, 64"]),
+        (FILES[1], {"model__num_blocks": "(1,)"}, ["model.num_blocks = (1,)", "model.mults, 2"]),
+        (FILES[1], {"model__attention": "self"}, ["data.crop_px = 32", "cross"]),
+        (FILES[1], {"train__ema_decay": 1.0}, ["train.ema_decay = 1.0"]),
+    ],
+)
+def test_what_cannot_be_is_refused_with_key_value_and_remedy(file, values, words):
+    with pytest.raises(ConfigError) as caught:
+        build.check(changed(file, **values))
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_data_that_are_not_there_are_named():
+    options = changed(FILES[0], data__name="fake/none")
+    with pytest.raises(ConfigError, match="fake/COUNT"):
+        build.source_of(options)
+    options = changed(FILES[0], data__name="no_such_set")
+    with pytest.raises(ConfigError, match="no_such_set"):
+        build.source_of(options)
+
+
+def test_an_encoder_that_is_not_there_is_named():
+    with pytest.raises(ConfigError, match=r"text\.encoder.*no_such_t5"):
+        build.encoder_of(changed(FILES[0], text__encoder="no_such_t5"))
