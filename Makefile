@@ -33,7 +33,12 @@ $(VENV)/.installed-peers: requirements-peers.txt $(VENV)/.installed-dev
 setup: $(VENV)/.installed-dev  ## create .venv with all that lint and test need
 
 demo: $(VENV)/.installed  ## train a small cascade on emoji and sample it (about 10 minutes on 2 cores)
-	$(PY) -m tools.demo
+	$(PY) -m diffjax.main --config configs/cascade.py:demo --workdir runs/demo
+	$(PY) -m diffjax.sample --workdir runs/demo --prompts configs/demo_prompts.txt --out runs/demo/pictures
+	@echo
+	@echo "Each pair: the 64 px stage, then the 256 px stage, over its prompt. Next:"
+	@echo '  $(PY) -m diffjax.sample --workdir runs/demo --prompt "an openmoji drawing of a frog" --seeds 0-7'
+	@echo '  $(PY) -m diffjax.main --config configs/cascade.py --workdir runs/emoji    # all emoji, a night'
 
 test: $(VENV)/.installed-dev  ## the fast tests
 	$(PY) -m pytest

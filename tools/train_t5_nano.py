@@ -8,6 +8,7 @@ means, and the student's bytes must say the same. To reproduce, on 2 CPU cores:
     python -m tools.train_t5_nano corpus --data DATA --wordnet WN/usr/share/wordnet
     PEERS/bin/python -m tools.t5_nano_teacher --data DATA         (7 minutes)
     python -m tools.train_t5_nano train --data DATA --out OUT --minutes 55
+    echo '{"tokenizer_class": "ByT5Tokenizer"}' > OUT/tokenizer_config.json
     python -m tools.evaluate_t5_nano --data DATA --model OUT
 
 The learning rate falls with the clock, so any --minutes ends annealed; OUT always holds the latest.

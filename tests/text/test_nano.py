@@ -9,6 +9,7 @@ from diffjax import text
 from diffjax.text import encoder, t5, weights
 
 FOLDER = encoder.SHIPPED["t5-nano"]
+BAR = 0.7
 # Each pair says one thing in two ways, with little spelling in common.
 PARAPHRASES = [
     ("a happy face", "someone smiling with joy"),
@@ -78,6 +79,3 @@ def test_paraphrases_are_neighbours_and_would_not_be_untrained(nano):
     ids = jnp.ones((1, 4), jnp.int32)
     params = jax.jit(model.init)(jax.random.key(0), ids, ids > 0)
     assert retrieved(lambda ids, mask: model.apply(params, ids, mask), nano.tokenize) < BAR / 2
-
-
-BAR = 0.7

@@ -1,0 +1,167 @@
+"""The commands, driven as a user would; the tiny presets on made-up pictures."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffjax import main, monitor, sample
+from tests.encoders import save_tiny
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory):
+    return save_tiny(tmp_path_factory.mktemp("t5"))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("DIFFJAX_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def run(config, workdir, encoder, *more):
+    stages = ("base64.", "sr256.") if "cascade" in config else ("",)
+    flags = [f"--config.{stage}text.encoder={encoder}" for stage in stages]
+    flags += [f"--config.{stage}text.max_tokens=32" for stage in stages]
+    return main.main(["--config", config, "--workdir", str(workdir), *flags, *more])
+
+
+@pytest.fixture(scope="session")
+def cascade(tmp_path_factory, encoder):
+    workdir = tmp_path_factory.mktemp("cascade")
+    os.environ["DIFFJAX_CACHE_DIR"] = str(tmp_path_factory.getbasetemp() / "cache")
+    assert run("configs/cascade.py:tiny", workdir, encoder) == 0
+    return workdir
+
+
+def test_a_run_leaves_its_config_metrics_events_samples_and_checkpoints(cascade):
+    for name, width in (("base64", 1), ("sr256", 3)):
+        folder = cascade / name
+        assert json.loads((folder / "config.json").read_text())["stage"] == name
+        lines = [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
+        assert [line["step"] for line in lines] == [2, 4]
+        assert {"loss", "grad_norm", "learning_rate", "images_per_second"} <= lines[-1].keys()
+        assert lines[-1]["nonfinite"] == 0
+        assert list((folder / "tensorboard").iterdir())
+        assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == ["2", "4"]
+        sheet = Image.open(folder / "samples" / "0000004.png")
+        assert sheet.width > width * 32
+
+
+def test_sampling_writes_every_stage_and_a_grid(cascade, tmp_path, capsys):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a blue square\n\na red / circle\n")
+    flags = ["--workdir", str(cascade), "--prompts", str(prompts), "--prompt", "x" * 300]
+    flags += ["--seeds", "0-1", "--steps", "2", "--guidance", "3,1", "--out", str(tmp_path / "out")]
+    assert sample.main(flags) == 0
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert len(names) == 3 * 2 * 2 + 1
+    assert names[:2] == ["0000_seed0_16px.png", "0000_seed0_64px.png"]
+    assert capsys.readouterr().out.strip().endswith("grid.png")
+    # the same prompt and seed in another batch: the same bytes
+    again = ["--workdir", str(cascade), "--prompt", "a blue square", "--seeds", "1", "--steps", "2"]
+    assert sample.main([*again, "--guidance", "3,1", "--out", str(tmp_path / "again")]) == 0
+    first = np.asarray(Image.open(tmp_path / "out" / "0003_seed1_64px.png"), int)
+    other = np.asarray(Image.open(tmp_path / "again" / "0000_seed1_64px.png"), int)
+    assert np.abs(first - other).max() <= 1
+
+
+def test_an_interrupted_run_goes_on_from_its_step_and_ends_where_it_would_have(
+    cascade, tmp_path, encoder, monkeypatch, capsys
+):
+    scalars = monitor.Log.scalars
+
+    def interrupted(self, step, values):
+        scalars(self, step, values)
+        if step == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    config = "configs/base64.py:tiny"
+    with monkeypatch.context() as patch:
+        patch.setattr(monitor.Log, "scalars", interrupted)
+        assert run(config, tmp_path, encoder) == 143
+    assert "stopped at step 2" in capsys.readouterr().err
+    assert run(config, tmp_path, encoder) == 0
+    assert "resuming from step 2" in capsys.readouterr().out
+    ours = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    whole = (cascade / "base64" / "metrics.jsonl").read_text().splitlines()
+    theirs = [json.loads(line) for line in whole]
+    assert [line["step"] for line in ours] == [2, 4]
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine["loss"] == other["loss"]
+        assert mine["grad_norm"] == other["grad_norm"]
+
+
+def test_a_run_may_not_change_its_network_halfway(cascade, encoder, capsys):
+    code = run("configs/base64.py:tiny", cascade / "base64", encoder, "--config.model.width=32")
+    assert code == 2
+    assert "model.width = 32" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path, encoder, capsys):
+    flags = ("--config.optim.learning_rate=1e30", "--config.optim.clip_norm=0.0",
+             "--config.train.num_steps=20")  # fmt: skip
+    assert run("configs/base64.py:tiny", tmp_path, encoder, *flags) == 4
+    assert "lower optim.learning_rate" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--config.model.widht=3"], ["model.widht", "did you mean model.width?"]),
+        (["--config.train.num_steps=many"], ["train.num_steps", "'many'", "int"]),
+        (["--config.data.size_px=20"], ["data.size_px = 20", "multiple of 8"]),
+        (["--config.mesh.fsdp=3"], ["mesh", "devices, 8"]),
+    ],
+)
+def test_bad_input_ends_with_one_line_and_code_2(flags, words, tmp_path, encoder, capsys):
+    assert run("configs/base64.py:tiny", tmp_path / "run", encoder, *flags) == 2
+    error = capsys.readouterr().err.strip()
+    assert "\n" not in error
+    assert all(word in error for word in words)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--workdir", "{run}"], "--prompt"),
+        (["--workdir", "{run}", "--prompts", "absent.txt"], "absent.txt"),
+        (["--workdir", "{run}", "--prompt", "x", "--seeds", "7-3"], "--seeds = '7-3'"),
+        (["--workdir", "{run}", "--prompt", "x", "--steps", "0"], "--num_steps = '0'"),
+        (["--workdir", "{run}", "--prompt", "x", "--guidance", "1,2,3"], "or 2 with commas"),
+        (["--workdir", "{run}/samples", "--prompt", "x"], "holds no trained stage"),
+        (["--stages", "{run}/sr256", "--prompt", "x"], "starts from 16 px"),
+    ],
+)
+def test_bad_sampling_input_ends_with_one_line_and_code_2(flags, words, cascade, tmp_path, capsys):
+    flags = [flag.format(run=cascade) for flag in flags]
+    assert sample.main([*flags, "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err.strip()
+    assert words in error
+    assert "\n" not in error
+    assert not (tmp_path / "out").exists()
+
+
+def python(code):
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def test_the_import_is_quick_and_brings_no_other_framework():
+    code = "import time; t = time.time(); import diffjax; print(time.time() - t)"
+    assert float(python(code)) < 2
+    code = (
+        "import sys, diffjax.main, diffjax.sample, diffjax.embed, diffjax.train\n"
+        "print([m for m in ('tensorflow', 'torch', 'transformers') if m in sys.modules])"
+    )
+    assert python(code) == "[]"
