@@ -263,10 +263,15 @@ class Placement:
     init: Any
 
 
-def placement_of(config: ConfigDict, the_stage: stage.Stage, tx: Any) -> Placement:
-    """The mesh of the config; `init(key)` is jitted and makes the state in its shards."""
+def placement_of(
+    config: ConfigDict, the_stage: stage.Stage, tx: Any, devices: list | None = None
+) -> Placement:
+    """The mesh of the config, over all devices unless some are named.
+
+    `init(key)` is jitted and makes the state in its shards.
+    """
     try:
-        mesh = parallel.make_mesh(config.mesh.data, config.mesh.fsdp)
+        mesh = parallel.make_mesh(config.mesh.data, config.mesh.fsdp, devices)
         create = functools.partial(
             state.create, functools.partial(stage.init_params, the_stage), tx
         )

@@ -163,7 +163,8 @@ def load_stages(dirs: Sequence[Path]):
         )
         size_px = the_stage.size_px
         options.mesh.update(data=1, fsdp=1)
-        place = build.placement_of(options, the_stage, build.optimiser_of(options)[0])
+        tx, _ = build.optimiser_of(options)
+        place = build.placement_of(options, the_stage, tx, jax.devices()[:1])
         with checkpoint.open_dir(path / "checkpoints") as manager:
             config.require(
                 manager.latest_step() is not None, "--stages", str(path), "has no checkpoint yet"
