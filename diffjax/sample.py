@@ -208,7 +208,7 @@ def write(out: Path, jobs, cells) -> Path:
             Image.fromarray(picture).save(path)
     several = len({seed for _, seed in jobs}) > 1
     captions = [f"{prompt} ({seed})" if several else prompt for prompt, seed in jobs]
-    tile_px = min(cells[0][-1].shape[0], 256)
+    tile_px = min(max(cells[0][-1].shape[0], 128), 256)
     return grid.save(grid.contact_sheet(cells, captions, tile_px=tile_px), out / "grid.png")
 
 
