@@ -30,7 +30,7 @@ def drawings():
     return jnp.asarray(np.stack(pictures)), text, mask
 
 
-def train(stage, images, text, mask, num_steps, copies):
+def train(stage, images, text, mask, num_steps, copies, **options):
     """The averaged parameters after training on every picture `copies` times a step."""
     rate = optax.warmup_cosine_decay_schedule(0.0, 2e-3, 50, num_steps)
     tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
@@ -39,7 +39,7 @@ def train(stage, images, text, mask, num_steps, copies):
     step = jax.jit(
         functools.partial(
             steps.train_step, stage=stage, tx=tx, root_key=jax.random.key(0), ema_decay=0.98,
-            weighting="x_0", text_drop=0.1,
+            weighting="x_0", text_drop=0.1, **options,
         ),
         donate_argnums=0,
     )  # fmt: skip
@@ -102,7 +102,7 @@ def test_super_resolution_beats_bicubic_on_its_training_pictures(drawings):
         token_width=64, patch=2,
     )  # fmt: skip
     stage = Stage("sr", model, SR_PX, text.shape[-1], TOKENS, low_res_px=16, predict="x_0")
-    params = train(stage, images, text, mask, num_steps=400, copies=1)
+    params = train(stage, images, text, mask, num_steps=900, copies=2, max_aug_level=0.2)
     real = pixels.from_uint8(images)
     low_res = shrink(real, stage.factor)
     settings = SampleSettings(num_steps=16, aug_level=0.0)
