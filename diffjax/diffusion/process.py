@@ -4,9 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffjax.types import Image, LogSnr
-
-PerImage = Float[Array, "b 1 1 1"]
+from diffjax.types import Image, LogSnr, PerImage
 
 
 def per_image(x: Float[Array, " b"]) -> PerImage:
@@ -28,6 +26,19 @@ def diffuse(x_0: Image, eps: Image, logsnr_t: LogSnr) -> Image:
     """x_t = alpha_t x_0 + sigma_t eps."""
     alpha_t, sigma_t = alpha_sigma(logsnr_t)
     return alpha_t * x_0 + sigma_t * eps
+
+
+def renoise(x_s: Image, eps: Image, logsnr_s: LogSnr, logsnr_t: LogSnr) -> Image:
+    """x_t = (alpha_t / alpha_s) x_s + sqrt(sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2) eps, s < t.
+
+    A draw from q(x_t | x_s): from a level to a noisier one, logsnr_t <= logsnr_s (Kingma et al.
+    2021, app. A; RePaint's way back, Lugmayr et al. 2022, alg. 1). The variance is computed as
+    (1 - e^(l_t - l_s)) sigma_t^2, with l the logsnr, which is the same number without the
+    cancellation. logsnr_s may be +inf (clean); equal finite levels return x_s itself.
+    """
+    ratio = jnp.exp(0.5 * (jax.nn.log_sigmoid(logsnr_t) - jax.nn.log_sigmoid(logsnr_s)))
+    fresh = jnp.sqrt(jax.nn.sigmoid(-logsnr_t) * -jnp.expm1(logsnr_t - logsnr_s))
+    return per_image(ratio) * x_s + per_image(fresh) * eps
 
 
 def posterior(x_0: Image, x_t: Image, logsnr_s: LogSnr, logsnr_t: LogSnr) -> tuple[Image, PerImage]:
