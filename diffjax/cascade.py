@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from diffjax import rng
-from diffjax.diffusion import guidance, sampler
+from diffjax.diffusion import guidance, sampler, spacing
 from diffjax.diffusion.predict import as_denoiser
 from diffjax.stage import Condition, Stage, bind, condition_low_res
 from diffjax.text.condition import null_text
@@ -25,7 +25,8 @@ class SampleSettings:
 
     num_steps: int = 32
     sampler: str = "ddpm"
-    noise: float = 0.0  # gamma of "ddpm", eta of "ddim"
+    spacing: str = "uniform"
+    noise: float = 0.0  # gamma of "ddpm", eta of "ddim" and "dpmpp_2m_sde", churn of "heun"
     guidance_weight: float = 1.0
     threshold: str = "dynamic"
     percentile: float = 99.5
@@ -91,8 +92,8 @@ def sample_stage(
     image = sampler.sample(
         guided_denoiser(stage, params, condition, settings),
         rng.normal(rng.stream(keys, "x_T"), (text.shape[0], height, width, 3)),
-        logsnrs=sampler.ladder(stage.schedule, settings.num_steps),
-        step=sampler.SAMPLERS[settings.sampler](settings.noise),
+        logsnrs=spacing.SPACINGS[settings.spacing](stage.schedule, settings.num_steps),
+        step=sampler.by_name(settings.sampler, settings.noise),
         key=rng.stream(keys, "steps"),
     )
     return jnp.clip(image, -1.0, 1.0)

@@ -30,8 +30,14 @@ def split(key: PRNGKey | PRNGKeys, num: int) -> Key[Array, "n *rest"]:
     return jnp.swapaxes(jax.vmap(lambda k: jax.random.split(k, num))(key), 0, 1)
 
 
-def normal(key: PRNGKey | PRNGKeys, shape: tuple[int, ...]) -> Float[Array, "..."]:
-    """Standard normal noise of `shape`; with one key per example, example i draws from key i."""
+def normal(key: PRNGKey | PRNGKeys | None, shape: tuple[int, ...]) -> Float[Array, "..."]:
+    """Standard normal noise of `shape`; with one key per example, example i draws from key i.
+
+    Raises:
+      ValueError: without a key, or with a number of keys that is not the batch's.
+    """
+    if key is None:
+        raise ValueError("key=None: noise is to be drawn, give a key")
     if key.ndim == 0:
         return jax.random.normal(key, shape)
     if key.shape != shape[:1]:

@@ -1,31 +1,67 @@
 """Samplers: a step rule, scanned down the rungs of a ladder of noise levels."""
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffjax import rng
-from diffjax.diffusion.predict import to_eps
-from diffjax.diffusion.process import alpha_sigma, per_image, posterior
-from diffjax.types import Denoiser, Image, PRNGKey, PRNGKeys, Schedule
+from diffjax.diffusion.ancestral import ddim, ddpm, ddpm_learned
+from diffjax.diffusion.process import alpha_sigma
+from diffjax.diffusion.solver import (
+    Churn,
+    dpmpp_1s,
+    dpmpp_2m,
+    dpmpp_2m_sde,
+    dpmpp_2s,
+    euler,
+    heun,
+    unipc,
+)
+from diffjax.diffusion.step import Multistep, Step, remembering
+from diffjax.types import Denoiser, Image, PRNGKey, PRNGKeys
 
-# One rung down: step(denoise, x_t, logsnr_t, logsnr_s, key=...) -> x_s, s < t.
-Step: TypeAlias = Callable[..., Image]
+SAMPLERS: dict[str, Callable[..., Step | Multistep]] = {
+    "ddpm": ddpm,
+    "ddpm_learned": ddpm_learned,
+    "ddim": ddim,
+    "euler": euler,
+    "heun": heun,
+    "dpmpp_1s": dpmpp_1s,
+    "dpmpp_2s": dpmpp_2s,
+    "dpmpp_2m": dpmpp_2m,
+    "dpmpp_2m_sde": dpmpp_2m_sde,
+    "unipc": unipc,
+}
+__all__ = ["SAMPLERS", "Churn", "Path", "by_name", "invert", "sample", "trajectory", *SAMPLERS]
 
 
-def ladder(schedule: Schedule, num_steps: int) -> Float[Array, " n"]:
-    """`num_steps` + 1 rungs, uniform in u from 1 down; the last is +inf: the clean image.
+# What one number of added noise means to each sampler that takes one.
+NOISE = {"ddpm": "gamma", "ddim": "eta", "dpmpp_2m_sde": "eta", "euler": "churn", "heun": "churn"}
 
-    A sampler evaluates the network once at each rung but the last, so its answer is x_0_hat of
-    the last evaluation, with no noise left in it.
+
+def by_name(name: str, noise: float = 0.0) -> Step | Multistep:
+    """The sampler called `name`, with its gamma, eta or churn per step set to `noise`.
+
+    Raises:
+      ValueError: for an unknown name, or noise for a sampler that has none to set.
     """
-    if num_steps < 1:
-        raise ValueError(f"num_steps={num_steps}: at least 1")
-    u = jnp.linspace(1.0, 0.0, num_steps + 1)
-    return jnp.append(schedule(u[:-1]), jnp.inf)
+    if name not in SAMPLERS:
+        raise ValueError(f"sampler={name!r}: allowed are {', '.join(SAMPLERS)}")
+    if name not in NOISE:
+        if noise:
+            raise ValueError(f"noise={noise}: {name} adds none; those that do: {', '.join(NOISE)}")
+        return SAMPLERS[name]()
+    return SAMPLERS[name](Churn(noise) if NOISE[name] == "churn" else noise)
+
+
+class Path(NamedTuple):
+    """Every image on the way, x_T first, and the level of each."""
+
+    x: Float[Array, "n b h w c"]
+    logsnr: Float[Array, " n"]
 
 
 def sample(
@@ -33,67 +69,65 @@ def sample(
     x_T: Image,
     *,
     logsnrs: Float[Array, " n"],
-    step: Step,
-    key: PRNGKey | PRNGKeys,
+    step: Step | Multistep,
+    key: PRNGKey | PRNGKeys | None,
 ) -> Image:
     """x_0 from noise x_T, one `step` per pair of rungs, as one `lax.scan`.
 
-    With one key per example, image i depends on its own key alone, not on the batch.
+    logsnrs: n rungs from noise to clean, see `spacing`; the last may be +inf. With one key per
+    example, image i depends on its own key alone, not on the batch. A rule that draws no noise
+    takes None for a key.
     """
+    return _scan(denoise, x_T, logsnrs, step, key, keep=False)[0]
 
-    def body(x_t: Image, rung):
+
+def trajectory(
+    denoise: Denoiser,
+    x_T: Image,
+    *,
+    logsnrs: Float[Array, " n"],
+    step: Step | Multistep,
+    key: PRNGKey | PRNGKeys | None,
+) -> Path:
+    """Every x_t that `sample` goes through, from x_T to its answer, in memory all at once."""
+    _, x = _scan(denoise, x_T, logsnrs, step, key, keep=True)
+    return Path(jnp.concatenate([x_T[None], x]), logsnrs)
+
+
+def _scan(denoise, x_T, logsnrs, step, key, *, keep):
+    rule = remembering(step)
+
+    def body(carry, rung):
+        x_t, memory = carry
         logsnr_t, logsnr_s, key = rung
         at = lambda logsnr: jnp.broadcast_to(logsnr, x_t.shape[:1])  # noqa: E731
-        return step(denoise, x_t, at(logsnr_t), at(logsnr_s), key=key), None
+        x_s, memory = rule.step(denoise, x_t, at(logsnr_t), at(logsnr_s), memory, key=key)
+        return (x_s, memory), x_s if keep else None
 
-    rungs = (logsnrs[:-1], logsnrs[1:], rng.split(key, logsnrs.shape[0] - 1))
-    return jax.lax.scan(body, x_T, rungs)[0]
+    keys = None if key is None else rng.split(key, logsnrs.shape[0] - 1)
+    rungs = (logsnrs[:-1], logsnrs[1:], keys)
+    (x_0, _), path = jax.lax.scan(body, (x_T, rule.start(x_T)), rungs)
+    return x_0, path
 
 
-def ddpm(gamma: float = 0.0) -> Step:
-    """Ancestral sampling with variance small^(1 - gamma) large^gamma  (Imagen, app. A, eq. 6).
+def invert(
+    denoise: Denoiser,
+    x_0: Image,
+    *,
+    logsnrs: Float[Array, " n"],
+    step: Step | Multistep | None = None,
+) -> Image:
+    """The noise x_T from which a deterministic sampler comes to x_0  (Song et al. 2021, sec. 4.3).
 
-    small = (1 - e^(l_t - l_s)) sigma_s^2 is the posterior's, large = (1 - e^(l_t - l_s))
-    sigma_t^2 the forward step's; gamma = 0 and 1 are DDPM's two choices (Ho et al. 2020, 3.2).
+    logsnrs: the rungs to sample with, noise first; they are climbed from the cleanest finite one,
+    at which x_0 is taken to stand without noise. step: a rule that draws nothing, `ddim()` if
+    None. The return is exact in the limit of small steps.
+
+    Raises:
+      ValueError: when traced, if the rule draws noise, which cannot be undone.
     """
-    if not 0 <= gamma <= 1:
-        raise ValueError(f"gamma={gamma}: between 0 (small variance) and 1 (large)")
-
-    def step(denoise, x_t, logsnr_t, logsnr_s, *, key):
-        mean, small = posterior(denoise(x_t, logsnr_t), x_t, logsnr_s, logsnr_t)
-        if gamma == 0:
-            variance = small
-        else:
-            # sigma_t^2 / sigma_s^2, kept finite at the clean rung, where small is 0 anyway
-            log_ratio = jax.nn.log_sigmoid(-logsnr_t) - jax.nn.log_sigmoid(-logsnr_s)
-            ratio = per_image(jnp.exp(gamma * jnp.where(jnp.isinf(logsnr_s), 0.0, log_ratio)))
-            variance = small * ratio
-        return mean + jnp.sqrt(variance) * rng.normal(key, x_t.shape)
-
-    return step
-
-
-def ddim(eta: float = 0.0) -> Step:
-    """x_s = alpha_s x_0 + sqrt(sigma_s^2 - eta^2 v) eps + eta sqrt(v) z  (Song et al. 2021).
-
-    v is the posterior's variance: eta = 1 is DDPM with the small variance, eta = 0 draws nothing.
-    """
-    if not 0 <= eta <= 1:
-        raise ValueError(f"eta={eta}: between 0 (deterministic) and 1 (ancestral)")
-
-    def step(denoise, x_t, logsnr_t, logsnr_s, *, key):
-        x_0_hat = denoise(x_t, logsnr_t)
-        eps_hat = to_eps(x_0_hat, x_t, logsnr_t, "x_0")
-        alpha_s, sigma_s = alpha_sigma(logsnr_s)
-        if eta == 0:
-            return alpha_s * x_0_hat + sigma_s * eps_hat
-        move = per_image(-jnp.expm1(logsnr_t - logsnr_s))
-        # sigma_s^2 (1 - eta^2 move) rather than a difference, which could fall below 0
-        kept = sigma_s * jnp.sqrt(1.0 - eta**2 * move)
-        drawn = eta * sigma_s * jnp.sqrt(move)
-        return alpha_s * x_0_hat + kept * eps_hat + drawn * rng.normal(key, x_t.shape)
-
-    return step
-
-
-SAMPLERS = {"ddpm": ddpm, "ddim": ddim}
+    climb = logsnrs[::-1]
+    # a step from a rung to itself goes nowhere, whether the ladder ends clean or not
+    climb = climb.at[0].set(jnp.where(jnp.isposinf(climb[0]), climb[1], climb[0]))
+    alpha, _ = alpha_sigma(climb[:1])
+    return _scan(denoise, alpha * x_0, climb, step or ddim(), None, keep=False)[0]

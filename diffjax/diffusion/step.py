@@ -1,0 +1,56 @@
+"""What a step of a sampler is: a rule that goes one rung down the ladder of noise levels."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import jax.numpy as jnp
+
+from diffjax.diffusion.predict import x_0_of
+from diffjax.diffusion.process import alpha_sigma, per_image
+from diffjax.types import Denoiser, Image, LogSnr, PerImage
+
+# A rule without memory: step(denoise, x_t, logsnr_t, logsnr_s, *, key) -> x_s, s < t.
+Step: TypeAlias = Callable[..., Image]
+
+
+@dataclass(frozen=True)
+class Multistep:
+    """A rule that remembers earlier rungs.
+
+    start(x_T) -> memory, a pytree of arrays, before the first rung;
+    step(denoise, x_t, logsnr_t, logsnr_s, memory, *, key) -> (x_s, memory).
+    """
+
+    start: Callable[[Image], Any]
+    step: Callable[..., tuple[Image, Any]]
+
+
+def remembering(rule: Step | Multistep) -> Multistep:
+    """Any rule in the form of those with memory; one without keeps nothing."""
+    if isinstance(rule, Multistep):
+        return rule
+    return Multistep(lambda x_T: (), lambda *args, key: (rule(*args[:-1], key=key), ()))
+
+
+def half_step(logsnr_t: LogSnr, logsnr_s: LogSnr) -> PerImage:
+    """h = (l_s - l_t) / 2, the step in log(alpha / sigma); +inf on the way to the clean image."""
+    return per_image(0.5 * (logsnr_s - logsnr_t))
+
+
+def towards(x_0_hat: Image, x_t: Image, logsnr_t: LogSnr, logsnr_s: LogSnr) -> Image:
+    """x_s = (sigma_s / sigma_t) x_t + alpha_s (1 - e^-h) x_0_hat.
+
+    The exact solution of the probability-flow ODE for an x_0_hat that does not change on the way
+    (Lu et al. 2022, DPM-Solver++, eq. 9): DDIM's step. Every deterministic solver here is this
+    step with a better x_0_hat. logsnr_s may be +inf, logsnr_t may not.
+    """
+    _, sigma_t = alpha_sigma(logsnr_t)
+    alpha_s, sigma_s = alpha_sigma(logsnr_s)
+    gain = -jnp.expm1(-half_step(logsnr_t, logsnr_s))
+    return (sigma_s / sigma_t) * x_t + alpha_s * gain * x_0_hat
+
+
+def image_of(denoise: Denoiser, x_t: Image, logsnr_t: LogSnr) -> Image:
+    """The denoiser's x_0_hat, for a rule that needs no variance."""
+    return x_0_of(denoise(x_t, logsnr_t))
