@@ -148,6 +148,20 @@ def test_a_weight_may_be_any_function_of_the_level():
     np.testing.assert_allclose(jax.jit(of_level)(x_t, LOGSNR), by_hand(x_t, LOGSNR), atol=1e-6)
 
 
+def test_a_batch_split_over_devices_is_guided_as_on_one():
+    """The question whether anyone needs the unconditional is asked of all devices together."""
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    over_devices = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    weight = guidance.interval(3.0, -1.0, 1.0)
+    guided = jax.jit(guidance.classifier_free(conditional, unconditional, weight, rescale=0.7))
+    for logsnr_t in (LOGSNR, jnp.full((4,), 2.0), jnp.full((4,), 0.5)):
+        x_t = images(0)
+        split = (jax.device_put(x, over_devices) for x in (x_t, logsnr_t))
+        got = guided(*split)
+        assert got.sharding.is_equivalent_to(over_devices, got.ndim)
+        np.testing.assert_allclose(got, guided(x_t, logsnr_t), atol=1e-6)
+
+
 def test_a_weight_of_another_length_is_refused():
     guided = guidance.classifier_free(conditional, unconditional, lambda _: jnp.ones(3))
     with pytest.raises(ValueError, match=r"weight of shape \(3,\).*\(4,\)"):
@@ -302,6 +316,13 @@ def test_rescale_by_nothing_is_no_rescale():
         plain = guidance.classifier_free(conditional, unconditional, weight)
         zero = guidance.classifier_free(conditional, unconditional, weight, rescale=0.0, kind="v")
         np.testing.assert_array_equal(zero(x_t, LOGSNR), plain(x_t, LOGSNR))
+
+
+def test_rescale_reaches_the_unconditional_at_weight_zero():
+    x_t = images(0)
+    got = guidance.classifier_free(conditional, unconditional, 0.0, rescale=1.0)(x_t, LOGSNR)
+    # deviations 0.5 and 0.125 of x_t's
+    np.testing.assert_allclose(got, 4.0 * unconditional(x_t, LOGSNR), rtol=1e-5)
 
 
 def test_an_image_of_one_value_has_no_deviation_to_match():
