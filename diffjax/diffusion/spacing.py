@@ -9,6 +9,7 @@ clean=False where that is an argument, for a ladder of finite noise (inversion, 
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -59,7 +60,7 @@ def karras(
 
 def karras_of(schedule: Schedule, num_steps: int, rho: float = 7.0) -> Rungs:
     """`karras` between the schedule's own ends, sigma = e^(-logsnr / 2); not for a traced one."""
-    noise, clean = np.asarray(schedule(jnp.array([1.0, 0.0])), np.float64)
+    noise, clean = _values(schedule, np.array([1.0, 0.0]))
     return karras(num_steps, np.exp(-clean / 2), np.exp(-noise / 2), rho)
 
 
@@ -125,8 +126,7 @@ def at_steps(logsnrs: Table, steps: Int[np.ndarray, " k"]) -> Rungs:
 
 def on_grid(schedule: Schedule, num_steps: int = 1000) -> Table:
     """The schedule's logsnr at u = i / (T - 1), i = 0 .. T - 1: a table for the spacings above."""
-    grid = jnp.asarray(np.linspace(0, 1, num_steps), jnp.float32)
-    return np.asarray(schedule(grid), np.float64)
+    return _values(schedule, np.linspace(0, 1, num_steps))
 
 
 # By name for a schedule; those made for tables see it as one of a thousand steps.
@@ -138,6 +138,12 @@ SPACINGS: dict[str, Callable[[Schedule, int], Rungs]] = {
     "leading": lambda schedule, num_steps: leading(on_grid(schedule), num_steps),
     "linspace": lambda schedule, num_steps: linspace(on_grid(schedule), num_steps),
 }
+
+
+def _values(schedule: Schedule, u: Table) -> Table:
+    """The schedule's values as numbers, also while a caller is being traced."""
+    with jax.ensure_compile_time_eval():
+        return np.asarray(schedule(jnp.asarray(u, jnp.float32)), np.float64)
 
 
 def _ended(rungs: Rungs, clean: bool) -> Rungs:

@@ -169,14 +169,13 @@ def discrete(logsnrs: Table) -> Schedule:
     """
     if len(logsnrs) < 2:
         raise ValueError(f"logsnrs of {len(logsnrs)} steps: at least 2")
-    rise = len(logsnrs) - 1
-    table = jnp.asarray(logsnrs, jnp.float32)
-    steps = jnp.asarray(np.diff(logsnrs), jnp.float32)
+    last = len(logsnrs) - 1
+    values, gaps = (x.astype(np.float32) for x in (logsnrs, np.diff(logsnrs)))
 
     def logsnr(u):
-        place = jnp.asarray(u, jnp.float32) * rise
-        i = jnp.clip(place.astype(jnp.int32), 0, rise - 1)
-        return table[i] + (place - i) * steps[i]
+        place = jnp.asarray(u, jnp.float32) * last
+        i = jnp.clip(place.astype(jnp.int32), 0, last - 1)
+        return jnp.asarray(values)[i] + (place - i) * jnp.asarray(gaps)[i]
 
     return logsnr
 

@@ -114,6 +114,11 @@ def test_sigmoid_equals_its_gamma_in_float64(start, end, tau):
     np.testing.assert_allclose(got(jnp.asarray(u)), np.log(g / (1 - g)), atol=3e-4)
 
 
+def test_sigmoid_is_by_default_from_minus_three_to_three_at_temperature_one():
+    same = schedule.sigmoid(-3, 3, 1.0, -20, 20)(FINE)
+    np.testing.assert_array_equal(ALL["sigmoid"](FINE), same)
+
+
 def test_flow_is_the_straight_path_in_log_snr():
     u = np.linspace(0, 1, 101)
     t_0, t_1 = 1 / (1 + np.exp(10.0)), 1 / (1 + np.exp(-10.0))
@@ -137,7 +142,7 @@ def test_edms_sigma_has_the_quantiles_of_the_log_normal(p_mean, p_std):
 
 
 def test_edms_median_noise_is_the_exponential_of_p_mean():
-    wide = schedule.edm(-1.2, 1.2, -20.0, 20.0)
+    wide = ALL["edm_wide"]  # p_mean and p_std are the paper's by default
     np.testing.assert_allclose(
         jnp.exp(-wide(jnp.array([0.5, 0.841344746, 0.158655254])) / 2),
         np.exp([-1.2, 0.0, -2.4]),

@@ -33,6 +33,13 @@ def test_a_ladder_has_a_rung_per_evaluation_and_rises_from_noise_to_a_clean_end(
         assert float(rungs[0]) == pytest.approx(float(at(jnp.float32(1.0))), abs=1e-4)
 
 
+@pytest.mark.parametrize("of", ["cosine", "linear"])
+@pytest.mark.parametrize("name", spacing.SPACINGS)
+def test_a_ladder_made_inside_a_compiled_function_is_the_same(name, of):
+    rungs = lambda: spacing.SPACINGS[name](schedule.SCHEDULES[of](), 6)  # noqa: E731
+    np.testing.assert_allclose(jax.jit(rungs)(), rungs(), atol=1e-5)
+
+
 def test_uniform_is_uniform_in_u():
     at = schedule.cosine()
     rungs = spacing.uniform(at, 4)
