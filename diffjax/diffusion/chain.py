@@ -35,15 +35,15 @@ from diffjax.types import Image, LogSnr, PRNGKey, PRNGKeys, Resized, Schedule
 PerExample = Float[Array, " b"]
 Keys: TypeAlias = PRNGKey | PRNGKeys
 # (x, low_res, key) -> -log p(x | low_res) or a bound on it, [b] nats; low_res None: the first.
-StageNats: TypeAlias = Callable[[Image, Image | None, Keys], PerExample]
+StageNats: TypeAlias = Callable[[Image, Resized | None, Keys], PerExample]
 # (x, low_res as the network sees it, its logsnr, key) -> nats as above.
-AugmentedStageNats: TypeAlias = Callable[[Image, Image, LogSnr, Keys], PerExample]
+AugmentedStageNats: TypeAlias = Callable[[Image, Resized, LogSnr, Keys], PerExample]
 
 
 class Shrunk(NamedTuple):
     """A smaller picture drawn from q(z | x), and log q(z | x) [b] in nats."""
 
-    z: Image
+    z: Resized
     log_q: PerExample
 
 
@@ -147,7 +147,7 @@ def augmented(stage: AugmentedStageNats, aug_level: float, schedule: Schedule) -
     `augment.augment` as in training and sampling; the bound holds for any level, see the top.
     """
 
-    def nats(x: Image, low_res: Image | None, key: Keys) -> PerExample:
+    def nats(x: Image, low_res: Resized | None, key: Keys) -> PerExample:
         if low_res is None:
             raise ValueError("low_res=None: the first stage has no picture to augment")
         key_aug, key_stage = rng.split(key, 2)

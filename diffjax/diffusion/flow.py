@@ -102,7 +102,8 @@ def log_likelihood(
       takes d products and no key: for pictures of some hundred numbers.
 
     Raises:
-      ValueError: for an unknown probe, or steps, probes or levels that make no path.
+      ValueError: for an unknown probe or one without a key, or for steps, probes or levels that
+        make no path.
     """
     _check(num_steps, logsnr_min, logsnr_max)
     probes = _probes(x_0, key, probe, num_probes)
@@ -164,6 +165,8 @@ def _probes(x_0: Image, key, probe: str, num_probes: int) -> Float[Array, "k b h
     if probe == "exact":
         units = jnp.eye(np.prod(x_0.shape[1:]), dtype=x_0.dtype).reshape(-1, 1, *x_0.shape[1:])
         return jnp.broadcast_to(units, (units.shape[0], *x_0.shape))
+    if key is None:
+        raise ValueError(f"key=None: the {probe} probes are drawn, give a key")
     draws = [rng.normal(key, x_0.shape) for key in rng.split(key, num_probes)]
     noise = jnp.stack(draws).astype(x_0.dtype)
     return jnp.where(noise < 0, -1.0, 1.0).astype(x_0.dtype) if probe == "rademacher" else noise
