@@ -25,7 +25,15 @@ def stage_config(name: str, size_px: int) -> ml_collections.ConfigDict:
     )
     config.model = ml_collections.ConfigDict()
     config.diffusion = ml_collections.ConfigDict(
-        dict(schedule="cosine", logsnr_min=-20.0, logsnr_max=20.0, predict="v", weighting="v")
+        dict(
+            schedule="cosine",  # a name of diffjax.diffusion.schedule.SCHEDULES
+            logsnr_min=-20.0,  # where the schedule has ends to choose
+            logsnr_max=20.0,
+            shift=1.0,  # base_px / size_px: noise for large pictures (simple diffusion)
+            predict="v",  # a kind of diffjax.diffusion.predict.KINDS
+            weighting="v",  # a name of diffjax.diffusion.weighting.NAMES
+            times="uniform",  # or "stratified": the batch's noise levels spread evenly
+        )
     )
     # Only for stages that start from a smaller picture; size_px = 0: this one does not.
     config.low_res = ml_collections.ConfigDict(dict(size_px=0, max_aug_level=1.0))
@@ -54,8 +62,9 @@ def stage_config(name: str, size_px: int) -> ml_collections.ConfigDict:
     )
     config.sample = ml_collections.ConfigDict(
         dict(
-            sampler="ddpm",  # or "ddim"
-            noise=0.0,  # gamma of ddpm, eta of ddim
+            sampler="ddpm",  # a name of diffjax.diffusion.sampler.SAMPLERS
+            noise=0.0,  # gamma of ddpm, eta of ddim and dpmpp_2m_sde, churn of euler and heun
+            spacing="uniform",  # a name of diffjax.diffusion.spacing.SPACINGS
             num_steps=32,
             guidance_weight=3.0,
             threshold="dynamic",  # "static", "none"

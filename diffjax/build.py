@@ -16,9 +16,11 @@ from diffjax.cascade import THRESHOLDS, SampleSettings
 from diffjax.config import ConfigError, require
 from diffjax.data import fake, pipeline, source
 from diffjax.data.batch import RecordSource
-from diffjax.diffusion import schedule
+from diffjax.diffusion import schedule, weighting
 from diffjax.diffusion.predict import KINDS
-from diffjax.diffusion.sampler import SAMPLERS
+from diffjax.diffusion.sampler import SAMPLERS, by_name
+from diffjax.diffusion.spacing import SPACINGS
+from diffjax.diffusion.times import TIMES
 from diffjax.models.efficient_unet import EfficientUNet
 from diffjax.models.unet import UNet
 from diffjax.text import cache
@@ -26,7 +28,8 @@ from diffjax.text.encoder import TextEncoder, load_encoder
 from diffjax.types import Schedule
 
 MODELS = {"unet": UNet, "efficient_unet": EfficientUNet}
-SCHEDULES = ("cosine", "linear")
+# These have two ends to choose, logsnr_min and logsnr_max.
+WITH_ENDS = ("cosine", "sigmoid", "flow", "uniform", "edm")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -45,12 +48,20 @@ def check(config: ConfigDict) -> None:
     """
     one_of(config, "model.kind", MODELS)
     one_of(config, "model.dtype", DTYPES)
-    one_of(config, "diffusion.schedule", SCHEDULES)
+    one_of(config, "diffusion.schedule", schedule.SCHEDULES)
     one_of(config, "diffusion.predict", KINDS)
-    one_of(config, "diffusion.weighting", KINDS)
+    one_of(config, "diffusion.weighting", weighting.NAMES)
+    one_of(config, "diffusion.times", TIMES)
+    schedule_of(config)
     one_of(config, "optim.name", optim.OPTIMISERS)
     one_of(config, "optim.decay", optim.DECAYS)
-    one_of(config, "sample.sampler", SAMPLERS)
+    # no network here says its own variance
+    one_of(config, "sample.sampler", [name for name in SAMPLERS if name != "ddpm_learned"])
+    one_of(config, "sample.spacing", SPACINGS)
+    try:
+        by_name(config.sample.sampler, config.sample.noise)
+    except ValueError as error:
+        raise ConfigError("sample.noise", config.sample.noise, str(error)) from None
     one_of(config, "sample.threshold", THRESHOLDS)
     for key in ("data.batch_size", "data.size_px", "train.num_steps", "train.log_every",
                 "sample.num_steps", "sample.num_images", "text.max_tokens", "mesh.fsdp",
@@ -151,11 +162,13 @@ def model_of(config: ConfigDict) -> Any:
 
 def schedule_of(config: ConfigDict) -> Schedule:
     """The noise schedule of the picture itself."""
-    if config.diffusion.schedule == "cosine":
-        low, high = config.diffusion.logsnr_min, config.diffusion.logsnr_max
-        require(low < high, "diffusion.logsnr_min", low, f"must be below logsnr_max, {high}")
-        return schedule.cosine(low, high)
-    return schedule.linear()
+    name, shift = config.diffusion.schedule, config.diffusion.shift
+    low, high = config.diffusion.logsnr_min, config.diffusion.logsnr_max
+    require(low < high, "diffusion.logsnr_min", low, f"must be below logsnr_max, {high}")
+    require(shift > 0, "diffusion.shift", shift, "must be above 0; 1 is none")
+    ends = dict(logsnr_min=low, logsnr_max=high) if name in WITH_ENDS else {}
+    made = schedule.SCHEDULES[name](**ends)
+    return made if shift == 1 else schedule.shifted(made, shift)
 
 
 def stage_of(config: ConfigDict, text_width: int) -> stage.Stage:

@@ -9,6 +9,7 @@ from jaxtyping import Array
 
 from diffjax import pixels, rng
 from diffjax.diffusion.loss import diffusion_loss
+from diffjax.diffusion.times import TimeSampler, uniform
 from diffjax.stage import Condition, Stage, bind, condition_low_res, shrink
 from diffjax.state import TrainState, apply_gradients
 from diffjax.text.condition import drop_text, mask_from_length
@@ -27,6 +28,7 @@ def stage_loss(
     weighting: str,
     text_drop: float,
     max_aug_level: float = 1.0,
+    times: TimeSampler = uniform,
 ) -> tuple[Scalar, Metrics]:
     """The diffusion loss of a batch: image uint8 [b h w c], text [b l d], text_length [b].
 
@@ -51,6 +53,7 @@ def stage_loss(
         schedule=stage.schedule,
         predict=stage.predict,
         weighting=weighting,
+        times=times,
     )
     return loss, {"loss": loss, **by_noise_level(aux.per_example, aux.logsnr_t)}
 

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from diffjax import build, cascade, checkpoint, config, grid, monitor, parallel, pixels, steps
 from diffjax.data import pipeline
 from diffjax.data.batch import Record
+from diffjax.diffusion.times import TIMES
 from diffjax.stage import shrink
 from diffjax.text.condition import mask_from_length
 
@@ -81,6 +82,7 @@ def train(options: ConfigDict, workdir: Path) -> Report:
         root_key=root_key,
         ema_decay=options.train.ema_decay,
         weighting=options.diffusion.weighting,
+        times=TIMES[options.diffusion.times],
         text_drop=options.text.drop,
         max_aug_level=options.low_res.max_aug_level,
     )

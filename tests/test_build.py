@@ -1,7 +1,9 @@
+import numpy as np
 import pytest
 
 from diffjax import build, config
 from diffjax.config import ConfigError
+from diffjax.diffusion import schedule
 
 FILES = ("configs/base64.py", "configs/sr256.py", "configs/sr1024.py")
 
@@ -31,6 +33,17 @@ def test_every_preset_is_sound(file):
         (FILES[0], {"mesh__data": 0}, ["mesh.data = 0", "at least 1"]),
         (FILES[0], {"diffusion__predict": "epsilon"}, ["diffusion.predict = 'epsilon'", "eps, v"]),
         (FILES[0], {"diffusion__schedule": "cosin"}, ["'cosin'", "cosine, linear"]),
+        (FILES[0], {"diffusion__logsnr_min": 20.0}, ["diffusion.logsnr_min = 20.0", "below"]),
+        (FILES[0], {"diffusion__shift": 0.0}, ["diffusion.shift = 0.0", "above 0"]),
+        (FILES[0], {"diffusion__weighting": "snr"}, ["diffusion.weighting = 'snr'", "min_snr"]),
+        (FILES[0], {"diffusion__times": "even"}, ["diffusion.times = 'even'", "stratified"]),
+        (FILES[0], {"sample__sampler": "plms"}, ["sample.sampler = 'plms'", "unipc"]),
+        (FILES[0], {"sample__spacing": "even"}, ["sample.spacing = 'even'", "karras"]),
+        (
+            FILES[0],
+            {"sample__sampler": "unipc", "sample__noise": 0.5},
+            ["sample.noise = 0.5", "unipc adds none"],
+        ),
         (FILES[0], {"optim__name": "sgd"}, ["optim.name = 'sgd'", "adam, adamw, adafactor"]),
         (FILES[0], {"text__drop": 1.5}, ["text.drop = 1.5", "between 0 and 1"]),
         (
@@ -56,6 +69,21 @@ def test_what_cannot_be_is_refused_with_key_value_and_remedy(file, values, words
     assert "\n" not in message
     for word in words:
         assert word in message
+
+
+def test_the_shift_of_simple_diffusion_reaches_the_schedule():
+    """Its factor base_px / size_px moves the log SNR by twice its logarithm."""
+    plain, moved = (
+        build.schedule_of(changed(FILES[0], diffusion__shift=shift))(0.5) for shift in (1.0, 0.25)
+    )
+    assert float(moved - plain) == pytest.approx(2 * np.log(0.25), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", schedule.SCHEDULES)
+def test_every_schedule_of_the_library_can_be_chosen(name):
+    options = changed(FILES[0], diffusion__schedule=name, mesh__data=8)
+    build.check(options)
+    assert build.schedule_of(options)(1.0) < build.schedule_of(options)(0.0)
 
 
 def test_data_that_are_not_there_are_named():

@@ -39,6 +39,9 @@ def stratified(key: PRNGKey, num: int) -> Times:
     return Times(jnp.mod(u_0 + jnp.arange(num) / num, 1.0), jnp.ones(num))
 
 
+TIMES: dict[str, TimeSampler] = {"uniform": uniform, "stratified": stratified}
+
+
 def discrete(num_steps: int, times: TimeSampler = uniform) -> TimeSampler:
     """u in {1, ..., T} / T, T = num_steps: each draw of `times` goes up to the next of them.
 
