@@ -15,7 +15,9 @@ from diffjax.types import Denoised, Denoiser, Guess, Image, LogSnr, Network, Per
 
 Kind: TypeAlias = str
 KINDS = ("eps", "v", "x_0", "score", "flow", "edm")
-SIGMA_DATA = 0.5  # the data's standard deviation that "edm" assumes (Karras et al. 2022, table 1)
+# The data's standard deviation that "edm" assumes (Karras et al. 2022, table 1). Data of another
+# are scaled to this one, as EDM2 does with its latents; then nothing else needs the number.
+SIGMA_DATA = 0.5
 
 
 class Coefficients(NamedTuple):
@@ -84,7 +86,7 @@ def to_v(output: Image, x_t: Image, logsnr_t: LogSnr, kind: Kind) -> Image:
 
 
 def to_score(output: Image, x_t: Image, logsnr_t: LogSnr, kind: Kind) -> Image:
-    """score = -eps / sigma_t, of the variance preserving x_t."""
+    """score = -eps / sigma_t, of the variance preserving x_t  (Song et al. 2021)."""
     return convert(output, x_t, logsnr_t, kind, "score")
 
 
@@ -92,7 +94,9 @@ def convert(output: Image, x_t: Image, logsnr_t: LogSnr, source: Kind, wanted: K
     """The prediction `output` of kind `source`, as a prediction of kind `wanted`.
 
     Straight from one to the other: wanted = p output + q x_t. Going through x_0 would divide a
-    difference of near-equal numbers at one of the two ends.
+    difference of near-equal numbers at one of the two ends. With u the unit roundoff,
+    |error| <= (6 + |logsnr|) u (|p output| + |q x_t|), |q| before its two terms cancel. Infinite
+    where the answer is: x_0 from eps or score at logsnr = -inf, eps from x_0 and any score at +inf.
     """
     if source == wanted:
         return output
