@@ -23,7 +23,7 @@ def alpha_sigma(logsnr: LogSnr) -> tuple[PerImage, PerImage]:
 
 
 def diffuse(x_0: Image, eps: Image, logsnr_t: LogSnr) -> Image:
-    """x_t = alpha_t x_0 + sigma_t eps."""
+    """x_t = alpha_t x_0 + sigma_t eps  (Ho et al. 2020, eq. 4; Kingma et al. 2021, eq. 1)."""
     alpha_t, sigma_t = alpha_sigma(logsnr_t)
     return alpha_t * x_0 + sigma_t * eps
 

@@ -1,0 +1,120 @@
+"""Writes docs/diffusion.md from the docstrings of diffjax.diffusion and the bench of the samplers.
+
+    python -m tools.write_diffusion_page
+
+A function's first paragraph is its equation; what it cites, anywhere, is its source. A test holds
+the page to this.
+"""
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CODE = ROOT / "diffjax/diffusion"
+PAGE = ROOT / "docs/diffusion.md"
+SECTIONS = {
+    "The process": ("process", "schedule", "table"),
+    "Predictions and losses": (
+        "predict", "loss", "weighting", "times", "variational", "self_condition", "uncertainty",
+        "augment",
+    ),
+    "Likelihood": ("likelihood", "flow", "chain", "gaussian"),
+    "Sampling": ("sampler", "spacing", "step", "ancestral", "solver"),
+    "Guidance and editing": ("guidance", "threshold", "editing"),
+}  # fmt: skip
+IN_BRACKETS = re.compile(r"\(([^()]*(?:\b(?:19|20)\d\d[a-z]?\b|Imagen)[^()]*)\)")
+IN_TEXT = re.compile(
+    r"[A-Z]\w+(?: & [A-Z]\w+| et al\.)? (?:19|20)\d\d[a-z]?"
+    r"(?:, (?:app|sec|eq|alg|algorithm|table)\.? [\w.]*\w(?: (?:and|to) \d+)?)*"
+)
+
+INTRODUCTION = """\
+# The diffusion core, function by function
+
+Everything is said in log SNR, `logsnr = log(alpha^2 / sigma^2)`, with `x_t = alpha x_0 + sigma
+eps` and `alpha^2 + sigma^2 = 1`. A schedule is a decreasing function from u in [0, 1], clean to
+noise, to logsnr. A network says one of the kinds of `predict`; a denoiser says x_0_hat; a sampler
+is a step rule scanned down a ladder of log SNRs, the last of which may be +inf, the clean image. l
+is short for logsnr, h for half a step in it, t for where we are and s < t for where we go.
+
+Each function is held by tests to a closed form (exact denoisers of Gaussians and of mixtures,
+whose density, flow and conditionals are known), and the samplers, tables and thresholds to
+diffusers and k-diffusion, rung by rung, on the same noise and the same random network
+(`tests/diffusion/test_peers.py`).
+
+This page is written from the docstrings by `python -m tools.write_diffusion_page`.
+"""
+
+SAMPLERS = """\
+## How good each sampler is for its evaluations
+
+A mixture of three Gaussians in the plane with its exact denoiser, on the Karras spacing from sigma
+80 to 0.002, by `python -m benchmarks.samplers`. *Path*: the median distance from where the exact
+flow takes the same noise. *Draws*: the sliced 2-Wasserstein distance of 16,384 draws from exact
+ones; the last row is what exact draws have among themselves. The order is that of the error as the
+steps shrink, measured in `tests/diffusion/test_solver.py`. Heun in sigma needs more than 16
+evaluations on so long a ladder: its second slope is taken where the first, over-long step has
+landed.
+
+{table}
+![error over evaluations](samplers.png)
+
+A Swiss roll learned by a small network and drawn by every sampler with 40 evaluations; blue, the
+way of 30 points (`examples/swiss_roll.py`):
+
+![Swiss roll](swiss_roll.png)
+"""
+
+
+def page() -> str:
+    """The whole page in Markdown."""
+    parts = [INTRODUCTION]
+    for title, modules in SECTIONS.items():
+        parts += [f"## {title}\n", *(module_table(name) for name in modules)]
+    table = (ROOT / "docs/samplers.md").read_text()
+    return "\n".join([*parts, SAMPLERS.format(table=table)])
+
+
+def module_table(name: str) -> str:
+    """A module's first line and the table of its public functions and types."""
+    tree = ast.parse((CODE / f"{name}.py").read_text())
+    head = (ast.get_docstring(tree) or "").split("\n\n")[0]
+    rows = [
+        row(node)
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+    ]
+    lines = [f"### `{name}`", "", one_line(head), "", "| | | source |", "|---|---|---|", *rows]
+    return "\n".join(lines) + "\n"
+
+
+def row(node: ast.FunctionDef | ast.ClassDef) -> str:
+    """| `name(arguments)` | first paragraph | sources |."""
+    text = one_line(ast.get_docstring(node) or "")
+    first = one_line((ast.get_docstring(node) or "").split("\n\n")[0])
+    sources = IN_BRACKETS.findall(text)
+    rest = IN_BRACKETS.sub("", text)
+    sources = list(dict.fromkeys([*sources, *IN_TEXT.findall(rest)]))
+    for source in sources:
+        first = re.sub(r"\s*" + re.escape(f"({source})"), "", first)
+    call = node.name
+    if isinstance(node, ast.FunctionDef):
+        names = [a.arg for a in (*node.args.args, *node.args.kwonlyargs)]
+        call += f"({', '.join(names)})"
+    return f"| `{call}` | {escaped(first)} | {escaped('; '.join(sources))} |"
+
+
+def one_line(text: str) -> str:
+    """A paragraph with single spaces."""
+    return re.sub(r"\s+", " ", text).strip()
+
+
+def escaped(text: str) -> str:
+    """Text as a cell of a Markdown table: its bars and stars are not Markdown's."""
+    return re.sub(r"([|*])", r"\\\1", text)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
+    print(PAGE.relative_to(ROOT))
