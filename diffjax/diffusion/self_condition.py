@@ -3,10 +3,13 @@
 Such a network takes 2c channels: x_t, then x_0_hat of the evaluation before, zeros if none.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
 from diffjax.diffusion import predict
+from diffjax.diffusion.step import Multistep, Step, remembering
 from diffjax.types import Denoiser, Image, LogSnr, Network, PRNGKey, Resized
 
 
@@ -54,3 +57,30 @@ def for_training(
         return with_guess(network, x_0_hat)(x_t, logsnr_t)
 
     return conditioned
+
+
+def for_sampling(step: Step | Multistep, bind: Callable[[Image], Denoiser]) -> Multistep:
+    """The sampler's rule with `bind(x_0_hat)` for a denoiser, x_0_hat what it said last.
+
+    bind: a guess -> the denoiser that sees it, as `as_denoiser` makes; guidance may be around it.
+    The guess handed on is that of a rung's first evaluation. `sample`'s own denoiser is not
+    asked.
+    """
+    rule = remembering(step)
+
+    def start(x_T: Image):
+        return rule.start(x_T), jnp.zeros_like(x_T)
+
+    def conditioned(denoise, x_t, logsnr_t, logsnr_s, memory, *, key):
+        inner, x_0_hat = memory
+        said: list[Image] = []
+
+        def listening(x: Image, logsnr: LogSnr):
+            guess = bind(x_0_hat)(x, logsnr)
+            said.append(predict.x_0_of(guess))
+            return guess
+
+        x_s, inner = rule.step(listening, x_t, logsnr_t, logsnr_s, inner, key=key)
+        return x_s, (inner, said[0])
+
+    return Multistep(start, conditioned)

@@ -18,7 +18,7 @@ DATA = oracles.mixture(
     np.array([[[0.04, 0.02], [0.02, 0.05]], [[0.06, -0.03], [-0.03, 0.04]]]),
     [0.3, 0.7],
 )
-NUM_STEPS, NUM_SAMPLES = 128, 4096
+NUM_STEPS, NUM_SAMPLES = 125, 4096  # 125 divides 1000: `leading` all but reaches the noise
 SAMPLERS = {
     "ddpm_small": sampler.ddpm(),
     "ddpm_middle": sampler.ddpm(0.3),
@@ -44,11 +44,11 @@ def drawn(name):
     return jax.jit(run)
 
 
-def statistics(name, of, spaced):
+def statistics(name, of, spaced, num_steps=NUM_STEPS):
     """How far the mean and the covariance are off, and the first mode's share of the draws."""
     mean, covariance = DATA.moments()
     x_T = jax.random.normal(jax.random.key(0), (NUM_SAMPLES, 1, 1, 2))
-    rungs = spacing.SPACINGS[spaced](schedule.SCHEDULES[of](), NUM_STEPS)
+    rungs = spacing.SPACINGS[spaced](schedule.SCHEDULES[of](), num_steps)
     x = drawn(name)(rungs, x_T, jax.random.key(1))
     share = float((DATA.mode(x)[:, 0] > 0.5).mean())
     x = np.asarray(x).reshape(-1, 2)
@@ -56,7 +56,7 @@ def statistics(name, of, spaced):
 
 
 def is_too_coarse(name, of, spaced):
-    """What 128 steps cannot do: a ladder that skips the noisy end, or leaps at the ends.
+    """What 125 steps cannot do: a ladder that skips the noisy end, or leaps at the ends.
 
     `leading` never visits the last step, which on these two schedules is where the noise is. The
     sigmoid schedule leaps at both ends, where Heun in sigma and an SDE's extrapolation overshoot.
@@ -75,11 +75,11 @@ def test_every_schedule_and_spacing_gives_mean_covariance_and_mode_weights(name)
             continue
         mean_error, covariance_error, share = statistics(name, of, spaced)
         assert mean_error < 0.045, (of, spaced)
-        assert covariance_error < 0.05, (of, spaced)
+        assert covariance_error < 0.045, (of, spaced)
         assert share == pytest.approx(0.3, abs=0.035), (of, spaced)
 
 
 def test_a_spacing_that_skips_the_noisy_end_misses_the_mode_weights():
-    """Leading on the EDM schedule starts white noise at a level that has signal in it."""
-    assert statistics("ddim", "edm", "leading")[2] > 0.37
-    assert statistics("ddim", "edm", "trailing")[2] == pytest.approx(0.3, abs=0.035)
+    """128 does not divide 1000: leading starts white noise at step 890, which has signal in it."""
+    assert statistics("ddim", "edm", "leading", 128)[2] > 0.37
+    assert statistics("ddim", "edm", "trailing", 128)[2] == pytest.approx(0.3, abs=0.035)

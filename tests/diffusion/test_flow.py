@@ -6,6 +6,7 @@ from scipy.stats import norm
 
 from diffjax import rng
 from diffjax.diffusion import flow, likelihood
+from diffjax.diffusion.process import alpha_sigma
 from diffjax.types import Guess
 from tests.diffusion import oracles
 from tests.diffusion.helpers import gaussian_denoiser
@@ -81,6 +82,20 @@ def test_log_likelihoods_latent_is_that_of_encode():
     x_0 = FULL.sample(KEY, 4)
     latent = jax.jit(lambda x: flow.encode(FULL.denoise, x))(x_0)
     np.testing.assert_allclose(exact(FULL)(x_0).x_T, latent, atol=1e-6)
+
+
+def test_from_a_level_with_noise_in_it_the_scale_alpha_is_counted():
+    """At logsnr_max = 3: log p(alpha x_0 at that level) + d log alpha, and the same way back."""
+    x_0 = FULL.sample(KEY, 8)
+    level = jnp.full((8,), 3.0)
+    alpha, _ = alpha_sigma(level)
+    got = jax.jit(
+        lambda x: flow.log_likelihood(FULL.denoise, x, key=None, probe="exact", logsnr_max=3.0)
+    )(x_0)
+    wanted = FULL.log_density(alpha * x_0, level) + 16 * jnp.log(alpha[:, 0, 0, 0])
+    np.testing.assert_allclose(got.log_p, wanted, atol=2e-3)
+    back = jax.jit(lambda x: flow.decode(FULL.denoise, x, logsnr_max=3.0))(got.x_T)
+    np.testing.assert_allclose(back, x_0, atol=1e-4)
 
 
 def test_the_error_falls_with_the_fourth_power_of_the_step():

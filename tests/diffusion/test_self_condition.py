@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax.diffusion import loss, predict, self_condition
+from diffjax.diffusion import loss, predict, sampler, self_condition
 from diffjax.diffusion.process import diffuse
 from diffjax.diffusion.schedule import cosine
 from tests.diffusion.helpers import images
@@ -116,3 +116,20 @@ def test_arguments_outside_their_range_are_named():
         self_condition.for_training(halves(1, 1), "v", key=KEY, probability=1.5)
     with pytest.raises(ValueError, match=r"'epsilon'.*eps, v"):
         self_condition.for_training(halves(1, 1), "epsilon", key=KEY)
+
+
+@pytest.mark.parametrize("name", ["ddim", "heun", "dpmpp_2m", "ddpm"])
+def test_a_sampler_hands_each_rung_the_guess_of_the_rung_before(name):
+    """A network that says the guess plus one: at rung i its answer is i + 1, zeros at the first."""
+    network = lambda x, logsnr_t: jnp.split(x, 2, axis=-1)[1] + 1.0  # noqa: E731
+    bind = lambda x_0_hat: self_condition.as_denoiser(network, "x_0", x_0_hat)  # noqa: E731
+    rungs = jnp.array([-6.0, -2.0, 1.0, 4.0, jnp.inf])
+    x_0 = sampler.sample(
+        bind(jnp.zeros_like(images(0))),
+        images(0),
+        logsnrs=rungs,
+        step=self_condition.for_sampling(sampler.by_name(name), bind),
+        key=KEY,
+    )
+    # four evaluations come first at a rung; what 2M makes of the last is the last itself
+    np.testing.assert_allclose(x_0, 4.0, rtol=1e-5)

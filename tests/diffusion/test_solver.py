@@ -148,7 +148,7 @@ def test_an_sde_step_keeps_the_marginal_whatever_eta(eta):
 
 
 def test_the_two_guesses_of_2m_lie_on_a_line():
-    """If x_0_hat is linear in log(alpha / sigma), 2M guesses its value in the middle of the step."""
+    """If x_0_hat is linear in log(alpha / sigma), 2M guesses its value in mid-step."""
     course = lambda logsnr: 0.2 + 0.3 * logsnr[:, None, None, None]  # noqa: E731
     denoise = lambda x, logsnr: jnp.broadcast_to(course(logsnr), x.shape)  # noqa: E731
     rule, x = sampler.dpmpp_2m(), images(0)
