@@ -1,0 +1,94 @@
+"""Accelerators: what one device of each can do, and the TPU slices that can be compiled for.
+
+All figures are of one device as JAX sees it: a chip, but half a chip of TPU7x, whose two halves
+are two devices. Peaks are dense bfloat16, without sparsity.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+GIB = 2**30
+CLOUD_TPU = "https://docs.cloud.google.com/tpu/docs"
+NVIDIA = "https://www.nvidia.com/en-us/data-center"
+
+
+@dataclass(frozen=True)
+class Chip:
+    """One device: peak FLOP/s in bfloat16, bytes that a program may use, bytes/s of its memory.
+
+    usable_bytes: what XLA says is available, below the capacity that is sold: the "available HBM"
+    of its own error for TPUs; for GPUs the capacity, of which JAX takes the share it is told to.
+    """
+
+    name: str
+    peak_flops: float
+    usable_bytes: float
+    bandwidth: float
+    source: str
+
+
+CHIPS = {
+    chip.name: chip
+    for chip in (
+        Chip("TPU v4", 275e12, 30.75 * GIB, 1228e9, f"{CLOUD_TPU}/v4"),
+        Chip("TPU v5e", 197e12, 15.75 * GIB, 819e9, f"{CLOUD_TPU}/v5e"),
+        Chip("TPU v5p", 459e12, 95.74 * GIB, 2765e9, f"{CLOUD_TPU}/v5p"),
+        Chip("TPU v6e", 918e12, 31.25 * GIB, 1638e9, f"{CLOUD_TPU}/v6e"),
+        Chip("TPU7x", 2307e12 / 2, 94.75 * GIB, 7380e9 / 2, f"{CLOUD_TPU}/tpu7x"),
+        Chip("A100 40GB", 312e12, 40e9, 1555e9, f"{NVIDIA}/a100"),
+        Chip("A100 80GB", 312e12, 80e9, 2039e9, f"{NVIDIA}/a100"),
+        Chip("H100 PCIe", 756e12, 80e9, 2000e9, f"{NVIDIA}/h100"),
+        Chip("H100 SXM", 989e12, 80e9, 3350e9, f"{NVIDIA}/h100"),
+        Chip("H200", 989e12, 141e9, 4800e9, f"{NVIDIA}/h200"),
+    )
+}
+
+# `device_kind` of JAX, searched in this order, to the name above.
+KINDS = (
+    (r"TPU v4", "TPU v4"),
+    (r"TPU v5 ?(lite|e)", "TPU v5e"),
+    (r"TPU v5p?", "TPU v5p"),
+    (r"TPU v6.*", "TPU v6e"),
+    (r"TPU ?v?7x?", "TPU7x"),
+    (r".*A100.*80GB.*", "A100 80GB"),
+    (r".*A100.*", "A100 40GB"),
+    (r".*H100.*PCIe.*", "H100 PCIe"),
+    (r".*H100.*", "H100 SXM"),
+    (r".*H200.*", "H200"),
+)
+# The prefix of a topology's name, and how many sides its slices have.
+GENERATIONS = {"v4": 3, "v5e": 2, "v5p": 3, "v6e": 2, "tpu7x": 3}
+FORMS = "v4:AxBxC, v5e:AxB, v5p:AxBxC, v6e:AxB or tpu7x:AxBxC in chips, A and B even (or all 1)"
+
+
+def chip_of(device_kind: str) -> Chip | None:
+    """The chip that JAX calls `device_kind`; None where the table has no such chip."""
+    for pattern, name in KINDS:
+        if re.fullmatch(pattern, device_kind):
+            return CHIPS[name]
+    return None
+
+
+def topology_arguments(name: str) -> dict[str, Any]:
+    """What `jax.experimental.topologies.get_topology_desc` wants to hear for "v5e:16x16".
+
+    Raises:
+      ValueError: no such slice; says which there are.
+    """
+    generation, _, shape = name.partition(":")
+    sides = [int(side) for side in shape.split("x")] if re.fullmatch(r"\d+(x\d+)+", shape) else []
+    one = all(side == 1 for side in sides)
+    if (
+        len(sides) != GENERATIONS.get(generation, -1)
+        or min(sides) < 1
+        or (not one and any(side % 2 for side in sides[:2]))
+        or (len(sides) == 2 and max(sides) > 16)  # a slice of these ends at 256 chips
+    ):
+        raise ValueError(f"must be {FORMS}; v5e and v6e up to 16x16")
+    arguments: dict[str, Any] = {"platform": "tpu", "topology_name": name}
+    if one or generation == "v4":
+        arguments["chips_per_host_bounds"] = (1, 1, 1) if one else (2, 2, 1)
+    if generation == "v4":  # otherwise each of a chip's two cores is a device
+        arguments |= {"chip_config_name": "megacore", "num_slices": 1}
+    return arguments
