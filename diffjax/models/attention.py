@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffjax.models.blocks import Norm
+from diffjax.models.blocks import Norm, product
 from diffjax.types import Image, TextMask
 
 
@@ -18,38 +18,57 @@ class Attention(nn.Module):
     kind "self": keys and values are the pixels' with the text's appended (Imagen, app. D.3.1,
     the form that it settled on). kind "cross": the text alone, as in the 1024 px network,
     which therefore runs at any size. Softmax in float32.
+
+    num_heads heads of head_width; 0: as many as fill the channels.
+    implementation: of `jax.nn.dot_product_attention`; None leaves it to XLA.
     """
 
     head_width: int
     kind: Literal["self", "cross"] = "self"
+    num_heads: int = 0
+    implementation: Literal["xla", "cudnn"] | None = None
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, h: Image, tokens: Float[Array, "b l t"], mask: TextMask) -> Image:
-        """[b h w c] -> [b h w c]; c must be a multiple of head_width."""
-        height, width, channels = h.shape[1:]
-        if channels % self.head_width:
+    def __call__(
+        self, h: Image, tokens: Float[Array, "b l t"] | None, mask: TextMask | None
+    ) -> Image:
+        """[b h w c] -> [b h w c]; without num_heads c must be a multiple of head_width."""
+        height, _, channels = h.shape[1:]
+        if not self.num_heads and channels % self.head_width:
             raise ValueError(f"{channels} channels are no multiple of head_width {self.head_width}")
-        num_heads = channels // self.head_width
+        num_heads = self.num_heads or channels // self.head_width
 
         def project(x, name, num):
-            out = nn.Dense(num * channels, use_bias=False, dtype=self.dtype, name=name)(x)
-            return jnp.split(
-                einops.rearrange(out, "b s (k d) -> b s k d", d=self.head_width), num, 2
-            )
+            out = nn.Dense(
+                num * num_heads * self.head_width, use_bias=False, dtype=self.dtype, name=name
+            )(x)
+            heads = einops.rearrange(product(out), "b s (k d) -> b s k d", d=self.head_width)
+            return jnp.split(heads, num, 2)
 
         pixels = einops.rearrange(Norm(name="norm")(h), "b h w c -> b (h w) c").astype(self.dtype)
-        key, value = project(tokens, "text_kv", 2)
         if self.kind == "self":
-            query, pixel_key, pixel_value = project(pixels, "qkv", 3)
-            key = jnp.concatenate([pixel_key, key], axis=1)
-            value = jnp.concatenate([pixel_value, value], axis=1)
-            mask = jnp.pad(mask, ((0, 0), (height * width, 0)), constant_values=True)
+            query, key, value = project(pixels, "qkv", 3)
         else:
             (query,) = project(pixels, "q", 1)
-        attended = jax.nn.dot_product_attention(query, key, value, mask=mask[:, None, None, :])
-        attended = einops.rearrange(attended, "b s k d -> b s (k d)", k=num_heads)
+            key = value = query[:, :0]
+        seen = None
+        if tokens is not None and mask is not None:
+            seen = jnp.pad(mask, ((0, 0), (key.shape[1], 0)), constant_values=True)[:, None, None]
+            text_key, text_value = project(tokens, "text_kv", 2)
+            key = jnp.concatenate([key, text_key], axis=1)
+            value = jnp.concatenate([value, text_value], axis=1)
+        elif self.kind == "cross":
+            raise ValueError('attention "cross" attends to text, and there is none')
+        attended = jax.nn.dot_product_attention(
+            query,
+            key,
+            value,
+            mask=seen,
+            implementation=self.implementation,
+        )
+        attended = product(einops.rearrange(attended, "b s k d -> b s (k d)"))
         out = nn.Dense(channels, kernel_init=nn.initializers.zeros, dtype=self.dtype, name="out")(
             attended
         )
-        return h + einops.rearrange(out, "b (h w) c -> b h w c", h=height)
+        return h + einops.rearrange(product(out), "b (h w) c -> b h w c", h=height)

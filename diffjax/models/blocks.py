@@ -7,9 +7,18 @@ import einops
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from diffjax.types import Image, Resized
+
+# The name of what is worth keeping for the backward pass: results of convolutions and projections.
+PRODUCT = "product"
+
+
+def product(h: Array) -> Array:
+    """h itself, marked so that rematerialisation may keep it."""
+    return checkpoint_name(h, PRODUCT)
 
 
 def num_groups(channels: int) -> int:
@@ -77,11 +86,13 @@ class ResBlock(nn.Module):
 
     `resample` moves the picture one level up or down inside the block, on both of its ways
     (BigGAN's form, which Imagen's base network uses; app. F.1). The second convolution starts
-    at zero: a new block is the identity. 1x1 convolution on the skip where widths differ.
+    at zero: a new block is the identity. 1x1 convolution on the skip where widths differ, or
+    always with `skip_conv` (the Efficient U-Net's form, fig. A.27).
     """
 
     width: int
     resample: Literal["up", "down"] | None = None
+    skip_conv: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -92,14 +103,14 @@ class ResBlock(nn.Module):
             self.width, (3, 3), dtype=self.dtype, name=name, **kw
         )
         r = move(nn.silu(Norm(name="norm_0")(h)).astype(self.dtype))
-        r = conv("conv_0")(r)
+        r = product(conv("conv_0")(r))
         scale_shift = nn.Dense(2 * self.width, dtype=jnp.float32, name="scale_shift")(emb)
         scale, shift = jnp.split(scale_shift, 2, axis=-1)
         r = nn.silu(Norm(name="norm_1")(r, scale, shift)).astype(self.dtype)
-        r = conv("conv_1", kernel_init=nn.initializers.zeros)(r)
+        r = product(conv("conv_1", kernel_init=nn.initializers.zeros)(r))
         h = move(h)
-        if h.shape[-1] != self.width:
-            h = nn.Conv(self.width, (1, 1), dtype=self.dtype, name="skip")(h)
+        if self.skip_conv or h.shape[-1] != self.width:
+            h = product(nn.Conv(self.width, (1, 1), dtype=self.dtype, name="skip")(h))
         return h + r
 
 

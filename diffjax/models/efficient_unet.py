@@ -1,5 +1,6 @@
 """The super-resolution network: the Efficient U-Net (Saharia et al. 2022, app. B.1, F.2, F.3)."""
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -8,8 +9,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from diffjax.models.attention import Attention
-from diffjax.models.blocks import Head, ResBlock, to_patches, upsample
+from diffjax.models.blocks import Head, from_patches, product, to_patches, upsample
 from diffjax.models.embed import Conditioning
+from diffjax.models.level import Remat, block_class, run
 from diffjax.types import Image, LogSnr, Text, TextMask
 
 
@@ -18,20 +20,37 @@ class EfficientUNet(nn.Module):
 
     Every down block starts by halving the picture (a strided convolution) and every up block
     ends by doubling it; block i has `num_blocks[i]` residual blocks of `width * mults[i]`
-    channels at 1 / 2^(i + 1) of the stem's resolution. Skips are scaled by 1 / sqrt 2 and added.
-    The last level attends: to itself and the text ("self"), or to the text alone ("cross"),
-    which lets a network trained on crops run on the whole picture.
+    channels at 1 / 2^(i + 1) of the stem's resolution. Levels in `attention_levels` (-1: the
+    last) attend once, after their last block: to themselves and the text ("self"), or to the
+    text alone ("cross"), which lets a network trained on crops run on the whole picture.
 
     The picture is joined on channels by the low-resolution condition, enlarged to its size.
+
+    What the paper leaves open:
+    skip: a skip is added ("add", as the sum drawn in fig. A.29) or joined on channels ("concat").
+    skip_scale: the paper scales skips by 1 / sqrt 2; here the skip alone, not the sum.
+    upsampling: a convolution whose pixels are then repeated ("repeat": no checkerboard, the
+    cheapest), or one to four times the channels and a pixel shuffle ("shuffle").
+    skip_conv: a residual block's own skip always is a 1x1 convolution (fig. A.27), or only where
+    widths differ, which lets a new block be the identity.
     """
 
     width: int = 128
     mults: Sequence[int] = (1, 2, 4, 8)
     num_blocks: Sequence[int] = (2, 4, 8, 8)
     attention: Literal["self", "cross"] = "self"
+    attention_levels: Sequence[int] = (-1,)
     head_width: int = 64
+    num_heads: int = 0
     token_width: int = 512
     patch: int = 1
+    skip: Literal["add", "concat"] = "add"
+    skip_scale: float = math.sqrt(0.5)
+    upsampling: Literal["repeat", "shuffle"] = "repeat"
+    skip_conv: bool = False
+    scan: bool = False
+    remat: Remat = "none"
+    attention_implementation: Literal["xla", "cudnn"] | None = None
     dtype: Any = jnp.float32
 
     @property
@@ -44,8 +63,8 @@ class EfficientUNet(nn.Module):
         self,
         x_t: Image,
         logsnr_t: LogSnr,
-        text: Text,
-        text_mask: TextMask,
+        text: Text | None,
+        text_mask: TextMask | None,
         low_res: Image,
         aug_logsnr: LogSnr,
     ) -> Image:
@@ -57,33 +76,59 @@ class EfficientUNet(nn.Module):
         emb, tokens = Conditioning(
             4 * self.width, self.token_width, dtype=self.dtype, name="conditioning"
         )(logsnr_t, text, text_mask, aug_logsnr)
-        last = len(self.mults) - 1
+        told = (emb, tokens, text_mask)
+        num_levels = len(self.mults)
+        attending = [level % num_levels for level in self.attention_levels]
+        common: dict[str, Any] = {"skip_conv": self.skip_conv, "dtype": self.dtype}
+        alike = functools.partial(run, scan=self.scan, remat=self.remat, **common)
 
         def blocks(h, level, name):
-            width = self.width * self.mults[level]
-            for i in range(self.num_blocks[level]):
-                h = ResBlock(width, dtype=self.dtype, name=f"{name}_{i}_res")(h, emb)
-            if level == last:
-                h = Attention(
-                    self.head_width, self.attention, dtype=self.dtype, name=f"{name}_attention"
-                )(h, tokens, text_mask)
+            width, num = self.width * self.mults[level], self.num_blocks[level]
+            alone = int(h.shape[-1] != width)  # the first has a joined skip to take in
+            attends = level in attending
+            if alone:
+                h = single(h, width, f"{name}_0", attends and num == 1)
+            first = alone
+            h, _ = alike(h, told, name=name, first=first, num=num - first - attends, width=width)
+            if attends and first < num:
+                h = single(h, width, f"{name}_{num - 1}", True)
             return h
 
-        conv = lambda width, name, **kw: nn.Conv(  # noqa: E731
-            width, (3, 3), dtype=self.dtype, name=name, **kw
-        )
+        def single(h, width, name, attend):
+            attention = functools.partial(
+                Attention,
+                self.head_width,
+                self.attention,
+                self.num_heads,
+                self.attention_implementation,
+                self.dtype,
+            )
+            block = block_class(self.remat)(
+                width, attention=attention if attend else None, **common, name=name
+            )
+            return block(h, *told)
+
+        def conv(h, width, name, **options):
+            return product(nn.Conv(width, (3, 3), dtype=self.dtype, name=name, **options)(h))
+
+        def joined(h, skip):
+            skip = skip * self.skip_scale
+            return h + skip if self.skip == "add" else jnp.concatenate([h, skip], axis=-1)
+
+        def doubled(h, width, name):
+            if self.upsampling == "repeat":
+                return upsample(conv(h, width, name))
+            return from_patches(conv(h, 4 * width, name), 2)
+
         h = to_patches(jnp.concatenate([x_t, low_res], axis=-1), self.patch)
-        stem = h = conv(self.width, "stem")(h)
+        stem = h = conv(h, self.width, "stem")
         skips = []
         for level, mult in enumerate(self.mults):
-            h = conv(self.width * mult, f"down_{level}_stride", strides=2)(h)
+            h = conv(h, self.width * mult, f"down_{level}_stride", strides=2)
             h = blocks(h, level, f"down_{level}")
             skips.append(h)
-        for level in range(last, -1, -1):
-            h = h + skips[level] * math.sqrt(0.5)
-            h = blocks(h, level, f"up_{level}")
-            width = self.width * self.mults[max(level - 1, 0)]
-            h = upsample(conv(width, f"up_{level}_stride")(h))
+        for level in range(num_levels - 1, -1, -1):
+            h = blocks(joined(h, skips[level]), level, f"up_{level}")
+            h = doubled(h, self.width * self.mults[max(level - 1, 0)], f"up_{level}_stride")
         # full-resolution detail, the noise above all, reaches the head by the stem alone
-        h = h + stem * math.sqrt(0.5)
-        return Head(x_t.shape[-1], self.patch, name="head")(h)
+        return Head(x_t.shape[-1], self.patch, name="head")(joined(h, stem))

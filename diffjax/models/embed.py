@@ -69,12 +69,18 @@ class Conditioning(nn.Module):
 
     @nn.compact
     def __call__(
-        self, logsnr_t: LogSnr, text: Text, text_mask: TextMask, aug_logsnr: LogSnr | None = None
-    ) -> tuple[Float[Array, "b e"], Float[Array, "b l t"]]:
-        """Returns (embedding [b width] float32, tokens [b l token_width])."""
+        self,
+        logsnr_t: LogSnr,
+        text: Text | None,
+        text_mask: TextMask | None,
+        aug_logsnr: LogSnr | None = None,
+    ) -> tuple[Float[Array, "b e"], Float[Array, "b l t"] | None]:
+        """Returns (embedding [b width] float32, tokens [b l token_width], or None without text)."""
         emb = NoiseLevelEmbedding(self.width, name="noise")(logsnr_t)
         if aug_logsnr is not None:
             emb = emb + NoiseLevelEmbedding(self.width, name="aug")(aug_logsnr)
+        if text is None or text_mask is None:
+            return nn.silu(emb), None
         text = nn.LayerNorm(dtype=jnp.float32, name="text_norm")(text.astype(jnp.float32))
         tokens = nn.Dense(self.token_width, dtype=jnp.float32, name="text_in")(text)
         emb = emb + TextPooling(self.width, name="text_pool")(tokens, text_mask)

@@ -1,14 +1,16 @@
 """The base network: Imagen's 64 px U-Net (Saharia et al. 2022, app. F.1)."""
 
+import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from diffjax.models.attention import Attention
-from diffjax.models.blocks import Head, ResBlock, to_patches
+from diffjax.models.blocks import Head, product, to_patches
 from diffjax.models.embed import Conditioning
+from diffjax.models.level import Remat, block_class, run
 from diffjax.types import Image, LogSnr, Text, TextMask
 
 
@@ -18,6 +20,9 @@ class UNet(nn.Module):
     Level i has `width * mults[i]` channels at 1 / 2^i of the stem's resolution, which is the
     picture's divided by `patch` (pixel unshuffle; 1 in the paper). Levels in
     `attention_levels` attend to themselves and to the text after every block.
+
+    scan: the equal blocks of a level are one scan, so that the program does not grow with them.
+    remat: what the backward pass computes again, see `level.KEPT`.
     """
 
     width: int = 128
@@ -25,8 +30,12 @@ class UNet(nn.Module):
     num_blocks: int = 2
     attention_levels: Sequence[int] = (1, 2, 3)
     head_width: int = 64
+    num_heads: int = 0
     token_width: int = 512
     patch: int = 1
+    scan: bool = False
+    remat: Remat = "none"
+    attention_implementation: Literal["xla", "cudnn"] | None = None
     dtype: Any = jnp.float32
 
     @property
@@ -35,41 +44,66 @@ class UNet(nn.Module):
         return self.patch * 2 ** (len(self.mults) - 1)
 
     @nn.compact
-    def __call__(self, x_t: Image, logsnr_t: LogSnr, text: Text, text_mask: TextMask) -> Image:
+    def __call__(
+        self,
+        x_t: Image,
+        logsnr_t: LogSnr,
+        text: Text | None = None,
+        text_mask: TextMask | None = None,
+    ) -> Image:
         """Noisy picture, noise level and text embeddings -> eps, v or x_0, as it was trained."""
         emb, tokens = Conditioning(
             4 * self.width, self.token_width, dtype=self.dtype, name="conditioning"
         )(logsnr_t, text, text_mask)
+        told = (emb, tokens, text_mask)
+        attention = functools.partial(
+            Attention,
+            self.head_width,
+            num_heads=self.num_heads,
+            implementation=self.attention_implementation,
+            dtype=self.dtype,
+        )
 
-        def block(h, level, name, resample=None, attend=True):
-            width = self.width * self.mults[level]
-            h = ResBlock(width, resample, dtype=self.dtype, name=f"{name}_res")(h, emb)
-            if attend and level in self.attention_levels:
-                attention = Attention(self.head_width, dtype=self.dtype, name=f"{name}_attention")
-                h = attention(h, tokens, text_mask)
-            return h
+        def fields(level, attend=True):
+            return {
+                "width": self.width * self.mults[level],
+                "attention": attention if attend and level in self.attention_levels else None,
+                "dtype": self.dtype,
+            }
+
+        def one(h, level, name, skip=None, resample=None, attend=True):
+            block = block_class(self.remat)(**fields(level, attend), resample=resample, name=name)
+            return block(h, *told, skip)
+
+        alike = functools.partial(run, scan=self.scan, remat=self.remat)
+        last, num = len(self.mults) - 1, self.num_blocks
 
         h = to_patches(x_t, self.patch)
-        h = nn.Conv(self.width, (3, 3), dtype=self.dtype, name="stem")(h)
+        h = product(nn.Conv(self.width, (3, 3), dtype=self.dtype, name="stem")(h))
         skips = [h]
-        last = len(self.mults) - 1
         for level in range(last + 1):
-            for i in range(self.num_blocks):
-                h = block(h, level, f"down_{level}_{i}")
-                skips.append(h)
+            h = one(h, level, f"down_{level}_0")  # alone: it may widen
+            skips.append(h)
+            h, rest = alike(h, told, name=f"down_{level}", first=1, num=num - 1, **fields(level))
+            skips += rest
             if level < last:
-                h = block(h, level, f"down_{level}_to_{level + 1}", "down", attend=False)
+                h = one(h, level, f"down_{level}_to_{level + 1}", None, "down", attend=False)
                 skips.append(h)
 
-        h = ResBlock(h.shape[-1], dtype=self.dtype, name="middle_0_res")(h, emb)
-        h = Attention(self.head_width, dtype=self.dtype, name="middle_attention")(
-            h, tokens, text_mask
-        )
-        h = ResBlock(h.shape[-1], dtype=self.dtype, name="middle_1_res")(h, emb)
+        for i, attend in enumerate((attention, None)):
+            middle = block_class(self.remat)(
+                h.shape[-1], attention=attend, dtype=self.dtype, name=f"middle_{i}"
+            )
+            h = middle(h, *told)
 
         for level in range(last, -1, -1):
-            for i in range(self.num_blocks + 1):
-                h = block(jnp.concatenate([h, skips.pop()], axis=-1), level, f"up_{level}_{i}")
+            # alone: the first is fed by a wider level, the last by a narrower skip
+            h = one(h, level, f"up_{level}_0", skips.pop())
+            equal = [skips.pop() for _ in range(num - 1)]
+            h, _ = alike(
+                h, told, name=f"up_{level}", first=1, num=num - 1, skips=equal, **fields(level)
+            )
+            h = one(h, level, f"up_{level}_{num}", skips.pop())
             if level > 0:
-                h = block(h, level, f"up_{level}_to_{level - 1}", "up", attend=False)
+                h = one(h, level, f"up_{level}_to_{level - 1}", None, "up", attend=False)
         return Head(x_t.shape[-1], self.patch, name="head")(h)
