@@ -4,17 +4,42 @@
 
 emoji (the default): about 6,900 captioned pictures, a net of 3.7 M parameters that works at
 16 x 16 (pixel-unshuffled by 4); on 2 CPU cores about 40 images/s. tiny: for tests, seconds.
+
+At the paper's scale, for accelerators; `--mode=compile --topology=v5e:16x16` plans without one:
+2b: Imagen's base network (app. F.1), 2.26 B parameters. 500m: that of NVIDIA's JAX-Toolbox, 503 M
+(width 256, 4 heads). 300m: 294 M, for ablations as in app. D; the paper does not say its widths.
 """
 
 import ml_collections
 
 from configs import common
 
-PRESETS = ("emoji", "tiny")
+PRESETS = ("emoji", "tiny", "2b", "500m", "300m")
+# Imagen, app. F.1: widths 512 x (1, 2, 3, 4), 3 blocks a level, attention to pixels and text at 32,
+# 16 and 8 px, heads of 64. The token width is NeMo's for 2b and JAX-Toolbox's for the others.
+AT_SCALE = {
+    "2b": dict(width=512, token_width=2048, num_heads=0),  # heads as many as fill the channels
+    "500m": dict(width=256, token_width=1024, num_heads=4),
+    "300m": dict(width=192, token_width=1024, num_heads=4),
+}
 
 
 def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
     config = common.stage_config("base64", 64)
+    if preset in AT_SCALE:
+        common.for_a_pod(config)
+        config.model.update(
+            kind="unet",
+            mults=(1, 2, 3, 4),
+            num_blocks=3,
+            attention_levels=(1, 2, 3),
+            head_width=64,
+            **AT_SCALE[preset],
+        )
+        config.optim.name = "adafactor"  # Imagen, sec. 4.1: Adam for the other stages
+        config.sample.guidance_weight = 1.35  # the run of table 1
+        config.mesh.fsdp = 8
+        return config
     common.for_a_laptop(config)
     config.model.update(
         kind="unet",

@@ -4,17 +4,28 @@
 
 emoji (the default): an Efficient U-Net of 2.5 M parameters on crops of 128 px. Its only
 attention is to the text, so it runs on the whole picture. tiny: for tests, seconds.
+
+At the paper's scale, for accelerators: paper: app. F.2, 459 M parameters, with self-attention at
+the lowest level. 600m: that of NVIDIA's JAX-Toolbox, 617 M.
 """
 
 import ml_collections
 
-from configs import common
+from configs import common, efficient
 
-PRESETS = ("emoji", "tiny")
+PRESETS = ("emoji", "tiny", "paper", "600m")
+AT_SCALE = {"paper": efficient.PAPER, "600m": efficient.TOOLBOX}
 
 
 def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
     config = common.stage_config("sr256", 256)
+    if preset in AT_SCALE:
+        common.for_a_pod(config)
+        config.low_res.size_px = 64
+        config.model.update(attention="self", **AT_SCALE[preset])
+        config.optim.name = "adam"
+        config.sample.update(num_steps=128, guidance_weight=8.0, aug_level=0.1)
+        return config
     common.for_a_laptop(config)
     config.data.update(crop_px=128, batch_size=16)
     config.low_res.size_px = 64

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from diffjax import optim, parallel, stage, state
+from diffjax import optim, parallel, stage, state, steps
 from diffjax.cascade import THRESHOLDS, SampleSettings
-from diffjax.config import ConfigError, require
+from diffjax.config import ConfigError, one_of, require
 from diffjax.data import fake, pipeline, source
 from diffjax.data.batch import RecordSource
 from diffjax.diffusion import schedule, weighting
@@ -21,23 +20,13 @@ from diffjax.diffusion.predict import KINDS
 from diffjax.diffusion.sampler import SAMPLERS, by_name
 from diffjax.diffusion.spacing import SPACINGS
 from diffjax.diffusion.times import TIMES
-from diffjax.models.efficient_unet import EfficientUNet
-from diffjax.models.unet import UNet
+from diffjax.networks import DTYPES, MODELS, model_of
 from diffjax.text import cache
 from diffjax.text.encoder import TextEncoder, load_encoder
 from diffjax.types import Schedule
 
-MODELS = {"unet": UNet, "efficient_unet": EfficientUNet}
 # These have two ends to choose, logsnr_min and logsnr_max.
 WITH_ENDS = ("cosine", "sigmoid", "flow", "uniform", "edm")
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-
-
-def one_of(config: ConfigDict, key: str, allowed) -> Any:
-    """The value of "a.b", which must be among those allowed."""
-    value = functools.reduce(getattr, key.split("."), config)
-    require(value in allowed, key, value, f"allowed: {', '.join(map(str, allowed))}")
-    return value
 
 
 def check(config: ConfigDict) -> None:
@@ -64,7 +53,8 @@ def check(config: ConfigDict) -> None:
         raise ConfigError("sample.noise", config.sample.noise, str(error)) from None
     one_of(config, "sample.threshold", THRESHOLDS)
     for key in ("data.batch_size", "data.size_px", "train.num_steps", "train.log_every",
-                "sample.num_steps", "sample.num_images", "text.max_tokens", "mesh.fsdp",
+                "train.accumulate", "sample.num_steps", "sample.num_images", "text.max_tokens",
+                "mesh.fsdp", "mesh.tensor",
                 "model.width", "model.patch", "model.head_width"):  # fmt: skip
         _range(config, key, 1, float("inf"))
     for key in ("text.drop", "low_res.max_aug_level", "sample.aug_level", "sample.noise"):
@@ -74,24 +64,33 @@ def check(config: ConfigDict) -> None:
     _range(config, "train.ema_decay", 0, 1 - 1e-9)
     _range(config, "sample.percentile", 1, 100)
     _check_sizes(config)
-    devices = jax.device_count()
-    data, fsdp = config.mesh.data, config.mesh.fsdp
+    check_mesh(config, jax.device_count())
+
+
+def check_mesh(config: ConfigDict, devices: int) -> None:
+    """Refuse a mesh that is not of so many devices, or a batch that it cannot share out."""
+    data, fsdp, tensor = config.mesh.data, config.mesh.fsdp, config.mesh.tensor
+    others = fsdp * tensor
     require(
-        data >= 1 or data == -1, "mesh.data", data, "at least 1, or -1 for all that fsdp leaves"
+        data >= 1 or data == -1,
+        "mesh.data",
+        data,
+        "at least 1, or -1 for all that fsdp and tensor leave",
     )
-    needed = fsdp * (devices // fsdp if data == -1 else data)
+    data_size = devices // others if data == -1 else data
     require(
-        needed == devices,
+        data_size * others == devices,
         "mesh",
-        f"data {data} x fsdp {fsdp}",
+        f"data {data} x fsdp {fsdp} x tensor {tensor}",
         f"must be as many as there are devices, {devices}",
     )
-    batch_size = config.data.batch_size
+    batch_size, parts = config.data.batch_size, config.train.accumulate
+    shares = data_size * fsdp
     require(
-        batch_size % devices == 0,
+        batch_size % (shares * parts) == 0,
         "data.batch_size",
         batch_size,
-        f"must be a multiple of the number of devices, {devices}",
+        f"must be a multiple of mesh data x fsdp x train.accumulate, {shares} x {parts}",
     )
 
 
@@ -131,33 +130,6 @@ def _check_sizes(config: ConfigDict) -> None:
         require(crop % factor == 0, "data.crop_px", crop, f"must be a multiple of {factor}")
     else:
         require(low_res == 0, "low_res.size_px", low_res, 'must be 0 with model.kind "unet"')
-
-
-def model_of(config: ConfigDict) -> Any:
-    """The network. A field that it does not have, or a bad one, is a ConfigError."""
-    fields = {name: value for name, value in config.model.items() if name != "kind"}
-    fields["dtype"] = DTYPES[fields["dtype"]]
-    require(bool(fields["mults"]), "model.mults", fields["mults"], "must have at least one level")
-    width, head_width = fields["width"], fields["head_width"]
-    for mult in fields["mults"]:
-        require(
-            width * mult % head_width == 0,
-            "model.head_width",
-            head_width,
-            f"must divide every level's channels, model.width x mult = {width * mult}",
-        )
-    if config.model.kind == "efficient_unet":
-        require(
-            len(fields["num_blocks"]) == len(fields["mults"]),
-            "model.num_blocks",
-            fields["num_blocks"],
-            f"must have one entry per level of model.mults, {len(fields['mults'])}",
-        )
-        one_of(config, "model.attention", ("self", "cross"))
-    try:
-        return MODELS[config.model.kind](**fields)
-    except TypeError as error:
-        raise ConfigError("model", dict(config.model), str(error)) from None
 
 
 def schedule_of(config: ConfigDict) -> Schedule:
@@ -205,16 +177,25 @@ def optimiser_of(config: ConfigDict) -> tuple[optax.GradientTransformation, opta
 
 
 def encoder_of(config: ConfigDict) -> TextEncoder:
-    """The frozen text encoder."""
+    """The frozen text encoder, of the width that the config says, if it says one."""
     try:
-        return load_encoder(config.text.encoder, max_length=config.text.max_tokens)
+        encoder = load_encoder(config.text.encoder, max_length=config.text.max_tokens)
     except (ValueError, OSError) as error:
         raise ConfigError("text.encoder", config.text.encoder, str(error)) from None
+    width = config.text.width
+    require(
+        width in (0, encoder.width),
+        "text.width",
+        width,
+        f"{config.text.encoder} says {encoder.width}; 0 asks the encoder",
+    )
+    return encoder
 
 
 def source_of(config: ConfigDict) -> RecordSource:
     """The records of the data set; emoji are drawn at first use."""
     data = config.data
+    require(bool(data.name), "data.name", "", "name a captioned data set or a prepared folder")
     kind, _, count = data.name.partition("/")
     if kind == "fake":
         require(count.isdigit() and int(count) > 0, "data.name", data.name, "fake/COUNT, COUNT > 0")
@@ -284,7 +265,7 @@ def placement_of(
     `init(key)` is jitted and makes the state in its shards.
     """
     try:
-        mesh = parallel.make_mesh(config.mesh.data, config.mesh.fsdp, devices)
+        mesh = parallel.make_mesh(**config.mesh, devices=devices)
         create = functools.partial(
             state.create, functools.partial(stage.init_params, the_stage), tx
         )
@@ -296,3 +277,27 @@ def placement_of(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shape, sharding
     )
     return Placement(mesh, shape, sharding, jax.jit(create, out_shardings=sharding))
+
+
+def train_step_of(
+    config: ConfigDict,
+    the_stage: stage.Stage,
+    tx: optax.GradientTransformation,
+    place: Placement,
+    rate: optax.Schedule | None = None,
+) -> Any:
+    """The training step (state, batch) -> (state, metrics), spread over the mesh; to be jitted."""
+    return functools.partial(
+        steps.train_step,
+        stage=the_stage,
+        tx=tx,
+        root_key=jax.random.key(config.seed),
+        ema_decay=config.train.ema_decay,
+        accumulate=config.train.accumulate,
+        spread=parallel.spread(place.mesh, place.state_sharding.params),
+        rate=rate,
+        weighting=config.diffusion.weighting,
+        times=TIMES[config.diffusion.times],
+        text_drop=config.text.drop,
+        max_aug_level=config.low_res.max_aug_level,
+    )

@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import functools
 import importlib.util
 import json
 import sys
@@ -116,6 +117,14 @@ def require(holds: bool, key: str, value: Any, allowed: str) -> None:
     """Raise a ConfigError unless `holds`."""
     if not holds:
         raise ConfigError(key, value, allowed)
+
+
+def one_of(config: ml_collections.ConfigDict, key: str, allowed: Iterable[Any]) -> Any:
+    """The value of "a.b", which must be among those allowed."""
+    value = functools.reduce(getattr, key.split("."), config)
+    allowed = list(allowed)
+    require(value in allowed, key, value, f"allowed: {', '.join(map(str, allowed))}")
+    return value
 
 
 def save(config: ml_collections.ConfigDict, path: Path) -> None:

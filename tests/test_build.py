@@ -1,7 +1,10 @@
+import math
+
+import jax
 import numpy as np
 import pytest
 
-from diffjax import build, config
+from diffjax import build, config, stage
 from diffjax.config import ConfigError
 from diffjax.diffusion import schedule
 
@@ -27,9 +30,9 @@ def test_every_preset_is_sound(file):
     ("file", "values", "words"),
     [
         (FILES[0], {"data__size_px": 20}, ["data.size_px = 20", "multiple of 8"]),
-        (FILES[0], {"data__batch_size": 12}, ["data.batch_size = 12", "devices, 8"]),
+        (FILES[0], {"data__batch_size": 12}, ["data.batch_size = 12", "multiple of", "8"]),
         (FILES[0], {"data__crop_px": 8}, ["data.crop_px = 8", "efficient_unet"]),
-        (FILES[0], {"mesh__fsdp": 3}, ["mesh = 'data -1 x fsdp 3'", "devices, 8"]),
+        (FILES[0], {"mesh__fsdp": 3}, ["mesh = 'data -1 x fsdp 3", "devices, 8"]),
         (FILES[0], {"mesh__data": 0}, ["mesh.data = 0", "at least 1"]),
         (FILES[0], {"diffusion__predict": "epsilon"}, ["diffusion.predict = 'epsilon'", "eps, v"]),
         (FILES[0], {"diffusion__schedule": "cosin"}, ["'cosin'", "cosine, linear"]),
@@ -54,6 +57,12 @@ def test_every_preset_is_sound(file):
         (FILES[0], {"model__head_width": 24}, ["model.head_width = 24", "= 16"]),
         (FILES[0], {"model__mults": "()"}, ["model.mults = ()", "at least one"]),
         (FILES[0], {"low_res__size_px": 8}, ["low_res.size_px = 8", "unet"]),
+        (FILES[0], {"model__remat": "some"}, ["model.remat = 'some'", "products"]),
+        (
+            FILES[0],
+            {"model__attention_levels": "(2,)"},
+            ["model.attention_levels = (2,)", "0 to 1"],
+        ),
         (FILES[1], {"low_res__size_px": 48}, ["low_res.size_px = 48", "divide data.size_px, 64"]),
         (FILES[1], {"data__crop_px": 40}, ["data.crop_px = 40", "multiple of 16"]),
         (FILES[1], {"data__crop_px": 128}, ["data.crop_px = 128", "at most data.size_px, 64"]),
@@ -84,6 +93,67 @@ def test_every_schedule_of_the_library_can_be_chosen(name):
     options = changed(FILES[0], diffusion__schedule=name, mesh__data=8)
     build.check(options)
     assert build.schedule_of(options)(1.0) < build.schedule_of(options)(0.0)
+
+
+AT_SCALE = {
+    "configs/base64.py:2b": 2_257_932_807,
+    "configs/base64.py:500m": 503_298_311,
+    "configs/base64.py:300m": 293_538_247,
+    "configs/sr256.py:paper": 459_326_855,
+    "configs/sr256.py:600m": 617_074_567,
+    "configs/sr1024.py:paper": 457_229_703,
+    "configs/sr1024.py:600m": 613_928_839,
+}
+
+
+@pytest.mark.parametrize(("spec", "parameters"), AT_SCALE.items())
+def test_every_network_at_scale_has_its_parameters(spec, parameters):
+    options = config.load(spec)
+    made = build.stage_of(options, options.text.width)
+    shapes = jax.eval_shape(lambda: stage.init_params(made, jax.random.key(0)))
+    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) == parameters
+
+
+def test_the_constants_that_the_paper_gives():
+    """Saharia et al. 2022, sec. 4.1, app. F.1 to F.3."""
+    base, sr256, sr1024 = (
+        config.load(spec)
+        for spec in ("configs/base64.py:2b", "configs/sr256.py:paper", "configs/sr1024.py:paper")
+    )
+    for options in (base, sr256, sr1024):
+        assert options.data.batch_size == 2048
+        assert options.train.num_steps == 2_500_000
+        assert options.optim.learning_rate == 1e-4
+        assert options.optim.warmup_steps == 10_000
+        assert options.text.drop == 0.1
+        assert options.diffusion.predict == options.diffusion.weighting == "eps"
+    model = base.model
+    assert (model.width, model.mults, model.num_blocks) == (512, (1, 2, 3, 4), 3)
+    assert model.head_width == 64
+    sides = [base.data.size_px // 2**level for level in model.attention_levels]
+    assert sides == [32, 16, 8]
+    assert base.optim.name == "adafactor"
+    assert base.diffusion.schedule == sr256.diffusion.schedule == "cosine"
+    assert sr1024.diffusion.schedule == "linear"
+    for options in (sr256, sr1024):
+        model = options.model
+        assert tuple(model.width * mult for mult in model.mults) == (128, 256, 512, 1024)
+        assert model.num_blocks == (2, 4, 8, 8)
+        assert (model.attention_levels, model.num_heads) == ((-1,), 8)
+        assert model.skip_conv
+        optimiser = options.optim
+        assert optimiser.name == "adam"
+        assert (optimiser.b1, optimiser.b2, optimiser.eps) == (0.9, 0.999, 1e-8)
+    assert (sr256.model.attention, sr1024.model.attention) == ("self", "cross")
+    assert (sr256.low_res.size_px, sr256.data.size_px, sr256.data.crop_px) == (64, 256, 0)
+    assert (sr1024.low_res.size_px, sr1024.data.size_px, sr1024.data.crop_px) == (256, 1024, 256)
+    made = build.stage_of(sr1024, 4096)
+    assert float(made.schedule(0.0)) == pytest.approx(np.log((1 - 1e-4) / 1e-4), rel=1e-4)
+
+
+def test_a_config_without_data_says_so():
+    with pytest.raises(ConfigError, match=r"data\.name.*name a captioned data set"):
+        build.source_of(config.load("configs/base64.py:2b"))
 
 
 def test_data_that_are_not_there_are_named():

@@ -80,7 +80,9 @@ class EfficientUNet(nn.Module):
         num_levels = len(self.mults)
         attending = [level % num_levels for level in self.attention_levels]
         common: dict[str, Any] = {"skip_conv": self.skip_conv, "dtype": self.dtype}
-        alike = functools.partial(run, scan=self.scan, remat=self.remat, **common)
+        alike = functools.partial(
+            run, scan=self.scan, remat=self.remat, skip_conv=self.skip_conv, dtype=self.dtype
+        )
 
         def blocks(h, level, name):
             width, num = self.width * self.mults[level], self.num_blocks[level]

@@ -1,0 +1,63 @@
+"""Config -> network, every field checked before anything is traced."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from diffjax.config import ConfigError, one_of, require
+from diffjax.models.efficient_unet import EfficientUNet
+from diffjax.models.level import KEPT
+from diffjax.models.unet import UNet
+
+MODELS = {"unet": UNet, "efficient_unet": EfficientUNet}
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+def model_of(config: ConfigDict) -> Any:
+    """The network of config.model.
+
+    Raises:
+      ConfigError: names the key, its value and what is allowed.
+    """
+    model = config.model
+    fields = {name: value for name, value in model.items() if name != "kind"}
+    fields["dtype"] = DTYPES[fields["dtype"]]
+    num_levels = len(model.mults)
+    require(num_levels > 0, "model.mults", model.mults, "must have at least one level")
+    if not model.get("num_heads", 0):
+        for mult in model.mults:
+            require(
+                model.width * mult % model.head_width == 0,
+                "model.head_width",
+                model.head_width,
+                "must divide every level's channels, model.width x mult = "
+                f"{model.width * mult}; or say model.num_heads",
+            )
+    for level in model.get("attention_levels", ()):
+        require(
+            -num_levels <= level < num_levels,
+            "model.attention_levels",
+            model.attention_levels,
+            f"levels are 0 to {num_levels - 1}, and -1 is the last",
+        )
+    if model.kind == "efficient_unet":
+        require(
+            len(model.num_blocks) == num_levels,
+            "model.num_blocks",
+            model.num_blocks,
+            f"must have one entry per level of model.mults, {num_levels}",
+        )
+    allowed = {
+        "attention": ("self", "cross"),
+        "remat": ("none", *KEPT),
+        "skip": ("add", "concat"),
+        "upsampling": ("repeat", "shuffle"),
+    }
+    for name, values in allowed.items():
+        if name in model:
+            one_of(config, f"model.{name}", values)
+    try:
+        return MODELS[model.kind](**fields)
+    except TypeError as error:
+        raise ConfigError("model", dict(model), str(error)) from None
