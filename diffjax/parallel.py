@@ -1,10 +1,11 @@
 """Devices, the mesh over them, and which parameter lies where: only this file names an axis."""
 
+import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -12,31 +13,45 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from diffjax import trees
 
-AXES = ("data", "fsdp")
-# First match wins; a spec names a leaf's last axes. A leaf that no rule names is an error.
-RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
-    (r"(.*/)?head/conv/kernel", (None,)),  # 3 output channels
+# The batch is split over data and fsdp. Parameters, their average and the optimiser's state are
+# kept split over fsdp and tensor; a device gathers those of its fsdp group when it uses them,
+# and works with its tensor share alone (Rajbhandari et al. 2020; Shoeybi et al. 2019).
+AXES = ("data", "fsdp", "tensor")
+BATCH_AXES = ("data", "fsdp")
+
+Rule: TypeAlias = tuple[str, tuple[str | None, ...]]
+INTO: tuple[str | None, ...] = ("fsdp", "tensor")  # tensor splits what a layer puts out
+OUT_OF: tuple[str | None, ...] = ("tensor", "fsdp")  # ... and what the next one takes in
+# First match wins; a spec names a leaf's last axes, so blocks may be stacked on leading ones.
+# A leaf that no rule names is an error.
+RULES: tuple[Rule, ...] = (
+    (r"(.*/)?(conv_0|qkv|q|text_kv|scale_shift|dense_0|value)/kernel", INTO),
+    (r"(.*/)?(conv_1|out|skip|\w+_stride|dense_1)/kernel", OUT_OF),
+    (r"(.*/)?head/conv/kernel", ("fsdp", None)),  # 3 output channels
+    (r"(.*/)?(stem|text_in)/kernel", (None, "fsdp")),  # 3 input channels; text of any width
     (r"(.*/)?text_pool/score/kernel", (None,)),  # one column per pooling head
-    (r"(.*/)?kernel", ("fsdp",)),  # output channels
     (r"(.*/)?(bias|scale)", (None,)),  # a vector per layer: not worth a gather
 )
 
 
-def make_mesh(data: int = -1, fsdp: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
-    """A (data, fsdp) mesh over all devices; data = -1 takes what fsdp leaves.
+def make_mesh(
+    data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[Any] | None = None
+) -> Mesh:
+    """A (data, fsdp, tensor) mesh over all devices; data = -1 takes what the others leave.
 
     Raises:
       ValueError: the mesh needs another number of devices than there are.
     """
     devices = list(devices or jax.devices())
     if data == -1:
-        data = max(len(devices) // fsdp, 1)
-    if data * fsdp != len(devices):
+        data = max(len(devices) // (fsdp * tensor), 1)
+    if data * fsdp * tensor != len(devices):
         raise ValueError(
-            f"a mesh of data {data} x fsdp {fsdp} needs {data * fsdp} devices, "
-            f"there are {len(devices)}"
+            f"a mesh of data {data} x fsdp {fsdp} x tensor {tensor} needs "
+            f"{data * fsdp * tensor} devices, there are {len(devices)}"
         )
-    return Mesh(np.array(devices).reshape(data, fsdp), AXES, axis_types=(AxisType.Auto,) * 2)
+    grid = np.array(devices).reshape(data, fsdp, tensor)
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -45,11 +60,11 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The leading axis split over all devices."""
-    return NamedSharding(mesh, PartitionSpec(AXES))
+    """The leading axis split over all devices, save that a tensor group shares its rows."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-def state_sharding(mesh: Mesh, state: Any, rules=RULES) -> Any:
+def state_sharding(mesh: Mesh, state: Any, rules: Sequence[Rule] = RULES) -> Any:
     """A sharding for every leaf of a train state, by its path.
 
     Raises:
@@ -74,6 +89,74 @@ def state_sharding(mesh: Mesh, state: Any, rules=RULES) -> Any:
         return NamedSharding(mesh, PartitionSpec(*(None,) * (leaf.ndim - len(spec)), *spec))
 
     return trees.map_named(place, state)
+
+
+def table(sharding: Any, tree: Any) -> str:
+    """A line per leaf: name, shape, how it is split, bytes per device; then their sum."""
+    lines, total = [], 0
+    shardings = trees.named_leaves(sharding)
+    for name, leaf in trees.named_leaves(tree).items():
+        share = math.prod(shardings[name].shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        total += share
+        spec = ", ".join("-" if axis is None else axis for axis in shardings[name].spec)
+        lines.append((name, str(tuple(leaf.shape)), f"({spec})", f"{share:,}"))
+    lines.append(("bytes per device", "", "", f"{total:,}"))
+    widths = [max(len(line[i]) for line in lines) for i in range(4)]
+    aligned = lambda line: [line[i].ljust(widths[i]) for i in range(3)]  # noqa: E731
+    return "\n".join(
+        "  ".join([*aligned(line), line[3].rjust(widths[3])]).rstrip() for line in lines
+    )
+
+
+def spread(mesh: Mesh, params_sharding: Any) -> Callable[[Callable], Callable]:
+    """How `steps.train_step` spreads its work: each device does its rows of the batch.
+
+    `work(params, rows, gather)` sees its own rows and its shards of the parameters. `gather`
+    makes them whole over fsdp, and its transpose sums a gradient over fsdp and hands each device
+    its shard. What work adds up in its rows therefore crosses the mesh once, at the end: over
+    data where fsdp splits the leaf, over both where it does not.
+    """
+    is_spec = lambda x: isinstance(x, PartitionSpec)  # noqa: E731
+    across = tuple(axis for axis in BATCH_AXES if mesh.shape[axis] > 1)
+    by_hand = jax.tree.map(
+        lambda s: PartitionSpec(*(axis if axis in across else None for axis in s.spec)),
+        params_sharding,
+    )
+    rows_spec = PartitionSpec(across)
+
+    def gather(params: Any) -> Any:
+        def whole(spec, leaf):
+            for position, axis in enumerate(spec):
+                if axis is not None:
+                    leaf = jax.lax.all_gather(leaf, axis, axis=position, tiled=True)
+            return leaf
+
+        return jax.tree.map(whole, by_hand, params, is_leaf=is_spec)
+
+    def reduce(sums: Any) -> Any:
+        def crossed(spec, leaf):
+            return jax.lax.psum(leaf, tuple(axis for axis in across if axis not in spec))
+
+        return jax.tree.map(crossed, by_hand, sums, is_leaf=is_spec)
+
+    def spread_work(work: Callable) -> Callable:
+        def here(params, rows):
+            sums, out = work(params, rows, gather=gather)
+            return reduce(sums), out
+
+        if not across:
+            return here
+        # tensor stays with the compiler, which knows where a split channel must be summed
+        return jax.shard_map(
+            here,
+            mesh=mesh,
+            in_specs=(by_hand, rows_spec),
+            out_specs=(by_hand, rows_spec),
+            axis_names=set(across) if mesh.shape["tensor"] > 1 else set(AXES),
+            check_vma=False,
+        )
+
+    return spread_work
 
 
 def to_devices(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:

@@ -1,61 +1,109 @@
 """Training and evaluation steps: pure (state, batch) -> (state, metrics)."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from diffjax import pixels, rng
-from diffjax.diffusion.loss import diffusion_loss
-from diffjax.diffusion.times import TimeSampler, uniform
+from diffjax.diffusion.loss import mean_over, weighted_error
+from diffjax.diffusion.process import diffuse
+from diffjax.diffusion.times import Times, TimeSampler, uniform
 from diffjax.stage import Condition, Stage, bind, condition_low_res, shrink
 from diffjax.state import TrainState, apply_gradients
 from diffjax.text.condition import drop_text, mask_from_length
-from diffjax.types import PRNGKey, Scalar
+from diffjax.types import Image, LogSnr, PRNGKey, Scalar
 
 Batch = dict[str, Array]
 Metrics = dict[str, Array]
+# (params, rows) -> (sums like params, rows): see `whole`.
+Work: TypeAlias = Callable[..., tuple[Any, Any]]
+Spread: TypeAlias = Callable[[Work], Callable[[Any, Any], tuple[Any, Any]]]
 
 
-def stage_loss(
-    params: Any,
-    batch: Batch,
+class Drawn(NamedTuple):
+    """All chance of one batch, a row per example: drawn at once, however it is then split."""
+
+    keep_text: Bool[Array, " b"]
+    times: Times
+    eps: Image
+    aug_level: Float[Array, " b"]
+    aug_key: Key[Array, " b"]
+
+
+class Losses(NamedTuple):
+    """What an example's loss was, and at which level."""
+
+    per_example: Float[Array, " b"]
+    logsnr_t: LogSnr
+
+
+def whole(work: Work) -> Callable[[Any, Any], tuple[Any, Any]]:
+    """One device does all rows and has all parameters; `parallel.spread` is for many."""
+    return lambda params, rows: work(params, rows, gather=lambda sharded: sharded)
+
+
+def draw(
+    shape: tuple[int, ...],
     *,
-    stage: Stage,
     key: PRNGKey,
-    weighting: str,
     text_drop: float,
     max_aug_level: float = 1.0,
     times: TimeSampler = uniform,
-) -> tuple[Scalar, Metrics]:
-    """The diffusion loss of a batch: image uint8 [b h w c], text [b l d], text_length [b].
+) -> Drawn:
+    """The chance of a batch of pictures [b h w c].
 
-    A share `text_drop` of the captions is replaced by the null text. A super-resolution stage
-    starts from its own target made small, noised to a level uniform in [0, max_aug_level].
+    A share `text_drop` of the captions is to be replaced by the null text; a low-resolution
+    picture is noised to a level uniform in [0, max_aug_level]; `times` draws the noise levels.
+    """
+    b = shape[0]
+    key_u, key_eps = jax.random.split(rng.stream(key, "diffusion"))
+    return Drawn(
+        keep_text=jax.random.uniform(rng.stream(key, "text_drop"), (b,)) >= text_drop,
+        times=times(key_u, b),
+        eps=jax.random.normal(key_eps, shape),
+        aug_level=max_aug_level * jax.random.uniform(rng.stream(key, "aug_level"), (b,)),
+        aug_key=jax.random.split(rng.stream(key, "aug_noise"), b),
+    )
+
+
+def losses_of(params: Any, batch: Batch, drawn: Drawn, *, stage: Stage, weighting: str) -> Losses:
+    """Each example's diffusion loss: image uint8 [b h w c], text [b l d], text_length [b].
+
+    A super-resolution stage starts from its own target made small and noised.
     """
     x_0 = pixels.from_uint8(batch["image"])
     mask = mask_from_length(batch["text_length"], batch["text"].shape[1])
-    keep = jax.random.uniform(rng.stream(key, "text_drop"), x_0.shape[:1]) >= text_drop
-    text, mask = drop_text(batch["text"].astype(jnp.float32), mask, keep)
+    text, mask = drop_text(batch["text"].astype(jnp.float32), mask, drawn.keep_text)
     condition = Condition(text, mask)
     if stage.low_res_px:
-        level = max_aug_level * jax.random.uniform(rng.stream(key, "aug_level"), x_0.shape[:1])
         low_res, aug_logsnr = condition_low_res(
-            stage, shrink(x_0, stage.factor), level, key=rng.stream(key, "aug_noise")
+            stage, shrink(x_0, stage.factor), drawn.aug_level, key=drawn.aug_key
         )
         condition = Condition(text, mask, low_res, aug_logsnr)
-    loss, aux = diffusion_loss(
-        bind(stage, params, condition),
-        x_0,
-        key=rng.stream(key, "diffusion"),
-        schedule=stage.schedule,
-        predict=stage.predict,
-        weighting=weighting,
-        times=times,
-    )
-    return loss, {"loss": loss, **by_noise_level(aux.per_example, aux.logsnr_t)}
+    logsnr_t = stage.schedule(drawn.times.u)
+    output = bind(stage, params, condition)(diffuse(x_0, drawn.eps, logsnr_t), logsnr_t)
+    error = weighted_error(output, x_0, drawn.eps, logsnr_t, stage.predict, weighting)
+    return Losses(error, logsnr_t)
+
+
+def stage_loss(
+    params: Any, batch: Batch, *, stage: Stage, key: PRNGKey, weighting: str, **chance: Any
+) -> tuple[Scalar, Metrics]:
+    """The diffusion loss of a batch; `chance`: see `draw`."""
+    drawn = draw(batch["image"].shape, key=key, **chance)
+    losses = losses_of(params, batch, drawn, stage=stage, weighting=weighting)
+    metrics = metrics_of(losses, drawn.times)
+    return metrics["loss"], metrics
+
+
+def metrics_of(losses: Losses, times: Times) -> Metrics:
+    """The mean loss, and that of the noisy and of the clean half (logsnr below and above 0)."""
+    loss = mean_over(times, losses.per_example)
+    return {"loss": loss, **by_noise_level(losses.per_example, losses.logsnr_t)}
 
 
 def by_noise_level(per_example: Array, logsnr: Array) -> Metrics:
@@ -63,6 +111,33 @@ def by_noise_level(per_example: Array, logsnr: Array) -> Metrics:
     noisy = logsnr < 0
     mean = lambda where: jnp.mean(per_example, where=where)  # noqa: E731
     return {"loss_noisy": mean(noisy), "loss_clean": mean(~noisy)}
+
+
+def gradients_of(
+    params: Any, rows: tuple[Batch, Drawn], *, gather, total: int, parts: int = 1, **options: Any
+) -> tuple[Any, Losses]:
+    """These rows' share of the gradient of a mean over `total` rows, and the rows' losses.
+
+    gather: parameters as they are kept -> as the network uses them. parts: the rows go through
+    the network in so many equal parts, one after the other; a gradient is kept for their sum.
+    """
+
+    def share(params, rows):
+        batch, drawn = rows
+        losses = losses_of(gather(params), batch, drawn, **options)
+        return jnp.sum(drawn.times.weight * losses.per_example) / total, losses
+
+    gradient = jax.grad(share, has_aux=True)
+    if parts == 1:
+        return gradient(params, rows)
+
+    def body(so_far, part):
+        gradients, losses = gradient(params, part)
+        return jax.tree.map(jnp.add, so_far, gradients), losses
+
+    in_parts = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), rows)
+    gradients, losses = jax.lax.scan(body, jax.tree.map(jnp.zeros_like, params), in_parts)
+    return gradients, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), losses)
 
 
 def train_step(
@@ -73,17 +148,54 @@ def train_step(
     tx: optax.GradientTransformation,
     root_key: PRNGKey,
     ema_decay: float,
-    **loss_options: Any,
+    weighting: str,
+    accumulate: int = 1,
+    spread: Spread = whole,
+    rate: optax.Schedule | None = None,
+    **chance: Any,
 ) -> tuple[TrainState, Metrics]:
-    """One step of gradient descent; all its noise comes from (root_key, state.step)."""
+    """One step of gradient descent; all its chance comes from (root_key, state.step).
+
+    accumulate: micro-batches, one after the other, that make up the batch; the result does not
+    depend on their number. spread: how the work goes over devices. rate: the learning rate by
+    step, for the metrics alone. `chance`: see `draw`.
+    """
     key = rng.stream(root_key, "train", state.step)
-    (_, metrics), gradients = jax.value_and_grad(stage_loss, has_aux=True)(
-        state.params, batch, stage=stage, key=key, **loss_options
-    )
+    drawn = draw(batch["image"].shape, key=key, **chance)
+
+    def work(params, rows, *, gather):
+        return gradients_of(
+            params, rows, gather=gather, total=batch["image"].shape[0], parts=accumulate,
+            stage=stage, weighting=weighting,
+        )  # fmt: skip
+
+    gradients, losses = spread(work)(state.params, (batch, drawn))
+    metrics = metrics_of(losses, drawn.times)
     metrics["grad_norm"] = optax.tree.norm(gradients)
     finite = jnp.stack([jnp.all(jnp.isfinite(g)) for g in jax.tree.leaves(gradients)])
     metrics["nonfinite"] = jnp.mean(~finite)  # the share of leaves with a bad gradient: 0
+    if rate is not None:
+        metrics["learning_rate"] = jnp.asarray(rate(state.step), jnp.float32)
     return apply_gradients(state, gradients, tx, ema_decay), metrics
+
+
+class Readings(NamedTuple):
+    """The metrics of the last steps, a row each, kept on the device until they are read."""
+
+    rows: Float[Array, "steps metrics"]
+    written: Int[Array, ""]
+
+
+def no_readings(num_steps: int, metrics: Metrics) -> Readings:
+    """Room for the metrics (or their shapes) of so many steps."""
+    return Readings(jnp.zeros((num_steps, len(metrics))), jnp.zeros((), jnp.int32))
+
+
+def record(readings: Readings, metrics: Metrics) -> Readings:
+    """The readings with a step's metrics written over the oldest row, columns by name."""
+    rows, written = readings
+    row = jnp.stack([metrics[name] for name in sorted(metrics)])
+    return Readings(rows.at[written].set(row), (written + 1) % rows.shape[0])
 
 
 def eval_step(params: Any, batch: Batch, *, stage: Stage, key: PRNGKey, weighting: str) -> Metrics:

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from diffjax import build, cascade, checkpoint, config, grid, monitor, parallel, pixels, steps
 from diffjax.data import pipeline
 from diffjax.data.batch import Record
-from diffjax.diffusion.times import TIMES
+from diffjax.program import program_of
 from diffjax.stage import shrink
 from diffjax.text.condition import mask_from_length
 
@@ -54,9 +54,8 @@ def train(options: ConfigDict, workdir: Path) -> Report:
     _check_continues(options, workdir)
     records, encoder = build.source_of(options), build.encoder_of(options)
     embeddings = build.embeddings_of(build.captions_of(records), encoder, _encoding_progress)
-    the_stage = build.stage_of(options, encoder.width)
-    tx, rate = build.optimiser_of(options)
-    place = build.placement_of(options, the_stage, tx)
+    program = program_of(options, encoder.width)
+    the_stage, place = program.stage, program.place
     workdir.mkdir(parents=True, exist_ok=True)
     config.save(options, workdir / "config.json")
 
@@ -74,24 +73,10 @@ def train(options: ConfigDict, workdir: Path) -> Report:
         print(f"resuming from step {int(state.step)} in {workdir}", flush=True)
     first_step = int(state.step)
 
-    batch_sharding = parallel.batch_sharding(place.mesh)
-    step_fn = functools.partial(
-        steps.train_step,
-        stage=the_stage,
-        tx=tx,
-        root_key=root_key,
-        ema_decay=options.train.ema_decay,
-        weighting=options.diffusion.weighting,
-        times=TIMES[options.diffusion.times],
-        text_drop=options.text.drop,
-        max_aug_level=options.low_res.max_aug_level,
+    batches = pipeline.Ahead(
+        batches, functools.partial(parallel.to_devices, sharding=program.batch_sharding)
     )
-    train_step = jax.jit(
-        step_fn,
-        in_shardings=(place.state_sharding, batch_sharding),
-        out_shardings=(place.state_sharding, None),
-        donate_argnums=0,
-    )
+    train_step = program.train_step
     log = monitor.Log(workdir, enabled=jax.process_index() == 0)
     if first_step == 0:
         table = monitor.parameter_table(state.params)
@@ -101,28 +86,28 @@ def train(options: ConfigDict, workdir: Path) -> Report:
     sampling = GridSampler(options, the_stage, records, embeddings, workdir, log)
 
     losses: list[float] = []
-    pending: list[dict] = []
+    readings, last_read = None, first_step
     step = first_step
     every = options.train
     try:
         with signals() as told_to_stop:
             while step < every.num_steps:
-                batch = parallel.to_devices(next(batches), batch_sharding)
+                batch = next(batches)
                 if step == first_step:
                     train_step = _compile(train_step, state, batch)
                     progress.start(step)
                 state, metrics = train_step(state, batch)
-                pending.append(metrics)
+                readings = program.record(readings or program.no_readings(metrics), metrics)
                 step += 1
                 due = lambda n: n and (step % n == 0 or step == every.num_steps)  # noqa: E731, B023
                 if due(every.log_every) or told_to_stop:
-                    values = {name: [float(m[name]) for m in pending] for name in metrics}
-                    losses += values["loss"]
-                    pending.clear()
-                    means = {name: monitor.average(v) for name, v in values.items()}
-                    means["nonfinite"] = max(values["nonfinite"])
-                    means |= {"learning_rate": float(rate(step - 1))}
-                    means |= {"images_per_second": progress.images_per_second()}
+                    values = _read(readings, sorted(metrics), step - first_step, step - last_read)
+                    last_read = step
+                    losses += values["loss"].tolist()
+                    means = {name: _mean(column) for name, column in values.items()}
+                    means["nonfinite"] = float(values["nonfinite"].max())
+                    means["learning_rate"] = float(values["learning_rate"][-1])
+                    means["images_per_second"] = progress.images_per_second()
                     log.scalars(step, means)
                     progress.pause(step)
                     print(progress.line(step, means["loss"]), flush=True)
@@ -161,6 +146,19 @@ def train(options: ConfigDict, workdir: Path) -> Report:
             flush=True,
         )
     return report
+
+
+def _read(readings: steps.Readings, names: list[str], position: int, num: int) -> dict:
+    """The last `num` values of each metric, in order: the one look at the device between logs."""
+    rows = np.asarray(readings.rows)
+    rows = np.roll(rows, -position % len(rows), axis=0)[-num:]
+    return dict(zip(names, rows.T, strict=True))
+
+
+def _mean(values: np.ndarray) -> float:
+    """The mean of those that are finite; NaN if none is."""
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if finite.size else float("nan")
 
 
 def _compile(train_step, state, batch):

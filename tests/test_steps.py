@@ -41,7 +41,7 @@ def run(the_stage, mesh, num_steps=2):
     current = jax.jit(make, out_shardings=place)(KEY)
     batch_place = parallel.batch_sharding(mesh)
     step = jax.jit(
-        step_of(the_stage),
+        step_of(the_stage, spread=parallel.spread(mesh, place.params)),
         in_shardings=(place, batch_place),
         out_shardings=(place, None),
         donate_argnums=0,
@@ -56,7 +56,7 @@ def run(the_stage, mesh, num_steps=2):
 
 @pytest.fixture(scope="module")
 def one_device():
-    return {s.name: run(s, parallel.make_mesh(1, 1, jax.devices()[:1])) for s in (BASE, SR)}
+    return {s.name: run(s, parallel.make_mesh(devices=jax.devices()[:1])) for s in (BASE, SR)}
 
 
 @pytest.mark.parametrize(("the_stage", "fsdp"), [(BASE, 1), (BASE, 4), (SR, 2)])

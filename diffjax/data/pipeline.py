@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
@@ -64,6 +65,39 @@ def train_iterator(
             grain.MultiprocessingOptions(num_workers=worker_count, per_worker_buffer_size=2)
         )
     return iter(iterable)
+
+
+class Ahead:
+    """The same batches, `depth` of them sent to the devices before they are asked for.
+
+    put: starts a batch's way to the devices. `get_state()` is the position after the batch last
+    handed out, whatever has been read ahead of it.
+    """
+
+    def __init__(self, batches: Any, put: Callable[[Batch], Any], depth: int = 2):
+        self._batches, self._put, self._depth = batches, put, depth
+        self._waiting: deque[tuple[Any, Any]] = deque()
+        self._state = batches.get_state()
+
+    def __iter__(self) -> "Ahead":  # noqa: D105
+        return self
+
+    def __next__(self) -> Any:  # noqa: D105
+        while len(self._waiting) <= self._depth:
+            batch = self._put(next(self._batches))
+            self._waiting.append((batch, self._batches.get_state()))
+        batch, self._state = self._waiting.popleft()
+        return batch
+
+    def get_state(self) -> Any:
+        """The position that goes on behind the batch last handed out."""
+        return self._state
+
+    def set_state(self, state: Any) -> None:
+        """Go on from a position; what was read ahead is forgotten."""
+        self._batches.set_state(state)
+        self._state = state
+        self._waiting.clear()
 
 
 def eval_batches(

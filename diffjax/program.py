@@ -1,0 +1,65 @@
+"""What is compiled to train a stage: the step and its readings, with where their arrays lie."""
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from diffjax import build, config, parallel, steps
+from diffjax.stage import Stage
+
+
+@dataclass(frozen=True)
+class Program:
+    """The compiled functions of a config; train_step gives its state's memory back to the next.
+
+    train_step: (state, batch) -> (state, metrics). no_readings: metrics -> readings, empty.
+    record: (readings, metrics) -> readings.
+    """
+
+    stage: Stage
+    place: build.Placement
+    batch_sharding: jax.sharding.NamedSharding
+    train_step: Any
+    no_readings: Any
+    record: Any
+
+
+_made: dict[tuple, Program] = {}
+
+
+def program_of(options: ConfigDict, text_width: int, devices: list | None = None) -> Program:
+    """The program of a config, for all devices unless some are named.
+
+    Equal configs share one program, so that a run that goes on in the same process traces and
+    compiles nothing again.
+    """
+    key = (tuple(config.leaves(options)), text_width, None if devices is None else tuple(devices))
+    if key not in _made:
+        _made[key] = _program(options, text_width, devices)
+    return _made[key]
+
+
+def _program(options: ConfigDict, text_width: int, devices: list | None) -> Program:
+    stage = build.stage_of(options, text_width)
+    tx, rate = build.optimiser_of(options)
+    place = build.placement_of(options, stage, tx, devices)
+    batch_sharding = parallel.batch_sharding(place.mesh)
+    everywhere = parallel.replicated(place.mesh)
+    return Program(
+        stage,
+        place,
+        batch_sharding,
+        train_step=jax.jit(
+            build.train_step_of(options, stage, tx, place, rate),
+            in_shardings=(place.state_sharding, batch_sharding),
+            out_shardings=(place.state_sharding, everywhere),
+            donate_argnums=0,
+        ),
+        no_readings=jax.jit(
+            functools.partial(steps.no_readings, options.train.log_every), out_shardings=everywhere
+        ),
+        record=jax.jit(steps.record, donate_argnums=0),
+    )
