@@ -1,5 +1,6 @@
 """Attention of pixels to pixels and to text."""
 
+import functools
 from typing import Any, Literal
 
 import einops
@@ -10,6 +11,27 @@ from jaxtyping import Array, Float
 
 from diffjax.models.blocks import Norm, product
 from diffjax.types import Image, TextMask
+
+
+@functools.cache
+def fastest_implementation(dtype: Any) -> Literal["cudnn"] | None:
+    """cuDNN's fused attention where a masked product compiles and runs with it, else XLA's own.
+
+    It exists for GPUs and half precision alone, and not in every version: hence the trial.
+    """
+    if jax.default_backend() != "gpu" or jnp.dtype(dtype).itemsize != 2:
+        return None
+    x, seen = jnp.ones((1, 64, 1, 64), dtype), jnp.ones((1, 1, 1, 64), bool)
+
+    def trial(x):
+        attended = jax.nn.dot_product_attention(x, x, x, mask=seen, implementation="cudnn")
+        return jnp.sum(attended.astype(jnp.float32))
+
+    try:
+        jax.block_until_ready(jax.jit(jax.grad(trial))(x))
+    except Exception:  # whatever cuDNN, its version or the driver has to say
+        return None
+    return "cudnn"
 
 
 class Attention(nn.Module):

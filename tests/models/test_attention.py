@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffjax.models import attention
 from diffjax.models.attention import Attention
 from diffjax.models.blocks import num_groups
 from tests.diffusion.helpers import images
@@ -72,3 +73,30 @@ def test_channels_that_heads_do_not_divide_are_named():
     h = images(0, (2, 3, 4, 12))
     with pytest.raises(ValueError, match="12 channels are no multiple of head_width 8"):
         Attention(8).init(jax.random.key(0), h, jnp.zeros((2, 5, 6)), jnp.ones((2, 5), bool))
+
+
+def test_fused_attention_is_asked_for_on_a_gpu_in_half_precision_alone(monkeypatch):
+    attention.fastest_implementation.cache_clear()
+    assert attention.fastest_implementation(jnp.bfloat16) is None  # this is a CPU
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    attention.fastest_implementation.cache_clear()
+    assert attention.fastest_implementation(jnp.float32) is None
+    # here cuDNN cannot run, and the trial must say so rather than fail
+    assert attention.fastest_implementation(jnp.bfloat16) is None
+    attention.fastest_implementation.cache_clear()
+
+
+def test_heads_may_be_fewer_than_fill_the_channels():
+    h, tokens, mask = images(0, (2, 3, 4, 32)), jnp.ones((2, 5, 6)), jnp.ones((2, 5), bool)
+    params = Attention(8, num_heads=2).init(jax.random.key(0), h, tokens, mask)["params"]
+    assert params["qkv"]["kernel"].shape == (32, 3 * 16)
+    assert params["text_kv"]["kernel"].shape == (6, 2 * 16)
+    assert params["out"]["kernel"].shape == (16, 32)
+
+
+def test_without_text_pixels_attend_to_themselves_and_cross_attention_is_refused():
+    h = images(0, (2, 3, 4, 16))
+    params = Attention(8).init(jax.random.key(0), h, None, None)["params"]
+    assert "text_kv" not in params
+    with pytest.raises(ValueError, match="there is none"):
+        Attention(8, "cross").init(jax.random.key(0), h, None, None)
