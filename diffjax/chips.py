@@ -5,6 +5,7 @@ are two devices. Peaks are dense bfloat16, without sparsity.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +69,19 @@ def chip_of(device_kind: str) -> Chip | None:
         if re.fullmatch(pattern, device_kind):
             return CHIPS[name]
     return None
+
+
+def seconds(chip: Chip, products: Iterable[tuple[float, float]]) -> dict[str, float]:
+    """The least time for operations of so many (FLOPs, bytes), each alone (Williams et al. 2009).
+
+    "compute" and "memory": if nothing else counted; "roofline": the slower of the two for each.
+    """
+    times = [(flops / chip.peak_flops, size / chip.bandwidth) for flops, size in products]
+    return {
+        "compute": sum(compute for compute, _ in times),
+        "memory": sum(memory for _, memory in times),
+        "roofline": sum(max(both) for both in times),
+    }
 
 
 def topology_arguments(name: str) -> dict[str, Any]:

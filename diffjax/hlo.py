@@ -5,15 +5,14 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 # --- a jaxpr: what was asked for ---------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Product:
+class Product(NamedTuple):
     """A matrix product or convolution: FLOPs (2 per multiply-add), bytes of operands and result."""
 
     flops: int

@@ -1,16 +1,21 @@
 """python -m diffjax.main --config configs/base64.py --workdir runs/base64 [--config.KEY=VALUE ...]
 
 Trains the stage (or, with configs/cascade.py, the stages one after the other) that the config
-names. A non-empty workdir resumes. Exit codes: 0 done, 2 bad config or input, 4 diverged,
-143 terminated after saving.
+names. A non-empty workdir resumes. With --mode=compile nothing runs: the training step (or with
+--mode=compile-sample the sampler) is compiled for the devices at hand, or for the TPUs that
+--topology names, and its memory, FLOPs and collectives are printed. Exit codes: 0 done, 2 bad
+config or input, 3 does not fit in memory, 4 diverged, 143 terminated after saving.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from diffjax import config
+
+MODES = ("train", "compile", "compile-sample")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,11 +27,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("--config", required=True, help="FILE.py or FILE.py:PRESET")
-    parser.add_argument("--workdir", required=True, type=Path, help="where the run lives")
+    parser.add_argument("--workdir", type=Path, help="where the run lives; needed to train")
+    parser.add_argument("--mode", choices=MODES, default=MODES[0])
+    parser.add_argument("--topology", default="", help="compile for TPUs, such as v5e:16x16")
     known, overrides = parser.parse_known_args(arguments)
     try:
         options = config.load(known.config)
         config.override(options, overrides)
+        if known.mode != "train":
+            return compile_only(options, known.mode, known.topology)
+        config.require(known.workdir is not None, "--workdir", "", "needed to train")
+        config.require(not known.topology, "--topology", known.topology, "only with --mode=compile")
         return run(options, known.workdir)
     except config.ConfigError as error:
         print(error, file=sys.stderr)
@@ -56,6 +67,27 @@ def run(options, workdir: Path) -> int:
         print(f"diverged: {error}", file=sys.stderr)
         return 4
     return 0
+
+
+def compile_only(options, mode: str, topology: str) -> int:
+    """Print the plan of every stage of the config; 3 if one of them does not fit."""
+    if topology:  # what compiles is libtpu; the machine's own devices stay untouched
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    import jax
+
+    from diffjax import plan
+
+    # a program from the cache would say nothing of the time to compile it
+    jax.config.update("jax_enable_compilation_cache", False)
+    code = 0
+    for name in options.get("stages", ("",)):
+        try:
+            step = "sample" if mode == "compile-sample" else "train"
+            print(plan.report(plan.plan(options[name] if name else options, step, topology)))
+        except plan.TooBig as error:
+            print(f"{name or options.stage} {error}", file=sys.stderr)
+            code = 3
+    return code
 
 
 if __name__ == "__main__":

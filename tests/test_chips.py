@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from diffjax import chips
@@ -53,3 +55,9 @@ def test_a_slice_becomes_the_arguments_of_a_topology():
 def test_any_other_name_is_refused_with_the_forms_there_are(name):
     with pytest.raises(ValueError, match="v4:AxBxC, v5e:AxB, v5p:AxBxC, v6e:AxB or tpu7x:AxBxC"):
         chips.topology_arguments(name)
+
+
+def test_the_roofline_takes_the_slower_of_arithmetic_and_memory_for_each_operation():
+    chip = dataclasses.replace(chips.CHIPS["TPU v4"], peak_flops=100.0, bandwidth=10.0)
+    times = chips.seconds(chip, [(100.0, 1.0), (10.0, 20.0)])
+    assert times == {"compute": 1.1, "memory": 2.1, "roofline": 1.0 + 2.0}

@@ -1,0 +1,175 @@
+"""A stage's step compiled ahead of time, for devices at hand or for TPUs that nobody here has.
+
+Nothing runs and no array is made: shapes and shardings go in, and XLA's own account of the
+program comes out. It says whether a config fits its chips, and how fast it could be at best.
+"""
+
+import dataclasses
+import json
+import resource
+import time
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from diffjax import abstract, build, chips, hlo, memory, trees
+from diffjax.memory import of_size
+from diffjax.topology import devices_of
+
+MFU = 0.35  # the share of the peak that well-tuned training of such networks reaches
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a compiled step needs and could do. Bytes are of one device, FLOPs of one image."""
+
+    stage: str
+    step: str  # "train", or "sample": all its network calls
+    device: str
+    topology: str
+    devices: int
+    mesh: dict[str, int]
+    batch: int
+    parameters: int
+    model_flops: float  # nothing computed twice
+    program_flops: float  # as compiled
+    bytes: dict[str, int]
+    limit_bytes: float | None
+    collectives: dict[str, dict[str, int]]
+    host_transfers: int
+    stablehlo_lines: int
+    compile_s: float  # from shapes to a program: tracing, lowering, XLA
+    host_peak_bytes: int
+    images_per_second: dict[str, float]  # over all devices; {} where the chip is not known
+    versions: dict[str, str]
+
+
+class TooBig(Exception):
+    """The step does not fit; says by how much, and what takes the room."""
+
+
+def plan(options: ConfigDict, step: str = "train", topology: str = "") -> Plan:
+    """Compile the `step` of a stage's config, "train" or "sample", and say what XLA says of it.
+
+    The sampler's batch is one picture per device.
+
+    Raises:
+      ConfigError: the config, or the topology, cannot be.
+      TooBig: it does not fit.
+    """
+    devices = devices_of(topology)
+    _check(options, len(devices))
+    work = (abstract.training if step == "train" else abstract.sampling)(options, devices)
+    chip = chips.chip_of(devices[0].device_kind)
+    limit = memory.limit(devices[0], chip)
+
+    start = time.perf_counter()
+    traced = work.jitted.trace(*work.arguments)
+    lowered = traced.lower()
+    compiled = _compile(lowered)
+    compile_s = time.perf_counter() - start
+    sizes = memory.of(compiled)
+    if limit is not None and sizes["peak"] > limit:
+        raise TooBig(memory.too_big(sizes["peak"], limit, memory.largest(lowered)))
+    text = compiled.as_text()
+    products = list(hlo.products(work.one_device))
+    speeds = {}
+    if chip is not None:
+        per_row = {k: s / work.rows for k, s in chips.seconds(chip, products).items()}
+        state_s = 2 * sizes["alias"] / chip.bandwidth  # what is replaced is read and written
+        share = work.batch / len(devices)
+        speeds = {k: work.batch / (share * s + state_s) for k, s in per_row.items()}
+        speeds["compute"] = len(devices) / per_row["compute"]
+        speeds["at_35_percent_mfu"] = MFU * speeds["compute"]
+    return Plan(
+        stage=options.stage,
+        step=step,
+        device=devices[0].device_kind,
+        topology=topology,
+        devices=len(devices),
+        mesh=dict(work.place.mesh.shape),
+        batch=work.batch,
+        parameters=trees.count(work.place.state_shape.params),
+        model_flops=sum(product.flops for product in products) / work.rows,
+        program_flops=hlo.flops(traced.jaxpr) / work.batch,
+        bytes=sizes,
+        limit_bytes=limit,
+        collectives={k: dataclasses.asdict(v) for k, v in hlo.collectives(text).items()},
+        host_transfers=hlo.host_transfers(text),
+        stablehlo_lines=hlo.stablehlo_lines(lowered),
+        compile_s=compile_s,
+        host_peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        images_per_second=speeds,
+        versions=versions(topology),
+    )
+
+
+def versions(topology: str) -> dict[str, str]:
+    """What made the work."""
+    names = ["jax", "jaxlib", "flax", "diffjax", *(["libtpu"] if topology else [])]
+    found = {name: metadata.version(name) for name in names}
+    level = str(jax.config.values["jax_optimization_level"])
+    return found | {"optimization_level": level.rpartition(".")[2]}
+
+
+def _check(options: ConfigDict, devices: int) -> None:
+    """`build.check`, with the mesh and the batch held to another machine's devices."""
+    here = options.copy_and_resolve_references()
+    here.mesh.update(data=-1, fsdp=1, tensor=1)
+    here.data.batch_size = jax.device_count() * here.train.accumulate
+    build.check(here)
+    build.check_mesh(options, devices)
+
+
+def _compile(lowered: Any) -> Any:
+    try:
+        return lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        needed = memory.needed(str(error))
+        if needed is None:
+            raise
+        raise TooBig(memory.too_big(*needed, memory.largest(lowered))) from None
+
+
+def si(number: float) -> str:
+    """1.23e12 as "1.23 T", for a unit to follow."""
+    for scale, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G")):
+        if number >= scale:
+            return f"{number / scale:,.2f} {prefix}"
+    return f"{number / 1e6:,.2f} M"
+
+
+def report(made: Plan) -> str:
+    """The plan in a few lines for people, and one of JSON for programs."""
+    place = f"{made.devices} x {made.device}" + (f" ({made.topology})" if made.topology else "")
+    mesh = " x ".join(f"{name} {size}" for name, size in made.mesh.items())
+    limit = f" of {of_size(made.limit_bytes)}" if made.limit_bytes else ""
+    kinds = [f"{name} {of_size(size)}" for name, size in made.bytes.items() if name != "peak"]
+    crossing = [
+        f"{kind} {one['count']} ({of_size(one['bytes'])})" for kind, one in made.collectives.items()
+    ]
+    again = made.program_flops / made.model_flops
+    rows = {
+        "parameters": f"{made.parameters:,}",
+        "FLOPs per image": f"{si(made.model_flops)}FLOP; the program's are {again:.3f} x that",
+        "bytes per device": ", ".join(kinds),
+        "peak": f"{of_size(made.bytes['peak'])}{limit}",
+        "collectives": ", ".join(crossing) or "none",
+        "host transfers": f"{made.host_transfers}",
+    }
+    if made.images_per_second:
+        speeds = {name: f"{speed:,.4g}" for name, speed in made.images_per_second.items()}
+        rows["images/s"] = (
+            f"{speeds['at_35_percent_mfu']} at 35 % MFU; at most {speeds['compute']} by arithmetic,"
+            f" {speeds['memory']} by memory, {speeds['roofline']} by the slower for each operation"
+        )
+    rows["compiled in"] = (
+        f"{made.compile_s:.1f} s with {of_size(made.host_peak_bytes)} of host memory, from "
+        f"{made.stablehlo_lines:,} lines of StableHLO"
+    )
+    lines = [f"{made.stage} {made.step}: {place}, mesh {mesh}, batch {made.batch}"]
+    lines += [f"  {name:<16} {value}" for name, value in rows.items()]
+    return "\n".join([*lines, json.dumps(dataclasses.asdict(made))])

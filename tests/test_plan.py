@@ -1,0 +1,183 @@
+"""Plans of the tiny presets on the eight devices at hand, and for TPUs where libtpu is there."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from diffjax import config, main, memory, plan, topology
+from diffjax.chips import CHIPS
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def tiny(name="base64", **overrides):
+    options = config.load(f"configs/{name}.py:tiny")
+    config.override(options, [f"--config.{key}={value}" for key, value in overrides.items()])
+    return options
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """The tiny base stage, its state split over four, its batch over all eight devices."""
+    return plan.plan(tiny(**{"mesh.fsdp": 4}))
+
+
+def test_the_plan_of_a_training_step_is_of_that_step(trained):
+    assert (trained.stage, trained.step, trained.device) == ("base64", "train", "cpu")
+    assert trained.mesh == {"data": 2, "fsdp": 4, "tensor": 1}
+    assert (trained.devices, trained.batch) == (8, 8)
+    assert trained.limit_bytes is None
+    assert trained.host_transfers == 0
+
+
+def test_a_program_without_remat_does_what_the_mathematics_asks_and_no_more(trained):
+    assert trained.program_flops == trained.model_flops > 0
+
+
+def test_the_state_is_given_to_the_step_that_replaces_it(trained):
+    """Parameters, their average, two moments: each at least a quarter of its bytes, none twice."""
+    assert 4 * 4 * trained.parameters / 4 <= trained.bytes["alias"] <= 4 * 4 * trained.parameters
+    batch = 3 * 16 * 16 + 96 * 256 * 2 + 4  # one picture, its text and the length of that
+    assert trained.bytes["arguments"] == trained.bytes["alias"] + batch
+
+
+def test_split_parameters_are_gathered_and_their_gradients_scattered(trained):
+    assert set(trained.collectives) >= {"all-gather", "reduce-scatter"}
+    assert "all-to-all" not in trained.collectives
+
+
+def test_a_plan_says_its_figures_to_people_and_all_of_them_to_programs(trained):
+    text = plan.report(trained)
+    *table, line = text.splitlines()
+    assert plan.Plan(**json.loads(line)) == trained
+    assert table[0] == "base64 train: 8 x cpu, mesh data 2 x fsdp 4 x tensor 1, batch 8"
+    assert any("images/s" in row for row in table) == bool(trained.images_per_second)
+    assert max(map(len, table)) <= 200
+
+
+def test_the_sampler_makes_a_picture_per_device_by_as_many_calls_as_it_has_steps():
+    options = tiny("sr256", **{"sample.num_steps": 2})
+    two = plan.plan(options, "sample")
+    assert (two.step, two.batch) == ("sample", 8)
+    assert two.program_flops == pytest.approx(two.model_flops)
+    options.sample.num_steps = 6
+    six = plan.plan(options, "sample")
+    # all but the one enlargement of the small picture
+    assert six.model_flops == pytest.approx(3 * two.model_flops, rel=0.02)
+    assert six.stablehlo_lines == two.stablehlo_lines
+
+
+def test_a_step_that_does_not_fit_names_its_largest_buffers(monkeypatch):
+    largest = [memory.Buffer(2**20, "f32[512,512]", "up_0/conv_0")]
+    monkeypatch.setattr(memory, "limit", lambda device, chip: 1e6)
+    monkeypatch.setattr(memory, "largest", lambda lowered: largest)
+    with pytest.raises(plan.TooBig) as error:
+        plan.plan(tiny(**{"mesh.fsdp": 4}))
+    first, row, last = str(error.value).splitlines()
+    assert first.startswith("does not fit: needs ")
+    assert first.endswith(" per device, of which there are 977 KiB")
+    assert row == "  1.0 MiB f32[512,512]: up_0/conv_0"
+    assert "data.batch_size" in last
+
+
+@pytest.fixture
+def no_compiler(monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        topology.util, "find_spec", lambda name: None if name == "libtpu" else find(name)
+    )
+
+
+def run(*flags, preset="base64.py:tiny"):
+    return main.main(["--config", f"configs/{preset}", *flags])
+
+
+def test_the_command_prints_a_plan(capsys):
+    assert run("--mode=compile", "--config.mesh.fsdp=4") == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["parameters"] > 100_000
+
+
+def test_a_step_that_does_not_fit_ends_with_3(monkeypatch, capsys):
+    def too_big(*_):
+        raise plan.TooBig("does not fit: needs more")
+
+    monkeypatch.setattr(plan, "plan", too_big)
+    assert run("--mode=compile", preset="cascade.py:tiny") == 3
+    assert capsys.readouterr().err == (
+        "base64 does not fit: needs more\nsr256 does not fit: needs more\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--mode=compile", "--topology=v5e:3x3"], "must be v4:AxBxC, v5e:AxB"),
+        (["--mode=compile", "--config.mesh.fsdp=3"], "must be as many as there are devices, 8"),
+        (["--mode=compile", "--config.data.batch_size=9"], "must be a multiple of"),
+        (["--mode=compile", "--config.optim.name=sgdd"], "optim.name = 'sgdd'"),
+        ([], "--workdir = '': needed to train"),
+        (["--workdir=x", "--topology=v5e:2x2"], "only with --mode=compile"),
+    ],
+)
+def test_a_mistake_ends_with_2_and_one_line(flags, message, capsys):
+    assert run(*flags) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_without_libtpu_the_command_that_installs_it_is_said(no_compiler, capsys):
+    assert run("--mode=compile", "--topology=v5e:2x2") == 2
+    assert "pip install 'libtpu==" in capsys.readouterr().err
+
+
+libtpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None,
+    reason=f"compiles for TPUs: pip install '{topology.libtpu_requirement()}'",
+)
+
+
+def compile_for(slice_name, *flags, preset, level="O1"):
+    """The command in its own process, as a user starts it: (exit code, output, errors)."""
+    env = os.environ | {"JAX_OPTIMIZATION_LEVEL": level}
+    del env["XLA_FLAGS"]  # eight virtual devices are not part of a user's machine
+    done = subprocess.run(
+        [sys.executable, "-m", "diffjax.main", "--config", f"configs/{preset}", "--mode=compile",
+         f"--topology={slice_name}", *flags],
+        cwd=ROOT, env=env, capture_output=True, text=True, timeout=800,
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+@libtpu
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("slice_name", "chip", "devices"),
+    [("v5e:2x2", "TPU v5e", 4), ("v4:2x2x1", "TPU v4", 4), ("tpu7x:2x2x1", "TPU7x", 8)],
+)
+def test_a_tiny_stage_compiles_for_tpus_that_are_not_here(slice_name, chip, devices):
+    code, out, error = compile_for(slice_name, preset="base64.py:tiny")
+    assert code == 0, error
+    made = plan.Plan(**json.loads(out.splitlines()[-1]))
+    assert made.devices == devices
+    assert made.limit_bytes == CHIPS[chip].usable_bytes
+    assert made.program_flops == pytest.approx(made.model_flops)
+    speeds = made.images_per_second
+    assert speeds["at_35_percent_mfu"] == pytest.approx(0.35 * speeds["compute"])
+    assert speeds["roofline"] <= min(speeds["compute"], speeds["memory"])
+    assert speeds["compute"] == pytest.approx(devices * CHIPS[chip].peak_flops / made.model_flops)
+
+
+@libtpu
+@pytest.mark.slow
+def test_a_batch_that_no_tpu_holds_ends_with_3_and_names_what_takes_the_room():
+    flags = ["--config.data.batch_size=8388608", "--config.data.size_px=32"]
+    code, out, error = compile_for("v5e:2x2", *flags, preset="base64.py:tiny")
+    assert (code, out) == (3, "")
+    assert "does not fit: needs" in error
+    assert any("GiB" in row and "[" in row for row in error.splitlines()[1:])
