@@ -42,6 +42,7 @@ class Plan:
     host_transfers: int
     stablehlo_lines: int
     compile_s: float  # from shapes to a program: tracing, lowering, XLA
+    compile_cpu_s: float  # the same, of all its threads: what a busy machine does not change
     host_peak_bytes: int
     images_per_second: dict[str, float]  # over all devices; {} where the chip is not known
     versions: dict[str, str]
@@ -66,11 +67,11 @@ def plan(options: ConfigDict, step: str = "train", topology: str = "") -> Plan:
     chip = chips.chip_of(devices[0].device_kind)
     limit = memory.limit(devices[0], chip)
 
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     traced = work.jitted.trace(*work.arguments)
     lowered = traced.lower()
     compiled = _compile(lowered)
-    compile_s = time.perf_counter() - start
+    compile_s, compile_cpu_s = time.perf_counter() - start, time.process_time() - cpu_start
     sizes = memory.of(compiled)
     if limit is not None and sizes["peak"] > limit:
         raise TooBig(memory.too_big(sizes["peak"], limit, memory.largest(lowered)))
@@ -101,6 +102,7 @@ def plan(options: ConfigDict, step: str = "train", topology: str = "") -> Plan:
         host_transfers=hlo.host_transfers(text),
         stablehlo_lines=hlo.stablehlo_lines(lowered),
         compile_s=compile_s,
+        compile_cpu_s=compile_cpu_s,
         host_peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         images_per_second=speeds,
         versions=versions(topology),
@@ -142,6 +144,11 @@ def si(number: float) -> str:
     return f"{number / 1e6:,.2f} M"
 
 
+def rounded(number: float) -> str:
+    """Three digits, and no exponent: "12,345", "678", "9.01"."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
 def report(made: Plan) -> str:
     """The plan in a few lines for people, and one of JSON for programs."""
     place = f"{made.devices} x {made.device}" + (f" ({made.topology})" if made.topology else "")
@@ -161,14 +168,15 @@ def report(made: Plan) -> str:
         "host transfers": f"{made.host_transfers}",
     }
     if made.images_per_second:
-        speeds = {name: f"{speed:,.4g}" for name, speed in made.images_per_second.items()}
+        speeds = {name: rounded(speed) for name, speed in made.images_per_second.items()}
         rows["images/s"] = (
             f"{speeds['at_35_percent_mfu']} at 35 % MFU; at most {speeds['compute']} by arithmetic,"
             f" {speeds['memory']} by memory, {speeds['roofline']} by the slower for each operation"
         )
     rows["compiled in"] = (
-        f"{made.compile_s:.1f} s with {of_size(made.host_peak_bytes)} of host memory, from "
-        f"{made.stablehlo_lines:,} lines of StableHLO"
+        f"{made.compile_s:.1f} s ({made.compile_cpu_s:.1f} s of CPU) with "
+        f"{of_size(made.host_peak_bytes)} of host memory, from {made.stablehlo_lines:,} lines of "
+        "StableHLO"
     )
     lines = [f"{made.stage} {made.step}: {place}, mesh {mesh}, batch {made.batch}"]
     lines += [f"  {name:<16} {value}" for name, value in rows.items()]

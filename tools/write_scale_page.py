@@ -1,0 +1,181 @@
+"""Compiles the paper's networks for TPUs that need not be there, and writes docs/scale.md.
+
+    python -m tools.write_scale_page             (compiles what has no result yet, then the page)
+    python -m tools.write_scale_page --again v5e (the same, but anew where the name has "v5e")
+    python -m tools.write_scale_page --page      (the page alone)
+
+Every stage is compiled for a slice of each TPU, its training step and its sampler, one after the
+other, each in a process of its own. What a compilation says is one line of
+benchmarks/results/scale.jsonl, from which the page is written. An hour or two on two cores.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from diffjax.plan import rounded
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs/scale.md"
+RESULTS = ROOT / "benchmarks/results/scale.jsonl"
+STAGES = ("base64:2b", "sr256:paper", "sr1024:paper")
+SLICES = ("v4:4x4x4", "v5e:16x16", "v5p:4x4x4", "v6e:8x8")
+STEPS = {"train": "compile", "sample": "compile-sample"}
+# Where a preset's own settings are not those for a slice: flags by "stage step slice".
+FLAGS: dict[str, tuple[str, ...]] = {}
+LEVEL = "O1"  # XLA's quick level: a third of the time; its memory is within a few percent of O0's
+GIB, KEPT = 2**30, 12
+
+INTRODUCTION = """\
+# The paper's networks on TPUs
+
+The training step and the sampler of every stage, compiled ahead of time for a slice of each TPU by
+`--mode=compile` and `--mode=compile-sample`: no TPU was there and nothing ran. Sizes, FLOPs and
+collectives are XLA's own account of the program that a pod would load; the speeds are bounds and
+an assumption, not measurements. To see one of them:
+
+    pip install 'jax[tpu]'
+    python -m diffjax.main --config configs/base64.py:2b --mode=compile --topology=v5e:16x16
+
+*program / model*: FLOPs of the compiled step over those of the mathematics; above 1 is what the
+backward pass computes again (`model.remat`). *peak*: bytes alive at once on one device and the
+program's code, of what XLA may use. *crossing*: bytes of the arrays that are gathered, reduced or
+exchanged in one step, seen by one device. *35 % MFU*: images/s of the whole slice if 35 % of its
+peak goes into the model's FLOPs. *bound*: images/s if each product took the longer of its
+arithmetic and of reading its operands and writing its result once, and the state were read and
+written once a step. The sampler's batch is a picture per device; its time is that of all its steps.
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--again", default="", help="compile anew what has this in its name")
+    parser.add_argument("--page", action="store_true", help="only write the page")
+    flags = parser.parse_args()
+    if not flags.page:
+        for name in names():
+            if name not in results() or (flags.again and flags.again in name):
+                keep(name, compiled(name))
+    PAGE.write_text(page())
+    print(PAGE.relative_to(ROOT))
+
+
+def names() -> list[str]:
+    """All that is compiled, as "base64:2b train v4:4x4x4"."""
+    return [f"{stage} {step} {place}" for stage in STAGES for step in STEPS for place in SLICES]
+
+
+def command(name: str) -> list[str]:
+    """The flags of `python -m diffjax.main` for one of the names."""
+    stage, step, place = name.split()
+    config, _, preset = stage.partition(":")
+    return ["--config", f"configs/{config}.py:{preset}", f"--mode={STEPS[step]}",
+            f"--topology={place}", *FLAGS.get(name, ())]  # fmt: skip
+
+
+def compiled(name: str) -> dict:
+    """What the compilation says: its plan, or the lines of why it has none."""
+    print(f"{name} ...", flush=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "diffjax.main", *command(name)],
+        cwd=ROOT,
+        env=os.environ | {"JAX_OPTIMIZATION_LEVEL": LEVEL},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    result: dict = {"name": name, "flags": FLAGS.get(name, ()), "exit_code": done.returncode}
+    result["date"] = datetime.datetime.now(datetime.UTC).date().isoformat()
+    if done.returncode == 0:
+        *lines, plan = done.stdout.strip().splitlines()
+        print("\n".join(lines), flush=True)
+        return result | {"plan": json.loads(plan)}
+    said = done.stderr.strip().splitlines()
+    first = next((i for i, line in enumerate(said) if "does not fit" in line), -1)
+    print("\n".join(said[first:]), flush=True)
+    return result | {"error": said[first:][:KEPT]}
+
+
+def results() -> dict[str, dict]:
+    """The newest result of each name."""
+    lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
+    return {result["name"]: result for result in map(json.loads, lines)}
+
+
+def keep(name: str, result: dict) -> None:
+    """Put a result in the place of an older one of that name, in the order of `names`."""
+    found = results() | {name: result}
+    order = {known: i for i, known in enumerate(names())}
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    rows = sorted(found.values(), key=lambda row: order.get(row["name"], len(order)))
+    RESULTS.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def page() -> str:
+    """The whole page in Markdown."""
+    found = results()
+    parts = [INTRODUCTION]
+    for step, title in (("train", "Training"), ("sample", "Sampling")):
+        rows = [found[name] for name in names() if name in found and f" {step} " in name]
+        parts += [f"## {title}\n", table(rows)]
+        parts += [failure(row) for row in rows if "plan" not in row]
+    plans = [result["plan"] for result in found.values() if "plan" in result]
+    versions = {", ".join(f"{k} {v}" for k, v in plan["versions"].items()) for plan in plans}
+    dates = sorted(result["date"] for result in found.values())
+    if dates:
+        made = f"Compiled from {dates[0]} to {dates[-1]} with {'; '.join(sorted(versions))}"
+        parts.append(f"{made}, by `python -m tools.write_scale_page`.\n")
+    return "\n".join(parts)
+
+
+def table(rows: list[dict]) -> str:
+    """A row for each compiled step."""
+    head = ("stage", "slice", "devices", "mesh", "batch", "parameters", "TFLOP / image",
+            "program / model", "arguments", "temporaries", "peak of limit, GiB", "crossing, GiB",
+            "35 % MFU", "bound", "compiled in")  # fmt: skip
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    lines += [f"| {' | '.join(cells(row))} |" for row in rows if "plan" in row]
+    return "\n".join(lines) + "\n"
+
+
+def cells(row: dict) -> list[str]:
+    """The cells of a row of the table."""
+    stage, _, place = row["name"].split()
+    plan = row["plan"]
+    gib = {name: f"{size / GIB:.2f}" for name, size in plan["bytes"].items()}
+    speeds = plan["images_per_second"]
+    crossing = sum(one["bytes"] for one in plan["collectives"].values()) / GIB
+    return [
+        stage,
+        place,
+        str(plan["devices"]),
+        " x ".join(str(side) for side in plan["mesh"].values()),
+        str(plan["batch"]),
+        f"{plan['parameters'] / 1e6:,.0f} M",
+        rounded(plan["model_flops"] / 1e12),
+        f"{plan['program_flops'] / plan['model_flops']:.3f}",
+        gib["arguments"],
+        gib["temporaries"],
+        f"{gib['peak']} of {plan['limit_bytes'] / GIB:.2f}",
+        f"{crossing:,.1f}",
+        rounded(speeds["at_35_percent_mfu"]),
+        rounded(speeds["roofline"]),
+        f"{plan['compile_s']:.0f} s ({plan['compile_cpu_s']:.0f} s of CPU), "
+        f"{plan['host_peak_bytes'] / GIB:.1f} GiB",
+    ]
+
+
+def failure(row: dict) -> str:
+    """Why a step has no row."""
+    lines = "\n".join(f"    {line}" for line in row["error"])
+    return f"{row['name']} ended with {row['exit_code']}:\n\n{lines}\n"
+
+
+if __name__ == "__main__":
+    main()
