@@ -150,7 +150,7 @@ def train(options: ConfigDict, workdir: Path) -> Report:
 
 def _read(readings: steps.Readings, names: list[str], position: int, num: int) -> dict:
     """The last `num` values of each metric, in order: the one look at the device between logs."""
-    rows = np.asarray(readings.rows)
+    rows = jax.device_get(readings.rows)
     rows = np.roll(rows, -position % len(rows), axis=0)[-num:]
     return dict(zip(names, rows.T, strict=True))
 

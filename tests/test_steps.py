@@ -6,8 +6,11 @@ import numpy as np
 import optax
 import pytest
 
-from diffjax import parallel, state, steps
-from diffjax.stage import init_params
+from diffjax import parallel, pixels, rng, state, steps
+from diffjax.diffusion.loss import diffusion_loss
+from diffjax.diffusion.times import stratified
+from diffjax.stage import Condition, bind, init_params
+from diffjax.text.condition import mask_from_length
 from tests.test_stage import BASE, KEY, SR
 
 TX = optax.adam(1e-3)
@@ -15,11 +18,11 @@ OPTIONS = {"weighting": "v", "text_drop": 0.1}
 
 
 def batch_of(size_px, b=8):
-    rng = np.random.default_rng(0)
+    random = np.random.default_rng(0)
     return {
-        "image": rng.integers(0, 256, (b, size_px, size_px, 3), np.uint8),
-        "text": rng.standard_normal((b, 6, 4)).astype(jnp.bfloat16),
-        "text_length": rng.integers(1, 7, b).astype(np.int32),
+        "image": random.integers(0, 256, (b, size_px, size_px, 3), np.uint8),
+        "text": random.standard_normal((b, 6, 4)).astype(jnp.bfloat16),
+        "text_length": random.integers(1, 7, b).astype(np.int32),
     }
 
 
@@ -34,19 +37,25 @@ def create(the_stage):
     return functools.partial(state.create, functools.partial(init_params, the_stage), TX)
 
 
-def run(the_stage, mesh, num_steps=2):
-    """The state after some steps on a mesh, and the losses, gathered on the host."""
-    make = create(the_stage)
-    place = parallel.state_sharding(mesh, jax.eval_shape(make, KEY))
-    current = jax.jit(make, out_shardings=place)(KEY)
+def placed(the_stage, mesh, **options):
+    """The jitted step on a mesh, the state's shapes, and where state and batch lie."""
+    shapes = jax.eval_shape(create(the_stage), KEY)
+    place = parallel.state_sharding(mesh, shapes)
     batch_place = parallel.batch_sharding(mesh)
     step = jax.jit(
-        step_of(the_stage, spread=parallel.spread(mesh, place.params)),
+        step_of(the_stage, spread=parallel.spread(mesh, place.params), **options),
         in_shardings=(place, batch_place),
         out_shardings=(place, None),
         donate_argnums=0,
     )
-    batch = parallel.to_devices(batch_of(the_stage.size_px), batch_place)
+    return step, shapes, place, batch_place
+
+
+def run(the_stage, mesh, num_steps=2, **options):
+    """The state after some steps on a mesh, and the losses, gathered on the host."""
+    step, _, place, batch_place = placed(the_stage, mesh, **options)
+    current = jax.jit(create(the_stage), out_shardings=place)(KEY)
+    batch = parallel.to_devices(batch_of(the_stage.size_px, 16), batch_place)
     losses = []
     for _ in range(num_steps):
         current, metrics = step(current, batch)
@@ -59,12 +68,23 @@ def one_device():
     return {s.name: run(s, parallel.make_mesh(devices=jax.devices()[:1])) for s in (BASE, SR)}
 
 
-@pytest.mark.parametrize(("the_stage", "fsdp"), [(BASE, 1), (BASE, 4), (SR, 2)])
-def test_eight_devices_do_what_one_does(the_stage, fsdp, one_device):
+MESHES = [
+    (BASE, (8, 1, 1), 1),
+    (BASE, (1, 8, 1), 1),
+    (BASE, (2, 4, 1), 1),
+    (BASE, (2, 2, 2), 1),
+    (BASE, (1, 1, 8), 2),
+    (SR, (4, 2, 1), 1),
+    (SR, (2, 2, 2), 2),
+]
+
+
+@pytest.mark.parametrize(("the_stage", "sizes", "accumulate"), MESHES)
+def test_eight_devices_do_what_one_does(the_stage, sizes, accumulate, one_device):
+    """Losses and, as Adam keeps them, gradients and their squares: on every mesh, in parts too."""
     expected, losses = one_device[the_stage.name]
-    got, got_losses = run(the_stage, parallel.make_mesh(fsdp=fsdp))
+    got, got_losses = run(the_stage, parallel.make_mesh(*sizes), accumulate=accumulate)
     np.testing.assert_allclose(got_losses, losses, atol=1e-5)
-    # Adam divides by the root of the second moment: compare what it divides, and the result
     for mine, theirs in zip(
         jax.tree.leaves(got.opt_state), jax.tree.leaves(expected.opt_state), strict=True
     ):
@@ -78,6 +98,55 @@ def test_parameters_really_lie_in_shards():
     place = parallel.state_sharding(mesh, jax.eval_shape(make, KEY))
     kernel = jax.jit(make, out_shardings=place)(KEY).params["stem"]["kernel"]
     assert kernel.addressable_shards[0].data.shape == (*kernel.shape[:-1], kernel.shape[-1] // 8)
+
+
+def test_micro_batches_do_not_change_a_step():
+    """All chance is drawn for the whole batch: in 4 parts or at once, the same up to rounding."""
+    mesh = parallel.make_mesh(2, 1, devices=jax.devices()[:2])
+    for the_stage in (BASE, SR):
+        whole, losses = run(the_stage, mesh, num_steps=1)
+        parts, part_losses = run(the_stage, mesh, num_steps=1, accumulate=4)
+        np.testing.assert_allclose(part_losses, losses, atol=1e-5)
+        for mine, theirs in zip(
+            jax.tree.leaves(parts.opt_state), jax.tree.leaves(whole.opt_state), strict=True
+        ):
+            np.testing.assert_allclose(mine, theirs, atol=1e-5)
+
+
+def test_the_loss_of_a_step_is_the_diffusion_loss():
+    """Drawn beforehand or by `diffusion_loss` itself from the same key: one and the same loss."""
+    batch = jax.tree.map(jnp.asarray, batch_of(16))
+    params = jax.tree.map(lambda p: p + 0.05, jax.jit(lambda key: init_params(BASE, key))(KEY))
+
+    @jax.jit
+    def both(params, batch):
+        mask = mask_from_length(batch["text_length"], 6)
+        condition = Condition(batch["text"].astype(jnp.float32), mask)
+        theirs, _ = diffusion_loss(
+            bind(BASE, params, condition),
+            pixels.from_uint8(batch["image"]),
+            key=rng.stream(KEY, "diffusion"),
+            schedule=BASE.schedule,
+            predict=BASE.predict,
+            weighting="snr",
+            times=stratified,
+        )
+        mine, _ = steps.stage_loss(
+            params, batch, stage=BASE, key=KEY, weighting="snr", text_drop=0.0, times=stratified
+        )
+        return mine, theirs
+
+    mine, theirs = both(params, batch)
+    assert float(mine) == pytest.approx(float(theirs), rel=1e-6)
+
+
+def test_readings_keep_the_last_rows_with_columns_by_name():
+    metrics = {"b": jnp.float32(2), "a": jnp.float32(1)}
+    readings = steps.no_readings(3, metrics)
+    for i in range(4):
+        readings = steps.record(readings, {"b": jnp.float32(i), "a": jnp.float32(10 * i)})
+    np.testing.assert_array_equal(readings.rows, [[30, 3], [10, 1], [20, 2]])
+    assert int(readings.written) == 1
 
 
 def test_a_step_repeats_itself_and_the_next_draws_anew():

@@ -1,0 +1,178 @@
+"""What can be counted, and no noise can hide: traces, transfers, collectives, bytes, FLOPs."""
+
+import collections
+import contextlib
+import functools
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffjax import cascade, hlo, main, monitor, parallel, steps, train
+from diffjax.models.unet import UNet
+from diffjax.stage import Condition, Stage, bind, init_params
+from diffjax.text.encoder import load_encoder
+from tests.encoders import save_tiny
+from tests.test_stage import BASE, KEY
+from tests.test_steps import batch_of, create, placed, step_of
+
+# Wide enough that vectors, which every device holds whole, are the few percent they are at scale.
+WIDE = Stage(
+    "wide",
+    UNet(64, (1, 2), num_blocks=1, attention_levels=(1,), head_width=32, token_width=64, patch=4),
+    16,
+    text_width=4,
+    max_tokens=6,
+)
+
+
+@functools.cache
+def compiled(the_stage, sizes, **options):
+    """The step compiled for a mesh, the state's shapes, and where it lies."""
+    step, shapes, place, _ = placed(the_stage, parallel.make_mesh(*sizes), **options)
+    batch = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, batch_of(the_stage.size_px, 16)))
+    return step.lower(shapes, batch).compile(), shapes, place
+
+
+def num_bytes(tree, sharding=None):
+    """Bytes of a tree of shapes, or of one device's share of it."""
+    leaves = jax.tree.leaves(tree)
+    shapes = [leaf.shape for leaf in leaves]
+    if sharding is not None:
+        shapes = [
+            s.shard_shape(x.shape) for x, s in zip(leaves, jax.tree.leaves(sharding), strict=True)
+        ]
+    return sum(int(np.prod(s)) * x.dtype.itemsize for s, x in zip(shapes, leaves, strict=True))
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_data_parallel_gradients_cross_once(accumulate):
+    """Though there are two micro-batches: their sum crosses. Beside it, a few scalars."""
+    compiled_step, shapes, _ = compiled(WIDE, (8, 1, 1), accumulate=accumulate)
+    found = hlo.collectives(compiled_step.as_text())
+    assert found.keys() == {"all-reduce"}
+    assert found["all-reduce"].bytes == pytest.approx(num_bytes(shapes.params), rel=1e-3)
+
+
+def test_fully_sharded_states_are_an_eighth_each_and_cross_by_gather_and_scatter_alone():
+    compiled_step, shapes, place = compiled(WIDE, (1, 8, 1))
+    params = num_bytes(shapes.params)
+    found = hlo.collectives(compiled_step.as_text())
+    assert "all-to-all" not in found
+    assert "collective-permute" not in found
+    assert sum(one.bytes for one in found.values()) <= 3.0 * params
+    assert found["reduce-scatter"].bytes <= params  # each gradient once
+    assert num_bytes(shapes, place) <= 1.05 / 8 * num_bytes(shapes)
+
+
+@pytest.mark.parametrize("sizes", [(1, 8, 1), (2, 2, 2)])
+def test_donated_bytes_are_state_bytes(sizes):
+    compiled_step, shapes, place = compiled(WIDE if sizes[1] == 8 else BASE, sizes)
+    donated = compiled_step.memory_analysis().alias_size_in_bytes
+    assert donated == num_bytes(shapes, place)
+
+
+@pytest.mark.parametrize(("sizes", "accumulate"), [(None, 1), ((2, 4, 1), 2)])
+def test_a_step_computes_the_networks_products_and_no_more(sizes, accumulate):
+    """Forward and backward through the network, as bare as can be, over the step's own FLOPs."""
+    batch = jax.tree.map(jnp.asarray, batch_of(16, 16))
+    shapes = jax.eval_shape(create(BASE), KEY)
+
+    def bare(params, x_t, text):
+        condition = Condition(text, jnp.ones(text.shape[:2], bool))
+        return bind(BASE, params, condition)(x_t, jnp.zeros(x_t.shape[0])).sum()
+
+    model = jax.make_jaxpr(jax.grad(bare))(shapes.params, jnp.zeros((16, 16, 16, 3)), batch["text"])
+    if sizes:
+        step = placed(BASE, parallel.make_mesh(*sizes), accumulate=accumulate)[0]
+    else:
+        step = step_of(BASE)
+    ours = jax.make_jaxpr(step)(shapes, batch)
+    assert hlo.flops(ours) / hlo.flops(model) == 1.0
+
+
+def run(workdir, encoder, *more):
+    flags = [f"--config.text.encoder={encoder}", "--config.text.max_tokens=32", *more]
+    return main.main(["--config", "configs/base64.py:tiny", "--workdir", str(workdir), *flags])
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    return save_tiny(tmp_path_factory.mktemp("t5"))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("DIFFJAX_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def test_200_steps_move_their_batches_to_the_device_and_one_reading_per_log_back(
+    tmp_path, encoder, monkeypatch
+):
+    """The real loop, where only what is moved explicitly may move; and that is counted."""
+    sent, read = [], []
+    whole, put, get = train.signals, parallel.to_devices, jax.device_get
+
+    @contextlib.contextmanager
+    def guarded():
+        with whole() as told_to_stop, jax.transfer_guard("disallow"):
+            yield told_to_stop
+
+    def counted(batch, sharding):
+        sent.append({name: (value.dtype.name, value.nbytes) for name, value in batch.items()})
+        return put(batch, sharding)
+
+    monkeypatch.setattr(train, "signals", guarded)
+    monkeypatch.setattr(parallel, "to_devices", counted)
+    monkeypatch.setattr(jax, "device_get", lambda tree: read.append(tree.shape) or get(tree))
+    flags = [f"--config.train.{key}" for key in
+             ("num_steps=200", "log_every=50", "sample_every=0", "save_every=0")]  # fmt: skip
+    assert run(tmp_path, encoder, *flags) == 0
+    b, length, width = 8, 32, load_encoder(str(encoder), max_length=32).width
+    exactly = {
+        "image": ("uint8", b * 16 * 16 * 3),
+        "text": ("bfloat16", b * length * width * 2),
+        "text_length": ("int32", b * 4),
+    }
+    assert all(batch == exactly for batch in sent)
+    assert len(sent) == 200 + 2  # two are on their way when the last step is done
+    assert [shape[0] for shape in read] == [50] * 4
+
+
+def test_training_evaluation_sampling_and_resuming_trace_once_each(tmp_path, encoder, monkeypatch):
+    traces = collections.Counter()
+
+    def counted(module, name):
+        function = getattr(module, name)
+
+        @functools.wraps(function)
+        def call(*args, **kwargs):
+            traces[name] += 1
+            return function(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, call)
+
+    for module, name in ((steps, "train_step"), (steps, "record"), (cascade, "sample_stage")):
+        counted(module, name)
+    counted(steps, "eval_step")
+    scalars = monitor.Log.scalars
+
+    def interrupted(self, step, values):
+        scalars(self, step, values)
+        if step == 4:
+            signal.raise_signal(signal.SIGTERM)
+
+    flags = ["--config.seed=77", "--config.train.num_steps=6", "--config.train.sample_every=2"]
+    with monkeypatch.context() as patch:
+        patch.setattr(monitor.Log, "scalars", interrupted)
+        assert run(tmp_path, encoder, *flags) == 143
+    assert run(tmp_path, encoder, *flags) == 0
+    assert sorted(p.stem for p in (tmp_path / "samples").iterdir()) == ["0000002", "0000006"]
+
+    evaluate = jax.jit(functools.partial(steps.eval_step, stage=BASE, weighting="v"))
+    params = jax.jit(lambda key: init_params(BASE, key))(KEY)
+    for i in range(2):
+        evaluate(params, jax.tree.map(jnp.asarray, batch_of(16)), key=jax.random.key(i))
+    assert traces == {"train_step": 1, "record": 1, "sample_stage": 1, "eval_step": 1}
