@@ -70,21 +70,24 @@ def needed(message: str) -> tuple[float, float] | None:
     return first, second
 
 
-def largest(lowered: Any, count: int = SHOWN) -> list[Buffer]:
-    """The largest buffers of a lowered program, largest first, even if it does not fit.
+def writing_down(folder: str) -> dict[str, Any]:
+    """The compiler options that have XLA write into a folder where it puts what."""
+    return {"xla_dump_to": folder}
 
-    The program is compiled once more, to have XLA write down where it puts what.
-    """
+
+def written_down(folder: str) -> list[Buffer]:
+    """The buffers of the one program whose compilation wrote into a folder, largest first."""
+    read = lambda ending: "\n".join(  # noqa: E731
+        path.read_text() for path in Path(folder).glob(f"*after_optimizations{ending}.txt")
+    )
+    return buffers(read("-buffer-assignment"), read(""))[:SHOWN]
+
+
+def largest(lowered: Any) -> list[Buffer]:
+    """The largest buffers of a lowered program that compiles, by compiling it once more."""
     with tempfile.TemporaryDirectory() as folder, compiling_afresh():
-        try:
-            lowered.compile(compiler_options={"xla_dump_to": folder})
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-        read = lambda ending: "\n".join(  # noqa: E731
-            path.read_text() for path in Path(folder).glob(f"*after_optimizations{ending}.txt")
-        )
-        return buffers(read("-buffer-assignment"), read(""))[:count]
+        lowered.compile(compiler_options=writing_down(folder))
+        return written_down(folder)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ program comes out. It says whether a config fits its chips, and how fast it coul
 import dataclasses
 import json
 import resource
+import tempfile
 import time
 from dataclasses import dataclass
 from importlib import metadata
@@ -70,7 +71,7 @@ def plan(options: ConfigDict, step: str = "train", topology: str = "") -> Plan:
     start, cpu_start = time.perf_counter(), time.process_time()
     traced = work.jitted.trace(*work.arguments)
     lowered = traced.lower()
-    compiled = _compile(lowered)
+    compiled = _compile(lowered, topology)
     compile_s, compile_cpu_s = time.perf_counter() - start, time.process_time() - cpu_start
     sizes = memory.of(compiled)
     if limit is not None and sizes["peak"] > limit:
@@ -126,14 +127,18 @@ def _check(options: ConfigDict, devices: int) -> None:
     build.check_mesh(options, devices)
 
 
-def _compile(lowered: Any) -> Any:
-    try:
+def _compile(lowered: Any, topology: str) -> Any:
+    """Compiled; for TPUs, which check memory as they compile, with an eye on what takes it."""
+    if not topology:
         return lowered.compile()
-    except jax.errors.JaxRuntimeError as error:
-        needed = memory.needed(str(error))
-        if needed is None:
-            raise
-        raise TooBig(memory.too_big(*needed, memory.largest(lowered))) from None
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            return lowered.compile(compiler_options=memory.writing_down(folder))
+        except jax.errors.JaxRuntimeError as error:
+            needed = memory.needed(str(error))
+            if needed is None:
+                raise
+            raise TooBig(memory.too_big(*needed, memory.written_down(folder))) from None
 
 
 def si(number: float) -> str:
