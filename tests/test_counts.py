@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from diffjax import cascade, hlo, main, monitor, parallel, steps, train
+from diffjax.data import pipeline
 from diffjax.models.unet import UNet
 from diffjax.stage import Condition, Stage, bind, init_params
 from diffjax.text.encoder import load_encoder
@@ -47,7 +48,7 @@ def num_bytes(tree, sharding=None):
     return sum(int(np.prod(s)) * x.dtype.itemsize for s, x in zip(shapes, leaves, strict=True))
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("accumulate", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_data_parallel_gradients_cross_once(accumulate):
     """Though there are two micro-batches: their sum crosses. Beside it, a few scalars."""
     compiled_step, shapes, _ = compiled(WIDE, (8, 1, 1), accumulate=accumulate)
@@ -67,7 +68,7 @@ def test_fully_sharded_states_are_an_eighth_each_and_cross_by_gather_and_scatter
     assert num_bytes(shapes, place) <= 1.05 / 8 * num_bytes(shapes)
 
 
-@pytest.mark.parametrize("sizes", [(1, 8, 1), (2, 2, 2)])
+@pytest.mark.parametrize("sizes", [(1, 8, 1), pytest.param((2, 2, 2), marks=pytest.mark.slow)])
 def test_donated_bytes_are_state_bytes(sizes):
     compiled_step, shapes, place = compiled(WIDE if sizes[1] == 8 else BASE, sizes)
     donated = compiled_step.memory_analysis().alias_size_in_bytes
@@ -139,6 +140,34 @@ def test_200_steps_move_their_batches_to_the_device_and_one_reading_per_log_back
     assert all(batch == exactly for batch in sent)
     assert len(sent) == 200 + 2  # two are on their way when the last step is done
     assert [shape[0] for shape in read] == [50] * 4
+
+
+def test_what_was_sent_ahead_does_not_move_the_position_to_resume_from():
+    class Numbers:
+        """0, 1, 2 ...: the position is the number that comes next."""
+
+        def __init__(self):
+            self.position = 0
+
+        def __next__(self):
+            self.position += 1
+            return self.position - 1
+
+        def get_state(self):
+            return self.position
+
+        def set_state(self, position):
+            self.position = position
+
+    numbers, sent = Numbers(), []
+    ahead = pipeline.Ahead(numbers, lambda number: sent.append(number) or number)
+    assert ahead.get_state() == 0
+    assert [next(ahead) for _ in range(3)] == [0, 1, 2]
+    assert sent == [0, 1, 2, 3, 4]  # two are on their way
+    assert ahead.get_state() == 3
+    ahead.set_state(1)
+    assert [next(ahead) for _ in range(2)] == [1, 2]
+    assert ahead.get_state() == 3
 
 
 def test_training_evaluation_sampling_and_resuming_trace_once_each(tmp_path, encoder, monkeypatch):
