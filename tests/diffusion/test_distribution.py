@@ -67,7 +67,14 @@ def is_too_coarse(name, of, spaced):
     return leaps and name in ("heun", "heun_churn", "dpmpp_2m_sde")
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+# the others are run by `make test-all`
+FAST = ("ddpm_small", "ddpm_large", "ddim", "heun", "dpmpp_2m", "unipc")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in SAMPLERS],
+)
 def test_every_schedule_and_spacing_gives_mean_covariance_and_mode_weights(name):
     """Standard errors of 4,096 draws: 0.011, 0.01 and 0.007; the rest is the error of the steps."""
     for of, spaced in itertools.product(schedule.SCHEDULES, spacing.SPACINGS):

@@ -16,6 +16,7 @@ from tests.models.test_unets import inputs
 
 TINY = {"width": 16, "mults": (1, 2), "head_width": 16, "token_width": 8}
 NETS = {
+    "small": UNet(width=16, mults=(1,), num_blocks=3, attention_levels=(0,), head_width=16),
     "unet": UNet(**TINY, num_blocks=3, attention_levels=(1,)),
     "efficient": EfficientUNet(**TINY, num_blocks=(2, 3)),
     "efficient_concat": EfficientUNet(
@@ -54,9 +55,10 @@ def gradients(name, scan, remat):
 @pytest.mark.parametrize(
     ("name", "scan", "remat"),
     [
-        ("unet", True, "products"),
-        ("efficient", True, "products"),
-        ("efficient_concat", True, "none"),
+        ("small", True, "products"),
+        pytest.param("unet", True, "products", marks=pytest.mark.slow),
+        pytest.param("efficient", True, "products", marks=pytest.mark.slow),
+        pytest.param("efficient_concat", True, "none", marks=pytest.mark.slow),
         pytest.param("unet", True, "none", marks=pytest.mark.slow),
         pytest.param("unet", False, "products", marks=pytest.mark.slow),
         pytest.param("unet", True, "full", marks=pytest.mark.slow),
@@ -102,7 +104,10 @@ def lines(net):
     return len(step.lower(params, given).as_text().splitlines())
 
 
-@pytest.mark.parametrize(("name", "remat"), [("unet", "products"), ("efficient", "none")])
+@pytest.mark.parametrize(
+    ("name", "remat"),
+    [pytest.param("unet", "products", marks=pytest.mark.slow), ("efficient", "none")],
+)
 def test_a_scanned_program_does_not_grow_with_its_blocks(name, remat):
     """From 2 to 8 blocks a level at most 1.15 times the lines; unrolled it doubles and more."""
     few, many = (2, 8) if name == "unet" else ((2, 2), (8, 8))
@@ -137,7 +142,7 @@ def products(jaxpr):
     return total
 
 
-@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize("scan", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_keeping_products_costs_at_most_a_twentieth_more_arithmetic(scan):
     """At a size where attention is to convolutions as in the paper's network."""
     net = UNet(width=64, mults=(1, 2), num_blocks=3, attention_levels=(1,), scan=scan)
