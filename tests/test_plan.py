@@ -11,6 +11,7 @@ import pytest
 
 from diffjax import config, main, memory, plan, topology
 from diffjax.chips import CHIPS
+from tools import write_scale_page
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -181,3 +182,32 @@ def test_a_batch_that_no_tpu_holds_ends_with_3_and_names_what_takes_the_room():
     assert (code, out) == (3, "")
     assert "does not fit: needs" in error
     assert any("GiB" in row and "[" in row for row in error.splitlines()[1:])
+
+
+def test_the_page_of_scale_is_what_its_results_say():
+    """If not: python -m tools.write_scale_page --page."""
+    assert write_scale_page.PAGE.read_text() == write_scale_page.page()
+
+
+def cheapest(stage):
+    """The name of the stage's step that compiled with the least work."""
+    rows = [row for row in write_scale_page.results().values() if "plan" in row]
+    rows = [row for row in rows if row["name"].startswith(stage)]
+    return min(rows, key=lambda row: row["plan"]["compile_cpu_s"])["name"] if rows else None
+
+
+@libtpu
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("stage", write_scale_page.STAGES)
+def test_the_table_of_scale_is_what_compiling_gives_now(stage):
+    name = cheapest(stage)
+    if name is None:
+        pytest.skip(f"no result of {stage} yet: python -m tools.write_scale_page")
+    before = write_scale_page.results()[name]["plan"]
+    now = write_scale_page.compiled(name)["plan"]
+    assert now["parameters"] == before["parameters"]
+    for key in ("model_flops", "program_flops"):
+        assert now[key] == pytest.approx(before[key], rel=0.05)
+    for kind in ("arguments", "temporaries", "peak"):
+        assert now["bytes"][kind] == pytest.approx(before["bytes"][kind], rel=0.05)
