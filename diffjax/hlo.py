@@ -213,13 +213,35 @@ def _reached(text: str) -> dict[str, tuple[int, list[Instruction]]]:
     def visit(name: str, count: int) -> None:
         times[name] += count
         for instruction in computations.get(name, ()):
-            trips = 1
-            if instruction.opcode == "while":
-                known = _TRIPS.search(instruction.rest)
-                trips = int(known[1]) if known else 1
+            trips = _trips(instruction, name, computations) if instruction.opcode == "while" else 1
             for one, many in _CALLED.findall(instruction.rest):
                 for callee in [one] if one else re.findall(r"[\w.\-]+", many):
                     visit(callee, count * trips)
 
     visit(entry, 1)
     return {name: (count, computations.get(name, [])) for name, count in times.items()}
+
+
+def _trips(loop: Instruction, caller: str, computations: dict[str, list[Instruction]]) -> int:
+    """How often a loop's body runs: as XLA notes it, or as its condition says; 1 if neither does.
+
+    XLA for TPU notes nothing, but a scan counts from 0 while it is below a constant, which the
+    condition holds itself or is handed in the loop's tuple.
+    """
+    if known := _TRIPS.search(loop.rest):
+        return int(known[1])
+    found = re.search(r"condition=%?([\w.\-]+)", loop.rest)
+    condition = {i.name: i for i in computations.get(found[1] if found else "", ())}
+    outside = {i.name: i for i in computations[caller]}
+    for compare in condition.values():
+        if compare.opcode != "compare" or "direction=LT" not in compare.rest:
+            continue
+        bound = condition[_operands(compare.rest)[1]]
+        if index := re.search(r"index=(\d+)", bound.rest):
+            handed = _operands(outside[_operands(loop.rest)[0]].rest)
+            bound = outside[handed[int(index[1])]]
+        while bound.opcode == "copy":
+            bound = outside[_operands(bound.rest)[0]]
+        if bound.opcode == "constant":
+            return int(bound.rest[1 : _closing(bound.rest, 0)])
+    return 1

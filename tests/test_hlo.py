@@ -169,6 +169,42 @@ def test_on_tpu_a_collective_in_parts_is_one_and_a_reduced_slice_is_a_reduce_sca
     }
 
 
+LOOP_ON_TPU = textwrap.dedent("""\
+    HloModule jit_step, is_scheduled=true
+
+    %body (p: (s32[], f32[8])) -> (s32[], f32[8]) {
+      %p = (s32[]{:T(128)}, f32[8]{0}, s32[]{:T(128)}) parameter(0)
+      %h = f32[8]{0} get-tuple-element(%p), index=1
+      %r = f32[8]{0} all-reduce(%h), channel_id=1, to_apply=%add
+      ROOT %t = (s32[]{:T(128)}, f32[8]{0}, s32[]{:T(128)}) tuple(%p, %r, %p)
+    }
+
+    %condition (q: (s32[], f32[8])) -> pred[] {
+      %held = s32[]{:T(128)} constant(6), metadata={op_name="jit(step)/(shard_map)"}
+      %q = (s32[]{:T(128)}, f32[8]{0}, s32[]{:T(128)}) parameter(0)
+      %i = s32[]{:T(128)} get-tuple-element(%q), index=0
+      %handed = s32[]{:T(128)} get-tuple-element(%q), index=2
+      ROOT %lt = pred[]{:T(512)} compare(%i, %BOUND), direction=LT
+    }
+
+    ENTRY %main (a: f32[8]) -> f32[8] {
+      %a = f32[8]{0} parameter(0)
+      %zero = s32[]{:T(128)} constant(0)
+      %five = s32[]{:T(128)} constant(5)
+      %copy = s32[]{:T(128)} copy(%five)
+      %in = (s32[]{:T(128)}, f32[8]{0}, /*index=2*/s32[]{:T(128)}) tuple(%zero, %a, /*index=2*/%copy)
+      %w = (s32[]{:T(128)}, f32[8]{0}, s32[]{:T(128)}) while(%in), condition=%condition, body=%body
+      ROOT %out = f32[8]{0} get-tuple-element(%w), index=1
+    }
+    """)  # noqa: E501
+
+
+@pytest.mark.parametrize(("bound", "times"), [("held", 6), ("handed", 5)])
+def test_on_tpu_the_length_of_a_loop_is_read_from_its_condition(bound, times):
+    text = LOOP_ON_TPU.replace("BOUND", bound)
+    assert hlo.collectives(text) == {"all-reduce": hlo.Collective(times, times * 8 * 4)}
+
+
 def test_a_callback_is_a_transfer_to_the_host():
     double = lambda x: np.asarray(x) * 2  # noqa: E731
     shape = SHAPE((4,), "float32")

@@ -46,7 +46,7 @@ an assumption, not measurements. To see one of them:
     python -m diffjax.main --config configs/base64.py:2b --mode=compile --topology=v5e:16x16 \\
         --config.mesh.fsdp=32
 
-O1 is XLA's quick level; at full effort the program is faster and its temporaries are others.
+O1 is XLA's quick level: at full effort it searches longer, and the temporaries are others.
 
 *program / model*: FLOPs of the compiled step over those of the mathematics; above 1 is what the
 backward pass computes again (`model.remat`). *peak*: bytes alive at once on one device and the
