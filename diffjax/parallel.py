@@ -64,6 +64,21 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
+def spec_of(name: str, leaf: Any, rules: Sequence[Rule] = RULES) -> PartitionSpec:
+    """How the rules split the axes of a leaf.
+
+    Raises:
+      ValueError: no rule names it.
+    """
+    if leaf.ndim == 0:
+        return PartitionSpec()
+    spec = next((spec for pattern, spec in rules if re.fullmatch(pattern, name)), None)
+    if spec is None:
+        raise ValueError(f"no sharding rule names {name} {leaf.shape}: add one to RULES")
+    spec = spec[-leaf.ndim :]
+    return PartitionSpec(*(None,) * (leaf.ndim - len(spec)), *spec)
+
+
 def state_sharding(mesh: Mesh, state: Any, rules: Sequence[Rule] = RULES) -> Any:
     """A sharding for every leaf of a train state, by its path.
 
@@ -72,13 +87,8 @@ def state_sharding(mesh: Mesh, state: Any, rules: Sequence[Rule] = RULES) -> Any
     """
 
     def place(name: str, leaf) -> NamedSharding:
-        if leaf.ndim == 0:
-            return replicated(mesh)
-        spec = next((spec for pattern, spec in rules if re.fullmatch(pattern, name)), None)
-        if spec is None:
-            raise ValueError(f"no sharding rule names {name} {leaf.shape}: add one to RULES")
-        spec = spec[-leaf.ndim :]
-        for axis, size in zip(spec, leaf.shape[leaf.ndim - len(spec) :], strict=True):
+        spec = spec_of(name, leaf, rules)
+        for axis, size in zip(spec, leaf.shape, strict=True):
             if axis is not None and size % mesh.shape[axis]:
                 if name.startswith("opt_state"):  # factored statistics have shapes of their own
                     return replicated(mesh)
@@ -86,7 +96,7 @@ def state_sharding(mesh: Mesh, state: Any, rules: Sequence[Rule] = RULES) -> Any
                     f"{name} {leaf.shape}: {size} is no multiple of mesh axis {axis} = "
                     f"{mesh.shape[axis]}"
                 )
-        return NamedSharding(mesh, PartitionSpec(*(None,) * (leaf.ndim - len(spec)), *spec))
+        return NamedSharding(mesh, spec)
 
     return trees.map_named(place, state)
 
@@ -125,13 +135,13 @@ def spread(mesh: Mesh, params_sharding: Any) -> Callable[[Callable], Callable]:
     rows_spec = PartitionSpec(across)
 
     def gather(params: Any) -> Any:
-        def whole(spec, leaf):
-            for position, axis in enumerate(spec):
-                if axis is not None:
+        def whole(name, leaf):
+            for position, axis in enumerate(spec_of(name, leaf)):
+                if axis in across:
                     leaf = jax.lax.all_gather(leaf, axis, axis=position, tiled=True)
             return leaf
 
-        return jax.tree.map(whole, by_hand, params, is_leaf=is_spec)
+        return trees.map_named(whole, params)
 
     def reduce(sums: Any) -> Any:
         def crossed(spec, leaf):
@@ -141,7 +151,7 @@ def spread(mesh: Mesh, params_sharding: Any) -> Callable[[Callable], Callable]:
 
     def spread_work(work: Callable) -> Callable:
         def here(params, rows):
-            sums, out = work(params, rows, gather=gather)
+            sums, out = work(params, rows, gather=gather if across else None)
             return reduce(sums), out
 
         if not across:

@@ -1,6 +1,7 @@
 """Training and evaluation steps: pure (state, batch) -> (state, metrics)."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -12,6 +13,7 @@ from diffjax import pixels, rng
 from diffjax.diffusion.loss import mean_over, weighted_error
 from diffjax.diffusion.process import diffuse
 from diffjax.diffusion.times import Times, TimeSampler, uniform
+from diffjax.models.level import is_block
 from diffjax.stage import Condition, Stage, bind, condition_low_res, shrink
 from diffjax.state import TrainState, apply_gradients
 from diffjax.text.condition import drop_text, mask_from_length
@@ -21,6 +23,7 @@ Batch = dict[str, Array]
 Metrics = dict[str, Array]
 # (params, rows) -> (sums like params, rows): see `whole`.
 Work: TypeAlias = Callable[..., tuple[Any, Any]]
+Gather: TypeAlias = Callable[[Any], Any]
 Spread: TypeAlias = Callable[[Work], Callable[[Any, Any], tuple[Any, Any]]]
 
 
@@ -43,7 +46,7 @@ class Losses(NamedTuple):
 
 def whole(work: Work) -> Callable[[Any, Any], tuple[Any, Any]]:
     """One device does all rows and has all parameters; `parallel.spread` is for many."""
-    return lambda params, rows: work(params, rows, gather=lambda sharded: sharded)
+    return lambda params, rows: work(params, rows, gather=None)
 
 
 def draw(
@@ -113,18 +116,43 @@ def by_noise_level(per_example: Array, logsnr: Array) -> Metrics:
     return {"loss_noisy": mean(noisy), "loss_clean": mean(~noisy)}
 
 
+def gathered(stage: Stage, params: Any, gather: Gather | None) -> tuple[Stage, Any]:
+    """The stage and its parameters for use; a block gathers its own where it runs.
+
+    So no device holds more than a block's whole parameters at a time, nor their gradients.
+    """
+    if gather is None:
+        return stage, params
+    if not hasattr(stage.model, "unpack"):
+        return stage, gather(params)
+    outside = {
+        name: child if is_block(child) else gather({name: child})[name]
+        for name, child in params.items()
+    }
+    return replace(stage, model=stage.model.clone(unpack=gather)), outside
+
+
 def gradients_of(
-    params: Any, rows: tuple[Batch, Drawn], *, gather, total: int, parts: int = 1, **options: Any
+    params: Any,
+    rows: tuple[Batch, Drawn],
+    *,
+    gather: Gather | None,
+    total: int,
+    parts: int = 1,
+    stage: Stage,
+    weighting: str,
 ) -> tuple[Any, Losses]:
     """These rows' share of the gradient of a mean over `total` rows, and the rows' losses.
 
-    gather: parameters as they are kept -> as the network uses them. parts: the rows go through
-    the network in so many equal parts, one after the other; a gradient is kept for their sum.
+    gather: parameters as they are kept -> as the network uses them; None: the same. parts: the
+    rows go through the network in so many equal parts, one after the other; a gradient is kept
+    for their sum.
     """
 
     def share(params, rows):
         batch, drawn = rows
-        losses = losses_of(gather(params), batch, drawn, **options)
+        used_stage, used = gathered(stage, params, gather)
+        losses = losses_of(used, batch, drawn, stage=used_stage, weighting=weighting)
         return jnp.sum(drawn.times.weight * losses.per_example) / total, losses
 
     gradient = jax.grad(share, has_aux=True)

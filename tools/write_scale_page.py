@@ -29,6 +29,8 @@ STEPS = {"train": "compile", "sample": "compile-sample"}
 FLAGS: dict[str, tuple[str, ...]] = {
     "base64:2b train v4:4x4x4": ("--config.mesh.fsdp=64", "--config.train.accumulate=4"),
     "base64:2b train v5e:16x16": ("--config.mesh.fsdp=32",),
+    "base64:2b train v5p:4x4x4": ("--config.mesh.fsdp=64",),
+    "base64:2b train v6e:8x8": ("--config.mesh.fsdp=64", "--config.train.accumulate=4"),
 }
 LEVEL = "O1"  # XLA's quick level: the same program with less search for a faster one
 GIB, KEPT = 2**30, 12

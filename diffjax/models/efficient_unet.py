@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from diffjax.models.attention import Attention
 from diffjax.models.blocks import Head, from_patches, product, to_patches, upsample
 from diffjax.models.embed import Conditioning
-from diffjax.models.level import Remat, block_class, run
+from diffjax.models.level import Remat, Unpack, block_class, run
 from diffjax.types import Image, LogSnr, Text, TextMask
 
 
@@ -50,6 +50,7 @@ class EfficientUNet(nn.Module):
     skip_conv: bool = False
     scan: bool = False
     remat: Remat = "none"
+    unpack: Unpack | None = None  # what a block does to its parameters where it uses them
     attention_implementation: Literal["xla", "cudnn"] | None = None
     dtype: Any = jnp.float32
 
@@ -81,7 +82,12 @@ class EfficientUNet(nn.Module):
         attending = [level % num_levels for level in self.attention_levels]
         common: dict[str, Any] = {"skip_conv": self.skip_conv, "dtype": self.dtype}
         alike = functools.partial(
-            run, scan=self.scan, remat=self.remat, skip_conv=self.skip_conv, dtype=self.dtype
+            run,
+            scan=self.scan,
+            remat=self.remat,
+            unpack=self.unpack,
+            skip_conv=self.skip_conv,
+            dtype=self.dtype,
         )
 
         def blocks(h, level, name):
@@ -105,7 +111,7 @@ class EfficientUNet(nn.Module):
                 self.attention_implementation,
                 self.dtype,
             )
-            block = block_class(self.remat)(
+            block = block_class(self.remat, unpack=self.unpack)(
                 width, attention=attention if attend else None, **common, name=name
             )
             return block(h, *told)

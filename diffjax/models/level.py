@@ -12,6 +12,7 @@ from diffjax.models.attention import Attention
 from diffjax.models.blocks import PRODUCT, ResBlock
 from diffjax.types import Image, Resized, TextMask
 
+Unpack: TypeAlias = Callable[[Any], Any]
 Remat: TypeAlias = Literal["none", "products", "full"]
 # What of a block's inside is kept for the backward pass; the rest is computed again.
 KEPT: dict[str, Callable[..., bool] | None] = {
@@ -47,12 +48,28 @@ class Block(nn.Module):
         return h if self.attention is None else self.attention(name="attention")(h, tokens, mask)
 
 
-def block_class(remat: Remat, scanned: bool = False) -> type[Block]:
-    """`Block`, made to keep for the backward pass what `remat` says."""
+def is_block(params: Any) -> bool:
+    """Whether these are the parameters of a block, or of scanned ones."""
+    return "res" in params
+
+
+def block_class(remat: Remat, scanned: bool = False, unpack: Unpack | None = None) -> type[Block]:
+    """`Block`, made to keep for the backward pass what `remat` says.
+
+    unpack: what to do with a block's parameters where it uses them, such as gathering them from
+    other devices; with remat the backward pass does it again, and keeps none of the result.
+    """
+    block = Block
+    if unpack is not None:
+        block = nn.map_variables(Block, "params", trans_in_fn=_over_collections(unpack))
     if remat == "none":
-        return Block
+        return block
     # inside a scan nothing can be merged with the forward pass anyway
-    return nn.remat(Block, policy=KEPT[remat], prevent_cse=not scanned)
+    return nn.remat(block, policy=KEPT[remat], prevent_cse=not scanned)
+
+
+def _over_collections(unpack: Unpack) -> Unpack:
+    return lambda collections: {name: unpack(tree) for name, tree in collections.items()}
 
 
 def run(
@@ -65,6 +82,7 @@ def run(
     skips: Sequence[Resized] | None = None,
     scan: bool = False,
     remat: Remat = "none",
+    unpack: Unpack | None = None,
     **fields: Any,
 ) -> tuple[Resized, list[Resized]]:
     """`num` blocks of equal shapes after each other: the last output, and all of them.
@@ -77,7 +95,7 @@ def run(
     if not scan:
         outputs = []
         for i in range(num):
-            block = block_class(remat)(**fields, name=f"{name}_{first + i}")
+            block = block_class(remat, unpack=unpack)(**fields, name=f"{name}_{first + i}")
             h = block(h, *arguments, None if skips is None else skips[i])
             outputs.append(h)
         return h, outputs
@@ -88,6 +106,6 @@ def run(
 
     scanned = nn.scan(body, variable_axes={"params": 0}, split_rngs={"params": True}, length=num)
     stacked = None if skips is None else jnp.stack(skips)
-    block = block_class(remat, scanned=True)(**fields, name=f"{name}_{first}_on")
+    block = block_class(remat, scanned=True, unpack=unpack)(**fields, name=f"{name}_{first}_on")
     h, outputs = scanned(block, h, stacked)
     return h, list(outputs)

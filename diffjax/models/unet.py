@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from diffjax.models.attention import Attention
 from diffjax.models.blocks import Head, product, to_patches
 from diffjax.models.embed import Conditioning
-from diffjax.models.level import Remat, block_class, run
+from diffjax.models.level import Remat, Unpack, block_class, run
 from diffjax.types import Image, LogSnr, Text, TextMask
 
 
@@ -35,6 +35,7 @@ class UNet(nn.Module):
     patch: int = 1
     scan: bool = False
     remat: Remat = "none"
+    unpack: Unpack | None = None  # what a block does to its parameters where it uses them
     attention_implementation: Literal["xla", "cudnn"] | None = None
     dtype: Any = jnp.float32
 
@@ -72,10 +73,12 @@ class UNet(nn.Module):
             }
 
         def one(h, level, name, skip=None, resample=None, attend=True):
-            block = block_class(self.remat)(**fields(level, attend), resample=resample, name=name)
+            block = block_class(self.remat, unpack=self.unpack)(
+                **fields(level, attend), resample=resample, name=name
+            )
             return block(h, *told, skip)
 
-        alike = functools.partial(run, scan=self.scan, remat=self.remat)
+        alike = functools.partial(run, scan=self.scan, remat=self.remat, unpack=self.unpack)
         last, num = len(self.mults) - 1, self.num_blocks
 
         h = to_patches(x_t, self.patch)
@@ -91,7 +94,7 @@ class UNet(nn.Module):
                 skips.append(h)
 
         for i, attend in enumerate((attention, None)):
-            middle = block_class(self.remat)(
+            middle = block_class(self.remat, unpack=self.unpack)(
                 h.shape[-1], attention=attend, dtype=self.dtype, name=f"middle_{i}"
             )
             h = middle(h, *told)
