@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -63,9 +64,16 @@ def run(the_stage, mesh, num_steps=2, **options):
     return jax.device_get(current), losses
 
 
-@pytest.fixture(scope="module")
-def one_device():
-    return {s.name: run(s, parallel.make_mesh(devices=jax.devices()[:1])) for s in (BASE, SR)}
+@functools.cache
+def on_one_device(the_stage):
+    return run(the_stage, parallel.make_mesh(devices=jax.devices()[:1]))
+
+
+SCANNED = dataclasses.replace(
+    BASE,
+    name="scanned",
+    model=BASE.model.clone(num_blocks=3, scan=True, remat="products"),
+)
 
 
 SLOW = pytest.mark.slow
@@ -77,13 +85,14 @@ MESHES = [
     pytest.param(BASE, (2, 4, 1), 1, marks=SLOW),
     pytest.param(BASE, (1, 1, 8), 2, marks=SLOW),
     pytest.param(SR, (2, 2, 2), 2, marks=SLOW),
+    pytest.param(SCANNED, (2, 4, 1), 2, marks=SLOW),
 ]
 
 
 @pytest.mark.parametrize(("the_stage", "sizes", "accumulate"), MESHES)
-def test_eight_devices_do_what_one_does(the_stage, sizes, accumulate, one_device):
+def test_eight_devices_do_what_one_does(the_stage, sizes, accumulate):
     """Losses and, as Adam keeps them, gradients and their squares: on every mesh, in parts too."""
-    expected, losses = one_device[the_stage.name]
+    expected, losses = on_one_device(the_stage)
     got, got_losses = run(the_stage, parallel.make_mesh(*sizes), accumulate=accumulate)
     np.testing.assert_allclose(got_losses, losses, atol=1e-5)
     for mine, theirs in zip(
@@ -101,9 +110,9 @@ def test_parameters_really_lie_in_shards():
     assert kernel.addressable_shards[0].data.shape == (*kernel.shape[:-1], kernel.shape[-1] // 8)
 
 
-def test_micro_batches_do_not_change_a_step(one_device):
+def test_micro_batches_do_not_change_a_step():
     """All chance is drawn for the whole batch: in 4 parts or at once, the same up to rounding."""
-    whole, losses = one_device[BASE.name]
+    whole, losses = on_one_device(BASE)
     mesh = parallel.make_mesh(devices=jax.devices()[:1])
     parts, part_losses = run(BASE, mesh, accumulate=4)
     np.testing.assert_allclose(part_losses, losses, atol=1e-5)
