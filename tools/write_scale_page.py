@@ -28,7 +28,6 @@ STEPS = {"train": "compile", "sample": "compile-sample"}
 # Where a preset's own settings are not those for a slice: flags by "stage step slice".
 FLAGS: dict[str, tuple[str, ...]] = {
     "base64:2b train v4:4x4x4": ("--config.mesh.fsdp=64", "--config.train.accumulate=4"),
-    "base64:2b train v5e:16x16": ("--config.mesh.fsdp=32",),
     "base64:2b train v5p:4x4x4": ("--config.mesh.fsdp=64",),
     "base64:2b train v6e:8x8": ("--config.mesh.fsdp=64", "--config.train.accumulate=4"),
 }
@@ -45,8 +44,7 @@ an assumption, not measurements. To see one of them:
 
     pip install 'jax[tpu]'
     export JAX_OPTIMIZATION_LEVEL=O1
-    python -m diffjax.main --config configs/base64.py:2b --mode=compile --topology=v5e:16x16 \\
-        --config.mesh.fsdp=32
+    python -m diffjax.main --config configs/base64.py:2b --mode=compile --topology=v5e:16x16
 
 O1 is XLA's quick level: at full effort it searches longer, and the temporaries are others.
 
