@@ -19,9 +19,9 @@ def changed(file, **values):
 
 @pytest.mark.parametrize("file", FILES)
 def test_every_preset_is_sound(file):
-    for preset in ("emoji", "tiny"):
+    scale = ("2b", "500m", "300m") if "base" in file else ("paper", "600m")
+    for preset in ("emoji", "tiny", *scale):
         options = config.load(f"{file}:{preset}")
-        options.mesh.update(data=8)
         build.check(options)
         assert build.stage_of(options, 256).size_px == options.data.size_px
 
