@@ -42,11 +42,14 @@ demo: $(VENV)/.installed  ## train a small cascade on emoji and sample it (about
 	@echo '  $(PY) -m diffjax.sample --workdir runs/demo --prompt "an openmoji drawing of a frog" --seeds 0-7'
 	@echo '  $(PY) -m diffjax.main --config configs/cascade.py --workdir runs/emoji    # all emoji, a night'
 
+# Tracing keeps one core busy: a process for each core, at most four, a file's tests in one process.
+SPREAD := -n auto --maxprocesses 4 --dist loadfile
+
 test: $(VENV)/.installed-dev  ## the fast tests
-	$(PY) -m pytest
+	$(PY) -m pytest $(SPREAD)
 
 test-all: $(VENV)/.installed-peers  ## all tests, with PyTorch and other peers to compare with
-	$(PY) -m pytest -m ''
+	$(PY) -m pytest $(SPREAD) -m ''
 
 lint: $(VENV)/.installed-dev  ## format check, lint, types, import contract
 	$(BIN)/ruff format --check .

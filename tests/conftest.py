@@ -17,6 +17,8 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / "jax"))
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
+import jax  # noqa: E402
+import pytest  # noqa: E402
 from absl import flags  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
 
@@ -24,3 +26,10 @@ import tests.typecheck  # noqa: E402, F401  the hook looks it up by name
 
 flags.FLAGS.mark_as_parsed()  # Grain's workers ask for parsed absl flags
 install_import_hook("diffjax", "tests.typecheck.check")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten_programs():
+    """A file's compiled programs go with it: kept, they cost gigabytes and slow each collection."""
+    yield
+    jax.clear_caches()

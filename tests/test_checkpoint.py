@@ -7,7 +7,7 @@ from diffjax import checkpoint, parallel
 
 
 def tree(dtype=jnp.float32):
-    return {"a": {"kernel": jnp.arange(32, dtype=dtype).reshape(4, 8)}, "step": jnp.int32(3)}
+    return {"out": {"kernel": jnp.arange(32, dtype=dtype).reshape(4, 8)}, "step": jnp.int32(3)}
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def test_a_state_comes_back_bit_for_bit_with_the_position_of_the_data(manager):
     checkpoint.save(manager, 3, tree(), {"next_index": 17})
     manager.wait_until_finished()
     restored, position = checkpoint.restore(manager, jax.eval_shape(tree))
-    np.testing.assert_array_equal(restored["a"]["kernel"], tree()["a"]["kernel"])
+    np.testing.assert_array_equal(restored["out"]["kernel"], tree()["out"]["kernel"])
     assert int(restored["step"]) == 3
     assert position == {"next_index": 17}
 
@@ -34,8 +34,8 @@ def test_a_state_may_be_restored_onto_another_mesh(manager):
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), jax.eval_shape(tree), place
     )
     restored, _ = checkpoint.restore(manager, like)
-    assert restored["a"]["kernel"].sharding == place["a"]["kernel"]
-    np.testing.assert_array_equal(restored["a"]["kernel"], tree()["a"]["kernel"])
+    assert restored["out"]["kernel"].sharding == place["out"]["kernel"]
+    np.testing.assert_array_equal(restored["out"]["kernel"], tree()["out"]["kernel"])
 
 
 def test_only_the_newest_are_kept(manager):
@@ -48,9 +48,9 @@ def test_only_the_newest_are_kept(manager):
 @pytest.mark.parametrize(
     ("like", "words"),
     [
-        (lambda: tree(jnp.bfloat16), r"a/kernel is \(\(4, 8\), 'float32'\).*bfloat16"),
+        (lambda: tree(jnp.bfloat16), r"out/kernel is \(\(4, 8\), 'float32'\).*bfloat16"),
         (lambda: {"a": {"bias": jnp.zeros(8)}, "step": jnp.int32(0)}, "a/bias is missing"),
-        (lambda: {**tree(), "a": {"kernel": jnp.zeros((4, 9))}}, r"\(4, 9\)"),
+        (lambda: {**tree(), "out": {"kernel": jnp.zeros((4, 9))}}, r"\(4, 9\)"),
     ],
 )
 def test_a_model_that_does_not_fit_is_refused_by_the_name_of_the_array(manager, like, words):

@@ -79,7 +79,7 @@ SCANNED = dataclasses.replace(
 SLOW = pytest.mark.slow
 MESHES = [
     (BASE, (2, 2, 2), 1),
-    (SR, (4, 2, 1), 2),
+    pytest.param(SR, (4, 2, 1), 2, marks=SLOW),
     pytest.param(BASE, (8, 1, 1), 1, marks=SLOW),
     pytest.param(BASE, (1, 8, 1), 2, marks=SLOW),
     pytest.param(BASE, (2, 4, 1), 1, marks=SLOW),

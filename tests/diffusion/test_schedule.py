@@ -167,14 +167,14 @@ def test_interpolated_has_each_ends_shift_at_that_end_and_their_mean_in_the_midd
     np.testing.assert_allclose(one, schedule.shifted(base, 0.25)(FINE), atol=4e-6)
 
 
-numbers = st.floats(-20.0, 20.0, width=32)
+numbers = st.floats(-20.0, 20.0, width=32, allow_subnormal=False)  # which XLA takes for 0
 
 
 @settings(max_examples=30, deadline=None)
 @given(
     units=st.lists(st.tuples(numbers, numbers, numbers), min_size=1, max_size=6),
-    logsnr_min=st.floats(-20.0, 5.0, width=32),
-    log_range=st.floats(-2.0, 4.0, width=32),
+    logsnr_min=st.floats(-20.0, 5.0, width=32, allow_subnormal=False),
+    log_range=st.floats(-2.0, 4.0, width=32, allow_subnormal=False),
 )
 def test_a_learned_schedule_falls_and_meets_its_ends_whatever_its_parameters(
     units, logsnr_min, log_range
