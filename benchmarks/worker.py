@@ -28,6 +28,7 @@ import optax
 
 from diffjax import hlo
 from diffjax.diffusion import guidance, loss, predict, sampler, schedule
+from diffjax.models import convolve
 from diffjax.models.efficient_unet import EfficientUNet
 from diffjax.models.unet import UNet
 
@@ -46,14 +47,19 @@ def work_of(name: str, dtype) -> Work:
     """The work of that name."""
     if name == "W1":
         model = UNet(
-            width=64, mults=(1, 2, 3, 4), num_blocks=2, attention_levels=(2, 3), dtype=dtype
+            width=64,
+            mults=(1, 2, 3, 4),
+            num_blocks=2,
+            attention_levels=(2, 3),
+            dtype=dtype,
+            convolution=convolve.fastest(),
         )
         return Work(model, 4, 64)
     if name == "W2":
-        return Work(EfficientUNet(width=32, dtype=dtype), 1, 256)
+        return Work(EfficientUNet(width=32, convolution=convolve.fastest(), dtype=dtype), 1, 256)
     model = UNet(
         width=128, mults=(1, 2, 2, 2), num_blocks=2, attention_levels=(1,), head_width=256,
-        dtype=dtype,
+        convolution=convolve.fastest(), dtype=dtype,
     )  # fmt: skip
     return Work(model, 8, 32, text=None)
 

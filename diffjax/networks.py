@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from diffjax.config import ConfigError, one_of, require
+from diffjax.models import convolve
 from diffjax.models.attention import fastest_implementation
 from diffjax.models.efficient_unet import EfficientUNet
 from diffjax.models.level import KEPT
@@ -25,6 +26,7 @@ def model_of(config: ConfigDict) -> Any:
     fields = {name: value for name, value in model.items() if name != "kind"}
     fields["dtype"] = DTYPES[fields["dtype"]]
     fields["attention_implementation"] = fastest_implementation(fields["dtype"])
+    fields["convolution"] = convolve.fastest()
     num_levels = len(model.mults)
     require(num_levels > 0, "model.mults", model.mults, "must have at least one level")
     if not model.get("num_heads", 0):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffjax.models.blocks import Norm, product
+from diffjax.models.blocks import Norm, materialised, product
 from diffjax.types import Image, TextMask
 
 
@@ -57,6 +57,7 @@ class Attention(nn.Module):
     ) -> Image:
         """[b h w c] -> [b h w c]; without num_heads c must be a multiple of head_width."""
         height, _, channels = h.shape[1:]
+        h = materialised(h)
         if not self.num_heads and channels % self.head_width:
             raise ValueError(f"{channels} channels are no multiple of head_width {self.head_width}")
         num_heads = self.num_heads or channels // self.head_width

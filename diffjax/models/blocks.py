@@ -1,5 +1,6 @@
 """The residual block, its norm, and the ways from one resolution to the next."""
 
+import functools
 import math
 from typing import Any, Literal
 
@@ -7,9 +8,11 @@ import einops
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
+from diffjax.models.convolve import Convolution, after_doubling
 from diffjax.types import Image, Resized
 
 # The name of what is worth keeping for the backward pass: results of convolutions and projections.
@@ -19,6 +22,15 @@ PRODUCT = "product"
 def product(h: Array) -> Array:
     """h itself, marked so that rematerialisation may keep it."""
     return checkpoint_name(h, PRODUCT)
+
+
+def materialised(h: Array) -> Array:
+    """h itself, which a CPU is to write down here, and in the backward pass its gradient.
+
+    XLA for CPUs would rather compute a block's gradient anew for each of its uses, and with it the
+    sums of all blocks behind it.
+    """
+    return lax.platform_dependent(h, cpu=lax.optimization_barrier, default=lambda h: h)
 
 
 def num_groups(channels: int) -> int:
@@ -93,24 +105,30 @@ class ResBlock(nn.Module):
     width: int
     resample: Literal["up", "down"] | None = None
     skip_conv: bool = False
+    convolution: Convolution = lax.conv_general_dilated
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, h: Image, emb: Float[Array, "b e"]) -> Resized:
         """[b h w c] -> [b h' w' width]."""
         move = {"up": upsample, "down": downsample, None: lambda x: x}[self.resample]
-        conv = lambda name, **kw: nn.Conv(  # noqa: E731
-            self.width, (3, 3), dtype=self.dtype, name=name, **kw
+        first = self.convolution
+        if self.resample == "up":
+            first = functools.partial(after_doubling, convolution=self.convolution)
+        conv = functools.partial(
+            nn.Conv, self.width, conv_general_dilated=self.convolution, dtype=self.dtype
         )
-        r = move(nn.silu(Norm(name="norm_0")(h)).astype(self.dtype))
-        r = product(conv("conv_0")(r))
+        h = materialised(h)
+        r = nn.silu(Norm(name="norm_0")(h)).astype(self.dtype)
+        r = downsample(r) if self.resample == "down" else r
+        r = product(conv((3, 3), conv_general_dilated=first, name="conv_0")(r))
         scale_shift = nn.Dense(2 * self.width, dtype=jnp.float32, name="scale_shift")(emb)
         scale, shift = jnp.split(scale_shift, 2, axis=-1)
         r = nn.silu(Norm(name="norm_1")(r, scale, shift)).astype(self.dtype)
-        r = product(conv("conv_1", kernel_init=nn.initializers.zeros)(r))
+        r = product(conv((3, 3), kernel_init=nn.initializers.zeros, name="conv_1")(r))
         h = move(h)
         if self.skip_conv or h.shape[-1] != self.width:
-            h = product(nn.Conv(self.width, (1, 1), dtype=self.dtype, name="skip")(h))
+            h = product(conv((1, 1), name="skip")(h))
         return h + r
 
 
@@ -119,6 +137,7 @@ class Head(nn.Module):
 
     channels: int
     patch: int = 1
+    convolution: Convolution = lax.conv_general_dilated
 
     @nn.compact
     def __call__(self, h: Image) -> Resized:
@@ -127,6 +146,7 @@ class Head(nn.Module):
             self.channels * self.patch**2,
             (3, 3),
             kernel_init=nn.initializers.zeros,
+            conv_general_dilated=self.convolution,
             dtype=jnp.float32,
             name="conv",
         )(nn.silu(Norm(name="norm")(h)))

@@ -7,9 +7,11 @@ from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import lax
 
 from diffjax.models.attention import Attention
 from diffjax.models.blocks import Head, from_patches, product, to_patches, upsample
+from diffjax.models.convolve import Convolution
 from diffjax.models.embed import Conditioning
 from diffjax.models.level import Remat, Unpack, block_class, run
 from diffjax.types import Image, LogSnr, Text, TextMask
@@ -52,6 +54,7 @@ class EfficientUNet(nn.Module):
     remat: Remat = "none"
     unpack: Unpack | None = None  # what a block does to its parameters where it uses them
     attention_implementation: Literal["xla", "cudnn"] | None = None
+    convolution: Convolution = lax.conv_general_dilated
     dtype: Any = jnp.float32
 
     @property
@@ -80,13 +83,16 @@ class EfficientUNet(nn.Module):
         told = (emb, tokens, text_mask)
         num_levels = len(self.mults)
         attending = [level % num_levels for level in self.attention_levels]
-        common: dict[str, Any] = {"skip_conv": self.skip_conv, "dtype": self.dtype}
+        common: dict[str, Any] = {
+            "skip_conv": self.skip_conv, "convolution": self.convolution, "dtype": self.dtype
+        }  # fmt: skip
         alike = functools.partial(
             run,
             scan=self.scan,
             remat=self.remat,
             unpack=self.unpack,
             skip_conv=self.skip_conv,
+            convolution=self.convolution,
             dtype=self.dtype,
         )
 
@@ -117,7 +123,11 @@ class EfficientUNet(nn.Module):
             return block(h, *told)
 
         def conv(h, width, name, **options):
-            return product(nn.Conv(width, (3, 3), dtype=self.dtype, name=name, **options)(h))
+            made = nn.Conv(
+                width, (3, 3), conv_general_dilated=self.convolution, dtype=self.dtype, name=name,
+                **options,
+            )  # fmt: skip
+            return product(made(h))
 
         def joined(h, skip):
             skip = skip * self.skip_scale
@@ -139,4 +149,4 @@ class EfficientUNet(nn.Module):
             h = blocks(joined(h, skips[level]), level, f"up_{level}")
             h = doubled(h, self.width * self.mults[max(level - 1, 0)], f"up_{level}_stride")
         # full-resolution detail, the noise above all, reaches the head by the stem alone
-        return Head(x_t.shape[-1], self.patch, name="head")(joined(h, stem))
+        return Head(x_t.shape[-1], self.patch, self.convolution, name="head")(joined(h, stem))

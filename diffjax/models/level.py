@@ -6,10 +6,12 @@ from typing import Any, Literal, TypeAlias
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 from diffjax.models.attention import Attention
 from diffjax.models.blocks import PRODUCT, ResBlock
+from diffjax.models.convolve import Convolution
 from diffjax.types import Image, Resized, TextMask
 
 Unpack: TypeAlias = Callable[[Any], Any]
@@ -29,6 +31,7 @@ class Block(nn.Module):
     resample: Literal["up", "down"] | None = None
     skip_conv: bool = False
     attention: Callable[..., Attention] | None = None  # a maker: every block has its own
+    convolution: Convolution = lax.conv_general_dilated
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -43,8 +46,10 @@ class Block(nn.Module):
         """[b h w c] -> [b h' w' width]."""
         if skip is not None:
             h = jnp.concatenate([h, skip], axis=-1)
-        block = ResBlock(self.width, self.resample, self.skip_conv, self.dtype, name="res")
-        h = block(h, emb)
+        res = ResBlock(
+            self.width, self.resample, self.skip_conv, self.convolution, self.dtype, name="res"
+        )
+        h = res(h, emb)
         return h if self.attention is None else self.attention(name="attention")(h, tokens, mask)
 
 

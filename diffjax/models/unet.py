@@ -6,9 +6,11 @@ from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import lax
 
 from diffjax.models.attention import Attention
 from diffjax.models.blocks import Head, product, to_patches
+from diffjax.models.convolve import Convolution
 from diffjax.models.embed import Conditioning
 from diffjax.models.level import Remat, Unpack, block_class, run
 from diffjax.types import Image, LogSnr, Text, TextMask
@@ -37,6 +39,7 @@ class UNet(nn.Module):
     remat: Remat = "none"
     unpack: Unpack | None = None  # what a block does to its parameters where it uses them
     attention_implementation: Literal["xla", "cudnn"] | None = None
+    convolution: Convolution = lax.conv_general_dilated
     dtype: Any = jnp.float32
 
     @property
@@ -69,6 +72,7 @@ class UNet(nn.Module):
             return {
                 "width": self.width * self.mults[level],
                 "attention": attention if attend and level in self.attention_levels else None,
+                "convolution": self.convolution,
                 "dtype": self.dtype,
             }
 
@@ -82,7 +86,12 @@ class UNet(nn.Module):
         last, num = len(self.mults) - 1, self.num_blocks
 
         h = to_patches(x_t, self.patch)
-        h = product(nn.Conv(self.width, (3, 3), dtype=self.dtype, name="stem")(h))
+        h = product(
+            nn.Conv(
+                self.width, (3, 3), conv_general_dilated=self.convolution, dtype=self.dtype,
+                name="stem",
+            )(h)
+        )  # fmt: skip
         skips = [h]
         for level in range(last + 1):
             h = one(h, level, f"down_{level}_0")  # alone: it may widen
@@ -95,7 +104,11 @@ class UNet(nn.Module):
 
         for i, attend in enumerate((attention, None)):
             middle = block_class(self.remat, unpack=self.unpack)(
-                h.shape[-1], attention=attend, dtype=self.dtype, name=f"middle_{i}"
+                h.shape[-1],
+                attention=attend,
+                convolution=self.convolution,
+                dtype=self.dtype,
+                name=f"middle_{i}",
             )
             h = middle(h, *told)
 
@@ -109,4 +122,4 @@ class UNet(nn.Module):
             h = one(h, level, f"up_{level}_{num}", skips.pop())
             if level > 0:
                 h = one(h, level, f"up_{level}_to_{level - 1}", None, "up", attend=False)
-        return Head(x_t.shape[-1], self.patch, name="head")(h)
+        return Head(x_t.shape[-1], self.patch, self.convolution, name="head")(h)
