@@ -26,11 +26,7 @@ STAGES = ("base64:2b", "sr256:paper", "sr1024:paper")
 SLICES = ("v4:4x4x4", "v5e:16x16", "v5p:4x4x4", "v6e:8x8")
 STEPS = {"train": "compile", "sample": "compile-sample"}
 # Where a preset's own settings are not those for a slice: flags by "stage step slice".
-FLAGS: dict[str, tuple[str, ...]] = {
-    "base64:2b train v4:4x4x4": ("--config.mesh.fsdp=64", "--config.train.accumulate=4"),
-    "base64:2b train v5p:4x4x4": ("--config.mesh.fsdp=64",),
-    "base64:2b train v6e:8x8": ("--config.mesh.fsdp=64", "--config.train.accumulate=4"),
-}
+FLAGS: dict[str, tuple[str, ...]] = {}
 LEVEL = "O1"  # XLA's quick level: the same program with less search for a faster one
 GIB, KEPT = 2**30, 12
 

@@ -125,6 +125,15 @@ def test_it_costs_four_ninths():
     assert cost == pytest.approx(4 / 9 * (65 / 64) ** 2)
 
 
+def test_a_gradient_is_counted_once():
+    x, kernel = jnp.zeros((2, 64, 64, 16)), jnp.zeros((3, 3, 16, 16))
+    loss = lambda of: lambda x, k: of(x, k).sum()  # noqa: E731
+    ours = jax.grad(loss(lambda x, k: convolve.for_cpu(x, k, (1, 1), "SAME")), (0, 1))
+    theirs = jax.grad(loss(plain), (0, 1))
+    count = lambda of: hlo.flops(jax.make_jaxpr(of)(x, kernel))  # noqa: E731
+    assert count(ours) == pytest.approx(count(theirs), rel=0.01)
+
+
 def test_a_program_for_a_tpu_has_convolutions_for_gradients():
     x, kernel = jnp.zeros((2, 64, 64, 16)), jnp.zeros((3, 3, 16, 16))
     loss = lambda k: convolve.for_cpu(x, k, (1, 1), "SAME").sum()  # noqa: E731
