@@ -15,7 +15,9 @@ import numpy as np
 
 from diffjax import config
 
-BATCH = 8  # pictures per call; every call has this many rows, so that one program serves all
+# Pictures per call, or as many as there are devices; every call has as many rows, so that one
+# program serves all.
+BATCH = 8
 
 
 def parser() -> argparse.ArgumentParser:
@@ -54,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(flags: argparse.Namespace) -> Path:
     """Make and write the pictures; returns the path of the grid."""
     prompts, seeds = read_prompts(flags), parse_seeds(flags.seeds)
+    import jax
+
     from diffjax import parallel
 
     parallel.keep_compilations()
@@ -72,8 +76,10 @@ def run(flags: argparse.Namespace) -> Path:
     jobs = [(prompt, seed) for prompt in prompts for seed in seeds]
     start = time.perf_counter()
     cells = []
-    for first in range(0, len(jobs), BATCH):
-        cells += make(trained, encoder, jobs[first : first + BATCH])
+    num_devices = jax.local_device_count()
+    rows = -(-BATCH // num_devices) * num_devices
+    for first in range(0, len(jobs), rows):
+        cells += make(trained, encoder, jobs[first : first + rows], rows)
         print(f"{len(cells)} of {len(jobs)} pictures, {time.perf_counter() - start:.1f} s")
     return write(flags.out, jobs, cells)
 
@@ -136,10 +142,15 @@ def stage_dirs(flags: argparse.Namespace) -> list[Path]:
 
 
 def load_stages(dirs: Sequence[Path]):
-    """The trained stages of these workdirs with their averaged parameters, and their encoder."""
+    """The trained stages of these workdirs with their averaged parameters, and their encoder.
+
+    The parameters are whole on every device of this process.
+    """
     import jax
 
-    from diffjax import build, cascade, checkpoint
+    from diffjax import build, cascade, checkpoint, parallel
+
+    everywhere = parallel.replicated(parallel.make_mesh(devices=jax.local_devices()))
 
     first = config.restore(dirs[0] / "config.json")
     encoder = build.encoder_of(first)
@@ -170,23 +181,29 @@ def load_stages(dirs: Sequence[Path]):
                 manager.latest_step() is not None, "--stages", str(path), "has no checkpoint yet"
             )
             state, _ = checkpoint.restore(manager, place.state_shape)
-        params = jax.tree.map(jax.numpy.asarray, state.ema_params)
+        params = jax.device_put(state.ema_params, everywhere)
         print(f"{options.stage}: step {int(state.step)} of {path}")
         trained.append(cascade.TrainedStage(the_stage, params, build.settings_of(options)))
     return trained, encoder
 
 
-def make(trained, encoder, jobs: Sequence[tuple[str, int]]) -> list[list[np.ndarray]]:
-    """For each (prompt, seed), the uint8 pictures of all stages, small to large."""
+def make(trained, encoder, jobs: Sequence[tuple[str, int]], rows: int) -> list[list[np.ndarray]]:
+    """For each (prompt, seed), the uint8 pictures of all stages, small to large.
+
+    One call, filled up to `rows`, which are split over this process's devices.
+    """
+    import jax
     import jax.numpy as jnp
 
-    from diffjax import cascade, pixels
+    from diffjax import cascade, parallel, pixels
 
-    padded = [*jobs, *[jobs[-1]] * (BATCH - len(jobs))]
+    split = parallel.batch_sharding(parallel.make_mesh(devices=jax.local_devices()))
+    padded = [*jobs, *[jobs[-1]] * (rows - len(jobs))]
     text, mask = encoder.encode([prompt for prompt, _ in padded], encoder.max_length)
     # the precision of the cached embeddings that the stages were trained on
     text = text.astype(jnp.bfloat16).astype(jnp.float32)
     seeds = jnp.array([seed for _, seed in padded], jnp.int32)
+    text, mask, seeds = jax.device_put((text, mask, seeds), split)
     pictures = cascade.generate(trained, text, mask, seeds=seeds)
     stages = [np.asarray(pixels.to_uint8(picture)) for picture in pictures]
     return [list(row) for row in zip(*stages, strict=True)][: len(jobs)]
