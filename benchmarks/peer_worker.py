@@ -1,6 +1,6 @@
-"""`benchmarks.worker`'s works and protocol, for networks of others, in PyTorch.
+"""`benchmarks.works` for networks of others, in PyTorch.
 
-    PEERS/bin/python benchmarks/peer_worker.py diffusers W1 train     (requirements-bench.txt)
+    PEERS/bin/python -m benchmarks.peer_worker diffusers W1 train     (benchmarks/README.md)
 
 diffusers: W1 and W2 a UNet2DConditionModel in DeepFloyd IF's form, W3 the UNet2DModel of
 google/ddpm-cifar10-32. imagen: imagen-pytorch's Unet, W2 its memory-efficient form; its first
@@ -10,32 +10,25 @@ peers: compare FLOP/s beside images/s. FLOPs are torch's own count.
 
 import argparse
 import importlib.util
-import json
-import resource
 import sys
-import time
 import types
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-WORKS = {  # side, width, mults, blocks, attention by level, batch
-    "W1": (64, 64, (1, 2, 3, 4), (2, 2, 2, 2), (False, False, True, True), 4),
-    "W2": (256, 32, (1, 2, 4, 8), (2, 4, 8, 8), (False, False, False, True), 1),
-    "W3": (32, 128, (1, 2, 2, 2), (2, 2, 2, 2), (False, True, False, False), 8),
-}
-TEXT = (64, 512)
+from benchmarks.protocol import serve
+from benchmarks.works import MODES, WORKS
 
 
 def diffusers_net(name: str):
     """(module, (x, t, low_res, text) -> eps)."""
     from diffusers import UNet2DConditionModel, UNet2DModel
 
-    side, width, mults, blocks, attends, _ = WORKS[name]
-    channels = tuple(width * mult for mult in mults)
+    work = WORKS[name]
+    channels, attends = work.channels, work.attends
     if name == "W3":
         net = UNet2DModel(
-            sample_size=side, block_out_channels=channels, layers_per_block=2,
+            sample_size=work.side, block_out_channels=channels, layers_per_block=2,
             attention_head_dim=None, downsample_padding=0, flip_sin_to_cos=False, freq_shift=1,
             norm_eps=1e-6,
             down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attends),
@@ -44,15 +37,15 @@ def diffusers_net(name: str):
         return net, lambda x, t, low_res, text: net(x, t, return_dict=False)[0]
     down, up = "SimpleCrossAttnDownBlock2D", "SimpleCrossAttnUpBlock2D"
     net = UNet2DConditionModel(
-        sample_size=side, in_channels=6 if name == "W2" else 3, out_channels=3,
-        layers_per_block=blocks, block_out_channels=channels,
+        sample_size=work.side, in_channels=6 if work.low_res else 3, out_channels=3,
+        layers_per_block=work.blocks, block_out_channels=channels,
         down_block_types=tuple(down if a else "ResnetDownsampleBlock2D" for a in attends),
         up_block_types=tuple(up if a else "ResnetUpsampleBlock2D" for a in attends[::-1]),
         mid_block_type="UNetMidBlock2DSimpleCrossAttn", cross_attention_dim=channels[-1],
-        encoder_hid_dim=TEXT[1], encoder_hid_dim_type="text_proj", attention_head_dim=64,
+        encoder_hid_dim=work.text[1], encoder_hid_dim_type="text_proj", attention_head_dim=64,
         resnet_time_scale_shift="scale_shift", addition_embed_type="text",
         addition_embed_type_num_heads=8, cross_attention_norm="group_norm",
-        class_embed_type="timestep" if name == "W2" else None,
+        class_embed_type="timestep" if work.low_res else None,
     )  # fmt: skip
 
     def call(x, t, low_res, text):
@@ -91,12 +84,14 @@ def imagen_net(name: str):
         sys.modules[missing] = stub
     from imagen_pytorch.imagen_pytorch import Unet
 
-    _, width, mults, blocks, attends, _ = WORKS[name]
-    efficient = name == "W2"
+    work = WORKS[name]
+    efficient = work.low_res
+    length, text_width = work.text
     net = Unet(
-        dim=width, dim_mults=mults, layer_attns=attends, layer_cross_attns=attends,
-        num_resnet_blocks=blocks if efficient else tuple(b - 1 for b in blocks),
-        text_embed_dim=TEXT[1], max_text_len=TEXT[0], cond_dim=TEXT[1], attn_heads=8,
+        dim=work.width, dim_mults=work.mults,
+        layer_attns=work.attends, layer_cross_attns=work.attends,
+        num_resnet_blocks=work.blocks if efficient else tuple(b - 1 for b in work.blocks),
+        text_embed_dim=text_width, max_text_len=length, cond_dim=text_width, attn_heads=8,
         memory_efficient=efficient, lowres_cond=efficient,
     )  # fmt: skip
 
@@ -111,10 +106,11 @@ def imagen_net(name: str):
 
 def step_of(net, call, name: str, mode: str):
     """A function that runs one step of the work."""
-    side, *_, batch = WORKS[name]
-    image = torch.randn(batch, 3, side, side).clamp(-1, 1)
-    low_res = torch.randn_like(image) if name == "W2" else None
-    text = None if name == "W3" else torch.randn(batch, *TEXT)
+    work = WORKS[name]
+    batch, rows = work.batch, work.rows("denoise") // work.batch
+    image = torch.randn(batch, 3, work.side, work.side).clamp(-1, 1)
+    low_res = torch.randn_like(image) if work.low_res else None
+    text = torch.randn(batch, *work.text) if work.text else None
     alpha_bar = torch.cos(torch.linspace(0, 1, 1001) * 1.56) ** 2
     adam = torch.optim.Adam(net.parameters(), lr=1e-4)
 
@@ -129,7 +125,6 @@ def step_of(net, call, name: str, mode: str):
 
     @torch.no_grad()
     def denoise():
-        rows = 1 if text is None else 2
         twice = lambda x: None if x is None else torch.cat([x] * rows)  # noqa: E731
         told = None if text is None else torch.cat([text, torch.zeros_like(text)])
         eps = call(twice(image), torch.full((batch * rows,), 500.0), twice(low_res), told)
@@ -148,7 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("peer", choices=("diffusers", "imagen"))
     parser.add_argument("work", choices=WORKS)
-    parser.add_argument("mode", choices=("train", "denoise"))
+    parser.add_argument("mode", choices=MODES)
     parser.add_argument("--warmup", type=int, default=3)
     flags = parser.parse_args()
     torch.manual_seed(0)
@@ -157,31 +152,12 @@ def main() -> None:
     step = step_of(net, call, flags.work, flags.mode)
     with FlopCounterMode(display=False) as counter:
         step()
-    for _ in range(flags.warmup):
-        step()
-    say(
-        ready=True, name=flags.peer, work=flags.work, mode=flags.mode, dtype="fp32",
-        framework=f"torch {torch.__version__}", images_step=WORKS[flags.work][-1],
-        params=sum(p.numel() for p in net.parameters()), flops_step=counter.get_total_flops(),
+    serve(
+        lambda i: step(), warmup=flags.warmup, name=flags.peer, work=flags.work, mode=flags.mode,
+        dtype="fp32", framework=f"torch {torch.__version__}",
+        images_step=WORKS[flags.work].batch, flops_step=counter.get_total_flops(),
+        params=sum(p.numel() for p in net.parameters()),
     )  # fmt: skip
-    for line in sys.stdin:
-        order = line.split()
-        if order[:1] == ["end"]:
-            break
-        if order[:1] == ["go"]:
-            ms, cpu_ms = [], []
-            for _ in range(int(order[1])):
-                wall, cpu = time.perf_counter(), time.process_time()
-                step()
-                ms.append((time.perf_counter() - wall) * 1e3)
-                cpu_ms.append((time.process_time() - cpu) * 1e3)
-            say(ms=ms, cpu_ms=cpu_ms)
-    say(end=True, rss_peak_mb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1))
-
-
-def say(**facts) -> None:
-    """One line of JSON."""
-    print(json.dumps(facts), flush=True)
 
 
 if __name__ == "__main__":

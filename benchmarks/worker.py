@@ -1,23 +1,10 @@
-"""One network on one work, timed on demand: `python -m benchmarks.worker W1 train`.
+"""Our network on a work of `benchmarks.works`, on demand: `python -m benchmarks.worker W1 train`.
 
-W1   base: 64 px, width 64, mults 1 2 3 4, 2 blocks a level, attention at 16 and 8 px, 64 text
-     tokens of 512, batch 4
-W2   Efficient U-Net: 64 -> 256 px, width 32, mults 1 2 4 8, blocks 2 4 8 8, attention at the lowest
-     level, the same text, batch 1
-W3   DDPM's CIFAR network: 32 px, width 128, mults 1 2 2 2, 2 blocks, attention at 16 px, batch 8
-train: times and noise, loss, gradients, Adam. denoise: one guided, thresholded DDIM step; guidance
-(the doubled batch) where there is text.
-
-It speaks a line protocol, so that a race may let several programs take turns: it prints
-{"ready": true, ...} once compiled; "go N" on stdin runs N steps and prints {"ms": [...],
-"cpu_ms": [...]}; "end" prints the peak memory and ends. FLOPs are those of matrix products and
+It speaks the line protocol of `benchmarks.protocol`. FLOPs are those of matrix products and
 convolutions in the traced program.
 """
 
 import argparse
-import json
-import resource
-import sys
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from benchmarks.protocol import serve
+from benchmarks.works import MODES, WORKS
 from diffjax import hlo
 from diffjax.diffusion import guidance, loss, predict, sampler, schedule
 from diffjax.models import convolve
@@ -43,25 +32,30 @@ class Work:
     text: tuple[int, int] | None = (64, 512)
 
 
+@dataclass(frozen=True)
+class Program:
+    """A compiled step: `run(i)` runs it and waits; facts are what a race is told of it."""
+
+    run: Any
+    compiled: Any
+    facts: dict[str, Any]
+
+
 def work_of(name: str, dtype) -> Work:
     """The work of that name."""
-    if name == "W1":
+    shape = WORKS[name]
+    given = dict(width=shape.width, mults=shape.mults, convolution=convolve.fastest(), dtype=dtype)
+    levels = tuple(level for level, attends in enumerate(shape.attends) if attends)
+    if shape.low_res:
+        model: Any = EfficientUNet(num_blocks=shape.blocks, attention_levels=levels, **given)
+    else:
         model = UNet(
-            width=64,
-            mults=(1, 2, 3, 4),
-            num_blocks=2,
-            attention_levels=(2, 3),
-            dtype=dtype,
-            convolution=convolve.fastest(),
+            num_blocks=shape.blocks[0],
+            attention_levels=levels,
+            head_width=64 if shape.text else shape.channels[1],  # DDPM's network has one head
+            **given,
         )
-        return Work(model, 4, 64)
-    if name == "W2":
-        return Work(EfficientUNet(width=32, convolution=convolve.fastest(), dtype=dtype), 1, 256)
-    model = UNet(
-        width=128, mults=(1, 2, 2, 2), num_blocks=2, attention_levels=(1,), head_width=256,
-        convolution=convolve.fastest(), dtype=dtype,
-    )  # fmt: skip
-    return Work(model, 8, 32, text=None)
+    return Work(model, shape.batch, shape.side, shape.text)
 
 
 def inputs_of(work: Work, key, batch: int) -> dict[str, Any]:
@@ -109,8 +103,8 @@ def denoise_step(work: Work):
     return step
 
 
-def prepare(work: Work, mode: str):
-    """(a function of the step's number that runs a step and waits, facts about the program)."""
+def program_of(work: Work, mode: str) -> Program:
+    """The compiled step of a work, "train" or "denoise"."""
     key = jax.random.key(0)
     x = jax.random.normal(key, (work.batch, work.size_px, work.size_px, 3))
     rows = work.batch * (2 if mode == "denoise" and work.text else 1)
@@ -126,6 +120,7 @@ def prepare(work: Work, mode: str):
     else:
         arguments = (params, x, given)
         jitted = jax.jit(denoise_step(work))
+    num_params = sum(leaf.size for leaf in jax.tree.leaves(params))
     start = time.perf_counter()
     traced = jitted.trace(*arguments)
     compiled = traced.lower().compile()
@@ -141,7 +136,7 @@ def prepare(work: Work, mode: str):
 
     memory = compiled.memory_analysis()
     facts = {
-        "params": sum(leaf.size for leaf in jax.tree.leaves(params)),
+        "params": num_params,
         "flops_step": hlo.flops(traced.jaxpr),
         "images_step": work.batch,
         "compile_s": round(compile_s, 2),
@@ -149,39 +144,22 @@ def prepare(work: Work, mode: str):
         "framework": f"jax {jax.__version__}",
         "device": jax.devices()[0].device_kind,
     }
-    return run, facts
+    return Program(run, compiled, facts)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("work", choices=("W1", "W2", "W3"))
-    parser.add_argument("mode", choices=("train", "denoise"))
+    parser.add_argument("work", choices=WORKS)
+    parser.add_argument("mode", choices=MODES)
     parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--warmup", type=int, default=3)
     flags = parser.parse_args()
     dtype = {"fp32": jnp.float32, "bf16": jnp.bfloat16}[flags.dtype]
-    run, facts = prepare(work_of(flags.work, dtype), flags.mode)
-    for i in range(flags.warmup):
-        run(i)
-    say(ready=True, name="diffjax", work=flags.work, mode=flags.mode, dtype=flags.dtype, **facts)
-    for line in sys.stdin:
-        order = line.split()
-        if order[:1] == ["end"]:
-            break
-        if order[:1] == ["go"]:
-            ms, cpu_ms = [], []
-            for i in range(int(order[1])):
-                wall, cpu = time.perf_counter(), time.process_time()
-                run(i)
-                ms.append((time.perf_counter() - wall) * 1e3)
-                cpu_ms.append((time.process_time() - cpu) * 1e3)
-            say(ms=ms, cpu_ms=cpu_ms)
-    say(end=True, rss_peak_mb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1))
-
-
-def say(**facts: Any) -> None:
-    """One line of JSON."""
-    print(json.dumps(facts), flush=True)
+    program = program_of(work_of(flags.work, dtype), flags.mode)
+    serve(
+        program.run, warmup=flags.warmup, name="diffjax", work=flags.work, mode=flags.mode,
+        dtype=flags.dtype, **program.facts,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":
