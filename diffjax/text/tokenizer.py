@@ -1,17 +1,32 @@
-"""From words to ids: ByT5's bytes, a tokenizer.json, or a SentencePiece model."""
+"""From words to ids: ByT5's bytes, a tokenizer.json, or a SentencePiece model.
+
+The ids are those of transformers, where the name of a special token in a text, such as "</s>" or
+"<extra_id_0>", stands for that token. A tokenizer.json and the spiece.model that it was made from
+differ in rare texts, in transformers too: in a word with U+0085, a blank to the former alone, and
+in some letters spelt with combining marks, which only the latter always puts together.
+"""
 
 import dataclasses
-import json
+import functools
 import os
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from absl import logging
 
-PAD, EOS = 0, 1
+from diffjax.text.tensors import kind, read_json
+
+PAD, EOS, UNK = 0, 1, 2
 JSON, SENTENCEPIECE, CONFIG = "tokenizer.json", "spiece.model", "tokenizer_config.json"
-# In ByT5's vocabulary pad, eos and unk come before the 256 bytes.
-BYTE_OFFSET = 3
+ADDED = "added_tokens.json"
+# The files that decide the ids.
+FILES = (CONFIG, ADDED, JSON, SENTENCEPIECE)
+# In ByT5's vocabulary pad, eos and unk come before the 256 bytes, and 125 sentinels after them.
+BYTE_OFFSET, BYTE_SENTINELS = 3, 125
+SENTINELS = 100
+SPECIAL = {"<pad>": PAD, "</s>": EOS, "<unk>": UNK}
 
 
 @runtime_checkable
@@ -48,11 +63,24 @@ class Cut:
 class ByteTokenizer:
     """ByT5 (Xue et al. 2022): the id of a UTF-8 byte is the byte + 3."""
 
+    sentinels: int = BYTE_SENTINELS
     cut: Cut = dataclasses.field(default_factory=Cut, compare=False)
 
     def ids(self, text: str, max_length: int) -> list[int]:
-        """One id per byte, then eos."""
-        return self.cut([byte + BYTE_OFFSET for byte in text.encode()], max_length, text)
+        """One id per byte, then eos, which is not put after one that ends the text."""
+        if "<" not in text:
+            return self.cut([byte + BYTE_OFFSET for byte in text.encode()], max_length, text)
+        first = BYTE_OFFSET + 256
+        special = SPECIAL | {f"<extra_id_{i}>": first + i for i in range(self.sentinels)}
+        ids: list[int] = []
+        strip = False  # pad, eos and unk swallow the blanks around them, the sentinels do not
+        for part, token in _split(text, special):
+            part = part.lstrip() if strip else part
+            strip = token is not None and token in SPECIAL.values()
+            part = part.rstrip() if strip else part
+            ids += [byte + BYTE_OFFSET for byte in part.encode()]
+            ids += [] if token is None else [token]
+        return self.cut(ids[:-1] if ids[-1:] == [EOS] else ids, max_length, text)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,33 +92,42 @@ class JsonTokenizer:
 
     def ids(self, text: str, max_length: int) -> list[int]:
         """The pieces' ids, then eos."""
+        text.encode()  # half a surrogate pair is a ValueError here, and no crash below
         return self.cut(self.backend.encode(text, add_special_tokens=False).ids, max_length, text)
 
 
 @dataclasses.dataclass(frozen=True)
 class SentencePieceTokenizer:
-    """A spiece.model, run by the package `sentencepiece`."""
+    """A spiece.model, run by the package `sentencepiece`, with the tokens that are not in it."""
 
     backend: Any
+    special: Mapping[str, int]
     cut: Cut = dataclasses.field(default_factory=Cut, compare=False)
 
     def ids(self, text: str, max_length: int) -> list[int]:
-        """The pieces' ids, then eos."""
-        return self.cut(self.backend.encode(text), max_length, text)
+        """The pieces' ids, then eos. What follows a special token starts a word."""
+        text.encode()
+        ids: list[int] = []
+        for part, token in _split(text, self.special):
+            ids += self.backend.encode(part)
+            ids += [] if token is None else [token]
+        return self.cut(ids, max_length, text)
 
 
 def load(path: str | os.PathLike) -> Tokenizer:
     """The tokenizer of a checkpoint folder: tokenizer.json, spiece.model or ByT5's bytes.
 
     `"tokenizer_class": "ByT5Tokenizer"` in tokenizer_config.json or config.json means bytes.
-    A package that is missing, or a folder with none of these, is a ValueError that says what to do.
+
+    Raises:
+      ValueError: a package is missing, a file is damaged, or the folder has none of these. The
+        message is one line that says what to do.
     """
     folder = Path(path)
-    for name in (CONFIG, "config.json"):
-        if (folder / name).exists():
-            raw = json.loads((folder / name).read_text(encoding="utf-8"))
-            if raw.get("tokenizer_class") == "ByT5Tokenizer":
-                return ByteTokenizer()
+    names = ("config.json", CONFIG)
+    config, settings = (read_json(folder / n) if (folder / n).exists() else {} for n in names)
+    if "ByT5Tokenizer" in (config.get("tokenizer_class"), settings.get("tokenizer_class")):
+        return ByteTokenizer(_sentinels(folder, settings, BYTE_SENTINELS))
     missing = ""
     if (folder / JSON).exists():
         try:
@@ -98,26 +135,79 @@ def load(path: str | os.PathLike) -> Tokenizer:
         except ImportError:
             missing = _install(folder / JSON, "tokenizers")
         else:
-            backend = tokenizers.Tokenizer.from_file(str(folder / JSON))
-            backend.no_truncation()
-            backend.no_padding()
-            return JsonTokenizer(backend)
+            return _load_json(tokenizers, folder / JSON)
     if (folder / SENTENCEPIECE).exists():
         try:
             import sentencepiece
         except ImportError:
             missing = missing or _install(folder / SENTENCEPIECE, "sentencepiece")
         else:
-            model = str(folder / SENTENCEPIECE)
-            return SentencePieceTokenizer(sentencepiece.SentencePieceProcessor(model_file=model))
+            return _load_sentencepiece(sentencepiece, folder, settings)
     raise ValueError(missing or f"{folder}: no {JSON}, no {SENTENCEPIECE}, no ByT5Tokenizer")
-
-
-def _install(file: Path, package: str) -> str:
-    return f"{file} needs the package {package}: pip install {package}"
 
 
 def files(path: str | os.PathLike) -> list[Path]:
     """The files of a checkpoint folder that decide the ids, in a fixed order."""
-    candidates = (Path(path) / name for name in (CONFIG, JSON, SENTENCEPIECE))
-    return [file for file in candidates if file.exists()]
+    return [Path(path) / name for name in FILES if (Path(path) / name).exists()]
+
+
+def _load_json(tokenizers: Any, file: Path) -> JsonTokenizer:
+    try:
+        backend = tokenizers.Tokenizer.from_file(str(file))
+    except Exception as error:  # the package raises nothing more precise
+        raise ValueError(f"{file}: not a tokenizer ({error!s:.80}): {kind(file)}") from None
+    backend.no_truncation()
+    backend.no_padding()
+    _check_eos(file, backend.token_to_id("</s>"))
+    return JsonTokenizer(backend)
+
+
+def _load_sentencepiece(
+    sentencepiece: Any, folder: Path, settings: Mapping[str, Any]
+) -> SentencePieceTokenizer:
+    file = folder / SENTENCEPIECE
+    try:
+        backend = sentencepiece.SentencePieceProcessor(model_file=str(file))
+    except (OSError, RuntimeError):
+        raise ValueError(f"{file}: not a SentencePiece model: {kind(file)}") from None
+    _check_eos(file, backend.eos_id())
+    special = {name: backend.piece_to_id(name) for name in SPECIAL}
+    # T5 counts its sentinels from the end: <extra_id_0> is the last.
+    count = _sentinels(folder, settings, SENTINELS)
+    special |= {f"<extra_id_{i}>": len(backend) + count - 1 - i for i in range(count)}
+    for token, content in settings.get("added_tokens_decoder", {}).items():
+        special[content["content"] if isinstance(content, dict) else content] = int(token)
+    if (folder / ADDED).exists():
+        special |= read_json(folder / ADDED)
+    return SentencePieceTokenizer(backend, special)
+
+
+def _split(text: str, special: Mapping[str, int]) -> Iterator[tuple[str, int | None]]:
+    """(what stands before a special token, its id), and at last (the rest, None)."""
+    start = 0
+    for found in _any_of(tuple(special)).finditer(text):
+        yield text[start : found.start()], special[found.group()]
+        start = found.end()
+    yield text[start:], None
+
+
+@functools.lru_cache(maxsize=8)
+def _any_of(names: tuple[str, ...]) -> re.Pattern:
+    """Any of the names; of two that start alike, the longer."""
+    return re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))))
+
+
+def _sentinels(folder: Path, settings: Mapping[str, Any], default: int) -> int:
+    count = settings.get("extra_ids", default)
+    if not isinstance(count, int) or count < 0:
+        raise ValueError(f"{folder / CONFIG}: extra_ids={count!r}, want a whole number")
+    return count
+
+
+def _check_eos(file: Path, eos: int | None) -> None:
+    if eos != EOS:
+        raise ValueError(f"{file}: the id of </s> is {eos}, want {EOS}: not a tokenizer of T5's")
+
+
+def _install(file: Path, package: str) -> str:
+    return f"{file} needs the package {package}: pip install {package}"

@@ -1,54 +1,75 @@
-"""T5 encoders in Hugging Face's layout: config.json with model.safetensors, or with its shards."""
+"""T5 encoders in Hugging Face's layout: config.json and tensors, read straight into shards."""
 
 import dataclasses
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import flax.traverse_util
+import jax
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from jax.sharding import Sharding
+from jax.typing import DTypeLike
 from safetensors.numpy import save_file
 
+from diffjax.text import tensors
 from diffjax.text.t5 import FEED_FORWARDS, T5Config, shapes
+from diffjax.text.tensors import INDEX, WEIGHTS, Stored, weight_files
 
-CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+__all__ = [
+    "CONFIG",
+    "EMBEDDINGS",
+    "INDEX",
+    "WEIGHTS",
+    "load",
+    "load_config",
+    "save",
+    "weight_files",
+]
+
+CONFIG = "config.json"
 # One table under two names: encoder-only checkpoints carry either, full ones may carry both.
 EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight")
 # A full T5 checkpoint holds these beside the encoder.
 NOT_ENCODER = ("decoder.", "lm_head.")
+# What the reference's configs take for an absent feed_forward_proj, by model_type.
+FEED_FORWARD_DEFAULTS = {"mt5": "gated-gelu"}
+
+Place = Callable[[str, jax.ShapeDtypeStruct], Sharding]
 
 
-def load(path: str | os.PathLike) -> tuple[T5Config, dict]:
-    """(config, params) of the folder `path`; params are numpy arrays of the stored dtype.
+def load(
+    path: str | os.PathLike,
+    place: Place | Sharding | Mapping[str, Any] | None = None,
+    dtype: DTypeLike | None = None,
+) -> tuple[T5Config, dict]:
+    """(config, params) of the folder `path`, in `dtype`, or as stored where that is None.
 
-    Tensors of the decoder are ignored. Any other that is missing, extra or of the wrong shape is a
-    ValueError that names it.
+    Without `place` the params are numpy arrays. With it they are jax arrays of which each device
+    reads its own part from the disk, so that the host never holds a tensor whole that is split:
+    `place` is one sharding for all, a tree of them like the params, or what gives the sharding of
+    `(name, shape and dtype)`, where names are paths like "block_0/attention/q/kernel".
+
+    Tensors of the decoder are ignored.
+
+    Raises:
+      ValueError: a tensor is missing, extra or of the wrong shape, or a file cannot be read. The
+        message is one line that names it.
     """
     folder = Path(path)
     config = load_config(folder)
-    stored = {n: t for n, t in _tensors(folder).items() if not n.startswith(NOT_ENCODER)}
-    table = [stored.pop(name) for name in EMBEDDINGS if name in stored]
-    if len(table) == 2 and not np.array_equal(table[0], table[1]):
-        raise ValueError(f"{folder}: {EMBEDDINGS[0]} and {EMBEDDINGS[1]} differ, want one table")
-    if table:
-        stored[EMBEDDINGS[0]] = table[0]
-
-    flat = {}
-    for ours, theirs, wanted, transposed in _names(config):
-        if theirs not in stored:
-            hint = f" (or {EMBEDDINGS[1]})" if theirs == EMBEDDINGS[0] else ""
-            raise ValueError(f"{folder}: tensor {theirs}{hint} is missing")
-        value = stored.pop(theirs)
-        value = value.T if transposed and value.ndim == 2 else value
-        if value.shape != wanted:
-            have, want = (s[::-1] if transposed else s for s in (value.shape, wanted))
-            raise ValueError(f"{folder}: tensor {theirs} has shape {have}, {CONFIG} says {want}")
-        flat[ours] = value
-    if stored:
-        raise ValueError(f"{folder}: tensors {sorted(stored)} are not of a T5 encoder")
+    flat: dict[str, Any] = {}
+    for ours, (stored, transposed) in _matched(folder, config).items():
+        shape = stored.shape[::-1] if transposed else stored.shape
+        if place is None:
+            flat[ours] = stored.read(None, dtype, transposed)
+        else:
+            # A device may not have float64.
+            own = jax.dtypes.canonicalize_dtype(dtype or stored.dtype)
+            leaf = jax.ShapeDtypeStruct(shape, own)
+            flat[ours] = _read_shards(stored, transposed, leaf, _sharding_of(place, ours, leaf))
     return config, flax.traverse_util.unflatten_dict(flat, sep="/")
 
 
@@ -74,53 +95,102 @@ def save(path: str | os.PathLike, config: T5Config, params: dict) -> None:
     os.replace(temporary, folder / WEIGHTS)
 
 
-def load_config(folder: Path) -> T5Config:
-    """The T5Config in `folder`/config.json; what this encoder cannot do is a ValueError."""
+def load_config(path: str | os.PathLike) -> T5Config:
+    """The T5Config in `path`/config.json; what this encoder cannot do is a ValueError."""
+    folder = Path(path)
+    file = folder / CONFIG
     try:
-        raw = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        raw = tensors.read_json(file)
     except FileNotFoundError:
-        raise ValueError(f"{folder}: no {CONFIG}, want a folder in Hugging Face's layout") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{folder / CONFIG}: not JSON: {error}") from None
+        have = "no such folder" if not folder.exists() else f"no {CONFIG}"
+        raise ValueError(f"{folder}: {have}, want a folder in Hugging Face's layout") from None
     # An absent key has the default of the reference, which for the feed-forward is v1.0's.
-    raw["feed_forward"] = raw.get("feed_forward_proj", "relu")
+    model = raw.get("model_type")
+    default = FEED_FORWARD_DEFAULTS.get(model, "relu") if isinstance(model, str) else "relu"
+    raw["feed_forward"] = raw.get("feed_forward_proj", default)
     if raw["feed_forward"] not in FEED_FORWARDS:
         have = raw["feed_forward"]
-        raise ValueError(f"{folder / CONFIG}: feed_forward_proj={have!r}, want {FEED_FORWARDS}")
+        raise ValueError(f"{file}: feed_forward_proj={have!r}, want {FEED_FORWARDS}")
     fields = dataclasses.fields(T5Config)
     missing = [f.name for f in fields if f.default is dataclasses.MISSING and f.name not in raw]
     if missing:
-        raise ValueError(f"{folder / CONFIG}: no {', '.join(missing)}: not a T5 config")
+        raise ValueError(f"{file}: no {', '.join(missing)}: not a T5 config")
+    for field in fields:
+        value = raw.get(field.name, field.default)
+        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        if field.type in (int, "int") and not whole:
+            raise ValueError(f"{file}: {field.name}={value!r}, want a whole number from 1 up")
     return T5Config(**{f.name: raw[f.name] for f in fields if f.name in raw})
 
 
-def weight_files(path: str | os.PathLike) -> list[Path]:
-    """The safetensors files of a checkpoint folder, in order; none is a ValueError."""
-    folder = Path(path)
-    if (folder / WEIGHTS).exists():
-        return [folder / WEIGHTS]
-    if (folder / INDEX).exists():
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        return [folder / name for name in sorted(set(index["weight_map"].values()))]
-    raise ValueError(
-        f"{folder}: neither {WEIGHTS} nor {INDEX}; pickled .bin files are not read, "
-        "convert them with transformers' save_pretrained"
-    )
+def _matched(folder: Path, config: T5Config) -> dict[str, tuple[Stored, bool]]:
+    """our name -> (its tensor in the folder, is that transposed), each there and of its shape."""
+    stored = tensors.open_folder(folder, skip=NOT_ENCODER)
+    table = [stored.pop(name) for name in EMBEDDINGS if name in stored]
+    if len(table) == 2 and not _equal(*table):
+        raise ValueError(f"{folder}: {EMBEDDINGS[0]} and {EMBEDDINGS[1]} differ, want one table")
+    if table:
+        stored[EMBEDDINGS[0]] = table[0]
+
+    matched = {}
+    for ours, theirs, wanted, transposed in _names(config):
+        if theirs not in stored:
+            hint = f" (or {EMBEDDINGS[1]})" if theirs == EMBEDDINGS[0] else ""
+            raise ValueError(f"{folder}: tensor {theirs}{hint} is missing")
+        tensor = stored.pop(theirs)
+        if tensor.shape != (wanted[::-1] if transposed else wanted):
+            want = wanted[::-1] if transposed else wanted
+            raise ValueError(
+                f"{folder}: tensor {theirs} has shape {tensor.shape}, {CONFIG} says {want}"
+            )
+        matched[ours] = tensor, transposed
+    if stored:
+        raise ValueError(f"{folder}: tensors {_few(sorted(stored))} are not of a T5 encoder")
+    return matched
 
 
-def _tensors(folder: Path) -> dict[str, np.ndarray]:
-    tensors: dict[str, np.ndarray] = {}
-    for file in weight_files(folder):
-        try:
-            with safe_open(file, framework="np") as reader:
-                for name in reader.keys():  # noqa: SIM118 (it is not a dict)
-                    if not name.startswith(NOT_ENCODER):
-                        tensors[name] = reader.get_tensor(name)
-        except FileNotFoundError:
-            raise ValueError(f"{file}: named by {INDEX} but missing") from None
-        except SafetensorError as error:
-            raise ValueError(f"{file}: not a safetensors file: {error}") from None
-    return tensors
+def _read_shards(
+    stored: Stored, transposed: bool, leaf: jax.ShapeDtypeStruct, sharding: Sharding
+) -> jax.Array:
+    """The tensor as an array of which every local device reads its own part."""
+    parts: dict[tuple, np.ndarray] = {}  # devices with the same part share one copy on the host
+
+    def part(index: tensors.Box | None) -> np.ndarray:
+        key = tuple((s.start, s.stop) for s in index or ())
+        if key not in parts:
+            parts[key] = stored.read(index, leaf.dtype, transposed)
+        return parts[key]
+
+    # Waited for: transfers under way would hold the host's copies of several tensors.
+    return jax.make_array_from_callback(leaf.shape, sharding, part).block_until_ready()
+
+
+def _sharding_of(place: Any, name: str, leaf: jax.ShapeDtypeStruct) -> Sharding:
+    if isinstance(place, Sharding):
+        return place
+    if callable(place):
+        return place(name, leaf)
+    for key in name.split("/"):
+        if not isinstance(place, Mapping) or key not in place:
+            raise ValueError(f"place: no sharding for {name}, want a tree like the params")
+        place = place[key]
+    return place
+
+
+def _equal(one: Stored, other: Stored) -> bool:
+    """Whether two tensors are the same to the bit, compared in blocks."""
+    if (one.shape, one.dtype) != (other.shape, other.dtype) or not one.shape:
+        return False
+    for i in range(0, one.shape[0], one.block_rows):
+        box = (slice(i, i + one.block_rows), *(slice(None),) * (len(one.shape) - 1))
+        if one.read(box).tobytes() != other.read(box).tobytes():
+            return False
+    return True
+
+
+def _few(names: list[str]) -> str:
+    """The names as a list, the first five of many."""
+    return str(names) if len(names) <= 5 else f"{names[:5]} and {len(names) - 5} more"
 
 
 def _names(config: T5Config) -> Iterator[tuple[str, str, tuple[int, ...], bool]]:
@@ -149,12 +219,13 @@ def _their_name(ours: str) -> str:
 
 def _to_json(config: T5Config) -> dict[str, Any]:
     raw = dataclasses.asdict(config)
-    gated = config.feed_forward == "gated-gelu"
+    gated = config.feed_forward.startswith("gated-")
+    activations = {"relu": "relu", "gated-gelu": "gelu_new", "gated-silu": "silu"}
     raw["feed_forward_proj"] = raw.pop("feed_forward")
     return raw | {
         "architectures": ["T5EncoderModel"],
         "model_type": "t5",
-        "dense_act_fn": "gelu_new" if gated else "relu",
+        "dense_act_fn": activations[config.feed_forward],
         "is_gated_act": gated,
         "is_encoder_decoder": False,
         "pad_token_id": 0,

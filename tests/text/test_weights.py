@@ -5,10 +5,13 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 from safetensors.numpy import load_file, save_file
 
 from diffjax import trees
 from diffjax.text import weights
+from diffjax.text.t5 import T5Config, shapes
 from tests.text.test_t5 import CONFIGS, GOLDEN, random_params, run
 
 
@@ -119,8 +122,10 @@ def test_shards_are_read_through_their_index(folder):
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        ({"feed_forward_proj": "gated-silu"}, "feed_forward_proj='gated-silu', want"),
+        ({"feed_forward_proj": "gated-relu"}, "feed_forward_proj='gated-relu', want"),
         ({"d_model": None}, "no d_model"),
+        ({"num_heads": "2"}, "num_heads='2', want a whole number"),
+        ({"num_layers": 0}, "num_layers=0, want a whole number"),
     ],
 )
 def test_a_config_that_cannot_be_run_is_an_error(folder, edit, message):
@@ -140,6 +145,13 @@ def test_a_config_without_feed_forward_is_v1_0(tmp_path):
     assert weights.load(tmp_path)[0].feed_forward == "relu"
 
 
+def test_a_config_of_mt5_without_feed_forward_is_gated(folder):
+    raw = json.loads((folder / weights.CONFIG).read_text()) | {"model_type": "mt5"}
+    del raw["feed_forward_proj"]
+    (folder / weights.CONFIG).write_text(json.dumps(raw))
+    assert weights.load(folder)[0].feed_forward == "gated-gelu"
+
+
 @pytest.mark.parametrize("name", [weights.CONFIG, weights.WEIGHTS])
 def test_a_file_that_is_missing_or_damaged_is_an_error_that_names_it(folder, name):
     (folder / name).write_text("{")
@@ -148,6 +160,65 @@ def test_a_file_that_is_missing_or_damaged_is_an_error_that_names_it(folder, nam
     (folder / name).unlink()
     with pytest.raises(ValueError, match=name):
         weights.load(folder)
+
+
+def test_a_path_that_is_no_folder_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="nowhere: no such folder"):
+        weights.load(tmp_path / "nowhere")
+
+
+EIGHT = T5Config(48, 16, 8, 24, 1, 2)  # its axes are multiples of the 8 devices
+
+
+def by_rows(name, leaf):
+    spec = P("x") if leaf.ndim == 2 and leaf.shape[0] % 8 == 0 else P()
+    return NamedSharding(jax.make_mesh((8,), ("x",), axis_types=(AxisType.Auto,)), spec)
+
+
+def by_columns(name, leaf):
+    mesh = jax.make_mesh((2, 4), ("x", "y"), axis_types=(AxisType.Auto,) * 2)
+    return NamedSharding(mesh, P(None, "y") if leaf.ndim == 2 and leaf.shape[1] % 4 == 0 else P())
+
+
+@pytest.mark.parametrize("dtype", [None, jnp.bfloat16])
+@pytest.mark.parametrize("place", [by_rows, by_columns, "one for all"])
+def test_placed_parameters_are_those_that_lie_on_the_host(place, dtype, tmp_path):
+    place = by_columns("", jnp.zeros(3)) if place == "one for all" else place
+    params = random_params(EIGHT)
+    weights.save(tmp_path, EIGHT, params)
+    placed = weights.load(tmp_path, place, dtype)[1]
+    assert jax.tree.structure(placed) == jax.tree.structure(params)
+    for name, leaf in trees.named_leaves(placed).items():
+        want = np.asarray(trees.named_leaves(params)[name]).astype(dtype or np.float32)
+        assert leaf.sharding == (place(name, leaf) if callable(place) else place)
+        assert leaf.dtype == want.dtype
+        np.testing.assert_array_equal(np.asarray(leaf), want)
+
+
+def test_shardings_may_come_as_a_tree_and_one_that_is_missing_is_named(tmp_path):
+    weights.save(tmp_path, EIGHT, random_params(EIGHT))
+    tree = trees.map_named(by_rows, shapes(EIGHT))
+    placed = weights.load(tmp_path, tree)[1]
+    assert jax.tree.map(lambda leaf: leaf.sharding, placed) == tree
+    del tree["block_0"]["attention"]["o"]
+    with pytest.raises(ValueError, match="place: no sharding for block_0/attention/o/kernel"):
+        weights.load(tmp_path, tree)
+
+
+def test_a_device_has_its_part_alone_read_and_parts_that_are_shared_once(tmp_path, monkeypatch):
+    weights.save(tmp_path, EIGHT, random_params(EIGHT))
+    read, parts = weights.Stored.read, []
+
+    def spy(self, *args):
+        parts.append((self.name, read(self, *args).nbytes))
+        return read(self, *args)
+
+    monkeypatch.setattr(weights.Stored, "read", spy)
+    weights.load(tmp_path, by_rows)
+    embedding = [nbytes for name, nbytes in parts if name == "shared.weight"]
+    assert embedding == [6 * 16 * 4] * 8
+    norm = [nbytes for name, nbytes in parts if name == "encoder.final_layer_norm.weight"]
+    assert norm == [16 * 4]
 
 
 def test_save_rejects_parameters_of_another_config(tmp_path):
