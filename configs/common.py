@@ -16,6 +16,7 @@ def stage_config(name: str, size_px: int) -> ml_collections.ConfigDict:
             size_px=size_px,
             crop_px=0,  # train on random crops of this side; 0: whole pictures
             batch_size=32,  # over all devices
+            embeddings="",  # a cache made by diffjax.embed; none: the captions are encoded first
             image_key="image",
             caption_key="captions",
         )

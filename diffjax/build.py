@@ -1,9 +1,7 @@
 """Config -> objects. The config stops here: what lies below takes named arguments."""
 
 import functools
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -210,23 +208,6 @@ def source_of(config: ConfigDict) -> RecordSource:
         )
     except ValueError as error:
         raise ConfigError("data", f"{data.name} {data.split}", str(error)) from None
-
-
-def cache_dir() -> Path:
-    """Where embeddings are kept: $DIFFJAX_CACHE_DIR, or diffjax below the user's cache."""
-    base = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    return Path(os.environ.get("DIFFJAX_CACHE_DIR", f"{base}/diffjax")).expanduser()
-
-
-def captions_of(records: RecordSource) -> list[str]:
-    """All captions of a source."""
-    return [caption for i in range(len(records)) for caption in records[i]["captions"]]
-
-
-def embeddings_of(captions: list[str], encoder: TextEncoder, progress=None) -> cache.Embeddings:
-    """The embeddings of captions: each computed once, then read from disk."""
-    path = cache_dir() / f"{encoder.name}-{encoder.fingerprint[:8]}-{encoder.max_length}"
-    return cache.ensure(path.with_suffix(".safetensors"), encoder, captions, progress=progress)
 
 
 def train_iterator_of(

@@ -1,60 +1,174 @@
-"""python -m diffjax.embed --captions FILE --out PATH [--encoder NAME]: captions -> embeddings.
+"""python -m diffjax.embed --captions FILE... --out DIRECTORY [--encoder NAME]
 
-FILE has one caption a line. PATH is made, or extended if it is this encoder's already.
-Exit codes: 0 done, 2 bad input.
+Captions to embeddings. FILE is text with a caption a line, .jsonl or .parquet; --data-set names a
+prepared data set instead. DIRECTORY is made, or extended if it is this encoder's already: run the
+same again after a crash, or with more captions. Several processes may fill one directory at once,
+each with its --process-index.
+Exit codes: 0 done, 2 bad input, 5 the disk took no more, 143 stopped with all that was done saved.
 """
 
 import argparse
+import signal
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from tqdm import tqdm
 
 from diffjax import text
+from diffjax.data import texts
+from diffjax.text.cache import SHARD_BYTES, STORAGES, StorageError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses `argv`, writes the cache, and returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m diffjax.embed", description=__doc__)
-    parser.add_argument("--captions", type=Path, required=True, help="text file, one per line")
-    parser.add_argument("--out", type=Path, required=True, help="the cache to write (.safetensors)")
-    parser.add_argument("--encoder", default="t5-nano", help="a name or a folder")
-    parser.add_argument("--max-length", type=int, default=96, help="tokens per caption, with eos")
-    parser.add_argument("--batch-size", type=int, default=64, help="captions encoded at a time")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    args = parser.parse_args(argv)
+    args = _parser().parse_args(argv)
+    made = 0
     try:
-        captions = read_captions(args.captions)
-        if args.batch_size < 1:
-            raise ValueError(f"--batch-size {args.batch_size}, want at least 1")
+        found = _captions(args)
+        if next(iter(found), None) is None:
+            raise ValueError(f"{args.data_set or args.captions[0]}: no captions in it")
         encoder = text.load_encoder(args.encoder, args.max_length, args.dtype)
-        if args.out.exists():
-            text.cache.open_cache(args.out, encoder)  # another encoder's is not overwritten
-        with tqdm(desc="embed", unit="caption", disable=not sys.stderr.isatty()) as bar:
+        process_index, process_count = _process(args)
+        if args.shard_mib < 1:
+            raise ValueError(f"--shard-mib {args.shard_mib}, want at least 1")
+        with _stopped() as signals, _progress(found, args.every) as tell:
 
-            def progress(done: int, total: int) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
+            def progress(done: int, encoded: int) -> None:
+                nonlocal made
+                made = encoded
+                tell(done, encoded)
 
-            made = text.cache.ensure(args.out, encoder, captions, args.batch_size, progress)
+            text.cache.extend(
+                args.out,
+                encoder,
+                found,
+                storage=args.storage,
+                batch_size=args.batch_size,
+                process_index=process_index,
+                process_count=process_count,
+                progress=progress,
+                stop=lambda: bool(signals),
+                shard_bytes=args.shard_mib << 20,
+            )
+        cache = text.cache.open_cache(args.out, encoder)
+    except StorageError as error:
+        print(f"embed: {error}; what is finished is kept: make room, run again", file=sys.stderr)
+        return 5
     except (ValueError, OSError) as error:
         print(f"embed: {error}", file=sys.stderr)
         return 2
-    print(f"{args.out}: {len(made)} captions, {len(made.tokens)} tokens of {made.header}")
+    print(f"{args.out}: {len(cache)} captions, {made} of them new, of {cache.header}")
+    if signals:
+        print("embed: stopped; run again to go on", file=sys.stderr)
+        return 143
     return 0
 
 
-def read_captions(path: Path) -> list[str]:
-    """The lines of `path` that are not blank; none at all is a ValueError."""
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m diffjax.embed",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--captions", type=Path, nargs="+", metavar="FILE", help="text, JSONL, parquet"
+    )
+    what.add_argument("--data-set", metavar="NAME", help="a prepared data set, such as emoji/64")
+    add("--field", default="caption", help="of JSONL and parquet")
+    add("--split", default="train", help="of the data set")
+    add("--caption-key", default="captions", help="of the data set")
+    add("--data-dir", help="where data sets are prepared")
+    add("--out", type=Path, required=True, metavar="DIRECTORY", help="the cache")
+    add("--encoder", default="t5-nano", help="a name or a folder")
+    add("--max-length", type=int, default=96, help="tokens per caption, with eos")
+    add("--batch-size", type=int, default=64, help="captions encoded at a time")
+    add("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the encoder's work")
+    add("--storage", choices=STORAGES, default=STORAGES[0], help="int8 has a scale per token")
+    add("--shard-mib", type=int, default=SHARD_BYTES >> 20, help="size of a shard")
+    add("--process-index", type=int, help="of several that share the work; jax's by default")
+    add("--process-count", type=int, help="how many share the work")
+    add("--every", type=float, default=30, help="seconds between lines of progress in a log")
+    return parser
+
+
+def _captions(args: argparse.Namespace) -> texts.Captions:
+    if args.data_set:
+        return texts.from_data_set(args.data_set, args.split, args.caption_key, args.data_dir)
+    return texts.from_files(args.captions, args.field)
+
+
+def _process(args: argparse.Namespace) -> tuple[int, int]:
+    """(index, count) of the flags, or of jax where neither is given."""
+    if (args.process_index is None) != (args.process_count is None):
+        raise ValueError("--process-index and --process-count need each other")
+    if args.process_index is not None:
+        return args.process_index, args.process_count
+    import jax
+
+    return jax.process_index(), jax.process_count()
+
+
+@contextmanager
+def _stopped() -> Iterator[list[int]]:
+    """A list that a first SIGTERM or SIGINT fills; a second SIGINT interrupts at once."""
+    received: list[int] = []
+
+    def receive(number, frame):
+        if received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    previous = {s: signal.signal(s, receive) for s in (signal.SIGTERM, signal.SIGINT)}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8: {error.reason} at byte {error.start}") from None
-    captions = [line.strip() for line in lines if line.strip()]
-    if not captions:
-        raise ValueError(f"{path}: no captions in it")
-    return captions
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _progress(found: texts.Captions, every: float) -> Iterator[Callable[[int, int], None]]:
+    """A function of (done, encoded): a bar on a terminal, else a line every so many seconds."""
+    if sys.stderr.isatty():
+        with tqdm(desc="embed", unit="caption", unit_scale=True) as bar:
+
+            def draw(done: int, encoded: int) -> None:
+                bar.total = found.estimate()
+                bar.update(done - bar.n)
+
+            yield draw
+    else:
+        yield Lines(found.estimate, every)
+
+
+class Lines:
+    """Progress as lines, for logs: captions done, speed, time left."""
+
+    def __init__(self, total: Callable[[], int], every: float, clock=time.monotonic):
+        self._total, self._every, self._clock = total, every, clock
+        self._start = self._told = clock()
+        self._known: int | None = None  # what was there already took no time
+
+    def __call__(self, done: int, encoded: int) -> None:
+        """`encoded` of the `done` captions are new."""
+        now = self._clock()
+        if self._known is None:
+            self._known = done - encoded
+        if now - self._told < self._every:
+            return
+        self._told = now
+        rate = (done - self._known) / (now - self._start)
+        minutes = (self._total() - done) / rate / 60 if rate else float("nan")
+        print(
+            f"embed: {done} of {self._total()} captions, {rate:.0f}/s, ETA {minutes:.0f} min",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ Trains the stage (or, with configs/cascade.py, the stages one after the other) t
 names. A non-empty workdir resumes. With --mode=compile nothing runs: the training step (or with
 --mode=compile-sample the sampler) is compiled for the devices at hand, or for the TPUs that
 --topology names, and its memory, FLOPs and collectives are printed. Exit codes: 0 done, 2 bad
-config or input, 3 does not fit in memory, 4 diverged, 143 terminated after saving.
+config or input, 3 does not fit in memory, 4 diverged, 5 the disk is full,
+143 terminated after saving.
 """
 
 import argparse
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options, workdir: Path) -> int:
     """Train what the config names; heavy imports wait until its syntax is known to be right."""
     from diffjax import build, parallel
+    from diffjax.text.cache import StorageError
     from diffjax.train import Diverged, Terminated, train
 
     parallel.keep_compilations()
@@ -66,6 +68,9 @@ def run(options, workdir: Path) -> int:
     except Diverged as error:
         print(f"diverged: {error}", file=sys.stderr)
         return 4
+    except StorageError as error:
+        print(error, file=sys.stderr)
+        return 5
     return 0
 
 

@@ -16,8 +16,10 @@ from ml_collections import ConfigDict
 from diffjax import build, cascade, checkpoint, config, grid, monitor, parallel, pixels, steps
 from diffjax.data import pipeline
 from diffjax.data.batch import Record
+from diffjax.embeddings import embeddings_of
 from diffjax.program import program_of
 from diffjax.stage import shrink
+from diffjax.text import cache
 from diffjax.text.condition import mask_from_length
 
 # What a run may not change when it goes on: the checkpoint or its meaning would not fit.
@@ -53,7 +55,7 @@ def train(options: ConfigDict, workdir: Path) -> Report:
     build.check(options)
     _check_continues(options, workdir)
     records, encoder = build.source_of(options), build.encoder_of(options)
-    embeddings = build.embeddings_of(build.captions_of(records), encoder, _encoding_progress)
+    embeddings = embeddings_of(options, records, encoder, _encoding_progress)
     program = program_of(options, encoder.width)
     the_stage, place = program.stage, program.place
     workdir.mkdir(parents=True, exist_ok=True)
@@ -220,7 +222,8 @@ class GridSampler:
         self._captions = [record["captions"][0] for record in shown]
         if options.sample.prompts and not the_stage.low_res_px:
             self._captions = list(options.sample.prompts)
-            embeddings = build.embeddings_of(self._captions, build.encoder_of(options))
+            encoder = build.encoder_of(options)
+            embeddings = cache.ensure(cache.users_path(encoder), encoder, self._captions)
             shown = [
                 Record(image=shown[0]["image"], captions=(prompt,), name="")
                 for prompt in self._captions

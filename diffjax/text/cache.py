@@ -1,204 +1,250 @@
 """Embeddings of captions on disk: computed once, looked up by the caption.
 
-One safetensors file: `tokens` bfloat16 [total_tokens d] with `offsets` [n + 1], the captions' UTF-8
-bytes end to end with theirs, and a header that says which encoder made it. Each caption is there
-once, at its real length.
+A cache is a directory (shards.py, index.py): a header that says which encoder made it, ArrayRecord
+shards with each caption once at its real length, and an index of them by digest. Neither captions
+nor embeddings are held in memory: not while writing, not while reading.
 """
 
 import dataclasses
 import itertools
-import json
 import os
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 from absl import logging
-from jaxtyping import Bool, Int, Shaped
-from safetensors.numpy import save_file
+from jaxtyping import Bool, Shaped
 
+from diffjax.text import index as indices
+from diffjax.text import rows, shards
 from diffjax.text.encoder import TextEncoder
+from diffjax.text.rows import STORAGES, Damaged
+from diffjax.text.shards import Header, StorageError
 
-FORMAT = "diffjax-text-1"
+__all__ = [
+    "STORAGES", "Damaged", "Embeddings", "Header", "StorageError",
+    "ensure", "extend", "header_of", "open_cache", "users_path",
+]  # fmt: skip
 
-
-@dataclasses.dataclass(frozen=True)
-class Header:
-    """Whose embeddings these are; two caches with equal headers agree on every caption."""
-
-    encoder: str
-    fingerprint: str
-    width: int
-    max_length: int
-
-    def __str__(self) -> str:
-        """As messages name it, on one line."""
-        return (
-            f"{self.encoder} ({self.fingerprint[:8]}, width {self.width}, "
-            f"max_length {self.max_length})"
-        )
+SHARD_BYTES = 256 << 20
+SHARD_SECONDS = 600  # no more than this much work is lost with a killed process
+WINDOW = 16_384  # captions read ahead, to be encoded in order of length
 
 
 @dataclasses.dataclass(frozen=True)
 class Embeddings:
-    """A cache opened for reading. Tokens stay on disk until asked for; it pickles as its path."""
+    """A cache opened for reading. All stays on disk until asked for; it pickles as its path."""
 
     path: Path
     header: Header
-    tokens: Shaped[np.ndarray, "t d"] = dataclasses.field(repr=False)
-    offsets: Int[np.ndarray, "m"] = dataclasses.field(repr=False)
-    index: dict[str, int] = dataclasses.field(repr=False)
+    index: indices.Index = dataclasses.field(repr=False)
+    readers: shards.Readers = dataclasses.field(repr=False, compare=False)
 
     def __getitem__(self, caption: str) -> Shaped[np.ndarray, "l d"]:
-        """The caption's embeddings in bfloat16, without padding; an unknown one is a KeyError."""
-        if caption not in self.index:
+        """The caption's embeddings in bfloat16, without padding; an unknown one is a KeyError.
+
+        Damaged (a ValueError) names the shard and the remedy when the bytes are not those written.
+        """
+        place = self.index.find(caption)
+        if place is None:
             raise KeyError(f"{self.path}: no caption {caption!r} among its {len(self)}")
-        row = self.index[caption]
-        return np.array(self.tokens[self.offsets[row] : self.offsets[row + 1]])
+        path, position = self.path / place[0], place[1]
+        record = shards.read(path, self.readers, position)
+        try:
+            found, row = rows.unpack(record, self.header.width, self.header.storage)
+            if found != caption:
+                raise Damaged("another caption stands there")
+        except ValueError as error:
+            raise shards.damaged(path, position, error) from None
+        return row
 
     def batch(
         self, captions: Sequence[str], length: int
     ) -> tuple[Shaped[np.ndarray, "b l d"], Bool[np.ndarray, "b l"]]:
         """(embeddings, mask) padded to `length` tokens; a longer caption is a ValueError."""
-        rows = [self[caption] for caption in captions]
-        longest = max((len(row) for row in rows), default=0)
+        found = [self[caption] for caption in captions]
+        longest = max((len(row) for row in found), default=0)
         if longest > length:
             raise ValueError(f"{self.path}: length={length}, but a caption has {longest} tokens")
-        out = np.zeros((len(rows), length, self.header.width), ml_dtypes.bfloat16)
-        for i, row in enumerate(rows):
+        out = np.zeros((len(found), length, self.header.width), ml_dtypes.bfloat16)
+        for i, row in enumerate(found):
             out[i, : len(row)] = row
-        lengths = np.array([len(row) for row in rows], int)
+        lengths = np.array([len(row) for row in found], int)
         return out, np.arange(length)[None, :] < lengths[:, None]
 
     def __contains__(self, caption: object) -> bool:
         """Whether the caption is there."""
-        return caption in self.index
+        return isinstance(caption, str) and self.index.find(caption) is not None
 
     def __len__(self) -> int:
         """How many captions."""
-        return len(self.index)
+        return len(self.index.digests)
+
+    def __iter__(self) -> Iterator[str]:
+        """The captions, shard by shard; each record is read and checked."""
+        for place in np.sort(self.index.places):
+            path = self.path / self.index.shards[int(place) >> 32]
+            position = int(place) & 0xFFFFFFFF
+            record = shards.read(path, self.readers, position)
+            try:
+                yield rows.unpack(record, self.header.width, self.header.storage)[0]
+            except ValueError as error:
+                raise shards.damaged(path, position, error) from None
 
     def __reduce__(self):
-        """Workers open the file themselves; a memory map would be copied whole."""
+        """Workers open the files themselves."""
         return open_cache, (self.path,)
 
 
-def header_of(encoder: TextEncoder) -> Header:
+def header_of(encoder: TextEncoder, storage: str = "bfloat16") -> Header:
     """What a cache made by `encoder` says of itself."""
-    return Header(encoder.name, encoder.fingerprint, encoder.width, encoder.max_length)
-
-
-def build(
-    path: str | os.PathLike,
-    encoder: TextEncoder,
-    captions: Sequence[str],
-    batch_size: int = 64,
-    progress: Callable[[int, int], None] | None = None,
-    known: Embeddings | None = None,
-) -> Embeddings:
-    """Encodes the captions, each once, and writes `path` by a rename; `known` need not be redone.
-
-    `progress(done, total)` is called after each batch. The tokens are held in memory until written.
-    """
-    unique = list(dict.fromkeys(captions))
-    rows: dict[str, np.ndarray] = {c: known[c] for c in unique if known and c in known}
-    # By length: a batch then holds little padding.
-    fresh = sorted((c for c in unique if c not in rows), key=lambda c: (len(c.encode()), c))
-    for start in range(0, len(fresh), batch_size):
-        part = fresh[start : start + batch_size]
-        embedded, mask = (np.asarray(x) for x in encoder.encode(part))
-        for caption, row, length in zip(part, embedded, mask.sum(1), strict=True):
-            rows[caption] = row[:length].astype(ml_dtypes.bfloat16)
-        if progress:
-            progress(start + len(part), len(fresh))
-    _write(Path(path), header_of(encoder), {caption: rows[caption] for caption in unique})
-    return open_cache(path)
+    if storage not in STORAGES:
+        raise ValueError(f"storage={storage!r}, want one of {', '.join(STORAGES)}")
+    return Header(encoder.name, encoder.fingerprint, encoder.width, encoder.max_length, storage)
 
 
 def open_cache(path: str | os.PathLike, encoder: TextEncoder | None = None) -> Embeddings:
-    """The cache at `path`, memory-mapped; not one, or not `encoder`'s, is a ValueError."""
+    """The cache at `path`; not one, or not `encoder`'s (whatever its storage), is a ValueError."""
     path = Path(path)
-    try:
-        raw, start = _read_header(path)
-        header = Header(**json.loads(raw["__metadata__"]["header"]))
-        arrays = {
-            name: _map(path, start, raw[name])
-            for name in ("tokens", "offsets", "captions", "caption_offsets")
-        }
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such embeddings cache") from None
-    except (ValueError, KeyError, TypeError, OverflowError, OSError) as error:
-        raise ValueError(f"{path}: not an embeddings cache ({type(error).__name__})") from None
-    if encoder is not None and header != header_of(encoder):
-        raise ValueError(f"{path} holds embeddings of {header}, want {header_of(encoder)}")
-    text = arrays["captions"].tobytes()
-    names = [text[a:b].decode() for a, b in itertools.pairwise(arrays["caption_offsets"])]
-    index = {name: i for i, name in enumerate(names)}
-    return Embeddings(path, header, arrays["tokens"], np.array(arrays["offsets"]), index)
+    header = shards.read_header(path)
+    if encoder is not None:
+        shards.check(path, header, header_of(encoder, header.storage))
+    return Embeddings(path, header, indices.load(path, header), shards.Readers())
+
+
+def users_path(encoder: TextEncoder) -> Path:
+    """Where this encoder's cache is kept if no other place is named.
+
+    Below $DIFFJAX_CACHE_DIR, or diffjax in the user's cache.
+    """
+    base = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    folder = Path(os.environ.get("DIFFJAX_CACHE_DIR", f"{base}/diffjax")).expanduser()
+    return folder / f"{encoder.name}-{encoder.fingerprint[:8]}-{encoder.max_length}"
+
+
+def extend(
+    path: str | os.PathLike,
+    encoder: TextEncoder,
+    captions: Iterable[str],
+    *,
+    storage: str = "bfloat16",
+    batch_size: int = 64,
+    process_index: int = 0,
+    process_count: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+    stop: Callable[[], object] = lambda: False,
+    shard_bytes: int = SHARD_BYTES,
+    window: int = WINDOW,
+) -> int:
+    """Encode what is not yet in the cache at `path`, made if need be; returns how many captions.
+
+    Each process of `process_count` encodes the captions whose digest falls to it; together they
+    fill one directory. `progress(done, encoded)` is called after each batch: captions read and
+    dealt with, and those of them that were encoded. When `stop()` is true the shard at hand is
+    finished and no more done. A process that is killed loses its unfinished shard and no more.
+
+    Raises:
+      ValueError: the directory is another encoder's, or a number cannot be.
+      StorageError: the disk is full; finished shards stay, and the same call goes on from them.
+      Damaged: a shard's list of captions cannot be read.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}, want at least 1")
+    if not 0 <= process_index < process_count:
+        raise ValueError(f"process_index={process_index}, want 0 to {process_count - 1}")
+    folder, header = Path(path), header_of(encoder, storage)
+    owner = f"process-{process_index}-of-{process_count}"
+    with shards.owned(folder, owner, header):
+        seen = indices.Seen(indices.load(folder, header).digests)
+        done = encoded = 0
+        shard: shards.ShardWriter | None = None
+        try:
+            for part in _windows(captions, window):
+                fresh, digests = _fresh(part, seen, process_index, process_count)
+                for start in range(0, len(fresh), batch_size):
+                    end = min(start + batch_size, len(fresh))
+                    if shard is None:
+                        shard, opened = shards.ShardWriter(folder, header, owner), time.monotonic()
+                    for i, row in zip(
+                        range(start, end), _encode(encoder, fresh[start:end]), strict=True
+                    ):
+                        shard.add(digests[i : i + 1].tobytes(), rows.pack(fresh[i], row, storage))
+                    encoded += end - start
+                    if progress:
+                        progress(done + len(part) - len(fresh) + end, encoded)
+                    full = shard.num_bytes >= shard_bytes
+                    if full or time.monotonic() - opened > SHARD_SECONDS:
+                        shard.close()
+                        shard = None
+                    if stop():
+                        break
+                done += len(part)
+                if stop():
+                    break
+            if shard is not None:
+                shard.close()
+                shard = None
+        finally:
+            if shard is not None:
+                shard.discard()
+        indices.save(folder, indices.load(folder, header), owner)
+    return encoded
 
 
 def ensure(
     path: str | os.PathLike,
     encoder: TextEncoder,
-    captions: Sequence[str],
+    captions: Iterable[str],
     batch_size: int = 64,
     progress: Callable[[int, int], None] | None = None,
 ) -> Embeddings:
     """The cache at `path`, made to hold all `captions` of this `encoder`.
 
-    It is left alone when it does already, extended when captions are missing, and made anew, with
-    a warning, when it is another encoder's.
+    Only what is missing is encoded, and `progress(done, total)` counts that. Raises what `extend`
+    does.
     """
-    if not Path(path).exists():
-        return build(path, encoder, captions, batch_size, progress)
-    known = open_cache(path)
-    if known.header != header_of(encoder):
-        logging.warning("%s held embeddings of %s: made anew", path, known.header)
-        return build(path, encoder, captions, batch_size, progress)
-    if all(caption in known for caption in captions):
-        return known
-    return build(path, encoder, [*known.index, *captions], batch_size, progress, known)
+    captions = list(dict.fromkeys(captions))
+    if (Path(path) / shards.HEADER).exists():
+        known = open_cache(path, encoder)
+        captions = [caption for caption in captions if caption not in known]
+        if not captions:
+            return known
+        logging.info("%s: %d captions to encode", path, len(captions))
+
+    def told(done: int, encoded: int) -> None:
+        if progress:
+            progress(done, len(captions))
+
+    extend(path, encoder, captions, batch_size=batch_size, progress=told)
+    return open_cache(path, encoder)
 
 
-def _write(path: Path, header: Header, rows: dict[str, np.ndarray]) -> None:
-    names = [caption.encode() for caption in rows]
-    none = np.zeros((0, header.width), ml_dtypes.bfloat16)
-    arrays = {
-        "tokens": np.concatenate([none, *rows.values()]),
-        "offsets": np.cumsum([0, *(len(row) for row in rows.values())], dtype=np.int64),
-        "captions": np.frombuffer(b"".join(names), np.uint8),
-        "caption_offsets": np.cumsum([0, *(len(name) for name in names)], dtype=np.int64),
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        metadata = {"format": FORMAT, "header": json.dumps(dataclasses.asdict(header))}
-        save_file(arrays, temporary, metadata=metadata)
-        temporary.chmod(0o644)  # safetensors leaves it readable by its owner alone
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _windows(captions: Iterable[str], size: int) -> Iterator[list[str]]:
+    captions = iter(captions)
+    while part := list(itertools.islice(captions, size)):
+        yield part
 
 
-def _read_header(path: Path) -> tuple[dict, int]:
-    """(names, shapes and places of the arrays; where the data starts), as safetensors has it."""
-    with open(path, "rb") as stream:
-        size = int.from_bytes(stream.read(8), "little")
-        if size > path.stat().st_size:
-            raise ValueError("header longer than the file")
-        raw = json.loads(stream.read(size))
-    if raw["__metadata__"]["format"] != FORMAT:
-        raise ValueError(f"format is not {FORMAT}")
-    return raw, 8 + size
+def _fresh(
+    part: list[str], seen: indices.Seen, process_index: int, process_count: int
+) -> tuple[list[str], Shaped[np.ndarray, "n"]]:
+    """Those captions, each once and by length, that this process has to encode; now seen."""
+    digests, first = np.unique(rows.digests(part), return_index=True)
+    first_words = np.frombuffer(digests.tobytes(), ">u8")[::2]
+    wanted = ~seen.has(digests) & (first_words % process_count == process_index)
+    seen.add(digests[wanted])
+    # By length: a batch then holds little padding.
+    order = sorted(
+        zip((part[i] for i in first[wanted]), digests[wanted], strict=True),
+        key=lambda pair: (len(pair[0]), pair[1]),
+    )
+    return [caption for caption, _ in order], np.array([digest for _, digest in order], "S16")
 
 
-def _map(path: Path, start: int, place: dict) -> np.ndarray:
-    dtype = {"BF16": ml_dtypes.bfloat16, "I64": np.int64, "U8": np.uint8}[place["dtype"]]
-    first, last = place["data_offsets"]
-    if start + last > path.stat().st_size:
-        raise ValueError("file cut short")
-    if first == last:
-        return np.zeros(place["shape"], dtype)
-    raw = np.memmap(path, np.uint8, "r", start + first, (last - first,))
-    return raw.view(dtype).reshape(place["shape"])
+def _encode(encoder: TextEncoder, captions: list[str]) -> Iterator[np.ndarray]:
+    """The embeddings [l d] of each, without padding."""
+    embedded, mask = (np.asarray(x) for x in encoder.encode(captions))
+    for row, length in zip(embedded, mask.sum(1), strict=True):
+        yield row[:length]

@@ -1,152 +1,411 @@
+import contextlib
+import itertools
 import pickle
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import pytest
 
-from diffjax import text
-from diffjax.text import cache
-from tests.text.test_encoder import CAPTIONS, write
+from diffjax.text import cache, rows, shards
+from tests.text.stub import Stub
+
+ROOT = Path(__file__).resolve().parents[2]
+CAPTIONS = ["a red apple", "", "two blue birds", "a red apple"]
 
 
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory):
-    return text.load_encoder(write(tmp_path_factory.mktemp("encoders") / "tiny"), max_length=40)
+def many(count):
+    return [f"photo {i} of " + "word " * (i % 9) for i in range(count)]
 
 
-@pytest.fixture
-def counted(encoder, monkeypatch):
-    """The captions that `encode` was asked for."""
-    asked = []
-    plain = type(encoder).encode
-    monkeypatch.setattr(
-        type(encoder), "encode", lambda self, c, **k: (asked.extend(c), plain(self, c, **k))[1]
-    )
-    return asked
+def files(folder):
+    return sorted(p.name for p in folder.iterdir() if not p.name.endswith(".lock"))
 
 
-def test_a_caption_looked_up_is_the_caption_encoded(encoder, tmp_path):
-    made = cache.build(tmp_path / "c.safetensors", encoder, CAPTIONS, batch_size=2)
-    embeddings, mask = (np.asarray(x) for x in encoder.encode(CAPTIONS))
-    for caption, row, length in zip(CAPTIONS, embeddings, mask.sum(1), strict=True):
-        found = made[caption]
-        assert found.dtype == ml_dtypes.bfloat16
-        assert found.shape == (length, encoder.width)
-        np.testing.assert_allclose(found.astype(np.float32), row[:length], rtol=2**-7, atol=1e-5)
-
-
-def test_a_caption_is_stored_once_and_without_padding(encoder, counted, tmp_path):
-    made = cache.build(tmp_path / "c.safetensors", encoder, CAPTIONS * 3)
-    assert len(made) == len(counted) == len(set(CAPTIONS))
-    assert made.tokens.shape == (12 + 1 + 15, encoder.width)
-
-
-def test_every_caption_comes_back_from_disk(encoder, tmp_path):
-    captions = ["naïve ☕", "tab\tand\nnewline", "x" * 60, "", *map(str, range(30))]
-    made = cache.build(tmp_path / "c.safetensors", encoder, captions, batch_size=8)
-    again = cache.open_cache(tmp_path / "c.safetensors", encoder)
-    assert list(again.index) == captions
-    assert again.header == made.header == cache.header_of(encoder)
+def assert_holds(folder, captions, encoder=None):
+    """All of the captions and no others, to the bit, in whatever files are there."""
+    encoder = encoder or Stub()
+    made = cache.open_cache(folder, encoder)
+    assert sorted(made) == sorted(set(captions))
+    assert len(made) == len(set(captions))
     for caption in captions:
-        assert again[caption].tobytes() == made[caption].tobytes()
-        assert caption in again
-    assert len(again["x" * 60]) == 40  # cut at max_length, as encode cuts it
+        assert made[caption].tobytes() == encoder.row(caption).astype(ml_dtypes.bfloat16).tobytes()
 
 
-def test_batch_pads_to_the_asked_for_length(encoder, tmp_path):
-    made = cache.build(tmp_path / "c.safetensors", encoder, CAPTIONS)
-    embeddings, mask = made.batch(CAPTIONS, 20)
-    assert embeddings.shape == (4, 20, encoder.width)
-    np.testing.assert_array_equal(mask.sum(1), [12, 1, 15, 12])
+@contextlib.contextmanager
+def full_disk(num_bytes):
+    """No file can grow beyond so many bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_caption_looked_up_is_the_caption_encoded_without_padding(tmp_path):
+    made = cache.ensure(tmp_path / "c", Stub(), CAPTIONS, batch_size=2)
+    embeddings, mask = Stub().encode(CAPTIONS)
+    for caption, row, length in zip(CAPTIONS, embeddings, mask.sum(1), strict=True):
+        assert made[caption].dtype == ml_dtypes.bfloat16
+        np.testing.assert_array_equal(made[caption], row[:length].astype(ml_dtypes.bfloat16))
+
+
+@pytest.mark.parametrize("window", [1, 7, 1000])
+def test_a_caption_is_encoded_once_however_often_it_comes(window, tmp_path):
+    encoder = Stub()
+    captions = many(40) * 3
+    assert cache.extend(tmp_path / "c", encoder, captions, window=window) == 40
+    assert cache.extend(tmp_path / "c", encoder, captions, window=window) == 0
+    assert sorted(encoder.asked) == sorted(many(40))
+
+
+def test_a_thousand_captions_come_back_from_many_shards_bit_by_bit(tmp_path):
+    captions = ["naïve ☕", "tab\tand\nnewline", "x " * 60, "", *many(996)]
+    cache.extend(tmp_path / "c", Stub(), captions, shard_bytes=20_000, batch_size=16)
+    assert sum(name.endswith(".array_record") for name in files(tmp_path / "c")) > 5
+    assert_holds(tmp_path / "c", captions)
+    assert len(cache.open_cache(tmp_path / "c")["x " * 60]) == 16  # cut at max_length
+
+
+def test_captions_of_12_tokens_take_under_an_eighth_of_padded_float32(tmp_path):
+    encoder = Stub(width=64, max_length=128)
+    captions = [f"ten words and their number and so on {i} end" for i in range(1000)]
+    made = cache.ensure(tmp_path / "c", encoder, [caption + " eos" for caption in captions])
+    assert {len(made[caption]) for caption in made} == {12}
+    on_disk = sum(path.stat().st_size for path in (tmp_path / "c").iterdir())
+    assert on_disk / len(made) < 128 * 64 * 4 / 8
+
+
+def test_int8_is_within_half_a_step_of_each_tokens_scale(tmp_path):
+    row = np.random.default_rng(0).standard_normal((50, 64)).astype(np.float32)
+    row *= 10.0 ** np.arange(-25, 25)[:, None]
+    row[7] = 0
+    data, scale = rows.quantise(row)
+    error = np.abs(data.astype(np.float64) * scale[:, None] - row).max(1)
+    largest = np.abs(row.astype(np.float64)).max(1)
+    assert np.all(error <= largest / 254 * (1 + 1e-5))
+    assert error.max() > 0
+    read = rows.unpack(rows.pack("a", row, "int8"), 64, "int8")[1].astype(np.float64)
+    # and bfloat16, which it comes back in, is within 2^-8 of that
+    assert np.all(np.abs(read - row).max(1) <= largest * (1 / 254 + 2**-8) * (1 + 1e-2))
+
+
+def test_int8_is_half_the_bytes_and_reads_like_the_other(tmp_path):
+    encoder = Stub(width=256)
+    plain = cache.ensure(tmp_path / "plain", encoder, many(200))
+    cache.extend(tmp_path / "small", encoder, many(200), storage="int8")
+    small = cache.open_cache(tmp_path / "small", encoder)
+    size = {p: sum(f.stat().st_size for f in p.iterdir()) for p in (plain.path, small.path)}
+    assert size[small.path] < 0.6 * size[plain.path]
+    for caption in many(200):
+        assert small[caption].dtype == plain[caption].dtype
+        one, other = small[caption].astype(float), plain[caption].astype(float)
+        error = np.abs(one - other).max(1)
+        np.testing.assert_array_less(error, np.abs(other).max(1) * (1 / 254 + 2**-7))
+
+
+def test_batch_pads_to_the_asked_for_length(tmp_path):
+    made = cache.ensure(tmp_path / "c", Stub(), CAPTIONS)
+    embeddings, mask = made.batch(CAPTIONS, 6)
+    assert embeddings.shape == (4, 6, 8)
+    np.testing.assert_array_equal(mask.sum(1), [4, 1, 4, 4])
     assert not np.any(embeddings[~mask])
-    with pytest.raises(ValueError, match="length=14, but a caption has 15"):
-        made.batch(CAPTIONS, 14)
+    with pytest.raises(ValueError, match="length=3, but a caption has 4"):
+        made.batch(CAPTIONS, 3)
 
 
-def test_an_unknown_caption_is_an_error_that_names_it(encoder, tmp_path):
-    made = cache.build(tmp_path / "c.safetensors", encoder, CAPTIONS)
+def test_an_unknown_caption_is_an_error_that_names_it(tmp_path):
+    made = cache.ensure(tmp_path / "c", Stub(), CAPTIONS)
+    assert "a pear" not in made
     with pytest.raises(KeyError, match="no caption 'a pear' among its 3"):
         made["a pear"]
 
 
-def test_the_cache_of_another_encoder_is_one_line_that_names_both(encoder, tmp_path):
-    path = tmp_path / "c.safetensors"
-    cache.build(path, encoder, CAPTIONS)
-    other = text.load_encoder(
-        write(tmp_path / "other", lambda p: p | {"embedding": p["embedding"] * 2}), max_length=40
-    )
-    with pytest.raises(ValueError, match=r"holds embeddings of tiny \(.*, want other \(") as caught:
-        cache.open_cache(path, other)
-    assert "\n" not in str(caught.value)
-    longer = text.load_encoder(tmp_path / "other", max_length=41)
-    with pytest.raises(ValueError, match=r"max_length 40.*max_length 41"):
-        cache.open_cache(cache.build(path, other, ["a"]).path, longer)
+@pytest.mark.parametrize(
+    "other",
+    [
+        dict(name="other"),
+        dict(fingerprint="f" * 16),
+        dict(width=9),
+        dict(max_length=17),
+    ],
+)
+def test_the_cache_of_another_encoder_is_one_line_that_names_both(other, tmp_path):
+    cache.ensure(tmp_path / "c", Stub(), CAPTIONS)
+    before = files(tmp_path / "c")
+    for use in (
+        lambda: cache.open_cache(tmp_path / "c", Stub(**other)),
+        lambda: cache.extend(tmp_path / "c", Stub(**other), ["a pear"]),
+        lambda: cache.ensure(tmp_path / "c", Stub(**other), ["a pear"]),
+    ):
+        with pytest.raises(ValueError, match=r"holds embeddings of stub \(0123.*, want ") as caught:
+            use()
+        assert str(cache.header_of(Stub(**other))) in str(caught.value)
+        assert "\n" not in str(caught.value)
+    assert files(tmp_path / "c") == before
 
 
-def test_ensure_encodes_only_what_is_missing(encoder, counted, tmp_path):
-    path = tmp_path / "deep" / "c.safetensors"
-    first = cache.ensure(path, encoder, CAPTIONS)
-    before = path.stat().st_mtime_ns
-    counted.clear()
-    cache.ensure(path, encoder, CAPTIONS[:2])
-    assert path.stat().st_mtime_ns == before
-    more = cache.ensure(path, encoder, ["a pear", CAPTIONS[0]])
-    assert counted == ["a pear"]
-    assert list(more.index) == ["a red apple", "", "two blue birds", "a pear"]
-    assert more["two blue birds"].tobytes() == first["two blue birds"].tobytes()
+def test_a_cache_of_int8_is_not_extended_in_bfloat16(tmp_path):
+    cache.extend(tmp_path / "c", Stub(), CAPTIONS, storage="int8")
+    with pytest.raises(ValueError, match=r"max_length 16, int8\), want .*bfloat16\)"):
+        cache.extend(tmp_path / "c", Stub(), CAPTIONS)
 
 
-def test_ensure_makes_anew_what_another_encoder_made_and_says_so(encoder, tmp_path, caplog):
-    path = tmp_path / "c.safetensors"
-    cache.build(path, text.load_encoder(write(tmp_path / "other"), max_length=30), CAPTIONS)
-    assert cache.ensure(path, encoder, ["a pear"]).header == cache.header_of(encoder)
-    assert "other" in caplog.text
+def test_a_shard_of_another_encoder_is_refused_when_the_shards_are_asked(tmp_path):
+    cache.ensure(tmp_path / "c", Stub(), CAPTIONS)
+    other = cache.ensure(tmp_path / "other", Stub(name="other"), ["a pear"])
+    shutil.copy(other.path / other.index.shards[0], tmp_path / "c")
+    with pytest.raises(ValueError, match=r"holds embeddings of other .* want stub"):
+        cache.open_cache(tmp_path / "c")
 
 
-def test_a_failed_build_leaves_the_old_file_and_no_other(encoder, tmp_path):
-    path = tmp_path / "c.safetensors"
-    cache.build(path, encoder, CAPTIONS)
+def test_ensure_encodes_only_what_is_missing(tmp_path):
+    encoder = Stub()
+    cache.ensure(tmp_path / "deep" / "c", encoder, CAPTIONS)
+    before = files(tmp_path / "deep" / "c")
+    cache.ensure(tmp_path / "deep" / "c", encoder, CAPTIONS[:2])
+    assert files(tmp_path / "deep" / "c") == before
+    encoder.asked.clear()
+    more = cache.ensure(tmp_path / "deep" / "c", encoder, ["a pear", CAPTIONS[0]])
+    assert encoder.asked == ["a pear"]
+    assert set(more) == {*CAPTIONS, "a pear"}
 
-    def fail(done, total):
-        raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        cache.build(path, encoder, ["a pear"], progress=fail)
-    assert list(cache.open_cache(path).index) == ["a red apple", "", "two blue birds"]
-    assert [file.name for file in tmp_path.iterdir()] == [path.name]
-
-
-def test_progress_counts_the_captions_to_do(encoder, tmp_path):
+def test_progress_counts_the_captions_to_do(tmp_path):
     seen = []
-    cache.build(
-        tmp_path / "c", encoder, list("abcde"), batch_size=2, progress=lambda *n: seen.append(n)
+    cache.ensure(
+        tmp_path / "c", Stub(), list("abcde"), batch_size=2, progress=lambda *n: seen.append(n)
     )
     assert seen == [(2, 5), (4, 5), (5, 5)]
 
 
 @pytest.mark.parametrize(
-    "damage",
+    ("damage", "message"),
     [
-        lambda path: path.unlink(),
-        lambda path: path.write_bytes(b""),
-        lambda path: path.write_bytes(b"not a cache at all"),
-        lambda path: path.write_bytes(path.read_bytes()[:-40]),
+        (lambda path: shutil.rmtree(path), "no such embeddings cache"),
+        (lambda path: (path / "header.json").unlink(), "no such embeddings cache"),
+        (lambda path: (path / "header.json").write_text("{"), "header.json: not a header"),
+        (lambda path: (shutil.rmtree(path), path.write_text("")), "a cache is a directory now"),
     ],
 )
-def test_what_is_no_cache_is_an_error_that_names_it(encoder, tmp_path, damage):
-    path = tmp_path / "c.safetensors"
-    cache.build(path, encoder, CAPTIONS)
-    damage(path)
-    with pytest.raises(ValueError, match=r"c.safetensors: (no such|not an) embeddings cache"):
-        cache.open_cache(path)
+def test_what_is_no_cache_is_an_error_that_names_it(damage, message, tmp_path):
+    cache.ensure(tmp_path / "c", Stub(), CAPTIONS)
+    damage(tmp_path / "c")
+    with pytest.raises(ValueError, match=message) as caught:
+        cache.open_cache(tmp_path / "c")
+    assert str(caught.value).startswith(str(tmp_path / "c"))
 
 
-def test_a_cache_pickles_as_its_path(encoder, tmp_path):
-    made = cache.build(tmp_path / "c.safetensors", encoder, ["a" * 39] * 2 + ["b" * 39])
+def test_a_cache_pickles_as_its_path(tmp_path):
+    made = cache.ensure(tmp_path / "c", Stub(), many(100))
     pickled = pickle.dumps(made)
     assert len(pickled) < 1000
-    assert pickle.loads(pickled)["b" * 39].tobytes() == made["b" * 39].tobytes()
+    assert pickle.loads(pickled)["photo 0 of "].tobytes() == made["photo 0 of "].tobytes()
 
 
-def test_no_captions_make_an_empty_cache(encoder, tmp_path):
-    assert len(cache.build(tmp_path / "c.safetensors", encoder, [])) == 0
+def test_no_captions_make_an_empty_cache(tmp_path):
+    assert len(cache.ensure(tmp_path / "c", Stub(), [])) == 0
+    assert "a" not in cache.open_cache(tmp_path / "c")
+
+
+def test_shards_are_read_by_many_threads_with_few_files_open(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "OPEN_FILES", 2)
+    cache.extend(tmp_path / "c", Stub(), many(200), shard_bytes=3000, batch_size=8)
+    made = cache.open_cache(tmp_path / "c")
+    assert len(made.index.shards) > 4
+    with ThreadPoolExecutor(8) as pool:
+        read = list(pool.map(made.__getitem__, many(200) * 3))
+    for row, caption in zip(read, many(200) * 3, strict=True):
+        np.testing.assert_array_equal(row, Stub().row(caption).astype(ml_dtypes.bfloat16))
+    assert len(made.readers._open) == 2
+
+
+def test_no_flipped_bit_is_read_as_if_it_were_right(tmp_path):
+    folder, captions = tmp_path / "c", many(40)
+    cache.extend(folder, Stub(), captions, shard_bytes=4000, batch_size=8)
+    paths = [path for path in folder.iterdir() if path.stat().st_size]
+    kept = {path: path.read_bytes() for path in paths}
+    draw, found = random.Random(0), []
+    # bits of the data, wherever they are; and as many of the whole files, padding included
+    used = [(p, i) for p in paths for i, byte in enumerate(kept[p]) if byte]
+    anywhere = [(p, draw.randrange(len(kept[p]))) for p in draw.choices(paths, k=150)]
+    for path, position in draw.choices(used, k=150) + anywhere:
+        damaged = bytearray(kept[path])
+        damaged[position] ^= 1 << draw.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            assert_holds(folder, captions)
+        except ValueError as error:
+            found.append((path, str(error)))
+        path.write_bytes(kept[path])
+    assert len(found) > 120  # the others hit padding, or the index, which is made anew
+    for path, message in found:
+        if path.suffix == ".array_record":
+            assert message.startswith(f"{path} is damaged at ")
+            assert "delete this file and run python -m diffjax.embed again" in message
+        else:
+            assert message.startswith(f"{folder}: not an embeddings cache (header.json: ")
+
+
+def test_a_record_found_damaged_comes_back_by_deleting_its_shard(tmp_path):
+    folder, captions = tmp_path / "c", many(40)
+    cache.extend(folder, Stub(), captions, shard_bytes=1000, batch_size=8)
+    made = cache.open_cache(folder)
+    path = folder / made.index.shards[1]
+    raw = path.read_bytes()
+    at = raw.index(b"photo")
+    path.write_bytes(raw[:at] + b"q" + raw[at + 1 :])
+    with pytest.raises(cache.Damaged, match=rf"{path.name} is damaged at record \d+ \(.*delete"):
+        [made[caption] for caption in captions]
+    path.unlink()
+    lost = len(captions) - len(cache.open_cache(folder))
+    assert cache.extend(folder, Stub(), captions) == lost > 0
+    assert_holds(folder, captions)
+
+
+def test_a_checksum_of_ours_is_behind_the_files_own():
+    record = rows.pack("a pear", np.ones((3, 4), np.float32), "bfloat16")
+    for bit in range(8 * len(record)):
+        damaged = bytearray(record)
+        damaged[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(rows.Damaged):
+            rows.unpack(bytes(damaged), 4, "bfloat16")
+
+
+@pytest.mark.parametrize("limit", [0, 1000, 100_000])
+def test_a_full_disk_leaves_whole_files_and_the_same_call_goes_on(limit, tmp_path):
+    folder, encoder = tmp_path / "c", Stub(width=64)
+    captions = many(300)
+    cache.extend(folder, encoder, captions[:20])
+    with full_disk(limit), pytest.raises(cache.StorageError, match="File too large") as caught:
+        cache.extend(folder, encoder, captions)
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not [name for name in files(folder) if name.endswith(".tmp")]
+    assert_holds(folder, captions[:20], encoder)
+    cache.extend(folder, encoder, captions)
+    assert_holds(folder, captions, encoder)
+
+
+def test_a_disk_full_from_the_start_leaves_no_cache(tmp_path):
+    with full_disk(10), pytest.raises(cache.StorageError):
+        cache.extend(tmp_path / "c", Stub(), CAPTIONS)
+    assert files(tmp_path / "c") == []
+
+
+def test_what_a_killed_process_left_half_written_is_swept(tmp_path, monkeypatch):
+    folder, captions = tmp_path / "c", many(40)
+    with monkeypatch.context() as patch:
+        patch.setattr(shards.ShardWriter, "discard", lambda self: None)  # a killed one does not
+
+        def killed(done, encoded):
+            if encoded >= 24:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            cache.extend(folder, Stub(), captions, batch_size=8, shard_bytes=800, progress=killed)
+    assert [name for name in files(folder) if name.endswith(".tmp")]
+    assert 0 < len(cache.open_cache(folder)) < 40
+    cache.extend(folder, Stub(), captions)
+    assert not [name for name in files(folder) if name.endswith(".tmp")]
+    assert_holds(folder, captions)
+
+
+def test_told_to_stop_it_keeps_what_it_has(tmp_path):
+    encoder = Stub()
+    stop = lambda: len(encoder.asked) >= 16  # noqa: E731
+    assert cache.extend(tmp_path / "c", encoder, many(40), batch_size=8, stop=stop) == 16
+    assert len(cache.open_cache(tmp_path / "c")) == 16
+    assert cache.extend(tmp_path / "c", Stub(), many(40)) == 24
+    assert_holds(tmp_path / "c", many(40))
+
+
+def test_processes_share_the_captions_and_fill_one_directory(tmp_path):
+    encoders = [Stub() for _ in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        work = [
+            pool.submit(
+                cache.extend, tmp_path / "c", encoder, many(200),
+                process_index=i, process_count=3, shard_bytes=2000, batch_size=8,
+            )
+            for i, encoder in enumerate(encoders)
+        ]  # fmt: skip
+        assert sum(w.result() for w in work) == 200
+    assert min(len(encoder.asked) for encoder in encoders) > 30
+    assert_holds(tmp_path / "c", many(200))
+
+
+def test_two_of_the_same_name_do_not_do_the_same_work(tmp_path):
+    with ThreadPoolExecutor(2) as pool:
+        work = [pool.submit(cache.extend, tmp_path / "c", Stub(), many(200)) for _ in range(2)]
+        assert sorted(w.result() for w in work) == [0, 200]
+    assert_holds(tmp_path / "c", many(200))
+
+
+def test_captions_of_two_shards_count_once(tmp_path):
+    captions = many(30)
+    cache.extend(tmp_path / "c", Stub(), captions)
+    other = cache.ensure(tmp_path / "other", Stub(), captions[:10])
+    shutil.copy(other.path / other.index.shards[0], tmp_path / "c")
+    assert_holds(tmp_path / "c", captions)
+
+
+WRITER = """
+import sys, time
+from diffjax.text import cache
+from tests.text.stub import Stub
+from tests.text.test_cache import many
+
+def slowly(done, encoded):
+    time.sleep(0.002)
+
+print("ready", flush=True)
+cache.extend(sys.argv[1], Stub(), many(int(sys.argv[2])), batch_size=8, shard_bytes=20_000,
+             process_index=int(sys.argv[3]), process_count=int(sys.argv[4]), progress=slowly)
+"""
+
+
+def writer(folder, count, index=0, of=1):
+    arguments = [str(folder), str(count), str(index), str(of)]
+    return subprocess.Popen(
+        [sys.executable, "-c", WRITER, *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.slow
+def test_twenty_kills_while_writing_lose_and_duplicate_nothing(tmp_path):
+    folder, count, draw = tmp_path / "c", 20_000, random.Random(1)
+    kept = []
+    for _ in range(20):
+        process = writer(folder, count)
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(draw.uniform(0, 0.3))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL  # it was not done yet
+        kept.append(len(cache.open_cache(folder)) if (folder / "header.json").exists() else 0)
+    assert all(a <= b for a, b in itertools.pairwise(kept))
+    assert 0 < kept[-1] < count
+    process = writer(folder, count)
+    assert process.wait() == 0
+    assert_holds(folder, many(count))
+    stored = [shards.contents(path, cache.header_of(Stub())) for path in folder.glob("*_record")]
+    assert sum(map(len, stored)) == count
+    assert not list(folder.glob("*.tmp"))
+
+
+@pytest.mark.slow
+def test_two_processes_at_once_fill_one_directory(tmp_path):
+    processes = [writer(tmp_path / "c", 3000, i, 2) for i in range(2)]
+    assert [process.wait() for process in processes] == [0, 0]
+    assert_holds(tmp_path / "c", many(3000))
+    parts = [shards.contents(p, cache.header_of(Stub())) for p in (tmp_path / "c").glob("*_record")]
+    assert sum(map(len, parts)) == 3000
