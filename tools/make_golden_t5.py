@@ -3,6 +3,8 @@
     PEERS/bin/python -m tools.make_golden_t5      (an environment with PyTorch and transformers)
 
 t5_NAME/ is a checkpoint folder; t5_NAME.safetensors holds ids, mask and the reference's output.
+t5_family.safetensors holds the outputs alone for the configs of `tests.text.family`, whose weights
+and ids are drawn again where they are needed.
 t5_buckets.safetensors holds the reference's relative-position buckets.
 """
 
@@ -12,6 +14,8 @@ import torch
 from safetensors.torch import save_file
 from transformers import T5Config, T5EncoderModel
 from transformers.models.t5.modeling_t5 import T5Attention
+
+from tests.text import family
 
 GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "golden"
 # Odd sizes, so that no two axes can be taken for each other.
@@ -46,6 +50,8 @@ def main() -> None:
         model.save_pretrained(GOLDEN / f"t5_{name}")
         tensors = {"ids": ids.int(), "mask": mask, "output": output.contiguous()}
         save_file(tensors, GOLDEN / f"t5_{name}.safetensors")
+    outputs = {name: answer(name) for name in family.FAMILY}
+    save_file(outputs, GOLDEN / "t5_family.safetensors")
     distance = torch.arange(-600, 601)
     tables = {
         f"{count}_{far}": T5Attention._relative_position_bucket(
@@ -56,6 +62,18 @@ def main() -> None:
         for count, far in BUCKETS
     }
     save_file(tables, GOLDEN / "t5_buckets.safetensors")
+
+
+def answer(name: str) -> torch.Tensor:
+    """What the reference says for a config of the family, with its drawn weights."""
+    model = T5EncoderModel(T5Config(**family.FAMILY[name])).eval()
+    drawn = {tensor: torch.from_numpy(value) for tensor, value in family.weights(name).items()}
+    missing, unknown = model.load_state_dict(drawn, strict=False)
+    assert not unknown, unknown
+    assert all(tensor == "encoder.embed_tokens.weight" for tensor in missing), missing
+    ids, mask = (torch.from_numpy(x) for x in family.tokens(name))
+    with torch.inference_mode():
+        return model(input_ids=ids.long(), attention_mask=mask.long()).last_hidden_state
 
 
 if __name__ == "__main__":

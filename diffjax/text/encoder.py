@@ -1,6 +1,7 @@
 """Captions to embeddings: tokenizer and T5 behind one call, with few compiled shapes."""
 
 import dataclasses
+import functools
 import hashlib
 import os
 from collections.abc import Sequence
@@ -10,16 +11,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from diffjax.text import tokenizer, weights
-from diffjax.text.t5 import T5Encoder
+from diffjax import parallel
+from diffjax.text import hub, sharding, tokenizer, weights
+from diffjax.text.t5 import checked_dtype
 
 # Names of checkpoints that ship inside this package.
 SHIPPED = {"t5-nano": Path(__file__).parent / "t5_nano"}
 LENGTH_STEP = 16
-HUB_FILES = ("*.json", "*.safetensors", "spiece.model")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +29,8 @@ class TextEncoder:
     """A frozen T5 encoder with its tokenizer.
 
     `fingerprint` is the sha256 of config, weights and tokenizer, by which embeddings on disk tell
-    whose they are. Lengths are rounded up to multiples of 16 tokens and batches too: a handful of
-    compiled programs serve every call.
+    whose they are. A caption is encoded at its own length, rounded up to a multiple of 16 tokens,
+    and batches are rounded up too: a handful of compiled programs serve every call.
     """
 
     name: str
@@ -39,19 +41,27 @@ class TextEncoder:
     tokens: tokenizer.Tokenizer = dataclasses.field(repr=False)
     params: Any = dataclasses.field(repr=False, compare=False)
     apply: Any = dataclasses.field(repr=False, compare=False)
+    mesh: Mesh | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def encode(
         self, captions: Sequence[str], length: int | None = None
     ) -> tuple[Float[Array, "b l d"], Bool[Array, "b l"]]:
         """(embeddings, mask) of the captions; l is the least multiple of 16 that holds them all.
 
-        `length` asks for that l instead, the same whatever the captions. Rows are zero where the
-        mask is False. An empty caption is its eos alone.
+        `length` asks for that l instead, the same whatever the captions, and a larger one adds
+        rows of zeros and changes no bit of the others. Rows are zero where the mask is False. An
+        empty caption is its eos alone.
         """
         ids, mask = self.tokenize(captions, length)
-        fill = ((0, _round_up(len(ids)) - len(ids)), (0, 0))
-        embedded = self.apply(self.params, np.pad(ids, fill), np.pad(mask, fill))
-        return embedded[: len(ids)], jnp.asarray(mask)
+        groups, shards = _groups(mask, self.max_length), sharding.row_shards(self.mesh)
+        parts = []
+        for rows, longest in groups:
+            shape = (_round_up(len(rows), shards), longest)
+            part = (_fitted(x[rows], shape) for x in (ids, mask))
+            parts.append(self.apply(self.params, *part))
+        everywhere = None if self.mesh is None else parallel.replicated(self.mesh)
+        places = _places(groups, parts)
+        return _in_order(parts, places, mask.shape[1], everywhere), jnp.asarray(mask)
 
     def tokenize(
         self, captions: Sequence[str], length: int | None = None
@@ -72,58 +82,116 @@ class TextEncoder:
 
 
 def load_encoder(
-    path_or_name: str | os.PathLike, max_length: int = 96, dtype: DTypeLike = jnp.float32
+    path_or_name: str | os.PathLike,
+    max_length: int = 96,
+    dtype: DTypeLike | None = None,
+    mesh: Mesh | None = None,
 ) -> TextEncoder:
     """The encoder of a folder in Hugging Face's layout, of "t5-nano", or of a name on its hub.
 
-    `max_length` counts tokens, eos included; matrices multiply in `dtype` and the embeddings have
-    it. The name of a folder is its last part.
+    `max_length` counts tokens, eos included. Parameters are kept in `dtype`, matrices multiply in
+    it and the embeddings have it: float32 or bfloat16; None is float32 on CPUs, where bfloat16
+    saves no time, and bfloat16 on accelerators. Norms, softmax and residual stream are computed
+    in float32 whatever it is. On a `mesh` of
+    `parallel.make_mesh` parameters and rows are split, with the same results to rounding; `encode`
+    then hands every device all embeddings, `apply` its rows alone.
+
+    The name of a folder is its last part.
+
+    Raises:
+      ValueError: no such checkpoint, one that is not a T5 encoder's, or another dtype.
     """
-    folder = resolve(path_or_name)
-    config, params = weights.load(folder)
     if max_length < 1:
         raise ValueError(f"max_length={max_length}, want at least 1")
-    model = T5Encoder(config, dtype)
+    devices = [jax.devices()[0]] if mesh is None else list(mesh.devices.flat)
+    dtype = checked_dtype(default_dtype(devices[0].platform) if dtype is None else dtype)
+    folder = resolve(path_or_name)
+    config, place = weights.load_config(folder), SingleDeviceSharding(devices[0])
+    split = None if mesh is None else sharding.params_sharding(mesh, config)
+    _, params = weights.load(folder, split or place, dtype)
     shipped = str(path_or_name) in SHIPPED or not Path(path_or_name).exists()
     return TextEncoder(
         name=str(path_or_name) if shipped else folder.resolve().name,
         width=config.d_model,
         max_length=max_length,
         fingerprint=fingerprint(folder),
-        dtype=jnp.dtype(dtype),
+        dtype=dtype,
         tokens=tokenizer.load(folder),
-        params=jax.device_put(params),
-        apply=jax.jit(lambda params, ids, mask: model.apply({"params": params}, ids, mask)),
+        params=params,
+        apply=sharding.compiled(config, dtype, mesh),
+        mesh=mesh,
     )
 
 
 def resolve(path_or_name: str | os.PathLike) -> Path:
-    """The folder of a path or a name; an unknown name is asked of huggingface_hub if installed."""
+    """The folder of a path or a name; an unknown name is asked of the Hugging Face hub.
+
+    Raises:
+      ValueError: it is neither, or the hub does not give it; see `hub.fetch`.
+    """
     name = str(path_or_name)
     if name in SHIPPED:
         return SHIPPED[name]
     if Path(name).is_dir():
         return Path(name)
+    neither = f"text encoder {name!r} is neither a folder nor one of {sorted(SHIPPED)}"
+    if Path(name).exists() or not hub.is_name(name):
+        raise ValueError(f"{neither}, nor could it be a name on the Hugging Face hub")
     try:
-        import huggingface_hub
-    except ImportError:
-        raise ValueError(
-            f"text encoder {name!r} is neither a folder nor one of {sorted(SHIPPED)}; to fetch it "
-            "from the Hugging Face hub, pip install huggingface_hub"
-        ) from None
-    try:
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=list(HUB_FILES)))
-    except Exception as error:  # the hub's errors share no base class
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(
-            f"text encoder {name!r} is neither a folder nor one of {sorted(SHIPPED)}, and the "
-            f"Hugging Face hub did not give it: {reason}"
-        ) from None
+        return hub.fetch(name)
+    except ValueError as error:
+        raise ValueError(f"{neither}: {error}") from None
 
 
-def _round_up(rows: int) -> int:
-    """The next power of two up to 64, then multiples of 64: few shapes, little waste."""
-    return 1 << max(rows - 1, 0).bit_length() if rows <= 64 else -(-rows // 64) * 64
+def default_dtype(platform: str) -> DTypeLike:
+    """What an encoder computes in unless it is told: float32 on "cpu", bfloat16 elsewhere."""
+    return jnp.float32 if platform == "cpu" else jnp.bfloat16
+
+
+def _groups(
+    mask: Bool[np.ndarray, "b l"], max_length: int
+) -> list[tuple[Int[np.ndarray, "g"], int]]:
+    """(rows, length) of the captions of each rounded length; one empty group if there are none."""
+    if not len(mask):
+        return [(np.arange(0), min(LENGTH_STEP, max_length))]
+    needed = -(-mask.sum(1) // LENGTH_STEP) * LENGTH_STEP
+    lengths = np.minimum(needed, max_length)
+    return [(np.flatnonzero(lengths == n), int(n)) for n in np.unique(lengths)]
+
+
+def _fitted(x: Shaped[np.ndarray, "_ _"], shape: tuple[int, int]) -> Shaped[np.ndarray, "b l"]:
+    """Filled up with 0, and cut, to a shape."""
+    x = x[: shape[0], : shape[1]]
+    return np.pad(x, [(0, want - have) for want, have in zip(shape, x.shape, strict=True)])
+
+
+def _places(groups: Sequence[tuple[np.ndarray, int]], parts: Sequence[Array]) -> np.ndarray:
+    """Where each caption stands when the parts, with the rows they were padded with, are joined."""
+    starts = np.cumsum([0, *(len(part) for part in parts)])
+    places = np.zeros(sum(len(rows) for rows, _ in groups), np.int32)
+    for start, (rows, _) in zip(starts, groups, strict=False):
+        places[rows] = start + np.arange(len(rows))
+    return places
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _in_order(
+    parts: list[Float[Array, "_ _ d"]],
+    places: Int[Array, "b"],
+    length: int,
+    where: NamedSharding | None,
+) -> Float[Array, "b l d"]:
+    """The parts fitted to one length and joined; of that the rows at `places`, lying at `where`."""
+    cut = [part[:, :length] for part in parts]
+    wide = [jnp.pad(part, ((0, 0), (0, length - part.shape[1]), (0, 0))) for part in cut]
+    rows = jnp.concatenate(wide)[places]
+    return rows if where is None else jax.lax.with_sharding_constraint(rows, where)
+
+
+def _round_up(rows: int, shards: int = 1) -> int:
+    """The next power of two up to 64, then multiples of 64, all of `shards`: few shapes."""
+    few = 1 << max(rows - 1, 0).bit_length() if rows <= 64 else -(-rows // 64) * 64
+    return -(-few // shards) * shards
 
 
 def fingerprint(folder: Path) -> str:

@@ -1,7 +1,9 @@
-"""The encoder of T5 (Raffel et al. 2020), also as v1.1, mT5, ByT5 and Flan-T5 have it."""
+"""The encoder of T5 (Raffel et al. 2020), also as v1.1, mT5, ByT5, Flan-T5 and UL2 have it."""
 
 import dataclasses
-from typing import Literal
+import functools
+from collections.abc import Callable
+from typing import Any, Literal
 
 import einops
 import flax.linen as nn
@@ -11,14 +13,22 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-FEED_FORWARDS = ("relu", "gated-gelu")
+FeedForwardKind = Literal["relu", "gated-gelu", "gated-silu"]
+# What the gate of a gated feed-forward goes through; GELU by its tanh approximation.
+GATES: dict[str, Callable[[Array], Array]] = {
+    "gated-gelu": functools.partial(nn.gelu, approximate=True),
+    "gated-silu": nn.silu,
+}
+FEED_FORWARDS = ("relu", *GATES)
+DTYPES = (jnp.float32, jnp.bfloat16)
 
 
 @dataclasses.dataclass(frozen=True)
 class T5Config:
     """Sizes of a T5 encoder; the field names are those of Hugging Face's config.json.
 
-    `feed_forward` is "relu" (T5 v1.0) or "gated-gelu" (v1.1 and later; `feed_forward_proj` there).
+    `feed_forward` (`feed_forward_proj` there) is "relu" in T5 v1.0, "gated-gelu" in v1.1, mT5, ByT5
+    and Flan-T5, and "gated-silu" in UL2. num_heads * d_kv need not be d_model.
     """
 
     vocab_size: int
@@ -29,24 +39,29 @@ class T5Config:
     num_heads: int
     relative_attention_num_buckets: int = 32
     relative_attention_max_distance: int = 128
-    feed_forward: Literal["relu", "gated-gelu"] = "gated-gelu"
+    feed_forward: FeedForwardKind = "gated-gelu"
     layer_norm_epsilon: float = 1e-6
 
 
 class T5Encoder(nn.Module):
     """ids [b l], mask [b l] -> [b l d]: contextual embeddings, zero where the mask is False.
 
-    Matrices multiply in `dtype`; the residual stream, norms and softmax are float32 whatever it is,
-    because T5's activations overflow half precision. The result is in `dtype`.
+    Matrices multiply in `dtype`, float32 or bfloat16, and add up in float32; the residual stream,
+    norms and softmax are float32 whatever it is. The result is in `dtype`. `look_up`: (table,
+    ids) -> the table's rows, for tables that lie on a mesh.
+
+    Raises:
+      ValueError: another dtype, see `checked_dtype`.
     """
 
     config: T5Config
     dtype: DTypeLike = jnp.float32
+    look_up: Callable[[Array, Array], Array] = functools.partial(jnp.take, axis=0)
 
     @nn.compact
     def __call__(self, ids: Int[Array, "b l"], mask: Bool[Array, "b l"]) -> Float[Array, "b l d"]:
         """Embeds the ids; `mask` is True at tokens and False at padding, wherever that is."""
-        config = self.config
+        config, dtype = self.config, checked_dtype(self.dtype)
         table = self.param("embedding", nn.initializers.normal(1.0), _shape(config, "embedding"))
         relative = self.param(
             "relative_bias",
@@ -54,12 +69,12 @@ class T5Encoder(nn.Module):
             _shape(config, "relative_bias"),
         )
         # Loaded parameters may still be numpy's.
-        bias = _attention_bias(config, jnp.asarray(relative), mask)
-        h = jnp.take(jnp.asarray(table), ids, axis=0).astype(jnp.float32)
+        bias = _position_bias(config, jnp.asarray(relative), mask.shape[1])
+        h = self.look_up(jnp.asarray(table), ids).astype(jnp.float32)
         for i in range(config.num_layers):
-            h = Block(config, self.dtype, name=f"block_{i}")(h, bias)
+            h = Block(config, dtype, name=f"block_{i}")(h, bias, mask)
         h = RMSNorm(config.layer_norm_epsilon, name="final_norm")(h)
-        return jnp.where(mask[..., None], h, 0.0).astype(self.dtype)
+        return jnp.where(mask[..., None], h, 0.0).astype(dtype)
 
 
 class Block(nn.Module):
@@ -70,12 +85,12 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, h: Float[Array, "b l d"], bias: Float[Array, "b h l l"]
+        self, h: Float[Array, "b l d"], bias: Float[Array, "h l l"], mask: Bool[Array, "b l"]
     ) -> Float[Array, "b l d"]:
-        """`bias` is added to every head's logits."""
+        """`bias` is added to every row's logits; nobody sees where `mask` is False."""
         eps = self.config.layer_norm_epsilon
         r = RMSNorm(eps, name="attention_norm")(h).astype(self.dtype)
-        h = h + Attention(self.config, self.dtype, name="attention")(r, bias)
+        h = h + Attention(self.config, self.dtype, name="attention")(r, bias, mask)
         r = RMSNorm(eps, name="feed_forward_norm")(h).astype(self.dtype)
         return h + FeedForward(self.config, self.dtype, name="feed_forward")(r)
 
@@ -88,27 +103,30 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, h: Float[Array, "b l d"], bias: Float[Array, "b h l l"]
+        self, h: Float[Array, "b l d"], bias: Float[Array, "h l l"], mask: Bool[Array, "b l"]
     ) -> Float[Array, "b l d"]:
-        """`bias` is added to the logits."""
+        """`bias` is added to the logits; keys where `mask` is False weigh nothing."""
         config = self.config
         inner = config.num_heads * config.d_kv
 
-        def heads(name: str, stddev: float) -> Float[Array, "b h l k"]:
+        def heads(name: str, stddev: float) -> Float[Array, "b l h k"]:
             x = _dense(inner, stddev, self.dtype, name)(h)
-            return einops.rearrange(x, "b l (h k) -> b h l k", h=config.num_heads)
+            return einops.rearrange(x, "b l (h k) -> b l h k", h=config.num_heads)
 
-        q = heads("q", (config.d_model * config.d_kv) ** -0.5)
-        k = heads("k", config.d_model**-0.5)
-        v = heads("v", config.d_model**-0.5)
-        logits = jnp.einsum("bhqk,bhsk->bhqs", q, k, preferred_element_type=jnp.float32)
-        weights = jax.nn.softmax(logits + bias, axis=-1).astype(self.dtype)
-        out = einops.rearrange(jnp.einsum("bhqs,bhsk->bhqk", weights, v), "b h l k -> b l (h k)")
-        return _dense(config.d_model, inner**-0.5, self.dtype, "o")(out).astype(jnp.float32)
+        out = jax.nn.dot_product_attention(
+            heads("q", (config.d_model * config.d_kv) ** -0.5),
+            heads("k", config.d_model**-0.5),
+            heads("v", config.d_model**-0.5),
+            bias=bias[None],
+            mask=mask[:, None, None, :],
+            scale=1.0,
+        )
+        out = einops.rearrange(out, "b l h k -> b l (h k)")
+        return _dense_out(config.d_model, inner**-0.5, self.dtype, "o")(out)
 
 
 class FeedForward(nn.Module):
-    """relu(h wi) wo, or (gelu(h wi_0) * (h wi_1)) wo with the tanh approximation of GELU."""
+    """relu(h wi) wo, or (gate(h wi_0) * (h wi_1)) wo (Shazeer 2020)."""
 
     config: T5Config
     dtype: DTypeLike
@@ -121,9 +139,10 @@ class FeedForward(nn.Module):
         if config.feed_forward == "relu":
             x = nn.relu(_dense(f, d**-0.5, self.dtype, "wi")(h))
         else:
-            gate = nn.gelu(_dense(f, d**-0.5, self.dtype, "wi_0")(h), approximate=True)
-            x = gate * _dense(f, d**-0.5, self.dtype, "wi_1")(h)
-        return _dense(d, f**-0.5, self.dtype, "wo")(x).astype(jnp.float32)
+            gate = GATES[config.feed_forward]
+            x = gate(_dense(f, d**-0.5, self.dtype, "wi_0")(h))
+            x = x * _dense(f, d**-0.5, self.dtype, "wi_1")(h)
+        return _dense_out(d, f**-0.5, self.dtype, "wo")(x)
 
 
 class RMSNorm(nn.Module):
@@ -158,6 +177,19 @@ def buckets(
     return np.where(distance > 0, side, 0) + np.where(magnitude < exact, magnitude, far)
 
 
+def checked_dtype(dtype: DTypeLike) -> np.dtype:
+    """The dtype as numpy's, if T5 can compute in it.
+
+    Raises:
+      ValueError: it is neither float32 nor bfloat16.
+    """
+    if dtype not in [jnp.dtype(allowed) for allowed in DTYPES]:
+        name = jnp.dtype(dtype).name
+        why = "; T5's feed-forwards go beyond 65504, float16's largest" * (name == "float16")
+        raise ValueError(f"dtype={name}, want float32 or bfloat16{why}")
+    return jnp.dtype(dtype)
+
+
 def shapes(config: T5Config) -> dict:
     """The parameter tree of `T5Encoder(config)`, with ShapeDtypeStructs for leaves."""
     ids, mask = jnp.zeros((1, 2), jnp.int32), jnp.ones((1, 2), bool)
@@ -171,11 +203,10 @@ def _shape(config: T5Config, name: str) -> tuple[int, int]:
     }[name]
 
 
-def _attention_bias(
-    config: T5Config, relative: Float[Array, "n h"], mask: Bool[Array, "b l"]
-) -> Float[Array, "b h l l"]:
-    """What every layer adds to its logits: the relative-position bias, and -inf on padding."""
-    length = mask.shape[1]
+def _position_bias(
+    config: T5Config, relative: Float[Array, "n h"], length: int
+) -> Float[Array, "h l l"]:
+    """What every layer adds to its logits, by the distance from query to key alone."""
     rows = buckets(
         np.arange(1 - length, length),
         config.relative_attention_num_buckets,
@@ -184,11 +215,15 @@ def _attention_bias(
     by_distance = jnp.take(relative.astype(jnp.float32), rows, axis=0)
     position = np.arange(length)
     index = position[None, :] - position[:, None] + length - 1
-    bias = einops.rearrange(jnp.take(by_distance, index, axis=0), "q s h -> h q s")
-    # The least float, not -inf: a row of nothing but padding must not become NaN.
-    return jnp.where(mask[:, None, None, :], bias[None], jnp.finfo(jnp.float32).min)
+    return einops.rearrange(jnp.take(by_distance, index, axis=0), "q s h -> h q s")
 
 
-def _dense(features: int, stddev: float, dtype: DTypeLike, name: str) -> nn.Dense:
+def _dense(features: int, stddev: float, dtype: DTypeLike, name: str, **options: Any) -> nn.Dense:
     init = nn.initializers.normal(stddev)
-    return nn.Dense(features, use_bias=False, dtype=dtype, kernel_init=init, name=name)
+    return nn.Dense(features, use_bias=False, dtype=dtype, kernel_init=init, name=name, **options)
+
+
+def _dense_out(features: int, stddev: float, dtype: DTypeLike, name: str) -> nn.Dense:
+    """As `_dense`, but its sums stay float32: they go into the residual stream."""
+    in_full = functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
+    return _dense(features, stddev, dtype, name, dot_general=in_full)

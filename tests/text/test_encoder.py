@@ -4,6 +4,7 @@ import pytest
 
 from diffjax import text
 from diffjax.text import t5, weights
+from diffjax.text.encoder import default_dtype
 from tests.text.test_t5 import random_params
 
 CONFIG = t5.T5Config(384, 16, 4, 24, 2, 3)
@@ -56,6 +57,43 @@ def test_an_asked_for_length_pads_or_cuts_to_it(encoder):
     np.testing.assert_allclose(padded[:, :16], free, atol=2e-6)
     _, cut = encoder.encode(CAPTIONS, length=6)
     np.testing.assert_array_equal(cut.sum(1), [6, 1, 6, 6])
+
+
+def test_more_padding_changes_no_bit(encoder):
+    """Each caption is encoded at its own length, whatever stands beside it or was asked for."""
+    captions = [*CAPTIONS, "a caption of thirty-one bytes .."]
+    free, mask = encoder.encode(captions)
+    for length in (33, 40):
+        padded, longer = encoder.encode(captions, length=length)
+        np.testing.assert_array_equal(padded[:, :32], free[:, :32])
+        np.testing.assert_array_equal(longer[:, :32], mask[:, :32])
+        assert not np.any(padded[~longer])
+
+
+def test_batches_of_1_and_of_64_agree(encoder):
+    captions = [f"caption {i}" for i in range(64)]
+    together, _ = encoder.encode(captions)
+    for i in (0, 17, 63):
+        np.testing.assert_allclose(
+            encoder.encode(captions[i : i + 1])[0][0], together[i], atol=1e-5
+        )
+
+
+def test_captions_of_all_lengths_come_back_in_their_order(encoder):
+    captions = ["x" * n for n in (30, 2, 17, 15, 39, 1, 20)]
+    together, mask = encoder.encode(captions)
+    np.testing.assert_array_equal(mask.sum(1), [31, 3, 18, 16, 40, 2, 21])
+    for caption, row in zip(captions, together, strict=True):
+        alone, alone_mask = encoder.encode([caption])
+        np.testing.assert_allclose(row[: alone_mask.sum()], alone[alone_mask], atol=1e-5)
+
+
+def test_float32_is_the_default_on_a_cpu_and_float16_is_refused(encoder, folder):
+    assert encoder.dtype == jnp.float32
+    assert default_dtype("cpu") == jnp.float32
+    assert default_dtype("gpu") == default_dtype("tpu") == jnp.bfloat16
+    with pytest.raises(ValueError, match=r"dtype=float16.*65504"):
+        text.load_encoder(folder, dtype="float16")
 
 
 def test_few_shapes_are_compiled(folder):

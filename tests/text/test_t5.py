@@ -1,3 +1,4 @@
+import json
 import zlib
 from pathlib import Path
 
@@ -5,12 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from diffjax import trees
 from diffjax.text import t5, weights
+from tests.text import family
 
 GOLDEN = Path(__file__).parents[1] / "golden"
+IDS = jnp.ones((1, 2), jnp.int32)
 CONFIGS = {
     "relu": t5.T5Config(30, 12, 5, 18, 2, 3, 8, 20, "relu"),
     "gated": t5.T5Config(30, 12, 3, 18, 2, 2, 32, 128, "gated-gelu"),
@@ -51,6 +54,48 @@ def test_output_is_that_of_pytorch(name):
     where = golden["mask"]
     np.testing.assert_allclose(output[where], golden["output"][where], atol=1e-5, rtol=0)
     assert not np.any(output[~where])
+
+
+@pytest.fixture(scope="module", params=family.FAMILY)
+def relative(request, tmp_path_factory):
+    """(a folder, ids, mask, PyTorch's output in float32) of a member of the family."""
+    name, folder = request.param, tmp_path_factory.mktemp(request.param)
+    (folder / weights.CONFIG).write_text(json.dumps(family.FAMILY[name]))
+    save_file(family.weights(name), folder / weights.WEIGHTS)
+    expected = load_file(GOLDEN / "t5_family.safetensors")[name]
+    return folder, *family.tokens(name), expected
+
+
+def answer(folder, ids, mask, dtype):
+    config, params = weights.load(folder, dtype=dtype)
+    model = t5.T5Encoder(config, dtype)
+    output = jax.jit(lambda *given: model.apply({"params": given[0]}, *given[1:]))(
+        params, ids, mask
+    )
+    return np.asarray(output, np.float32)
+
+
+def test_the_whole_family_is_that_of_pytorch(relative):
+    folder, ids, mask, expected = relative
+    output = answer(folder, ids, mask, jnp.float32)
+    assert np.abs(output[mask] - expected[mask]).max() < 1e-5
+    assert not np.any(output[~mask])
+
+
+def test_bfloat16_keeps_two_digits_of_the_whole_family(relative):
+    """The bound that T5Encoder states; outputs are of size 1."""
+    folder, ids, mask, expected = relative
+    error = answer(folder, ids, mask, jnp.bfloat16)[mask] - expected[mask]
+    print(f"max {np.abs(error).max():.4f} rms {np.sqrt(np.mean(error**2)):.4f}")
+    assert np.abs(error).max() < 0.1
+    assert 0 < np.sqrt(np.mean(error**2)) < 0.02
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.float64, jnp.int8])
+def test_a_dtype_that_t5_cannot_compute_in_is_refused(dtype):
+    with pytest.raises(ValueError, match=r"want float32 or bfloat16") as caught:
+        jax.eval_shape(t5.T5Encoder(CONFIGS["relu"], dtype).init, jax.random.key(0), IDS, IDS > 0)
+    assert ("65504" in str(caught.value)) == (dtype == jnp.float16)
 
 
 @pytest.mark.parametrize("count_far", ["32_128", "12_40", "16_200"])
@@ -104,7 +149,7 @@ def test_bfloat16_is_float32_to_its_precision():
 
 
 @pytest.mark.peers
-@pytest.mark.parametrize("feed_forward", ["relu", "gated-gelu"])
+@pytest.mark.parametrize("feed_forward", ["relu", "gated-gelu", "gated-silu"])
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize(("heads", "d_kv", "length"), [(3, 5, 9), (1, 64, 200), (7, 3, 64)])
 def test_full_models_agree_with_pytorch(feed_forward, tied, heads, d_kv, length, tmp_path):

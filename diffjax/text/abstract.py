@@ -1,0 +1,80 @@
+"""A T5 encoder with shapes in the place of arrays: all that a compiler needs to be told."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jax.typing import DTypeLike
+
+from diffjax import parallel
+from diffjax.text import sharding
+from diffjax.text.t5 import T5Config, T5Encoder, shapes
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """A jitted encoder, the shapes that it is called with, and what it is asked to compute.
+
+    one_device: the jaxpr of what a device does for `rows` captions if it alone had all parameters.
+    """
+
+    jitted: Any
+    arguments: tuple[Any, ...]
+    batch: int
+    mesh: Mesh
+    params: Any
+    one_device: Any
+    rows: int
+
+
+def abstract_encoding(
+    config: T5Config,
+    devices: list[Any],
+    batch: int,
+    length: int,
+    *,
+    fsdp: int = 1,
+    tensor: int = 1,
+    dtype: DTypeLike = jnp.bfloat16,
+) -> Encoding:
+    """The program that `load_encoder(..., mesh=...)` compiles for `batch` captions of `length`.
+
+    Raises:
+      ValueError: the mesh does not fit the devices, or the batch the mesh.
+    """
+    mesh = parallel.make_mesh(-1, fsdp, tensor, devices)
+    shards = sharding.row_shards(mesh)
+    if batch % shards:
+        raise ValueError(f"batch={batch}, want a multiple of the mesh's {shards} row shards")
+    places = sharding.params_sharding(mesh, config)
+    params = jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=place),
+        shapes(config),
+        places,
+    )
+    rows = batch // shards
+    alone = jax.make_jaxpr(
+        lambda params, ids, mask: T5Encoder(config, dtype).apply({"params": params}, ids, mask)
+    )
+    return Encoding(
+        sharding.compiled(config, dtype, mesh),
+        (params, *captions(batch, length, parallel.batch_sharding(mesh))),
+        batch,
+        mesh,
+        params,
+        alone(_unplaced(params), *captions(rows, length)),
+        rows,
+    )
+
+
+def captions(count: int, length: int, place: Any = None) -> tuple[Any, Any]:
+    """(ids, mask) [count length] as shapes."""
+    shape = (count, length)
+    ids = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=place)
+    return ids, jax.ShapeDtypeStruct(shape, jnp.bool_, sharding=place)
+
+
+def _unplaced(tree: Any) -> Any:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)

@@ -1,0 +1,99 @@
+"""A T5 encoder over a mesh: where its parameters lie, and its program."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
+
+from diffjax import parallel, trees
+from diffjax.parallel import BATCH_AXES, INTO, OUT_OF
+from diffjax.text.t5 import T5Config, T5Encoder, shapes
+
+# As `parallel.RULES`: tensor splits heads and feed-forwards (Shoeybi et al. 2019) and the
+# vocabulary, fsdp the other axis of every matrix.
+RULES: tuple[parallel.Rule, ...] = (
+    (r"embedding", OUT_OF),
+    (r"block_\d+/(attention/[qkv]|feed_forward/wi(_[01])?)/kernel", INTO),
+    (r"block_\d+/(attention/o|feed_forward/wo)/kernel", OUT_OF),
+    (r"relative_bias", (None, None)),  # 32 numbers a head
+    (r"(.*/)?scale", (None,)),
+)
+
+
+def params_sharding(mesh: Mesh, config: T5Config) -> dict:
+    """A NamedSharding for every parameter of the encoder, by RULES.
+
+    An axis that the mesh's does not divide stays whole, so any checkpoint fits any mesh.
+    """
+
+    def place(name: str, leaf: Any) -> NamedSharding:
+        axes = zip(parallel.spec_of(name, leaf, RULES), leaf.shape, strict=True)
+        splits = lambda axis, size: mesh.shape[axis] > 1 and size % mesh.shape[axis] == 0  # noqa: E731
+        spec = (axis if axis and splits(axis, size) else None for axis, size in axes)
+        return NamedSharding(mesh, PartitionSpec(*spec))
+
+    return trees.map_named(place, shapes(config))
+
+
+def row_shards(mesh: Mesh | None) -> int:
+    """In how many parts a mesh splits the rows of a batch, which must be a multiple of it."""
+    return 1 if mesh is None else mesh.size // mesh.shape["tensor"]
+
+
+def compiled(config: T5Config, dtype: DTypeLike, mesh: Mesh | None = None) -> Any:
+    """The jitted (params, ids [b l], mask [b l]) -> [b l d] of `T5Encoder(config, dtype)`.
+
+    On a mesh, parameters lie as `params_sharding` says and rows as `parallel.batch_sharding`. A
+    matrix is gathered over fsdp where it is used, and each device works with its tensor share.
+    """
+    if mesh is None:
+        alone = T5Encoder(config, dtype)
+        return jax.jit(lambda params, ids, mask: alone.apply({"params": params}, ids, mask))
+    rows, kept = parallel.batch_sharding(mesh), params_sharding(mesh, config)
+    used = trees.map_named(_gathered, kept)
+    model = T5Encoder(config, dtype, _look_up(kept["embedding"]))
+
+    def apply(params, ids, mask):
+        gathered = jax.lax.with_sharding_constraint(params, used)
+        return model.apply({"params": gathered}, ids, mask)
+
+    return jax.jit(apply, in_shardings=(kept, rows, rows), out_shardings=rows)
+
+
+def _gathered(name: str, sharding: NamedSharding) -> NamedSharding:
+    """As kept, but whole over fsdp; not the table, of which few rows are used."""
+    if name == "embedding":
+        return sharding
+    spec = (None if axis == "fsdp" else axis for axis in sharding.spec)
+    return NamedSharding(sharding.mesh, PartitionSpec(*spec))
+
+
+def _look_up(table_sharding: NamedSharding) -> Callable[[Array, Array], Array]:
+    """(table [v d], ids [b l]) -> [b l d], where each device reads its own part of the table.
+
+    Left to itself the compiler would gather the table, or the answer for all rows.
+    """
+    vocabulary, width = table_sharding.spec
+
+    def here(table: Float[Array, "v e"], ids: Int[Array, "b l"]) -> Float[Array, "b l d"]:
+        if width:  # an fsdp group looks up all its rows, each device in its columns
+            ids = jax.lax.all_gather(ids, width, tiled=True)
+        if vocabulary:  # one device of a tensor group has the row; the others add zeros
+            ids = ids - jax.lax.axis_index(vocabulary) * table.shape[0]
+        h = jnp.take(table, ids, axis=0, mode="fill", fill_value=0)
+        if vocabulary:
+            h = jax.lax.psum(jnp.where((ids < 0)[..., None], 0, h), vocabulary)
+        return jax.lax.all_to_all(h, width, 0, 2, tiled=True) if width else h
+
+    rows = PartitionSpec(BATCH_AXES)
+    return jax.shard_map(
+        here,
+        mesh=table_sharding.mesh,
+        in_specs=(table_sharding.spec, rows),
+        out_specs=rows,
+        check_vma=False,
+    )

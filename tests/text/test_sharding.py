@@ -1,0 +1,92 @@
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffjax import hlo, parallel, text, trees
+from diffjax.text import abstract, sharding, t5, weights
+from tests.text import family
+from tests.text.test_t5 import random_params
+
+EVEN = t5.T5Config(384, 32, 8, 48, 2, 4)
+ODD = t5.T5Config(384, 18, 5, 22, 1, 3, feed_forward="relu")
+CAPTIONS = ["a red apple", "", "two blue birds"]
+
+
+@pytest.fixture(scope="module", params=[EVEN, ODD], ids=["even", "odd"])
+def folder(request, tmp_path_factory):
+    made = tmp_path_factory.mktemp("sharding") / "tiny"
+    weights.save(made, request.param, random_params(request.param))
+    (made / "tokenizer_config.json").write_text('{"tokenizer_class": "ByT5Tokenizer"}')
+    return made
+
+
+@pytest.mark.parametrize("name", family.FAMILY)
+def test_every_parameter_of_the_family_has_a_rule(name):
+    sizes = {k: v for k, v in family.FAMILY[name].items() if k in t5.T5Config.__annotations__}
+    config = t5.T5Config(**sizes, feed_forward=family.FAMILY[name]["feed_forward_proj"])
+    for path, leaf in trees.named_leaves(t5.shapes(config)).items():
+        spec = parallel.spec_of(path, leaf, sharding.RULES)
+        assert (path.endswith("kernel") or path == "embedding") == (
+            "fsdp" in spec and "tensor" in spec
+        )
+
+
+def test_a_mesh_splits_each_matrix_twice_and_what_does_not_divide_stays_whole():
+    mesh = parallel.make_mesh(1, 4, 2)
+    places = trees.named_leaves(sharding.params_sharding(mesh, EVEN))
+    whole = trees.named_leaves(t5.shapes(EVEN))
+    shards = {name: places[name].shard_shape(leaf.shape) for name, leaf in whole.items()}
+    assert shards["embedding"] == (192, 8)
+    assert shards["block_1/attention/q/kernel"] == (8, 16)
+    assert shards["block_1/attention/o/kernel"] == (16, 8)
+    assert shards["block_0/feed_forward/wi_1/kernel"] == (8, 24)
+    assert shards["block_0/feed_forward/wo/kernel"] == (24, 8)
+    assert shards["final_norm/scale"] == (32,)
+    odd = trees.named_leaves(sharding.params_sharding(mesh, ODD))
+    assert odd["block_0/attention/q/kernel"].shard_shape((18, 15)) == (18, 15)
+    assert odd["block_0/feed_forward/wi/kernel"].shard_shape((18, 22)) == (18, 11)
+
+
+@pytest.mark.parametrize("sides", [(8, 1, 1), (2, 2, 2), (1, 2, 4)])
+def test_a_mesh_encodes_as_one_device_does(folder, sides):
+    encoder = text.load_encoder(folder, mesh=parallel.make_mesh(*sides))
+    embedded, mask = encoder.encode(CAPTIONS)  # 3 rows, which no mesh here divides
+    expected, expected_mask = text.load_encoder(folder).encode(CAPTIONS)
+    np.testing.assert_allclose(embedded, expected, atol=1e-5, rtol=0)
+    np.testing.assert_array_equal(mask, expected_mask)
+    kernel = encoder.params["block_0"]["feed_forward"]["wo"]["kernel"]
+    want = sharding.params_sharding(encoder.mesh, weights.load_config(folder))
+    assert kernel.sharding == want["block_0"]["feed_forward"]["wo"]["kernel"]
+
+
+def test_a_block_crosses_the_mesh_twice_for_its_rows_and_once_for_each_matrix():
+    work = abstract.abstract_encoding(EVEN, jax.devices(), 8, 16, fsdp=4, tensor=2)
+    found = hlo.collectives(work.jitted.lower(*work.arguments).compile().as_text())
+    table_and_blocks = 1 + 2 * EVEN.num_layers
+    assert found["all-reduce"].count == table_and_blocks
+    assert found["all-gather"].count == 1 + 7 * EVEN.num_layers  # the ids, and the matrices
+    assert found["all-to-all"].count == 1
+    assert set(found) == {"all-reduce", "all-gather", "all-to-all"}
+
+
+def test_the_plan_of_v1_1_xxl_has_its_parameters_and_flops():
+    xxl = t5.T5Config(32128, 4096, 64, 10240, 24, 64)
+    work = abstract.abstract_encoding(xxl, jax.devices(), 16, 128, fsdp=4, tensor=2)
+    assert trees.count(work.params) == 4_762_310_656
+    size = lambda leaf: math.prod(leaf.sharding.shard_shape(leaf.shape))  # noqa: E731
+    on_one = sum(size(leaf) for leaf in jax.tree.leaves(work.params))
+    assert on_one == pytest.approx(trees.count(work.params) / 8, rel=1e-3)  # but the norms
+    assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(work.params))
+    tokens, matrices = 4 * 128, 4 * 4096 * 4096 + 3 * 4096 * 10240
+    assert work.rows == 4
+    assert hlo.flops(work.one_device) == 2 * tokens * 24 * (matrices + 2 * 128 * 4096)
+
+
+def test_a_batch_that_the_mesh_does_not_divide_is_refused():
+    plan = functools.partial(abstract.abstract_encoding, EVEN, jax.devices(), length=16)
+    with pytest.raises(ValueError, match="batch=6, want a multiple of the mesh's 4 row shards"):
+        plan(batch=6, fsdp=2, tensor=2)
