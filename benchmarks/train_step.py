@@ -1,0 +1,72 @@
+"""The training step of configs, timed: the very program that training compiles.
+
+    python -m benchmarks.train_step --config configs/base64.py:300m --config.mesh.fsdp=1 \
+        --batch 16 --dtype bfloat16 --config.text.width=4096
+
+Without --config: the laptop presets of base64 and sr256. FLOP/s are of the traced program's
+matrix products and convolutions, so with what rematerialisation computes twice; MFU, on chips that
+`diffjax.chips` knows, is of what the model needs, nothing twice.
+"""
+
+import sys
+
+import jax
+import numpy as np
+
+from benchmarks import timing
+from diffjax import abstract, config, hlo, trees
+
+
+def measure(spec: str, flags, overrides: list[str]) -> None:
+    """Print what there is to know of one config."""
+    options = timing.options_of(spec, flags, overrides)
+    work = abstract.training(options, jax.devices())
+    state = work.place.init(jax.random.key(0))
+    num_params = trees.count(state.params)
+    random = np.random.default_rng(0)
+    batch = {
+        name: jax.device_put(drawn(random, name, like), like.sharding)
+        for name, like in work.arguments[1].items()
+    }
+
+    def call(compiled, arguments):
+        state, _ = compiled(*arguments)
+        return state, batch
+
+    timed = timing.timed(work.jitted, (state, batch), flags.steps, call)
+    side = batch["image"].shape[1]
+    print(
+        f"{spec}: {num_params / 1e6:.2f} M parameters, batch {work.batch}, {side} px, "
+        f"{options.model.dtype}"
+    )
+    # what the network needs, with nothing computed twice
+    needed = sum(product.flops for product in hlo.products(work.one_device)) / work.rows
+    share = timing.mfu(needed * work.batch, timed.call_s, jax.device_count())
+    print(timed.line("training step", work.batch) + share)
+    print(f"  {timing.held()}", flush=True)
+
+
+def drawn(random: np.random.Generator, name: str, like: jax.ShapeDtypeStruct) -> np.ndarray:
+    """An array for a shape of a batch: chance, but captions of full length."""
+    if name == "text_length":
+        return np.full(like.shape, 2**31 - 1, like.dtype)
+    if name == "image":
+        return random.integers(0, 256, like.shape).astype(like.dtype)
+    return random.normal(size=like.shape).astype(like.dtype)
+
+
+def main() -> int:
+    """Time each config."""
+    flags, overrides = timing.parser(__doc__ or "").parse_known_args()
+    timing.start()
+    try:
+        for spec in flags.config or ("configs/base64.py", "configs/sr256.py"):
+            measure(spec, flags, overrides)
+    except config.ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
