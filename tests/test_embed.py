@@ -4,6 +4,7 @@ import re
 import resource
 import signal
 import sys
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -197,6 +198,18 @@ def test_lines_of_progress_tell_speed_and_time_left(capsys):
     lines(710, 230)
     # (700 - 480) in 20 s, 1300 to go
     assert capsys.readouterr().err == "embed: 700 of 2000 captions, 11/s, ETA 2 min\n"
+
+
+@pytest.mark.slow
+def test_the_page_on_embeddings_is_true_of_the_shipped_encoder(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[1] / "docs/text.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(code, names)
+    assert names["embeddings"]["a red apple"].shape[1] == 256
+    assert names["padded"].shape == (2, 16, 256)
+    assert names["mask"].shape == (2, 16)
 
 
 def test_training_refuses_a_cache_that_does_not_fit_in_one_line(tmp_path):

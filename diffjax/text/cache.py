@@ -21,7 +21,7 @@ from diffjax.text import index as indices
 from diffjax.text import rows, shards
 from diffjax.text.encoder import TextEncoder
 from diffjax.text.rows import STORAGES, Damaged
-from diffjax.text.shards import Header, StorageError
+from diffjax.text.shards import Header, Shards, StorageError
 
 __all__ = [
     "STORAGES", "Damaged", "Embeddings", "Header", "StorageError",
@@ -40,7 +40,7 @@ class Embeddings:
     path: Path
     header: Header
     index: indices.Index = dataclasses.field(repr=False)
-    readers: shards.Readers = dataclasses.field(repr=False, compare=False)
+    shards: Shards = dataclasses.field(repr=False, compare=False)
 
     def __getitem__(self, caption: str) -> Shaped[np.ndarray, "l d"]:
         """The caption's embeddings in bfloat16, without padding; an unknown one is a KeyError.
@@ -50,14 +50,9 @@ class Embeddings:
         place = self.index.find(caption)
         if place is None:
             raise KeyError(f"{self.path}: no caption {caption!r} among its {len(self)}")
-        path, position = self.path / place[0], place[1]
-        record = shards.read(path, self.readers, position)
-        try:
-            found, row = rows.unpack(record, self.header.width, self.header.storage)
-            if found != caption:
-                raise Damaged("another caption stands there")
-        except ValueError as error:
-            raise shards.damaged(path, position, error) from None
+        found, row = self._read(*place)
+        if found != caption:
+            raise shards.damaged(self.path / place[0], place[1], "another caption stands there")
         return row
 
     def batch(
@@ -85,13 +80,14 @@ class Embeddings:
     def __iter__(self) -> Iterator[str]:
         """The captions, shard by shard; each record is read and checked."""
         for place in np.sort(self.index.places):
-            path = self.path / self.index.shards[int(place) >> 32]
-            position = int(place) & 0xFFFFFFFF
-            record = shards.read(path, self.readers, position)
-            try:
-                yield rows.unpack(record, self.header.width, self.header.storage)[0]
-            except ValueError as error:
-                raise shards.damaged(path, position, error) from None
+            yield self._read(self.index.shards[int(place) >> 32], int(place) & 0xFFFFFFFF)[0]
+
+    def _read(self, shard: str, position: int) -> tuple[str, np.ndarray]:
+        record = self.shards.read(shard, position)
+        try:
+            return rows.unpack(record, self.header.width, self.header.storage)
+        except ValueError as error:
+            raise shards.damaged(self.path / shard, position, error) from None
 
     def __reduce__(self):
         """Workers open the files themselves."""
@@ -111,7 +107,7 @@ def open_cache(path: str | os.PathLike, encoder: TextEncoder | None = None) -> E
     header = shards.read_header(path)
     if encoder is not None:
         shards.check(path, header, header_of(encoder, header.storage))
-    return Embeddings(path, header, indices.load(path, header), shards.Readers())
+    return Embeddings(path, header, indices.load(path, header), Shards(path))
 
 
 def users_path(encoder: TextEncoder) -> Path:

@@ -40,7 +40,7 @@ def load(folder: Path, header: shards.Header) -> Index:
     found = tuple(shards.finished(folder))
     path = _path(folder, found)
     try:
-        raw = np.memmap(path, np.uint64, "r")
+        raw = np.memmap(path, np.uint64, "r").view(np.ndarray)
         count = int(raw[1])
         if len(raw) == 2 + 3 * count and int(raw[0]) == zlib.crc32(raw[1:].data):
             return Index(found, raw[2 + count :].view("S16"), raw[2 : 2 + count])
@@ -54,7 +54,7 @@ def load(folder: Path, header: shards.Header) -> Index:
 
 def scan(folder: Path, found: tuple[str, ...], header: shards.Header) -> Index:
     """The index that the shards themselves tell; ValueErrors of `shards.contents`."""
-    parts = [shards.contents(folder / name, header) for name in found]
+    parts = [shards.contents(folder, name, header) for name in found]
     digests = np.concatenate([np.zeros(0, "S16"), *parts])
     places = np.concatenate(
         [np.zeros(0, np.uint64)]

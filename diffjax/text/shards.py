@@ -227,23 +227,39 @@ def finished(folder: Path) -> list[str]:
     return sorted(entry.name for entry in os.scandir(folder) if entry.name.endswith(SUFFIX))
 
 
-def reader(path: Path) -> ArrayRecordReader:
-    """For random access; it may be shared among threads."""
-    return ArrayRecordReader(str(path), options=READING, file_reader_buffer_size=1 << 15)
+class Shards:
+    """The shards of a directory by name, read at random by many threads.
 
+    The least recently used beyond OPEN_FILES are closed.
+    """
 
-def read(path: Path, opened: Callable[[Path], ArrayRecordReader], position: int) -> bytes:
-    """A record; Damaged names the shard and the remedy. Position -1 is the last."""
-    try:
-        source = opened(path)
-        # A shard whose end is damaged opens as one without records.
-        if not -1 <= position < source.num_records():
-            raise Damaged("the list of its records")
-        return source.read([position % source.num_records()])[0]
-    except FileNotFoundError:
-        raise
-    except (RuntimeError, IndexError, ZeroDivisionError, Damaged) as error:
-        raise damaged(path, position, error) from None
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._open: OrderedDict[str, ArrayRecordReader] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def read(self, name: str, position: int) -> bytes:
+        """A record; Damaged names the shard and the remedy. Position -1 is the last."""
+        try:
+            source = self._reader(name)
+            # A shard whose end is damaged opens as one without records.
+            if not -1 <= position < source.num_records():
+                raise Damaged("the list of its records")
+            position %= source.num_records()
+            # As a range: the time for a list of positions grows with the number of records.
+            return source.read(position, position + 1)[0]
+        except (RuntimeError, IndexError, ZeroDivisionError, Damaged) as error:
+            raise damaged(self._folder / name, position, error) from None
+
+    def _reader(self, name: str) -> ArrayRecordReader:
+        with self._lock:
+            if name not in self._open:
+                path = str(self._folder / name)
+                self._open[name] = ArrayRecordReader(path, READING, file_reader_buffer_size=1 << 15)
+                if len(self._open) > OPEN_FILES:
+                    self._open.popitem(last=False)  # a thread that reads it still holds it
+            self._open.move_to_end(name)
+            return self._open[name]
 
 
 def damaged(path: Path, position: int, reason: object) -> Damaged:
@@ -253,35 +269,17 @@ def damaged(path: Path, position: int, reason: object) -> Damaged:
     return Damaged(f"{path} is damaged at {where} ({first}); {REMEDY}")
 
 
-def contents(path: Path, header: Header) -> Shaped[np.ndarray, "n"]:
+def contents(folder: Path, name: str, header: Header) -> Shaped[np.ndarray, "n"]:
     """The digests (S16) of a shard's captions, in its order.
 
     Damaged, or a ValueError that names both headers if the shard is another encoder's.
     """
-    record = read(path, reader, -1)
+    record = Shards(folder).read(name, -1)
     try:
         content = rows.unsealed(record)
         end = content.index(b"}\n") + 2
         found = from_json(content[:end])
     except ValueError as error:
-        raise damaged(path, -1, error) from None
-    check(path, found, header)
+        raise damaged(folder / name, -1, error) from None
+    check(folder / name, found, header)
     return np.frombuffer(content[end:], "S16")
-
-
-class Readers:
-    """Open shards by name, the least recently used closed beyond OPEN_FILES; shared by threads."""
-
-    def __init__(self) -> None:
-        self._open: OrderedDict[Path, ArrayRecordReader] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def __call__(self, path: Path) -> ArrayRecordReader:
-        """The reader of this shard."""
-        with self._lock:
-            if path not in self._open:
-                self._open[path] = reader(path)
-                if len(self._open) > OPEN_FILES:
-                    self._open.popitem(last=False)  # a thread that reads it still holds it
-            self._open.move_to_end(path)
-            return self._open[path]
