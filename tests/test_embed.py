@@ -12,7 +12,7 @@ import pytest
 
 from diffjax import config, embed, text
 from diffjax.config import ConfigError
-from diffjax.data import fake, source, texts
+from diffjax.data import fake, pipeline, source, texts
 from diffjax.embeddings import embeddings_of
 from diffjax.text import cache
 from tests.text.stub import Stub
@@ -227,6 +227,21 @@ def test_training_refuses_a_cache_that_does_not_fit_in_one_line(tmp_path):
     with pytest.raises(ConfigError, match=r"holds embeddings of stub .* want other \(") as caught:
         embeddings_of(options, records, Stub(name="other"))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_worker_processes_of_the_pipeline_read_the_cache_too(tmp_path):
+    records = fake.Shapes(16, 8)
+    captions = (caption for record in records for caption in record["captions"])
+    embed_caption = cache.ensure(tmp_path / "c", Stub(), captions).__getitem__
+    rest = dict(batch_size=4, size_px=8, seed=0, embed=embed_caption, max_length=16)
+    here = pipeline.train_iterator(records, **rest)
+    there = pipeline.train_iterator(records, **rest, worker_count=1)
+    try:
+        for _ in range(3):
+            np.testing.assert_array_equal(next(here)["text"], next(there)["text"])
+    finally:
+        there.close()
 
 
 def test_captions_of_no_named_cache_are_encoded_into_the_users(tmp_path, monkeypatch):

@@ -326,6 +326,13 @@ def test_what_a_killed_process_left_half_written_is_swept(tmp_path, monkeypatch)
     assert_holds(folder, captions)
 
 
+def test_a_slow_encoder_finishes_a_shard_before_it_is_full(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "SHARD_SECONDS", -1)
+    cache.extend(tmp_path / "c", Stub(), many(24), batch_size=8)
+    assert len(cache.open_cache(tmp_path / "c").index.shards) == 3
+    assert_holds(tmp_path / "c", many(24))
+
+
 def test_told_to_stop_it_keeps_what_it_has(tmp_path):
     encoder = Stub()
     stop = lambda: len(encoder.asked) >= 16  # noqa: E731
