@@ -64,9 +64,9 @@ def main() -> None:
         without_table = json.loads((folder / "fast" / "tokenizer.json").read_text("utf-8"))
         without_table["normalizer"]["precompiled_charsmap"] = ""
         packed = io.BytesIO()
-        arrays = {n: np.concatenate(r).astype(np.uint16) for n, r in rows.items()}
-        lengths = {f"{n}_lengths": np.array(list(map(len, r)), np.uint16) for n, r in rows.items()}
-        np.savez(packed, **arrays, **lengths)
+        arrays: dict[str, Any] = {n: np.concatenate(r).astype(np.uint16) for n, r in rows.items()}
+        arrays |= {f"{n}_lengths": np.array(list(map(len, r)), np.uint16) for n, r in rows.items()}
+        np.savez(packed, **arrays)
         files = {
             "spiece.model": (folder / "spiece.model").read_bytes(),
             "tokenizer.json": json.dumps(without_table).encode(),

@@ -153,16 +153,24 @@ def _read_shards(
     stored: Stored, transposed: bool, leaf: jax.ShapeDtypeStruct, sharding: Sharding
 ) -> jax.Array:
     """The tensor as an array of which every local device reads its own part."""
-    parts: dict[tuple, np.ndarray] = {}  # devices with the same part share one copy on the host
+    arrays: dict[jax.Device, jax.Array] = {}
+    for index, devices in _by_part(sharding, leaf.shape):
+        part = stored.read(index, leaf.dtype, transposed)
+        # Waited for: transfers under way would hold the host's copies of several parts.
+        arrays |= {d: jax.device_put(part, d).block_until_ready() for d in devices}
+    return jax.make_array_from_single_device_arrays(leaf.shape, sharding, [*arrays.values()])
 
-    def part(index: tensors.Box | None) -> np.ndarray:
-        key = tuple((s.start, s.stop) for s in index or ())
-        if key not in parts:
-            parts[key] = stored.read(index, leaf.dtype, transposed)
-        return parts[key]
 
-    # Waited for: transfers under way would hold the host's copies of several tensors.
-    return jax.make_array_from_callback(leaf.shape, sharding, part).block_until_ready()
+def _by_part(
+    sharding: Sharding, shape: tuple[int, ...]
+) -> Iterator[tuple[tensors.Box, list[jax.Device]]]:
+    """(a part of the shape, the local devices that hold it): each part once."""
+    holders: dict[tuple, tuple[tensors.Box, list[jax.Device]]] = {}
+    for device, index in sharding.addressable_devices_indices_map(shape).items():
+        index = index or (slice(None),) * len(shape)
+        key = tuple(s.indices(n) for s, n in zip(index, shape, strict=True))
+        holders.setdefault(key, (index, []))[1].append(device)
+    yield from holders.values()
 
 
 def _sharding_of(place: Any, name: str, leaf: jax.ShapeDtypeStruct) -> Sharding:
