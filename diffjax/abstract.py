@@ -30,6 +30,16 @@ class Work:
     one_device: Any
     rows: int
 
+    @property
+    def mesh(self) -> jax.sharding.Mesh:
+        """What it runs on."""
+        return self.place.mesh
+
+    @property
+    def params(self) -> Any:
+        """The network's parameters, as shapes."""
+        return self.place.state_shape.params
+
 
 def training(options: ConfigDict, devices: list[Any]) -> Work:
     """The very step that training compiles: its function, its shardings, its donation."""

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from diffjax import abstract, build, chips, hlo, memory, trees
 from diffjax.memory import of_size
+from diffjax.text.abstract import Encoding
 from diffjax.topology import devices_of
 
 MFU = 0.35  # the share of the peak that well-tuned training of such networks reaches
@@ -28,7 +29,7 @@ class Plan:
     """What a compiled step needs and could do. Bytes are of one device, FLOPs of one image."""
 
     stage: str
-    step: str  # "train", or "sample": all its network calls
+    step: str  # "train", "sample": all its network calls, or "encode": captions, not images
     device: str
     topology: str
     devices: int
@@ -65,6 +66,16 @@ def plan(options: ConfigDict, step: str = "train", topology: str = "") -> Plan:
     devices = devices_of(topology)
     _check(options, len(devices))
     work = (abstract.training if step == "train" else abstract.sampling)(options, devices)
+    return plan_of(work, options.stage, step, topology)
+
+
+def plan_of(work: abstract.Work | Encoding, name: str, step: str, topology: str = "") -> Plan:
+    """Compile the work for its devices, and say what XLA says of it; name: whose step it is.
+
+    Raises:
+      TooBig: it does not fit.
+    """
+    devices = list(work.mesh.devices.flat)
     chip = chips.chip_of(devices[0].device_kind)
     limit = memory.limit(devices[0], chip)
 
@@ -87,14 +98,14 @@ def plan(options: ConfigDict, step: str = "train", topology: str = "") -> Plan:
         speeds["compute"] = len(devices) / per_row["compute"]
         speeds["at_35_percent_mfu"] = MFU * speeds["compute"]
     return Plan(
-        stage=options.stage,
+        stage=name,
         step=step,
         device=devices[0].device_kind,
         topology=topology,
         devices=len(devices),
-        mesh=dict(work.place.mesh.shape),
+        mesh=dict(work.mesh.shape),
         batch=work.batch,
-        parameters=trees.count(work.place.state_shape.params),
+        parameters=trees.count(work.params),
         model_flops=sum(product.flops for product in products) / work.rows,
         program_flops=hlo.flops(traced.jaxpr) / work.batch,
         bytes=sizes,
