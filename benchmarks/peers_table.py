@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.page import fill
+
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results/peers.jsonl"
-BEGIN, END = "<!-- results: begin -->\n", "<!-- results: end -->\n"
 
 
 def latest(lines: list[str]) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
@@ -61,10 +62,7 @@ def section(lines: list[str]) -> str:
 
 def main() -> None:
     lines = RESULTS.read_text().splitlines() if RESULTS.is_file() else []
-    page = HERE / "README.md"
-    before, _, rest = page.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    page.write_text(f"{before}{BEGIN}\n{section(lines)}\n{END}{after}")
+    fill("results", section(lines))
     print(section(lines))
 
 

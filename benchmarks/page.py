@@ -1,0 +1,19 @@
+"""The parts of benchmarks/README.md that scripts write, between two marks each."""
+
+from pathlib import Path
+
+README = Path(__file__).resolve().parent / "README.md"
+
+
+def fill(part: str, text: str, page: Path = README) -> None:
+    """Put `text` between the marks of `part`, in the place of what stands there.
+
+    Raises:
+      ValueError: the page has no such marks.
+    """
+    begin, end = f"<!-- {part}: begin -->\n", f"<!-- {part}: end -->\n"
+    before, found, rest = page.read_text().partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not found or not found_end:
+        raise ValueError(f"part={part!r}: {page} has no line {begin.strip()} with its end")
+    page.write_text(f"{before}{begin}\n{text.strip()}\n\n{end}{after}")
