@@ -238,3 +238,47 @@ def test_stored_dtype_is_bfloat16_on_disk(tmp_path):
     params = weights.load(tmp_path)[1]
     output = run(config, params, np.ones((1, 3), np.int32), np.ones((1, 3), bool))
     assert output.dtype == np.float32
+
+
+FAMILY = {  # what tells the family's checkpoints apart, in small
+    "t5": ("T5ForConditionalGeneration", {"feed_forward_proj": "relu"}),
+    "t5-v1_1": ("T5EncoderModel", {"feed_forward_proj": "gated-gelu"}),
+    "mt5": ("MT5EncoderModel", {"feed_forward_proj": "gated-gelu"}),
+    "byt5": ("T5ForConditionalGeneration", {"feed_forward_proj": "gated-gelu", "vocab_size": 384}),
+    "ul2": ("T5ForConditionalGeneration", {"feed_forward_proj": "gated-silu", "d_kv": 16}),
+}
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize("layout", ["one file", "shards", "one pickle", "pickled shards"])
+def test_the_family_as_transformers_and_pytorch_write_it(name, layout, tmp_path):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    model_class, changes = FAMILY[name]
+    sizes = {"vocab_size": 40, "d_model": 16, "d_kv": 6, "d_ff": 20, "num_layers": 2}
+    model_class = getattr(transformers, model_class)
+    config = model_class.config_class(**sizes | {"num_heads": 2} | changes)
+    model = model_class(config).to(torch.bfloat16 if name == "ul2" else torch.float32)
+    stored = {key: value.clone() for key, value in model.state_dict().items()}
+    if "pickle" in layout:
+        config.save_pretrained(tmp_path)
+        files = {key: f"pytorch_model-0000{1 + i % 2}-of-00002.bin" for i, key in enumerate(stored)}
+        if layout == "one pickle":
+            torch.save(stored, tmp_path / "pytorch_model.bin")
+        else:
+            for file in set(files.values()):
+                torch.save({k: v for k, v in stored.items() if files[k] == file}, tmp_path / file)
+            index = tmp_path / "pytorch_model.bin.index.json"
+            index.write_text(json.dumps({"weight_map": files}))
+    else:
+        model.save_pretrained(tmp_path, max_shard_size="3KB" if layout == "shards" else "1GB")
+        assert (tmp_path / weights.INDEX).exists() == (layout == "shards")
+
+    loaded, params = weights.load(tmp_path, by_rows)
+    assert loaded.feed_forward == changes["feed_forward_proj"]
+    for ours, theirs, _, transposed in weights._names(loaded):
+        wanted = stored[theirs].float().numpy()
+        leaf = trees.named_leaves(params)[ours]
+        assert leaf.dtype == (jnp.bfloat16 if name == "ul2" else jnp.float32)
+        np.testing.assert_array_equal(leaf.astype(jnp.float32), wanted.T if transposed else wanted)
