@@ -1,8 +1,15 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from diffjax.text import drop_text, mask_from_length, null_text
+from diffjax import steps
+from diffjax.stage import init_params
+from diffjax.text import cache, drop_text, load_encoder, mask_from_length, null_text
+from tests.encoders import save_tiny
+from tests.test_stage import BASE, KEY
 
 
 def text_and_mask(seed, lengths):
@@ -47,3 +54,50 @@ def test_a_nan_in_a_dropped_prompt_does_not_leak():
     text, mask = text_and_mask(0, [6, 2])
     dropped, _ = drop_text(text.at[1].set(jnp.nan), mask, jnp.array([True, False]))
     assert np.all(np.isfinite(dropped))
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory):
+    """(texts by where they come from, their lengths, text -> a training step's loss)."""
+    folder = tmp_path_factory.mktemp("training")
+    encoder = load_encoder(save_tiny(folder), max_length=16)
+    captions = ["a red apple", "", "two blue birds", "a dog"]
+    made = cache.ensure(folder / "cache", encoder, captions)
+    fly, mask = encoder.encode(captions, 16)
+    cached, cached_mask = made.batch(captions, 16)
+    np.testing.assert_array_equal(mask, cached_mask)
+    stage = dataclasses.replace(BASE, text_width=encoder.width, max_tokens=16)
+    random = np.random.default_rng(0)
+    draw = lambda leaf: 0.1 * random.standard_normal(leaf.shape, np.float32)  # noqa: E731
+    params = jax.tree.map(draw, jax.eval_shape(lambda key: init_params(stage, key), KEY))
+    image = random.integers(0, 256, (4, 16, 16, 3), np.uint8)
+
+    @jax.jit
+    def loss(text, length):
+        batch = {"image": jnp.asarray(image), "text": text, "text_length": length}
+        return steps.stage_loss(params, batch, stage=stage, key=KEY, weighting="v", text_drop=0.0)[
+            0
+        ]
+
+    texts = {"cached": np.asarray(cached, np.float32), "fly": np.asarray(fly)}
+    return texts, np.asarray(mask.sum(1), np.int32), loss
+
+
+def test_a_step_with_cached_embeddings_is_one_with_embeddings_made_on_the_fly(training):
+    """To the bit once both are bfloat16, as the cache keeps them; else to bfloat16's precision."""
+    texts, lengths, loss = training
+    rounded = texts["fly"].astype(jnp.bfloat16).astype(np.float32)
+    np.testing.assert_array_equal(texts["cached"], rounded)
+    assert float(loss(texts["cached"], lengths)) == float(loss(rounded, lengths))
+    in_full = float(loss(texts["fly"], lengths))
+    assert float(loss(texts["cached"], lengths)) == pytest.approx(in_full, rel=2**-8)
+
+
+def test_what_stands_under_the_padding_reaches_no_loss_and_the_mask_does(training):
+    texts, lengths, loss = training
+    under = np.arange(16)[None] >= lengths[:, None]
+    spoilt = np.where(under[..., None], 50.0, texts["fly"]).astype(np.float32)
+    assert float(loss(spoilt, lengths)) == float(loss(texts["fly"], lengths))
+    assert float(loss(texts["fly"], np.maximum(lengths - 1, 1))) != float(
+        loss(texts["fly"], lengths)
+    )
