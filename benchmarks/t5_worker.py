@@ -1,0 +1,46 @@
+"""Our side of `benchmarks.t5`: python -m benchmarks.t5_worker FOLDER WAY ANSWER."""
+
+import dataclasses
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks import t5
+from benchmarks.protocol import serve
+from diffjax.text import encoder, sharding, weights
+
+
+@dataclasses.dataclass(frozen=True)
+class Ids:
+    """A tokenizer of captions that are ids already, as "17 5 1"."""
+
+    def ids(self, text: str, max_length: int) -> list[int]:
+        """The ids, which fit."""
+        return [int(word) for word in text.split()][:max_length]
+
+
+def main() -> None:
+    folder, way, answer = sys.argv[1:]
+    config, params = weights.load(folder, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+    apply = sharding.compiled(config, "float32")
+    ours = encoder.TextEncoder(
+        "race", config.d_model, t5.PADDED, "", np.dtype("float32"), Ids(), params, apply
+    )
+    given: list[Any] = t5.batches(way)
+    if way == "padded":
+        given = [t5.filled(rows, t5.PADDED) for rows in given]
+        encode = lambda part: apply(params, *part)  # noqa: E731
+    else:
+        given = [[" ".join(map(str, row)) for row in rows] for rows in given]
+        encode = lambda part: ours.encode(part)[0]  # noqa: E731
+    np.save(answer, np.asarray(encode(given[0]))[:, : min(map(len, t5.batches(way)[0]))])
+    serve(
+        lambda _: [jax.block_until_ready(encode(part)) for part in given], warmup=2,
+        name="diffjax", way=way, framework=f"jax {jax.__version__}",
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
