@@ -8,6 +8,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -149,7 +150,9 @@ def kind(file: Path) -> str:
         return "it is a git-lfs pointer, run `git lfs pull` in its folder"
     if head.lstrip().startswith(b"<"):
         return "it is a web page, download the file itself (a gated model wants a login first)"
-    if head.startswith((b"PK\x03\x04", b"\x80")) and file.suffix != ".bin":
+    # A pickle's second byte is its protocol; a length with such bytes stands before safetensors' {.
+    pickled = re.match(rb"\x80[\x02-\x05][^\0]", head) and head[8:9] != b"{"
+    if (pickled or head.startswith(b"PK\x03\x04")) and file.suffix != ".bin":
         return (
             f"it is a pickle of PyTorch, which may run code: name it {TORCH_WEIGHTS} to have its "
             "tensors alone read, or convert it with transformers' save_pretrained"

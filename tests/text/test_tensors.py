@@ -110,6 +110,13 @@ def test_a_truncated_file_is_damaged(folder, keep):
     raises_one_line(folder, str(file), "cut short", "download again")
 
 
+@pytest.mark.parametrize("length", [0x280, 0x10280])
+def test_a_length_that_looks_like_a_pickle_is_none(folder, length):
+    file = folder / tensors.WEIGHTS
+    file.write_bytes(length.to_bytes(8, "little") + b'{"matrix":')
+    raises_one_line(folder, str(file), "cut short", "download again")
+
+
 @pytest.mark.parametrize("what", ["a web page", "a git-lfs pointer", "it is empty"])
 def test_an_index_that_is_none_is_told_too(folder, what):
     (folder / tensors.WEIGHTS).unlink()
