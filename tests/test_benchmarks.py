@@ -13,7 +13,7 @@ import time
 from benchmarks.protocol import serve
 held = bytearray(64 << 20)
 del held
-serve(lambda i: time.sleep(0.01 if i else 0.5), warmup=1, name="sleeper", flops_step=10, images_step=2)
+serve(lambda i: time.sleep(0.01 if i else 0.5), warmup=1, name="sleeper", flops_step=10)
 """
 
 
