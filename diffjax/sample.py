@@ -199,7 +199,10 @@ def make(trained, encoder, jobs: Sequence[tuple[str, int]], rows: int) -> list[l
 
     split = parallel.batch_sharding(parallel.make_mesh(devices=jax.local_devices()))
     padded = [*jobs, *[jobs[-1]] * (rows - len(jobs))]
-    text, mask = encoder.encode([prompt for prompt, _ in padded], encoder.max_length)
+    # each prompt alone: beside others its embeddings could be rounded differently
+    alone = {prompt: encoder.encode([prompt], encoder.max_length) for prompt, _ in padded}
+    rows_of = zip(*(alone[prompt] for prompt, _ in padded), strict=True)
+    text, mask = (jnp.concatenate(parts) for parts in rows_of)
     # the precision of the cached embeddings that the stages were trained on
     text = text.astype(jnp.bfloat16).astype(jnp.float32)
     seeds = jnp.array([seed for _, seed in padded], jnp.int32)

@@ -1,5 +1,6 @@
 """A T5 encoder over a mesh: where its parameters lie, and its program."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -7,11 +8,19 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from diffjax import parallel, trees
 from diffjax.parallel import BATCH_AXES, INTO, OUT_OF
-from diffjax.text.t5 import T5Config, T5Encoder, shapes
+from diffjax.text.t5 import (
+    Block,
+    RMSNorm,
+    T5Config,
+    T5Encoder,
+    checked_dtype,
+    position_bias,
+    shapes,
+)
 
 # As `parallel.RULES`: tensor splits heads and feed-forwards (Shoeybi et al. 2019) and the
 # vocabulary, fsdp the other axis of every matrix.
@@ -49,27 +58,55 @@ def compiled(config: T5Config, dtype: DTypeLike, mesh: Mesh | None = None) -> An
 
     On a mesh, parameters lie as `params_sharding` says and rows as `parallel.batch_sharding`. A
     matrix is gathered over fsdp where it is used, and each device works with its tensor share.
+
+    Raises:
+      ValueError: a dtype that is neither float32 nor bfloat16.
     """
+    dtype = checked_dtype(dtype)
     if mesh is None:
         alone = T5Encoder(config, dtype)
         return jax.jit(lambda params, ids, mask: alone.apply({"params": params}, ids, mask))
     rows, kept = parallel.batch_sharding(mesh), params_sharding(mesh, config)
-    used = trees.map_named(_gathered, kept)
-    model = T5Encoder(config, dtype, _look_up(kept["embedding"]))
-
-    def apply(params, ids, mask):
-        gathered = jax.lax.with_sharding_constraint(params, used)
-        return model.apply({"params": gathered}, ids, mask)
-
+    look_up = _look_up(kept["embedding"])
+    model = T5Encoder(config, dtype, look_up)
+    apply: Any = lambda params, ids, mask: model.apply({"params": params}, ids, mask)  # noqa: E731
+    if mesh.shape["fsdp"] > 1:
+        apply = functools.partial(_scanned, config, dtype, look_up, kept["block_0"])
     return jax.jit(apply, in_shardings=(kept, rows, rows), out_shardings=rows)
 
 
-def _gathered(name: str, sharding: NamedSharding) -> NamedSharding:
-    """As kept, but whole over fsdp; not the table, of which few rows are used."""
-    if name == "embedding":
-        return sharding
-    spec = (None if axis == "fsdp" else axis for axis in sharding.spec)
-    return NamedSharding(sharding.mesh, PartitionSpec(*spec))
+def _scanned(
+    config: T5Config,
+    dtype: DTypeLike,
+    look_up: Callable[[Array, Array], Array],
+    kept: dict,
+    params: dict,
+    ids: Int[Array, "b l"],
+    mask: Bool[Array, "b l"],
+) -> Float[Array, "b l d"]:
+    """`T5Encoder` as a scan over its blocks, of which each is gathered when its turn comes.
+
+    Written out one by one, the compiler could gather all of them at the start and hold them.
+    kept: where a block's parameters lie.
+    """
+    spread = lambda change: jax.tree.map(  # noqa: E731
+        lambda s: NamedSharding(s.mesh, PartitionSpec(*change(s.spec))), kept
+    )
+    stacked_so = spread(lambda spec: (None, *spec))
+    used_so = spread(lambda spec: (None if axis == "fsdp" else axis for axis in spec))
+    constrain = jax.lax.with_sharding_constraint
+    bias = position_bias(config, params["relative_bias"], mask.shape[1])
+
+    def body(h: Float[Array, "b l d"], block: dict) -> tuple[Float[Array, "b l d"], None]:
+        used = constrain(block, used_so)
+        return Block(config, dtype).apply({"params": used}, h, bias, mask), None  # type: ignore[return-value]
+
+    blocks = [params[f"block_{i}"] for i in range(config.num_layers)]
+    stacked = constrain(jax.tree.map(lambda *leaves: jnp.stack(leaves), *blocks), stacked_so)
+    h = look_up(params["embedding"], ids).astype(jnp.float32)
+    h, _ = jax.lax.scan(body, h, stacked)
+    h = RMSNorm(config.layer_norm_epsilon).apply({"params": params["final_norm"]}, h)  # type: ignore[assignment]
+    return jnp.where(mask[..., None], h, 0.0).astype(dtype)
 
 
 def _look_up(table_sharding: NamedSharding) -> Callable[[Array, Array], Array]:

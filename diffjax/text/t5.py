@@ -47,8 +47,9 @@ class T5Encoder(nn.Module):
     """ids [b l], mask [b l] -> [b l d]: contextual embeddings, zero where the mask is False.
 
     Matrices multiply in `dtype`, float32 or bfloat16, and add up in float32; the residual stream,
-    norms and softmax are float32 whatever it is. The result is in `dtype`. `look_up`: (table,
-    ids) -> the table's rows, for tables that lie on a mesh.
+    norms and softmax are float32 whatever it is. The result is in `dtype`: of size 1, it is in
+    bfloat16 (parameters too) within 0.1 of float32's, 0.02 by root mean square. `look_up`:
+    (table, ids) -> the table's rows, for tables that lie on a mesh.
 
     Raises:
       ValueError: another dtype, see `checked_dtype`.
@@ -69,7 +70,7 @@ class T5Encoder(nn.Module):
             _shape(config, "relative_bias"),
         )
         # Loaded parameters may still be numpy's.
-        bias = _position_bias(config, jnp.asarray(relative), mask.shape[1])
+        bias = position_bias(config, jnp.asarray(relative), mask.shape[1])
         h = self.look_up(jnp.asarray(table), ids).astype(jnp.float32)
         for i in range(config.num_layers):
             h = Block(config, dtype, name=f"block_{i}")(h, bias, mask)
@@ -203,7 +204,7 @@ def _shape(config: T5Config, name: str) -> tuple[int, int]:
     }[name]
 
 
-def _position_bias(
+def position_bias(
     config: T5Config, relative: Float[Array, "n h"], length: int
 ) -> Float[Array, "h l l"]:
     """What every layer adds to its logits, by the distance from query to key alone."""

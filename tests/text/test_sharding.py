@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax import hlo, parallel, text, trees
+from diffjax import hlo, memory, parallel, text, trees
 from diffjax.text import abstract, sharding, t5, weights
 from tests.text import family
 from tests.text.test_t5 import random_params
@@ -84,6 +84,14 @@ def test_the_plan_of_v1_1_xxl_has_its_parameters_and_flops():
     tokens, matrices = 4 * 128, 4 * 4096 * 4096 + 3 * 4096 * 10240
     assert work.rows == 4
     assert hlo.flops(work.one_device) == 2 * tokens * 24 * (matrices + 2 * 128 * 4096)
+
+
+def test_v1_1_xxl_split_over_8_is_never_whole_on_a_device():
+    """Its parameters are 8.9 GiB in bfloat16, 17.7 in float32, in which a CPU multiplies."""
+    xxl = t5.T5Config(32128, 4096, 64, 10240, 24, 64)
+    work = abstract.abstract_encoding(xxl, jax.devices(), 8, 16, fsdp=8)
+    peak = memory.of(work.jitted.lower(*work.arguments).compile())["peak"]
+    assert peak < 5 * 2**30  # its shards, the same stacked, and a block or two
 
 
 def test_a_batch_that_the_mesh_does_not_divide_is_refused():
