@@ -166,5 +166,5 @@ def test_data_that_are_not_there_are_named():
 
 
 def test_an_encoder_that_is_not_there_is_named():
-    with pytest.raises(ConfigError, match=r"text\.encoder.*no_such_t5"):
-        build.encoder_of(changed(FILES[0], text__encoder="no_such_t5"))
+    with pytest.raises(ConfigError, match=r"text\.encoder.*\./no_such_t5"):
+        build.encoder_of(changed(FILES[0], text__encoder="./no_such_t5"))  # not asked of the hub
