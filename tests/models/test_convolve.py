@@ -144,8 +144,9 @@ def test_a_program_for_a_tpu_has_convolutions_for_gradients():
     assert "convolution" in text
 
 
+@pytest.mark.slow
 def test_a_network_does_not_change_with_its_convolution():
-    net = UNet(width=16, mults=(1, 1), num_blocks=1, attention_levels=())
+    net = UNet(width=16, mults=(1, 1), num_blocks=1, attention_levels=(), head_width=16)
     x, logsnr = normal(0, 2, 48, 48, 3), normal(1, 2)
     params = jax.jit(net.init)(jax.random.key(0), x, logsnr)["params"]
     params = jax.tree.map(lambda p: p + 0.05 * normal(3, *p.shape), params)  # no zeros left
