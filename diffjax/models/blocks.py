@@ -2,7 +2,6 @@
 
 import functools
 import math
-from collections.abc import Callable
 from typing import Any, Literal
 
 import einops
@@ -43,12 +42,9 @@ class Norm(nn.Module):
     """GroupNorm with learned gain and bias, optionally scaled and shifted per example.
 
     Statistics and result are float32. Gain, statistics and scale-shift are folded into one
-    factor and one offset per channel, so that the picture is read twice and written once. The
-    backward pass starts from the picture itself: neither what the activation is given nor its
-    slope is kept for it.
+    factor and one offset per channel, so that the picture is read twice and written once.
     """
 
-    activation: Callable[[Array], Array] | None = None
     eps: float = 1e-5
 
     @nn.compact
@@ -58,16 +54,15 @@ class Norm(nn.Module):
         scale: Float[Array, "b c"] | None = None,
         shift: Float[Array, "b c"] | None = None,
     ) -> Image:
-        """activation(norm(h) (1 + scale) + shift)."""
+        """norm(h) (1 + scale) + shift."""
         channels = h.shape[-1]
         groups = num_groups(channels)
         gain = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
+        h = h.astype(jnp.float32)
         grouped = lambda m: m.reshape(-1, groups, channels // groups).mean(2)  # noqa: E731
-        precise = h.astype(jnp.float32)
-        mean = grouped(jnp.mean(precise, axis=(1, 2)))
-        variance = grouped(jnp.mean(precise * precise, axis=(1, 2))) - mean**2
-        variance = jnp.maximum(variance, 0.0)
+        mean = grouped(jnp.mean(h, axis=(1, 2)))
+        variance = jnp.maximum(grouped(jnp.mean(h * h, axis=(1, 2))) - mean**2, 0.0)
         spread = lambda g: jnp.repeat(g, channels // groups, axis=1)  # noqa: E731
         factor = gain * spread(jax.lax.rsqrt(variance + self.eps))
         offset = bias - spread(mean) * factor
@@ -75,13 +70,7 @@ class Norm(nn.Module):
             factor, offset = factor * (1 + scale), offset * (1 + scale)
         if shift is not None:
             offset = offset + shift
-
-        @jax.checkpoint
-        def applied(h, factor, offset):
-            h = h.astype(jnp.float32) * factor[:, None, None, :] + offset[:, None, None, :]
-            return h if self.activation is None else self.activation(h)
-
-        return applied(h, factor, offset)
+        return h * factor[:, None, None, :] + offset[:, None, None, :]
 
 
 def upsample(h: Image) -> Resized:
@@ -130,12 +119,12 @@ class ResBlock(nn.Module):
             nn.Conv, self.width, conv_general_dilated=self.convolution, dtype=self.dtype
         )
         h = materialised(h)
-        r = Norm(nn.silu, name="norm_0")(h).astype(self.dtype)
+        r = nn.silu(Norm(name="norm_0")(h)).astype(self.dtype)
         r = downsample(r) if self.resample == "down" else r
         r = product(conv((3, 3), conv_general_dilated=first, name="conv_0")(r))
         scale_shift = nn.Dense(2 * self.width, dtype=jnp.float32, name="scale_shift")(emb)
         scale, shift = jnp.split(scale_shift, 2, axis=-1)
-        r = Norm(nn.silu, name="norm_1")(r, scale, shift).astype(self.dtype)
+        r = nn.silu(Norm(name="norm_1")(r, scale, shift)).astype(self.dtype)
         r = product(conv((3, 3), kernel_init=nn.initializers.zeros, name="conv_1")(r))
         h = move(h)
         if self.skip_conv or h.shape[-1] != self.width:
@@ -160,5 +149,5 @@ class Head(nn.Module):
             conv_general_dilated=self.convolution,
             dtype=jnp.float32,
             name="conv",
-        )(Norm(nn.silu, name="norm")(h))
+        )(nn.silu(Norm(name="norm")(h)))
         return from_patches(out, self.patch)

@@ -89,7 +89,6 @@ def _forward(x, kernel, around, precision):
 
 
 def _backward(around, precision, kept, dy):
-
     def picture_gradient(x, kernel, dy):
         make = lambda x: _direct(x, kernel, around, precision)  # noqa: E731
         return jax.linear_transpose(make, x)(dy)[0]
