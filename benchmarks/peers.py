@@ -132,7 +132,9 @@ def counted(*programs: list[Turn]) -> list[int]:
 def commands(flags: argparse.Namespace) -> list[list[str]]:
     """The programs of the race, ours first."""
     work = [flags.work, flags.mode]
-    found = [[sys.executable, "-m", "benchmarks.worker", *work]]
+    found = [
+        [python, "-m", "benchmarks.worker", *work] for python in flags.ours or [sys.executable]
+    ]
     for python, module, names in (
         (flags.peers, "benchmarks.peer_worker", TORCH[flags.work]),
         (flags.jax_peers, "benchmarks.jax_peer_worker", JAX[flags.work]),
@@ -211,6 +213,9 @@ def main() -> None:
     )
     parser.add_argument("work", choices=WORKS)
     parser.add_argument("mode", choices=MODES)
+    parser.add_argument(
+        "--ours", action="append", help="python for ours, many times; the first is the measure"
+    )
     parser.add_argument("--peers", help="python with PyTorch's peers")
     parser.add_argument("--jax-peers", help="python with JAX's peers")
     parser.add_argument("--only", default="", help="of the peers only these: NAME,NAME")

@@ -14,10 +14,11 @@ RESULTS = HERE / "results/peers.jsonl"
 
 
 def latest(lines: list[str]) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
-    """(work, mode) -> program -> its facts, in the order of works and as they raced."""
+    """(work, mode) -> "program, framework" -> its facts; by works, programs as they raced."""
     found: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for facts in map(json.loads, lines):
-        found.setdefault((facts["work"], facts["mode"]), {})[facts["name"]] = facts
+        program = f"{facts['name']}, {facts['framework']}"
+        found.setdefault((facts["work"], facts["mode"]), {})[program] = facts
     return dict(sorted(found.items(), key=lambda item: (item[0][0], item[0][1] != "train")))
 
 
@@ -30,9 +31,9 @@ def table(programs: dict[str, dict[str, Any]]) -> str:
     ]
     for name, facts in programs.items():
         low, high = facts["images_ratio_ends"]
-        spread = f" ({low:.2f} to {high:.2f})" if name != "diffjax" else ""
+        spread = f" ({low:.2f} to {high:.2f})" if low != high else ""
         cells = [
-            f"{name}, {facts['framework']}",
+            name,
             f"{facts['params'] / 1e6:.1f} M",
             f"{facts['flops_step'] / 1e9:.1f}",
             f"{facts['ms']:,.0f}",

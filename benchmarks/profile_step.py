@@ -40,8 +40,7 @@ class Operation:
     inside: frozenset[str]
     looped: bool = False
 
-    @property
-    def kind(self) -> str:
+    def kind(self, trains: bool) -> str:
         """What it is done for, in the works' steps, whose only loops are kernel gradients."""
         opcodes = self.inside | {self.opcode}
         backward = ", backward" if "transpose(" in self.path else ""
@@ -58,7 +57,7 @@ class Operation:
             if of_convolution:
                 return "gradients of convolutions after doubling"
             return f"1x1 convolutions, projections, attention{backward}"
-        if self.path and "jvp" not in self.path:
+        if trains and self.path and "jvp" not in self.path:
             return "Adam and the loss's ends"
         if of_convolution:
             return "zeros around and cuts for gradients of convolutions"
@@ -144,7 +143,7 @@ def main() -> None:
     }
     kinds: dict[str, list[float]] = defaultdict(list)
     for name, ms in spent.items():
-        kinds[known.get(name, nothing).kind].append(ms)
+        kinds[known.get(name, nothing).kind(flags.mode == "train")].append(ms)
     start = time.perf_counter()
     for i in range(flags.steps):
         program.run(i)

@@ -25,6 +25,9 @@ RESULTS = ROOT / "benchmarks/results/scale.jsonl"
 STAGES = ("base64:2b", "sr256:paper", "sr1024:paper")
 SLICES = ("v4:4x4x4", "v5e:16x16", "v5p:4x4x4", "v6e:8x8")
 STEPS = {"train": "compile", "sample": "compile-sample"}
+# The frozen text encoder on slices that hold it, its weights split over all chips.
+ENCODER = "t5-v1_1-xxl"
+ENCODER_FSDP = {"v4:2x2x2": 8, "v5e:4x4": 16, "v5p:2x2x2": 8, "v6e:2x4": 8}
 # Where a preset's own settings are not those for a slice: flags by "stage step slice".
 FLAGS: dict[str, tuple[str, ...]] = {}
 LEVEL = "O1"  # XLA's quick level: the same program with less search for a faster one
@@ -51,6 +54,8 @@ exchanged in one step, seen by one device. *35 % MFU*: images/s of the whole sli
 peak goes into the model's FLOPs. *bound*: images/s if each product took the longer of its
 arithmetic and of reading its operands and writing its result once, and the state were read and
 written once a step. The sampler's batch is a picture per device; its time is that of all its steps.
+The text encoder (`python -m tools.plan_t5 t5-v1_1-xxl --topology v5e:4x4 --fsdp 16`) encodes 256
+captions of 128 tokens at a time in bfloat16; its images are captions.
 """
 
 
@@ -71,14 +76,17 @@ def main() -> None:
 
 def names() -> list[str]:
     """All that is compiled, as "base64:2b train v4:4x4x4"."""
-    return [f"{stage} {step} {place}" for stage in STAGES for step in STEPS for place in SLICES]
+    stages = [f"{stage} {step} {place}" for stage in STAGES for step in STEPS for place in SLICES]
+    return stages + [f"{ENCODER} encode {place}" for place in ENCODER_FSDP]
 
 
 def command(name: str) -> list[str]:
-    """The flags of `python -m diffjax.main` for one of the names."""
+    """The module and its flags for one of the names."""
     stage, step, place = name.split()
+    if step == "encode":
+        return ["tools.plan_t5", stage, f"--topology={place}", f"--fsdp={ENCODER_FSDP[place]}"]
     config, _, preset = stage.partition(":")
-    return ["--config", f"configs/{config}.py:{preset}", f"--mode={STEPS[step]}",
+    return ["diffjax.main", "--config", f"configs/{config}.py:{preset}", f"--mode={STEPS[step]}",
             f"--topology={place}", *FLAGS.get(name, ())]  # fmt: skip
 
 
@@ -86,7 +94,7 @@ def compiled(name: str) -> dict:
     """What the compilation says: its plan, or the lines of why it has none."""
     print(f"{name} ...", flush=True)
     done = subprocess.run(
-        [sys.executable, "-m", "diffjax.main", *command(name)],
+        [sys.executable, "-m", *command(name)],
         cwd=ROOT,
         env=os.environ | {"JAX_OPTIMIZATION_LEVEL": LEVEL},
         capture_output=True,
@@ -124,7 +132,7 @@ def page() -> str:
     """The whole page in Markdown."""
     found = results()
     parts = [INTRODUCTION]
-    for step, title in (("train", "Training"), ("sample", "Sampling")):
+    for step, title in (("train", "Training"), ("sample", "Sampling"), ("encode", "Text encoder")):
         rows = [found[name] for name in names() if name in found and f" {step} " in name]
         parts += [f"## {title}\n", table(rows)]
         parts += [failure(row) for row in rows if "plan" not in row]
