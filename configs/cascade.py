@@ -44,7 +44,7 @@ def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
     if preset == "demo":
         for stage in (config.base64, config.sr256):
             stage.data.names = DEMO_NAMES
-            stage.train.update(ema_decay=0.99, sample_every=0, save_every=500)
+            stage.train.update(ema=("decay_0.99",), sample_every=0, save_every=500)
         config.base64.train.num_steps = 900
         config.sr256.train.num_steps = 400
     return config

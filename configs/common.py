@@ -67,7 +67,7 @@ def stage_config(name: str, size_px: int) -> ml_collections.ConfigDict:
         dict(
             num_steps=100_000,
             accumulate=1,  # micro-batches that make up a batch, one after the other
-            ema_decay=0.9999,
+            ema=("decay_0.9999",),  # see diffjax.averages; the first is sampled with
             log_every=50,
             sample_every=2_000,
             save_every=2_000,
@@ -99,7 +99,7 @@ def for_a_laptop(config: ml_collections.ConfigDict) -> None:
     # learns eps or v, which fill them all (Li & He 2025, "Back to Basics").
     config.diffusion.update(predict="x_0", weighting="x_0")
     config.optim.update(learning_rate=1e-3, warmup_steps=100, decay="cosine")
-    config.train.update(ema_decay=0.999, log_every=20, sample_every=1_000, save_every=1_000)
+    config.train.update(ema=("decay_0.999",), log_every=20, sample_every=1_000, save_every=1_000)
 
 
 def for_a_pod(config: ml_collections.ConfigDict) -> None:
@@ -114,7 +114,11 @@ def for_a_pod(config: ml_collections.ConfigDict) -> None:
     config.diffusion.update(predict="eps", weighting="eps")
     config.optim.update(learning_rate=1e-4, warmup_steps=10_000, decay="constant")
     config.train.update(
-        num_steps=2_500_000, ema_decay=0.9999, log_every=100, sample_every=10_000, save_every=5_000
+        num_steps=2_500_000,
+        ema=("decay_0.9999",),
+        log_every=100,
+        sample_every=10_000,
+        save_every=5_000,
     )
     config.sample.update(num_steps=256, num_images=64, noise=0.3)
 

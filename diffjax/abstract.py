@@ -13,6 +13,7 @@ from diffjax import build, cascade, parallel, steps
 from diffjax.diffusion.times import TIMES
 from diffjax.program import program_of
 from diffjax.stage import Stage
+from diffjax.state import averaged
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def sampling(options: ConfigDict, devices: list[Any]) -> Work:
     stage = build.stage_of(options, text_width(options))
     place = build.placement_of(options, stage, build.optimiser_of(options)[0], devices)
     sampler = cascade.compiled_stage(stage, build.settings_of(options))
-    params, batch = place.state_shape.ema_params, len(devices)
+    params, batch = averaged(place.state_shape, build.sampled_average(options)), len(devices)
     one_row = sampler.trace(_unplaced(params), *prompts(stage, 1)).jaxpr
     arguments = (params, *prompts(stage, batch, parallel.batch_sharding(place.mesh)))
     return Work(sampler, arguments, batch, place, one_row, 1)

@@ -8,7 +8,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from diffjax import optim, parallel, stage, state, steps
+from diffjax import averages, optim, parallel, stage, state, steps
 from diffjax.cascade import THRESHOLDS, SampleSettings
 from diffjax.config import ConfigError, one_of, require
 from diffjax.data import fake, pipeline, source
@@ -59,7 +59,10 @@ def check(config: ConfigDict) -> None:
         _range(config, key, 0, 1)
     for key in ("train.sample_every", "train.save_every", "data.crop_px", "low_res.size_px"):
         _range(config, key, 0, float("inf"))
-    _range(config, "train.ema_decay", 0, 1 - 1e-9)
+    try:
+        averages_of(config)
+    except ValueError as error:
+        raise ConfigError("train.ema", config.train.ema, str(error)) from None
     _range(config, "sample.percentile", 1, 100)
     _check_sizes(config)
     check_mesh(config, jax.device_count())
@@ -174,6 +177,16 @@ def optimiser_of(config: ConfigDict) -> tuple[optax.GradientTransformation, opta
     return optim.optimiser(options.name, rate, **{k: options[k] for k in names}), rate
 
 
+def averages_of(config: ConfigDict) -> dict[str, averages.WeightAt]:
+    """The moving averages of the parameters that training keeps, by name."""
+    return averages.parse(config.train.ema)
+
+
+def sampled_average(config: ConfigDict) -> str:
+    """The average that pictures are made with unless another is asked for: the first, if any."""
+    return next(iter(config.train.ema), averages.LIVE)
+
+
 def encoder_of(config: ConfigDict) -> TextEncoder:
     """The frozen text encoder, of the width that the config says, if it says one."""
     try:
@@ -248,7 +261,7 @@ def placement_of(
     try:
         mesh = parallel.make_mesh(**config.mesh, devices=devices)
         create = functools.partial(
-            state.create, functools.partial(stage.init_params, the_stage), tx
+            state.create, functools.partial(stage.init_params, the_stage), tx, config.train.ema
         )
         shape = jax.eval_shape(create, jax.random.key(0))
         sharding = parallel.state_sharding(mesh, shape)
@@ -273,7 +286,7 @@ def train_step_of(
         stage=the_stage,
         tx=tx,
         root_key=jax.random.key(config.seed),
-        ema_decay=config.train.ema_decay,
+        averages=averages_of(config),
         accumulate=config.train.accumulate,
         spread=parallel.spread(place.mesh, place.state_sharding.params),
         rate=rate,

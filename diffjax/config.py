@@ -12,6 +12,9 @@ from typing import Any
 
 import ml_collections
 
+# Keys of runs that this version cannot go on with, and what replaced them.
+RENAMED = {"train.ema_decay": "one average, now train.ema = ('decay_D',)"}
+
 
 class ConfigError(ValueError):
     """A mistake in a config: the key, the value seen, what is allowed. Ends with exit code 2."""
@@ -141,6 +144,15 @@ def restore(path: Path) -> ml_collections.ConfigDict:
         return tuple(value) if isinstance(value, list) else value
 
     try:
-        return ml_collections.ConfigDict(tuples(json.loads(path.read_text()))).lock()
+        restored = ml_collections.ConfigDict(tuples(json.loads(path.read_text()))).lock()
     except FileNotFoundError:
         raise ConfigError("workdir", str(path.parent), "holds no config.json: not a run") from None
+    for key, value in leaves(restored):
+        if key in RENAMED:
+            raise ConfigError(
+                key,
+                value,
+                f"{path.parent} is of an older diffjax, which had {RENAMED[key]}; its "
+                "checkpoints do not fit this one: train in a new workdir",
+            )
+    return restored

@@ -37,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--seeds", default="0", help="as 0, 3,5 or 0-7: pictures per prompt")
     flags.add_argument("--guidance", help="guidance weight, 1 is off; or one per stage: 3,1")
     flags.add_argument("--steps", help="sampling steps; or one number per stage: 64,16")
+    flags.add_argument("--ema", help="average of the parameters: a name of train.ema, or live")
     flags.add_argument("--aug-level", help="noise on the small picture, 0 to 1; or one per stage")
     return flags
 
@@ -61,7 +62,7 @@ def run(flags: argparse.Namespace) -> Path:
     from diffjax import parallel
 
     parallel.keep_compilations()
-    trained, encoder = load_stages(stage_dirs(flags))
+    trained, encoder = load_stages(stage_dirs(flags), flags.ema)
     for name, text, kind in (
         ("num_steps", flags.steps, int),
         ("guidance_weight", flags.guidance, float),
@@ -141,14 +142,16 @@ def stage_dirs(flags: argparse.Namespace) -> list[Path]:
     return sorted(dirs, key=lambda path: config.restore(path / "config.json").data.size_px)
 
 
-def load_stages(dirs: Sequence[Path]):
-    """The trained stages of these workdirs with their averaged parameters, and their encoder.
+def load_stages(dirs: Sequence[Path], ema: str | None = None):
+    """The trained stages of these workdirs, and their encoder.
 
-    The parameters are whole on every device of this process.
+    The parameters are those of the average `ema` (None: the first that training kept), whole on
+    every device of this process.
     """
     import jax
 
     from diffjax import build, cascade, checkpoint, parallel
+    from diffjax.state import averaged
 
     everywhere = parallel.replicated(parallel.make_mesh(devices=jax.local_devices()))
 
@@ -181,8 +184,12 @@ def load_stages(dirs: Sequence[Path]):
                 manager.latest_step() is not None, "--stages", str(path), "has no checkpoint yet"
             )
             state, _ = checkpoint.restore(manager, place.state_shape)
-        params = jax.device_put(state.ema_params, everywhere)
-        print(f"{options.stage}: step {int(state.step)} of {path}")
+        name = ema or build.sampled_average(options)
+        try:
+            params = jax.device_put(averaged(state, name), everywhere)
+        except ValueError as error:
+            raise config.ConfigError("--ema", name, f"{error} in {path}") from None
+        print(f"{options.stage}: step {int(state.step)} of {path}, {name}")
         trained.append(cascade.TrainedStage(the_stage, params, build.settings_of(options)))
     return trained, encoder
 

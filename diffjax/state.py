@@ -1,19 +1,22 @@
 """What a checkpoint holds: arrays, and nothing that can go stale."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jaxtyping import Array, Float, Int
 
+from diffjax.averages import LIVE, Averages, step_towards
 from diffjax.types import PRNGKey
 
 
 class TrainState(struct.PyTreeNode):
-    """Parameters, their moving average, the optimiser's state and the step that comes next."""
+    """Parameters, their moving averages, the optimiser's state and the step that comes next.
+
+    ema_params: a float32 tree like params for each average, by its name.
+    """
 
     step: Any
     params: Any
@@ -21,30 +24,42 @@ class TrainState(struct.PyTreeNode):
     opt_state: Any
 
 
-def create(init: Callable[[PRNGKey], Any], tx: optax.GradientTransformation, key: PRNGKey):
+def create(
+    init: Callable[[PRNGKey], Any],
+    tx: optax.GradientTransformation,
+    averages: Iterable[str],
+    key: PRNGKey,
+) -> TrainState:
     """The state before the first step; to be jitted, with the shardings of its result."""
     params = init(key)
-    # a real copy: two donated leaves must not share a buffer
-    ema_params = jax.tree.map(lambda p: jnp.array(p, jnp.float32, copy=True), params)
+    # real copies: two donated leaves must not share a buffer
+    copy = lambda p: jnp.array(p, jnp.float32, copy=True)  # noqa: E731
+    ema_params = {name: jax.tree.map(copy, params) for name in averages}
     return TrainState(jnp.zeros((), jnp.int32), params, ema_params, tx.init(params))
 
 
-def ema_decay_at(step: Int[Array, "..."], decay: float) -> Float[Array, "..."]:
-    """min(decay, (1 + t) / (10 + t)): the average forgets its random start."""
-    t = step.astype(jnp.float32)
-    return jnp.minimum(decay, (1.0 + t) / (10.0 + t))
-
-
 def apply_gradients(
-    state: TrainState, gradients: Any, tx: optax.GradientTransformation, ema_decay: float
+    state: TrainState, gradients: Any, tx: optax.GradientTransformation, averages: Averages
 ) -> TrainState:
-    """One optimiser step and one step of the float32 moving average of the parameters."""
+    """One optimiser step, and one step of each float32 moving average of the parameters."""
     updates, opt_state = tx.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    # optax.ema would average the updates; this averages the parameters
-    ema_params = optax.incremental_update(
-        jax.tree.map(lambda p: p.astype(jnp.float32), params),
-        state.ema_params,
-        1.0 - ema_decay_at(state.step, ema_decay),
-    )
+    ema_params = {
+        name: step_towards(state.ema_params[name], params, weight_at(state.step))
+        for name, weight_at in averages.items()
+    }
     return TrainState(state.step + 1, params, ema_params, opt_state)
+
+
+def averaged(state: TrainState, name: str) -> Any:
+    """The parameters of an average (or their shapes), or those trained themselves for "live".
+
+    Raises:
+      ValueError: the state has no such average; those it has are listed.
+    """
+    if name == LIVE:
+        return state.params
+    if name not in state.ema_params:
+        has = ", ".join([*sorted(state.ema_params), LIVE])
+        raise ValueError(f"no average is called {name}; there are {has}")
+    return state.ema_params[name]

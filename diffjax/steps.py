@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from diffjax import pixels, rng
+from diffjax.averages import Averages
 from diffjax.diffusion.loss import mean_over, weighted_error
 from diffjax.diffusion.process import diffuse
 from diffjax.diffusion.times import Times, TimeSampler, uniform
@@ -175,7 +176,7 @@ def train_step(
     stage: Stage,
     tx: optax.GradientTransformation,
     root_key: PRNGKey,
-    ema_decay: float,
+    averages: Averages,
     weighting: str,
     accumulate: int = 1,
     spread: Spread = whole,
@@ -204,7 +205,7 @@ def train_step(
     metrics["nonfinite"] = jnp.mean(~finite)  # the share of leaves with a bad gradient: 0
     if rate is not None:
         metrics["learning_rate"] = jnp.asarray(rate(state.step), jnp.float32)
-    return apply_gradients(state, gradients, tx, ema_decay), metrics
+    return apply_gradients(state, gradients, tx, averages), metrics
 
 
 class Readings(NamedTuple):

@@ -19,11 +19,12 @@ from diffjax.data.batch import Record
 from diffjax.embeddings import embeddings_of
 from diffjax.program import program_of
 from diffjax.stage import shrink
+from diffjax.state import averaged
 from diffjax.text import cache
 from diffjax.text.condition import mask_from_length
 
 # What a run may not change when it goes on: the checkpoint or its meaning would not fit.
-FIXED = ("model", "diffusion", "text", "low_res", "optim.name", "data.size_px")
+FIXED = ("model", "diffusion", "text", "low_res", "optim.name", "data.size_px", "train.ema")
 
 
 class Terminated(Exception):
@@ -128,7 +129,7 @@ def train(options: ConfigDict, workdir: Path) -> Report:
                     raise Terminated(f"stopped at step {step}, saved in {workdir}; run again")
                 if due(every.sample_every):
                     progress.pause(step)
-                    sampling(step, state.ema_params)
+                    sampling(step, averaged(state, build.sampled_average(options)))
                     progress.start(step)
     finally:
         manager.wait_until_finished()

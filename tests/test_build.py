@@ -68,7 +68,7 @@ def test_every_preset_is_sound(file):
         (FILES[1], {"data__crop_px": 128}, ["data.crop_px = 128", "at most data.size_px, 64"]),
         (FILES[1], {"model__num_blocks": "(1,)"}, ["model.num_blocks = (1,)", "model.mults, 2"]),
         (FILES[1], {"model__attention": "self"}, ["data.crop_px = 32", "cross"]),
-        (FILES[1], {"train__ema_decay": 1.0}, ["train.ema_decay = 1.0"]),
+        (FILES[1], {"train__ema": "('decay_1.0',)"}, ["train.ema = ('decay_1.0',)", "D < 1"]),
     ],
 )
 def test_what_cannot_be_is_refused_with_key_value_and_remedy(file, values, words):

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from diffjax import cascade, pixels, state, steps
+from diffjax import averages, cascade, pixels, state, steps
 from diffjax.cascade import SampleSettings, TrainedStage
 from diffjax.data import ops
 from diffjax.data.drawings import catalogue, rasterise
@@ -38,17 +38,19 @@ def train(stage, images, text, mask, num_steps, copies, **options):
     batch = {"image": tile(images), "text": tile(text), "text_length": tile(mask.sum(1))}
     step = jax.jit(
         functools.partial(
-            steps.train_step, stage=stage, tx=tx, root_key=jax.random.key(0), ema_decay=0.98,
-            weighting="x_0", text_drop=0.1, **options,
+            steps.train_step, stage=stage, tx=tx, root_key=jax.random.key(0),
+            averages=averages.parse(["decay_0.98"]), weighting="x_0", text_drop=0.1, **options,
         ),
         donate_argnums=0,
     )  # fmt: skip
-    create = functools.partial(state.create, functools.partial(init_params, stage), tx)
+    create = functools.partial(
+        state.create, functools.partial(init_params, stage), tx, ["decay_0.98"]
+    )
     current = jax.jit(create)(jax.random.key(1))
     for _ in range(num_steps):
         current, metrics = step(current, batch)
     assert float(metrics["loss"]) < 0.1
-    return current.ema_params
+    return current.ema_params["decay_0.98"]
 
 
 def nearest(made, real):

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from diffjax import parallel, pixels, rng, state, steps
+from diffjax import averages, parallel, pixels, rng, state, steps
 from diffjax.diffusion.loss import diffusion_loss
 from diffjax.diffusion.times import stratified
 from diffjax.stage import Condition, bind, init_params
@@ -15,6 +15,7 @@ from diffjax.text.condition import mask_from_length
 from tests.test_stage import BASE, KEY, SR
 
 TX = optax.adam(1e-3)
+AVERAGES = averages.parse(["decay_0.99"])
 OPTIONS = {"weighting": "v", "text_drop": 0.1}
 
 
@@ -29,13 +30,13 @@ def batch_of(size_px, b=8):
 
 def step_of(the_stage, **options):
     return functools.partial(
-        steps.train_step, stage=the_stage, tx=TX, root_key=KEY, ema_decay=0.99,
+        steps.train_step, stage=the_stage, tx=TX, root_key=KEY, averages=AVERAGES,
         **{**OPTIONS, **options},
     )  # fmt: skip
 
 
 def create(the_stage):
-    return functools.partial(state.create, functools.partial(init_params, the_stage), TX)
+    return functools.partial(state.create, functools.partial(init_params, the_stage), TX, AVERAGES)
 
 
 def placed(the_stage, mesh, **options):

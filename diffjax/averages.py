@@ -1,0 +1,92 @@
+"""Moving averages of the parameters, by name: "decay_0.9999", "power_0.1".
+
+decay_D: the exponential average of decay D, which warms up. power_S: the power-function average
+of relative width S (Karras et al. 2023, "Analyzing and Improving the Training Dynamics of
+Diffusion Models", sec. 3.1), from which `diffjax.ema` makes those of other widths afterwards.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+# Step t, from 0 -> the weight of the parameters that step t makes; the old average has the rest.
+WeightAt: TypeAlias = Callable[[Int[Array, "..."]], Float[Array, "..."]]
+Averages: TypeAlias = Mapping[str, WeightAt]
+
+# What stands for the parameters themselves where an average is asked for.
+LIVE = "live"
+# sigma_rel of gamma = 0, the plain mean of all steps; a wider average would forget nothing less.
+WIDEST = math.sqrt(1 / 12)
+
+
+def parse(names: Iterable[str]) -> dict[str, WeightAt]:
+    """The averages of these names, in their order.
+
+    Raises:
+      ValueError: one is neither decay_D with 0 <= D < 1 nor power_S with 0 < S <= 0.2886, or it
+        comes twice.
+    """
+    averages: dict[str, WeightAt] = {}
+    for name in names:
+        if name in averages:
+            raise ValueError(f"{name} is named twice")
+        averages[name] = _parse(name)
+    return averages
+
+
+def _parse(name: str) -> WeightAt:
+    kind, _, text = name.partition("_")
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if kind == "decay" and 0 <= value < 1:
+        return decay(value)
+    if kind == "power" and 0 < value <= WIDEST:
+        return power(value)
+    raise ValueError(
+        f"{name} is no average: want decay_D with 0 <= D < 1, as decay_0.9999, or power_S with "
+        f"a relative width 0 < S <= {math.floor(WIDEST * 1e4) / 1e4}, as power_0.1"
+    )
+
+
+def decay(value: float) -> WeightAt:
+    """1 - min(decay, (1 + t) / (10 + t)): the average forgets its random start."""
+    # of the complement, which float32 knows better than a number near 1
+    return lambda step: jnp.maximum(1.0 - value, 9.0 / (10.0 + step.astype(jnp.float32)))
+
+
+def power(sigma_rel: float) -> WeightAt:
+    """1 - (1 - 1 / n)^(gamma + 1), n = t + 1 steps made (Karras et al. 2023, sec. 3.1)."""
+    exponent = gamma_of(sigma_rel) + 1
+
+    def weight_at(step):
+        # log1p and expm1: 1 / n may be less than float32 resolves beside 1. At n = 1 it is 1.
+        return -jnp.expm1(exponent * jnp.log1p(-1.0 / (step.astype(jnp.float32) + 1.0)))
+
+    return weight_at
+
+
+def sigma_rel_of(gamma: float) -> float:
+    """sqrt((gamma + 1) / ((gamma + 2)^2 (gamma + 3))): the profile's deviation over its length."""
+    return math.sqrt((gamma + 1) / ((gamma + 2) ** 2 * (gamma + 3)))
+
+
+def gamma_of(sigma_rel: float) -> float:
+    """The exponent >= 0 of the profile of this relative width, the inverse of `sigma_rel_of`.
+
+    With u = gamma + 1 it is the largest root of u^3 + 4 u^2 + (5 - 1 / sigma_rel^2) u + 2.
+    """
+    roots = np.roots([1.0, 4.0, 5.0 - sigma_rel**-2, 2.0])
+    return max(float(roots.real.max()) - 1.0, 0.0)
+
+
+def step_towards(average: Any, params: Any, weight: Float[Array, ""]) -> Any:
+    """average + weight (params - average), over a tree, in the average's float32."""
+    # not (1 - w) a + w p: float32 rounds 1 - w, by which the average would shrink at every step
+    return jax.tree.map(lambda a, p: a + weight * (p.astype(a.dtype) - a), average, params)
