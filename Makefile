@@ -10,7 +10,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 # Huge pages: a step takes its hundreds of MB as one block, and small pages cost a tenth of its time.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: help demo test test-all lint format bench setup clean
+.PHONY: help demo test test-all lint format lock bench setup clean
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -53,15 +53,25 @@ test: $(VENV)/.installed-dev  ## the fast tests
 test-all: $(VENV)/.installed-peers  ## all tests, with PyTorch and other peers to compare with
 	$(PY) -m pytest $(SPREAD) -m ''
 
-lint: $(VENV)/.installed-dev  ## format check, lint, types, import contract
+SCRIPTS := $(filter-out launch/lib.sh launch/cloud.sh launch/loop.sh, $(wildcard launch/*.sh)) launch/slurm.sbatch .ci/run
+
+lint: $(VENV)/.installed-dev  ## format check, lint, types, import contract, shell scripts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/shellcheck --check-sourced $(SCRIPTS)
+	$(BIN)/shfmt --indent 2 --case-indent --diff launch $(SCRIPTS)
 
 format: $(VENV)/.installed-dev  ## rewrite the code in the house format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(BIN)/shfmt --indent 2 --case-indent --write launch $(SCRIPTS)
+
+lock: $(VENV)/.installed  ## the newest versions that fit, for the machines of launch/
+	(echo '# The versions of everything, for machines without a person: made by `make lock`.'; \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
+	pyproject.toml --extra tpu --extra cuda --extra hub --extra parquet) > launch/constraints.txt
 
 bench: $(VENV)/.installed  ## time one training step, one sampling step and a whole sampler
 	$(PY) -m benchmarks.train_step
