@@ -66,7 +66,13 @@ def training(options: ConfigDict, devices: list[Any]) -> Work:
 
 
 def sampling(options: ConfigDict, devices: list[Any]) -> Work:
-    """The sampler with the config's settings, a picture per device, parameters as in training."""
+    """The sampler with the config's settings, a picture per device, parameters whole on each.
+
+    So `diffjax.sample` does it: a guided step needs all of them for two rows of work, and to
+    gather them anew for every step would take longer than the step.
+    """
+    options = options.copy_and_resolve_references()
+    options.mesh.update(data=-1, fsdp=1, tensor=1)
     stage = build.stage_of(options, text_width(options))
     place = build.placement_of(options, stage, build.optimiser_of(options)[0], devices)
     sampler = cascade.compiled_stage(stage, build.settings_of(options))
