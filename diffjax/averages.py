@@ -6,13 +6,15 @@ Diffusion Models", sec. 3.1), from which `diffjax.ema` makes those of other widt
 """
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int
+
+from diffjax.profiles import WIDEST, gamma_of
 
 # Step t, from 0 -> the weight of the parameters that step t makes; the old average has the rest.
 WeightAt: TypeAlias = Callable[[Int[Array, "..."]], Float[Array, "..."]]
@@ -20,8 +22,6 @@ Averages: TypeAlias = Mapping[str, WeightAt]
 
 # What stands for the parameters themselves where an average is asked for.
 LIVE = "live"
-# sigma_rel of gamma = 0, the plain mean of all steps; a wider average would forget nothing less.
-WIDEST = math.sqrt(1 / 12)
 
 
 def parse(names: Iterable[str]) -> dict[str, WeightAt]:
@@ -39,12 +39,20 @@ def parse(names: Iterable[str]) -> dict[str, WeightAt]:
     return averages
 
 
-def _parse(name: str) -> WeightAt:
+def width_of(name: str) -> float | None:
+    """The relative width of the power-function average of this name; None: it is no such."""
+    kind, value = _split(name)
+    return value if kind == "power" and 0 < value <= WIDEST else None
+
+
+def _split(name: str) -> tuple[str, float]:
     kind, _, text = name.partition("_")
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+    # strict, for it names a folder
+    return kind, float(text) if re.fullmatch(r"\d*\.?\d+(e-\d+)?", text) else math.nan
+
+
+def _parse(name: str) -> WeightAt:
+    kind, value = _split(name)
     if kind == "decay" and 0 <= value < 1:
         return decay(value)
     if kind == "power" and 0 < value <= WIDEST:
@@ -72,21 +80,7 @@ def power(sigma_rel: float) -> WeightAt:
     return weight_at
 
 
-def sigma_rel_of(gamma: float) -> float:
-    """sqrt((gamma + 1) / ((gamma + 2)^2 (gamma + 3))): the profile's deviation over its length."""
-    return math.sqrt((gamma + 1) / ((gamma + 2) ** 2 * (gamma + 3)))
-
-
-def gamma_of(sigma_rel: float) -> float:
-    """The exponent >= 0 of the profile of this relative width, the inverse of `sigma_rel_of`.
-
-    With u = gamma + 1 it is the largest root of u^3 + 4 u^2 + (5 - 1 / sigma_rel^2) u + 2.
-    """
-    roots = np.roots([1.0, 4.0, 5.0 - sigma_rel**-2, 2.0])
-    return max(float(roots.real.max()) - 1.0, 0.0)
-
-
 def step_towards(average: Any, params: Any, weight: Float[Array, ""]) -> Any:
     """average + weight (params - average), over a tree, in the average's float32."""
-    # not (1 - w) a + w p: float32 rounds 1 - w, by which the average would shrink at every step
+    # not (1 - w) a + w p: float32 rounds 1 - w, and the two shares would not add up to 1
     return jax.tree.map(lambda a, p: a + weight * (p.astype(a.dtype) - a), average, params)

@@ -1,0 +1,175 @@
+"""python -m diffjax.ema list --workdir runs/base64
+python -m diffjax.ema reconstruct --workdir runs/base64 --sigma_rel 0.07
+
+Averages of any length, chosen after training, from the snapshots that `train.snapshot_every` left
+of power-function averages (see docs/ema.md). The file that it writes is for
+`python -m diffjax.sample --ema FILE`. Exit codes: 0 done, 2 bad input, 5 storage.
+"""
+
+import argparse
+import functools
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from diffjax import profiles, snapshots, tensorfile
+from diffjax.config import ConfigError, require
+from diffjax.profiles import Fit
+from diffjax.snapshots import Snapshot
+from diffjax.storage import StorageError, human, storing
+
+# Widths that `list` tells the error of, and where an error is large enough for a warning.
+WIDTHS = (0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.25)
+LARGE = 0.1
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags."""
+    flags = argparse.ArgumentParser(
+        prog="python -m diffjax.ema",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    commands = flags.add_subparsers(dest="command", required=True)
+    listing = commands.add_parser("list", help="the snapshots, and what can be made of them")
+    making = commands.add_parser("reconstruct", help="write the parameters of another average")
+    for command in (listing, making):
+        command.add_argument("--workdir", type=Path, required=True, help="where a stage trained")
+    making.add_argument("--sigma_rel", type=float, required=True, help="relative width, as 0.07")
+    making.add_argument("--step", type=int, help="after so many steps; default: the last snapshot")
+    making.add_argument("--out", type=Path, help="default: WORKDIR/averages/power_S_STEP...")
+    return flags
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the flags and do what they say."""
+    flags = parser().parse_args(arguments)
+    try:
+        if flags.command == "list":
+            print(table(flags.workdir))
+        else:
+            path, made = reconstruct(flags.workdir, flags.sigma_rel, flags.step, flags.out)
+            note = "; keep more snapshots for a better one" if made.error > LARGE else ""
+            print(f"{path}: profile error {made.error:.2g}{note}")
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except StorageError as error:
+        print(error, file=sys.stderr)
+        return 5
+    return 0
+
+
+def table(workdir: Path) -> str:
+    """The snapshots of a workdir, a line each, and the error of averages made from them.
+
+    Raises:
+      ConfigError: the workdir has none.
+    """
+    found = _found(workdir)
+    lines = [("average", "step", "bytes", "written")]
+    for one in found:
+        stat = one.path.stat()
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(stat.st_mtime))
+        lines.append((one.name, str(one.step), human(stat.st_size), when))
+    widths = [max(len(line[i]) for line in lines) for i in range(4)]
+    text = ["  ".join(s.ljust(n) for s, n in zip(line, widths, strict=True)).rstrip() for line in
+            lines]  # fmt: skip
+    last = found[-1].step
+    text += ["", f"averages of step {last} that can be made:", "sigma_rel  profile error"]
+    text += [f"{width:<9}  {fitted(found, width, last).error:.1e}" for width in WIDTHS]
+    return "\n".join(text)
+
+
+def fitted(found: Sequence[Snapshot], sigma_rel: float, step: int) -> Fit:
+    """How snapshots make up the average of another width after `step` steps."""
+    stored = profiles.profiles_of([one.sigma_rel for one in found], [one.step for one in found])
+    return profiles.fit(stored, profiles.profiles_of([sigma_rel], [step]))
+
+
+def reconstruct(
+    workdir: Path, sigma_rel: float, step: int | None = None, out: Path | None = None
+) -> tuple[Path, Fit]:
+    """Write the parameters of the power-function average of this width; where, and how near.
+
+    The sums are float64, the file float32. A few tensors are in memory at a time.
+
+    Raises:
+      ConfigError: no such width, or no snapshot of that step.
+      StorageError: a snapshot is damaged, or the disk is full.
+    """
+    found = _found(workdir)
+    try:
+        profiles.gamma_of(sigma_rel)
+    except ValueError as error:
+        raise ConfigError("--sigma_rel", sigma_rel, str(error)) from None
+    steps = sorted({one.step for one in found})
+    step = steps[-1] if step is None else step
+    require(
+        step in steps,
+        "--step",
+        step,
+        f"want one with snapshots: {', '.join(map(str, steps))}",
+    )
+    used = [one for one in found if one.step <= step]
+    shapes = _checked(used)
+    fit = fitted(used, sigma_rel, step)
+    tensors = {
+        name: tensorfile.Promise(
+            shape, np.dtype(np.float32), functools.partial(_sum, used, fit.coefficients, name)
+        )
+        for name, shape in shapes.items()
+    }
+    name = f"power_{sigma_rel:g}"
+    metadata = {"ema": name, "step": str(step), "profile_error": f"{fit.error:.3g}"}
+    config = workdir / "config.json"
+    if config.exists():
+        metadata["config"] = config.read_text()
+    out = out or workdir / snapshots.FOLDER / f"{name}_{step:08d}.safetensors"
+    with storing(out):
+        tensorfile.write(out, tensors, metadata)
+    return out, fit
+
+
+def _found(workdir: Path) -> list[Snapshot]:
+    found = snapshots.find(workdir)
+    require(
+        bool(found),
+        "--workdir",
+        str(workdir),
+        "has no snapshots of power-function averages; train with two of them, as "
+        '--config.train.ema=\'("power_0.05","power_0.1")\', and train.snapshot_every > 0',
+    )
+    return found
+
+
+def _checked(used: Sequence[Snapshot]) -> dict[str, tuple[int, ...]]:
+    """The shapes of the tensors by name, once every byte of the snapshots is as it was written."""
+    shapes = None
+    for one in used:
+        try:
+            tensorfile.verify(one.path)
+            here = tensorfile.shapes(one.path)
+        except ValueError as error:
+            raise StorageError(f"{error}; delete it, and the others will do") from None
+        if shapes not in (None, here):
+            raise StorageError(
+                f"{one.path}: other tensors than in {used[0].path}: delete those of another model"
+            )
+        shapes = here
+    assert shapes is not None
+    return shapes
+
+
+def _sum(used: Sequence[Snapshot], coefficients: np.ndarray, name: str) -> np.ndarray:
+    parts = (tensorfile.read(one.path, name).astype(np.float64) for one in used)
+    total = sum(x * part for x, part in zip(coefficients, parts, strict=True))
+    return np.asarray(total, np.float32)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""One safetensors file, written whole or not at all, that knows when it has been damaged.
+
+The metadata hold "sha256", of the file with that one value's 64 digits as zeros: every byte but
+they is covered, the names and the shapes too. Any reader of safetensors reads these files.
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from diffjax.storage import publish
+from diffjax.trees import map_named, named_leaves
+
+BLOCK_BYTES = 1 << 22
+UNKNOWN = "0" * 64
+CODES = {
+    "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16",
+    "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8",
+    "uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8", "bool": "BOOL",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Promise:
+    """An array that is made when it is written, so that few are held at a time."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    make: Callable[[], np.ndarray]
+
+
+def write(
+    path: Path, tensors: Mapping[str, np.ndarray | Promise], metadata: Mapping[str, str]
+) -> str:
+    """Write `path` with all its tensors, replacing what was there; returns the sha256.
+
+    Raises:
+      OSError: the disk refuses; nothing is left of the new file, and the old one stands.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # large numbers first, so that each lies at a multiple of its size
+    order = sorted(tensors, key=lambda name: (-np.dtype(tensors[name].dtype).itemsize, name))
+    header = _header({name: tensors[name] for name in order}, {**metadata, "sha256": UNKNOWN})
+    temporary = path.with_name(f".{path.name}.tmp")
+    digest = hashlib.sha256()
+    try:
+        with open(temporary, "wb") as file:
+            for block in _blocks(header, [tensors[name] for name in order]):
+                digest.update(block)
+                file.write(block)
+            file.seek(_place_of_digest(header))
+            file.write(digest.hexdigest().encode())
+        publish(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return digest.hexdigest()
+
+
+def verify(path: Path) -> dict[str, str]:
+    """The metadata of a file, every byte of which is as it was written.
+
+    Raises:
+      ValueError: it is damaged, or no file of `write`.
+      OSError: it cannot be read.
+    """
+    metadata = read_metadata(path)
+    said = metadata.get("sha256", "")
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        start = file.read(8)
+        header = start + file.read(int.from_bytes(start, "little"))
+        place = header.find(said.encode()) if len(said) == 64 else -1
+        if place < 0:
+            raise ValueError(f"{path}: no sha256 in its metadata: not written by diffjax")
+        digest.update(header[:place] + UNKNOWN.encode() + header[place + 64 :])
+        while block := file.read(BLOCK_BYTES):
+            digest.update(block)
+    if digest.hexdigest() != said:
+        raise ValueError(f"{path}: damaged: its sha256 is {digest.hexdigest()}, it says {said}")
+    return metadata
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What `write` was given as metadata, and "sha256"; ValueError if it is no safetensors."""
+    with _opened(path) as reader:
+        return reader.metadata() or {}
+
+
+def shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor, by name."""
+    with _opened(path) as reader:
+        # the reader has no items() of its own
+        return {name: tuple(reader.get_slice(name).get_shape()) for name in reader.keys()}  # noqa: SIM118
+
+
+def read(path: Path, name: str) -> np.ndarray:
+    """One tensor, in the dtype that it has in the file."""
+    with _opened(path) as reader:
+        return reader.get_tensor(name)
+
+
+def read_tree(path: Path, like: Any) -> tuple[Any, dict[str, str]]:
+    """The tensors as a tree like `like` (of arrays or shapes), in its dtypes; and the metadata.
+
+    A tensor is called by its path, as down_0/conv/kernel.
+
+    Raises:
+      ValueError: the file is damaged, or has other names or shapes than `like`.
+    """
+    metadata = read_metadata(path)
+    if "sha256" in metadata:  # others' files have none
+        verify(path)
+    have = shapes(path)
+    want = {name: tuple(leaf.shape) for name, leaf in named_leaves(like).items()}
+    for name in sorted(have.keys() | want.keys()):
+        there, here = have.get(name, "missing"), want.get(name, "missing")
+        if there != here:
+            raise ValueError(f"{path}: {name} is {there} in the file and {here} in the model")
+    return map_named(lambda name, leaf: read(path, name).astype(leaf.dtype), like), metadata
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[safe_open]:
+    try:
+        with safe_open(path, framework="np") as reader:
+            yield reader
+    except SafetensorError as error:
+        line = (str(error).strip().splitlines() or ["?"])[0][:160]
+        raise ValueError(f"{path}: damaged: not safetensors ({line})") from None
+
+
+def _header(tensors: Mapping[str, np.ndarray | Promise], metadata: Mapping[str, str]) -> bytes:
+    """The length and the JSON that a safetensors file begins with, a multiple of 8 bytes."""
+    entries: dict = {"__metadata__": dict(metadata)}
+    end = 0
+    for name, tensor in tensors.items():
+        dtype = np.dtype(tensor.dtype)
+        start, end = end, end + math.prod(tensor.shape) * dtype.itemsize
+        entries[name] = {
+            "dtype": CODES[dtype.name], "shape": list(tensor.shape), "data_offsets": [start, end],
+        }  # fmt: skip
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _place_of_digest(header: bytes) -> int:
+    return header.index(b'"sha256":"' + UNKNOWN.encode()) + len(b'"sha256":"')
+
+
+def _blocks(header: bytes, tensors: list[np.ndarray | Promise]) -> Iterator[bytes | memoryview]:
+    yield header
+    for tensor in tensors:
+        array = tensor.make() if isinstance(tensor, Promise) else tensor
+        if array.dtype != tensor.dtype or array.shape != tensor.shape:
+            raise ValueError(f"{array.dtype}{array.shape} where {tensor} was promised")
+        flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        for start in range(0, flat.size, BLOCK_BYTES):
+            yield flat[start : start + BLOCK_BYTES].data
