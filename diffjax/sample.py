@@ -1,7 +1,7 @@
 """python -m diffjax.sample --workdir runs/cascade --prompt "an openmoji drawing of a red apple"
 
 Makes pictures from prompts with trained stages: a PNG per picture and stage, and a labelled grid.
-Exit codes: 0 done, 2 bad input.
+Exit codes: 0 done, 2 bad input, 5 no checkpoint of a stage is whole.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from diffjax import config
+from diffjax.storage import StorageError
 
 # Pictures per call, or as many as there are devices; every call has as many rows, so that one
 # program serves all.
@@ -38,6 +39,12 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--guidance", help="guidance weight, 1 is off; or one per stage: 3,1")
     flags.add_argument("--steps", help="sampling steps; or one number per stage: 64,16")
     flags.add_argument("--ema", help="average of the parameters: a name of train.ema, or live")
+    flags.add_argument(
+        "--verify",
+        choices=("full", "size"),
+        default="full",
+        help="of checkpoints: hash every file, or only look at the sizes",
+    )
     flags.add_argument("--aug-level", help="noise on the small picture, 0 to 1; or one per stage")
     return flags
 
@@ -47,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags = parser().parse_args(arguments)
     try:
         path = run(flags)
+    except StorageError as error:
+        print(error, file=sys.stderr)
+        return 5
     except (config.ConfigError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -62,7 +72,7 @@ def run(flags: argparse.Namespace) -> Path:
     from diffjax import parallel
 
     parallel.keep_compilations()
-    trained, encoder = load_stages(stage_dirs(flags), flags.ema)
+    trained, encoder = load_stages(stage_dirs(flags), flags.ema, flags.verify)
     for name, text, kind in (
         ("num_steps", flags.steps, int),
         ("guidance_weight", flags.guidance, float),
@@ -142,15 +152,21 @@ def stage_dirs(flags: argparse.Namespace) -> list[Path]:
     return sorted(dirs, key=lambda path: config.restore(path / "config.json").data.size_px)
 
 
-def load_stages(dirs: Sequence[Path], ema: str | None = None):
+def load_stages(dirs: Sequence[Path], ema: str | None = None, verify: str = "full"):
     """The trained stages of these workdirs, and their encoder.
 
     The parameters are those of the average `ema` (None: the first that training kept), whole on
-    every device of this process.
+    every device of this process. verify: "full" hashes the files of the checkpoints, "size" only
+    looks at their sizes.
+
+    Raises:
+      ConfigError: the stages do not fit each other, or one has no checkpoint or no such average.
+      StorageError: a stage has checkpoints, and none is whole.
     """
     import jax
 
     from diffjax import build, cascade, checkpoint, parallel
+    from diffjax.averages import LIVE
     from diffjax.state import averaged
 
     everywhere = parallel.replicated(parallel.make_mesh(devices=jax.local_devices()))
@@ -179,17 +195,21 @@ def load_stages(dirs: Sequence[Path], ema: str | None = None):
         options.mesh.update(data=1, fsdp=1)
         tx, _ = build.optimiser_of(options)
         place = build.placement_of(options, the_stage, tx, jax.devices()[:1])
-        with checkpoint.open_dir(path / "checkpoints") as manager:
-            config.require(
-                manager.latest_step() is not None, "--stages", str(path), "has no checkpoint yet"
-            )
-            state, _ = checkpoint.restore(manager, place.state_shape)
         name = ema or build.sampled_average(options)
         try:
-            params = jax.device_put(averaged(state, name), everywhere)
+            like = averaged(place.state_shape, name)
         except ValueError as error:
             raise config.ConfigError("--ema", name, f"{error} in {path}") from None
-        print(f"{options.stage}: step {int(state.step)} of {path}, {name}")
+        where = "params" if name == LIVE else f"ema_params/{name}"
+        try:
+            found = checkpoint.open_to_read(path / "checkpoints")
+            params, step = checkpoint.restore_part(found, where, like, verify=verify)
+        except FileNotFoundError:
+            raise config.ConfigError("--stages", str(path), "has no checkpoint yet") from None
+        except ValueError as error:
+            raise config.ConfigError("--stages", str(path), str(error)) from None
+        params = jax.device_put(params, everywhere)
+        print(f"{options.stage}: step {step} of {path}, {name}")
         trained.append(cascade.TrainedStage(the_stage, params, build.settings_of(options)))
     return trained, encoder
 

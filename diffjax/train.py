@@ -64,14 +64,14 @@ def train(options: ConfigDict, workdir: Path) -> Report:
 
     root_key = jax.random.key(options.seed)
     batches = build.train_iterator_of(options, records, embeddings)
-    manager = checkpoint.open_dir(workdir / "checkpoints", keep=options.train.keep)
-    if manager.latest_step() is None:
+    checkpoints = checkpoint.open_dir(workdir / "checkpoints", keep=options.train.keep)
+    try:
+        state, position = checkpoint.restore(checkpoints, place.state_shape)
+    except FileNotFoundError:
         state = place.init(root_key)
+    except ValueError as error:
+        raise config.ConfigError("workdir", str(workdir), str(error)) from None
     else:
-        try:
-            state, position = checkpoint.restore(manager, place.state_shape)
-        except ValueError as error:
-            raise config.ConfigError("workdir", str(workdir), str(error)) from None
         batches.set_state(position)
         print(f"resuming from step {int(state.step)} in {workdir}", flush=True)
     first_step = int(state.step)
@@ -118,12 +118,12 @@ def train(options: ConfigDict, workdir: Path) -> Report:
                         raise Diverged(
                             f"the loss is {values['loss'][-1]} at step {step}; lower "
                             f"optim.learning_rate ({options.optim.learning_rate}) and run again: "
-                            f"it goes on from step {manager.latest_step() or 0}"
+                            f"it goes on from step {checkpoints.latest_step() or 0}"
                         )
                     progress.start(step)
                 if due(every.save_every) or told_to_stop:
                     progress.pause(step)
-                    checkpoint.save(manager, step, state, batches.get_state())
+                    checkpoint.save(checkpoints, step, state, batches.get_state())
                     progress.start(step)
                 if told_to_stop:
                     raise Terminated(f"stopped at step {step}, saved in {workdir}; run again")
@@ -132,8 +132,7 @@ def train(options: ConfigDict, workdir: Path) -> Report:
                     sampling(step, averaged(state, build.sampled_average(options)))
                     progress.start(step)
     finally:
-        manager.wait_until_finished()
-        manager.close()
+        checkpoint.finish(checkpoints)
         log.close()
     report = Report(
         step,

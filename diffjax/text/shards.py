@@ -25,6 +25,7 @@ from absl import logging
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from jaxtyping import Shaped
 
+from diffjax.storage import StorageError, publish, storing
 from diffjax.text import rows
 from diffjax.text.rows import Damaged
 
@@ -36,10 +37,6 @@ WRITING = "group_size:1,uncompressed,max_parallelism:1"
 READING = "readahead_buffer_size:0,max_parallelism:0"
 OPEN_FILES = 256
 REMEDY = "delete this file and run python -m diffjax.embed again: it encodes what is missing"
-
-
-class StorageError(OSError):
-    """The disk took no more; what was written before is whole. Ends with exit code 5."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,17 +103,6 @@ def check(path: Path, found: Header, wanted: Header) -> None:
         raise ValueError(f"{path} holds embeddings of {found}, want {wanted}")
 
 
-@contextlib.contextmanager
-def storing(path: Path) -> Iterator[None]:
-    """What the disk refuses meanwhile is a StorageError of one line."""
-    try:
-        yield
-    except StorageError:
-        raise
-    except OSError as error:
-        raise StorageError(f"{path}: {error.strerror or error}") from None
-
-
 def temporary_name(folder: Path, owner: str) -> Path:
     """A new one, which `owned` sweeps if it is left behind."""
     return folder / f"{owner}.{uuid.uuid4().hex[:8]}.tmp"
@@ -131,18 +117,6 @@ def write_whole(path: Path, content: bytes, owner: str) -> None:
             publish(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def publish(temporary: Path, path: Path) -> None:
-    """Out to the disk, then renamed, and the name out to the disk."""
-    for name, rename in ((temporary, True), (path.parent, False)):
-        descriptor = os.open(name, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        if rename:
-            os.replace(temporary, path)
 
 
 class ShardWriter:

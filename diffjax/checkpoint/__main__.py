@@ -1,0 +1,172 @@
+"""python -m diffjax.checkpoint list|verify|digest|export|import WORKDIR ...
+
+Looks after the checkpoints of a run. list: every step and its state, by the sizes of its files.
+verify: the same by their hashes. digest: the sha256 of all arrays, equal for equal states. export:
+parameters or the whole state to one safetensors file. import: such a file back into a step.
+Exit codes: 0 done, 2 bad input, 5 a step is damaged or the disk is full.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+
+from diffjax import checkpoint, digest, workdir
+from diffjax.checkpoint import folder, portable
+from diffjax.checkpoint.manifest import GOOD, UNVERIFIED, Found
+from diffjax.config import ConfigError, require
+from diffjax.storage import StorageError, human, storing
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags."""
+    flags = argparse.ArgumentParser(
+        prog="python -m diffjax.checkpoint",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    commands = flags.add_subparsers(dest="command", required=True)
+    for name, does in (
+        ("list", "every step, its state by the sizes of its files"),
+        ("verify", "every step, its state by the hashes of its files; 5 unless all are good"),
+        ("digest", "the sha256 of a step's arrays and data position"),
+        ("export", "a step to one safetensors file"),
+        ("import", "a file of export to a step"),
+    ):
+        command = commands.add_parser(name, help=does, description=does)
+        command.add_argument("workdir", type=Path, metavar="WORKDIR", help="of a run")
+        if name in ("digest", "export"):
+            command.add_argument("--step", type=int, help="default: the newest that is whole")
+        if name == "digest":
+            command.add_argument("--arrays", action="store_true", help="of each array, by its name")
+        if name == "export":
+            command.add_argument("--out", type=Path, required=True, metavar="FILE.safetensors")
+            command.add_argument(
+                "--what",
+                default=portable.EMA,
+                help="ema (the default: what is sampled), the name of an average, live, or state",
+            )
+            command.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+        if name == "import":
+            command.add_argument("file", type=Path, metavar="FILE.safetensors")
+    return flags
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the flags and do what they say; returns the exit code."""
+    flags = parser().parse_args(arguments)
+    try:
+        if flags.command in ("list", "verify"):
+            return show(flags.workdir, full=flags.command == "verify")
+        {"digest": tell_digest, "export": export, "import": import_file}[flags.command](flags)
+    except (ConfigError, FileNotFoundError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except StorageError as error:
+        print(error, file=sys.stderr)
+        return 5
+    return 0
+
+
+def show(path: Path, full: bool) -> int:
+    """Print a line for each step of each stage; 5 where `full` finds one that is not whole."""
+    code = 0
+    for directory in directories(path):
+        start = time.perf_counter()
+        found = checkpoint.survey(directory, full=full)
+        seconds = time.perf_counter() - start
+        print(f"{directory}:")
+        for line in table(found):
+            print(f"  {line}")
+        if full:
+            print(f"  {human(sum(f.num_bytes for f in found))} hashed in {seconds:.1f} s")
+            if any(f.state not in (GOOD, UNVERIFIED) for f in found):
+                code = 5
+    return code
+
+
+def table(found: Sequence[Found]) -> list[str]:
+    """Step, state, bytes, date and reason, in columns."""
+    rows = [("step", "state", "size", "saved", "")]
+    for f in found:
+        date = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(f.saved))
+        rows.append((str(f.step), f.state, human(f.num_bytes), date, f.why))
+    widths = [max(len(row[i]) for row in rows) for i in range(5)]
+    return [
+        "  ".join([row[0].rjust(widths[0]), *map(str.ljust, row[1:], widths[1:])]).rstrip()
+        for row in rows
+    ]
+
+
+def tell_digest(flags: argparse.Namespace) -> None:
+    """Print the digest that a run prints at its end, here of what is on the disk."""
+    step = chosen(flags)
+    state, position = checkpoint.read(step)
+    if flags.arrays:
+        for name, one in sorted(digest.leaf_digests(state).items()):
+            print(f"{one}  {name}")
+    print(f"{digest.digest_of(state, position)}  step {step.name}, data at {position}")
+
+
+def export(flags: argparse.Namespace) -> None:
+    """Write the file, and say what it holds."""
+    step = chosen(flags)
+    config = step.parent.parent / portable.CONFIG
+    with storing(flags.out):
+        num_bytes = portable.export(
+            step,
+            flags.out,
+            what=flags.what,
+            dtype=flags.dtype,
+            config=config.read_text() if config.exists() else "",
+        )
+    print(f"{flags.out}: {flags.what} of step {step.name}, {human(num_bytes)}")
+
+
+def import_file(flags: argparse.Namespace) -> None:
+    """Make a step of the file, in a workdir that may be new; nothing there is replaced."""
+    number, state, position, config = portable.load(flags.file)
+    target = flags.workdir / "checkpoints"
+    require(
+        number not in folder.steps_in(target),
+        "WORKDIR",
+        str(flags.workdir),
+        f"has a step {number}; name another workdir",
+    )
+    with workdir.lock(flags.workdir):
+        workdir.check_space(flags.workdir, checkpoint.needed_bytes(state))
+        if config and not (flags.workdir / portable.CONFIG).exists():
+            (flags.workdir / portable.CONFIG).write_text(config)
+        with checkpoint.open_dir(target, keep=sys.maxsize) as checkpoints:
+            checkpoint.save(checkpoints, number, state, position)
+    print(f"{target / str(number)}: step {number} from {flags.file}")
+
+
+def chosen(flags: argparse.Namespace) -> Path:
+    """The folder of the step that the flags name, verified in full."""
+    found = directories(flags.workdir)
+    require(
+        len(found) == 1,
+        "WORKDIR",
+        str(flags.workdir),
+        f"has several stages: name one of {', '.join(str(d.parent) for d in found)}",
+    )
+    return checkpoint.choose(checkpoint.open_to_read(found[0]), flags.step)
+
+
+def directories(path: Path) -> list[Path]:
+    """The folders of steps of a workdir: its own, or those of its stages."""
+    for found in ([path / "checkpoints"], sorted(path.glob("*/checkpoints"))):
+        if found and found[0].is_dir():
+            return found
+    require(bool(folder.steps_in(path)), "WORKDIR", str(path), "holds no checkpoints")
+    return [path]
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_platforms", "cpu")  # an accelerator's own trainer keeps it
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""A checkpoint as one safetensors file, and back into a step."""
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from diffjax import digest, tensorfile
+from diffjax.averages import LIVE
+from diffjax.checkpoint.reading import read
+from diffjax.config import require
+from diffjax.trees import named_leaves
+
+STATE, EMA = "state", "ema"
+CONFIG = "config.json"
+
+
+def export(step: Path, out: Path, *, what: str, dtype: str, config: str) -> int:
+    """Write a part of the verified step's folder to `out`; returns how many bytes it has.
+
+    what: "state" is all of it; "ema" the average that is sampled by default; else the name of an
+    average, or "live". Averages and live parameters are as `python -m diffjax.sample --ema FILE`
+    takes them: float32, or rounded to bfloat16. config: what config.json holds, "" if there is
+    none; it goes into the file's metadata.
+
+    Raises:
+      ConfigError: the step holds nothing of that name, or a whole state is asked for in bfloat16.
+      OSError: the disk refuses.
+    """
+    metadata = {"step": step.name, "config": config}
+    if what == STATE:
+        require(dtype == "float32", "--dtype", dtype, "a whole state keeps the dtypes it has")
+        state, position = read(step)
+        metadata |= {
+            "data_position": json.dumps(position),
+            "digest": digest.digest_of(state, position),
+        }
+    else:
+        name = json.loads(config)["train"]["ema"][0] if what == EMA and config else what
+        require(name != EMA, "--what", what, f"no {CONFIG} says which; give the average's name")
+        where = "params" if name == LIVE else f"ema_params/{name}"
+        try:
+            state, _ = read(step, where)
+        except KeyError:
+            require(False, "--what", what, f"{step} holds no {where}")
+        metadata |= {"ema": name}
+    tensors = named_leaves(state)
+    if dtype == "bfloat16":
+        tensors = {name: array.astype(ml_dtypes.bfloat16) for name, array in tensors.items()}
+    tensorfile.write(out, tensors, metadata)
+    return out.stat().st_size
+
+
+def load(file: Path) -> tuple[int, Any, dict, str]:
+    """(step, state as nested dicts, the data's position, config) of a file that `export` wrote.
+
+    Averages and live parameters come as float32, and are all that their state holds.
+
+    Raises:
+      ConfigError: it is no such file, or damaged.
+    """
+    try:
+        metadata = tensorfile.verify(file)
+    except (ValueError, OSError) as error:
+        require(False, "FILE", str(file), str(error))
+    known = "step" in metadata and ("digest" in metadata or "ema" in metadata)
+    require(known and metadata["step"].isdecimal(), "FILE", str(file), "holds no checkpoint")
+    step = int(metadata["step"])
+    tensors = {name: tensorfile.read(file, name) for name in tensorfile.shapes(file)}
+    config = metadata.get("config", "")
+    if "digest" in metadata:
+        return step, _nested(tensors), json.loads(metadata["data_position"]), config
+    parameters = _nested({name: np.asarray(x, np.float32) for name, x in tensors.items()})
+    name = metadata["ema"]
+    part = {"params": parameters} if name == LIVE else {"ema_params": {name: parameters}}
+    return step, {"step": np.int32(step), **part}, {}, config
+
+
+def _nested(tensors: dict[str, np.ndarray]) -> dict[str, Any]:
+    """{"a/b": x} as {"a": {"b": x}}."""
+    tree: dict[str, Any] = {}
+    for name, array in tensors.items():
+        *parents, last = name.split("/")
+        functools.reduce(lambda node, key: node.setdefault(key, {}), parents, tree)[last] = array
+    return tree

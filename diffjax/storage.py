@@ -1,0 +1,58 @@
+"""Files that are whole or not there, and what is said when the disk takes no more."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+
+class StorageError(OSError):
+    """The disk took no more, or gave back other bytes; what is whole stays. Ends with exit code 5.
+
+    One line that names the file or folder, what is wrong, and the remedy.
+    """
+
+
+@contextlib.contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """What the disk refuses meanwhile is a StorageError of one line."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror or error}") from None
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Out to the disk, then renamed, and the name out to the disk."""
+    sync(temporary)
+    os.replace(temporary, path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """The file's bytes, or the folder's names, are on the disk when this returns."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def free_bytes(path: Path) -> int:
+    """What the file system of `path`, which need not exist yet, still takes of us."""
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+def human(num_bytes: float) -> str:
+    """1540 as "1.54 kB": as messages and tables say it, in steps of 1000."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 999.5:
+            return f"{num_bytes:.3g} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.4g} TB"

@@ -1,0 +1,126 @@
+"""A workdir has room for a run, and one trainer at a time."""
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from diffjax.config import ConfigError
+from diffjax.storage import StorageError, free_bytes, human
+
+LOCK = "lock.json"
+# The holder touches its lock so often; one that another host holds counts as left behind when it
+# was not touched for three times as long.
+HEARTBEAT_SECONDS = 5.0
+
+
+def check_space(path: Path, needed: int) -> None:
+    """Refuse to begin where less than twice the `needed` bytes of one checkpoint are free.
+
+    Twice: a new one is written before an old one goes.
+
+    Raises:
+      StorageError: with the bytes that are free and that are needed.
+    """
+    free = free_bytes(path)
+    if free < 2 * needed:
+        raise StorageError(
+            f"{path}: {human(free)} free, {human(2 * needed)} needed for two checkpoints of "
+            f"{human(needed)}; make room, or name another workdir"
+        )
+
+
+@contextlib.contextmanager
+def lock(path: Path, heartbeat: float = HEARTBEAT_SECONDS) -> Iterator[None]:
+    """This process is the one that trains in the workdir `path`, which is made if need be.
+
+    The kernel gives up the lock of a process that died, so a restart on the same machine goes on
+    at once. Where several hosts share the folder and their kernels do not share locks, the
+    heartbeats of the file tell: the lock of a host that is gone is taken over after three.
+    Of several processes of one run, the first alone should ask.
+
+    Raises:
+      ConfigError: another process trains here; names it, its host and since when.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    file = path / LOCK
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    stop = threading.Event()
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise _held(path, _holder(file)) from None
+        holder = _holder(file)
+        if holder.get("host") not in (None, socket.gethostname()):
+            _wait_for_death(path, file, holder, heartbeat)
+        me = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "since": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        }
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(me).encode(), 0)
+        beat = threading.Thread(
+            target=_beat, args=(file, heartbeat, stop), name="workdir lock", daemon=True
+        )
+        beat.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            os.ftruncate(descriptor, 0)
+    finally:
+        os.close(descriptor)
+
+
+def _holder(file: Path) -> dict:
+    """Who wrote the lock file; empty where it was given back, or cannot be read."""
+    try:
+        holder = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return holder if isinstance(holder, dict) else {}
+
+
+def _held(path: Path, holder: dict) -> ConfigError:
+    who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
+    return ConfigError(
+        "workdir",
+        str(path),
+        f"{who} trains here since {holder.get('since', '?')}; stop it, or name another workdir",
+    )
+
+
+def _wait_for_death(path: Path, file: Path, holder: dict, heartbeat: float) -> None:
+    """Returns when no heartbeat came for three of their intervals; one that comes is an error.
+
+    Only whether the file's time changes is looked at: the hosts' clocks need not agree.
+    """
+    print(
+        f"{path} was held by process {holder.get('pid')} on {holder['host']}: waiting "
+        f"{3 * heartbeat:.0f} s for a sign of life",
+        flush=True,
+    )
+    seen = _touched(file)
+    for _ in range(30):
+        time.sleep(heartbeat / 10)
+        if _touched(file) != seen:
+            raise _held(path, holder)
+
+
+def _touched(file: Path) -> int:
+    """Opening a file asks the server for its time; a mere stat may be answered from a cache."""
+    with open(file, "rb") as stream:
+        return os.fstat(stream.fileno()).st_mtime_ns
+
+
+def _beat(file: Path, heartbeat: float, stop: threading.Event) -> None:
+    while not stop.wait(heartbeat):
+        with contextlib.suppress(OSError):
+            os.utime(file)

@@ -1,0 +1,176 @@
+"""python -m diffjax.checkpoint, and the page about it."""
+
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from diffjax import checkpoint, digest
+from diffjax.checkpoint import __main__ as commands
+from tests.checkpoint.states import POSITION, array_files, fill, flip, like, state
+
+PAGE = Path(__file__).resolve().parents[2] / "docs/checkpoints.md"
+CONFIG = json.dumps({"train": {"ema": ["decay_0.9"]}})
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A workdir with steps 1 to 3; not to be changed."""
+    path = tmp_path_factory.mktemp("run")
+    fill(path / "checkpoints", 1, 2, 3)
+    (path / "config.json").write_text(CONFIG)
+    return path
+
+
+def main(*arguments):
+    return commands.main([str(a) for a in arguments])
+
+
+def test_list_shows_each_step_with_state_size_date_and_reason(run, tmp_path, capsys):
+    assert main("list", run) == 0
+    head, *rows = capsys.readouterr().out.splitlines()[1:]
+    assert head.split() == ["step", "state", "size", "saved"]
+    for step, row in zip("123", rows, strict=True):
+        assert re.fullmatch(rf" +{step} +good +[\d.]+ kB +20\d\d-\d\d-\d\d \d\d:\d\d:\d\d", row)
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run/checkpoints/2/manifest.json").unlink()
+    (tmp_path / "run/checkpoints/3/data/metadata").unlink()
+    assert main("list", tmp_path / "run") == 0
+    _, second, third = capsys.readouterr().out.splitlines()[2:]
+    assert "incomplete" in second
+    assert third.endswith("data/metadata is missing")
+
+
+def test_verify_hashes_and_ends_with_5_when_a_step_is_damaged(run, tmp_path, capsys):
+    assert main("verify", run) == 0
+    assert "hashed in" in capsys.readouterr().out
+    stages = tmp_path / "cascade"
+    for stage in ("base64", "sr256"):
+        shutil.copytree(run, stages / stage)
+    assert main("verify", stages) == 0
+    file = array_files(stages / "sr256/checkpoints/2")[0]
+    flip(file, position=9)
+    assert main("list", stages) == 0
+    assert main("verify", stages) == 5
+    (line,) = (x for x in capsys.readouterr().out.splitlines() if "corrupt" in x)
+    assert f"{file.name} has other bytes than were written" in line
+
+
+def test_digest_is_that_of_the_state_in_memory(run, capsys):
+    assert main("digest", run, "--step", 2, "--arrays") == 0
+    *arrays, whole = capsys.readouterr().out.splitlines()
+    assert whole.split()[0] == digest.digest_of(state(2), POSITION)
+    assert dict(x.split()[::-1] for x in arrays) == digest.leaf_digests(state(2))
+
+
+def test_a_whole_state_goes_to_a_file_and_back_bit_for_bit(run, tmp_path, capsys):
+    file, other = tmp_path / "state.safetensors", tmp_path / "other"
+    assert main("export", run, "--what", "state", "--step", 2, "--out", file) == 0
+    assert main("import", other, file) == 0
+    restored, position = checkpoint.restore(
+        checkpoint.open_to_read(other / "checkpoints"), like(), step=2
+    )
+    assert jax.tree.structure(restored) == jax.tree.structure(state(2))
+    assert digest.digest_of(restored, position) == digest.digest_of(state(2), POSITION)
+    assert (other / "config.json").read_text() == CONFIG
+    assert main("import", other, file) == 2
+    assert "has a step 2; name another workdir" in capsys.readouterr().err
+
+
+def test_the_average_that_is_sampled_goes_to_a_file_that_others_read(run, tmp_path):
+    file = tmp_path / "ema.safetensors"
+    assert main("export", run, "--out", file) == 0
+    with safe_open(file, framework="np") as reader:
+        metadata = reader.metadata()
+        names = list(reader.keys())
+        kernel = reader.get_tensor("out/kernel")
+    assert metadata["ema"] == "decay_0.9"
+    assert metadata["step"] == "3"
+    assert metadata["config"] == CONFIG
+    assert sorted(names) == ["norm/bias", "out/kernel"]
+    np.testing.assert_array_equal(kernel, state(3).ema_params["decay_0.9"]["out"]["kernel"])
+
+
+@pytest.mark.parametrize(("what", "where"), [("decay_0.9", "ema_params"), ("live", "params")])
+def test_parameters_in_bfloat16_are_rounded_once_and_come_back_as_float32(
+    run, tmp_path, what, where
+):
+    file, other = tmp_path / "half.safetensors", tmp_path / "other"
+    assert main("export", run, "--what", what, "--dtype", "bfloat16", "--out", file) == 0
+    assert main("import", other, file) == 0
+    tree, _ = checkpoint.read(other / "checkpoints/3")
+    assert sorted(tree) == sorted([where, "step"])
+    part = tree["params"] if what == "live" else tree["ema_params"][what]
+    want = getattr(state(3), where)
+    want = want["out"]["kernel"] if what == "live" else want[what]["out"]["kernel"]
+    assert part["out"]["kernel"].dtype == np.float32
+    np.testing.assert_array_equal(
+        part["out"]["kernel"], np.asarray(want).astype(ml_dtypes.bfloat16).astype(np.float32)
+    )
+
+
+def test_an_export_that_was_damaged_on_its_way_is_not_imported(run, tmp_path, capsys):
+    file = tmp_path / "state.safetensors"
+    assert main("export", run, "--what", "state", "--out", file) == 0
+    flip(file, position=file.stat().st_size - 3)
+    assert main("import", tmp_path / "other", file) == 2
+    assert "damaged" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_damaged_step_is_not_exported(run, tmp_path, capsys):
+    shutil.copytree(run, tmp_path / "run")
+    flip(array_files(tmp_path / "run/checkpoints/3")[0])
+    out = tmp_path / "ema.safetensors"
+    assert main("export", tmp_path / "run", "--step", 3, "--out", out) == 5
+    assert "step 3 is corrupt" in capsys.readouterr().err
+    assert not out.exists()
+    assert main("export", tmp_path / "run", "--out", out) == 0  # the newest that is whole
+    with safe_open(out, framework="np") as reader:
+        assert reader.metadata()["step"] == "2"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["list", "{tmp}"], "holds no checkpoints"),
+        (["digest", "{run}", "--step", "9"], "no checkpoint of step 9"),
+        (["export", "{run}", "--what", "decay_0.5", "--out", "{tmp}/x"], "ema_params/decay_0.5"),
+        (
+            ["export", "{run}", "--what", "state", "--dtype", "bfloat16", "--out", "{tmp}/x"],
+            "--dtype = 'bfloat16'",
+        ),
+        (["export", "{cascade}", "--out", "{tmp}/x"], "has several stages: name one of"),
+        (["import", "{tmp}", "{run}/config.json"], "not safetensors"),
+        (["import", "{tmp}", "{tmp}/absent"], "absent"),
+    ],
+)
+def test_bad_input_ends_with_one_line_and_code_2(arguments, words, run, tmp_path, capsys):
+    cascade = tmp_path / "cascade"
+    for stage in ("base64", "sr256"):
+        (cascade / stage / "checkpoints").mkdir(parents=True)
+    tmp = tmp_path / "empty"
+    tmp.mkdir()
+    assert main(*(a.format(run=run, tmp=tmp, cascade=cascade) for a in arguments)) == 2
+    error = capsys.readouterr().err.strip()
+    assert words in error
+    assert "\n" not in error
+    assert list(tmp.iterdir()) == []
+
+
+def test_every_command_of_the_page_does_what_it_says(run, tmp_path, monkeypatch, capsys):
+    """Where it has runs/base64 there is a small run; the rest is as it stands."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(run, "runs/base64")
+    lines = re.findall(r"^python -m diffjax\.checkpoint (.*)$", PAGE.read_text(), re.M)
+    assert len(lines) >= 6
+    assert {line.split()[0] for line in lines} == {"list", "verify", "digest", "export", "import"}
+    for line in lines:
+        assert main(*shlex.split(line, comments=True)) == 0, line

@@ -1,0 +1,137 @@
+"""Nothing that is read can run: no such call is in the package, and no such file gets through."""
+
+import ast
+import io
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import diffjax
+from diffjax import checkpoint, config, tensorfile
+from diffjax.checkpoint import portable
+from diffjax.text import tensors
+from tests.checkpoint.states import fill, like
+
+PACKAGE = Path(diffjax.__file__).parent
+FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
+FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen"}
+
+
+def dangers(tree):
+    """(line, what) of every import and call in a file that could run what it reads."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            modules = [getattr(node, "module", None) or "", *(a.name for a in node.names)]
+            for module in FORBIDDEN_MODULES & {m.split(".")[0] for m in modules}:
+                yield node.lineno, module
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func)
+            given = {k.arg: ast.unparse(k.value) for k in node.keywords}
+            if name in FORBIDDEN_CALLS:
+                yield node.lineno, name
+            if given.get("shell", "False") != "False":
+                yield node.lineno, "shell=True"
+            if given.get("allow_pickle", "False") != "False":
+                yield node.lineno, "allow_pickle=True"
+            if name == "torch.load" and given.get("weights_only") != "True":
+                yield node.lineno, "torch.load without weights_only=True"
+            if name.startswith("yaml.") and name.endswith("load") and "safe" not in name:
+                yield node.lineno, name
+
+
+def test_no_call_in_the_package_could_run_what_it_reads():
+    files = sorted(PACKAGE.rglob("*.py"))
+    assert len(files) > 50
+    found = [(f.name, *x) for f in files for x in dangers(ast.parse(f.read_text()))]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import pickle", "from cloudpickle import load", "import marshal as m", "eval(x)",
+        "exec(x)", "subprocess.run(x, shell=True)", "np.load(f, allow_pickle=True)",
+        "torch.load(f)", "torch.load(f, weights_only=False)", "yaml.load(f)", "os.system(x)",
+    ],
+)  # fmt: skip
+def test_the_search_finds_what_it_looks_for(line):
+    assert list(dangers(ast.parse(line)))
+
+
+class Bomb:
+    """Unpickled, it makes the file `path`."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.fixture
+def bomb(tmp_path):
+    """(what goes off when it is unpickled, whether it did)."""
+    mark = tmp_path / "went_off"
+    raw = pickle.dumps(Bomb(mark))
+    pickle.loads(raw)
+    assert mark.exists()  # it is a real one
+    mark.rmdir()
+    return raw, mark.exists
+
+
+def in_zip(raw):
+    """As PyTorch packs a pickle."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("archive/data.pkl", raw)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("pack", [lambda raw: raw, in_zip])
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "config.json"])
+def test_a_pickle_under_the_name_of_weights_or_config_is_refused(name, pack, bomb, tmp_path):
+    raw, went_off = bomb
+    file = tmp_path / name
+    file.write_bytes(pack(raw))
+    if name == "config.json":
+        with pytest.raises(ValueError):  # noqa: PT011  JSON's and UTF-8's share no other base
+            config.restore(file)
+    else:
+        with pytest.raises(ValueError, match=name):
+            tensors.open_folder(tmp_path)
+    if file.suffix == ".safetensors":
+        with pytest.raises(ValueError, match="not safetensors"):
+            tensorfile.verify(file)
+        with pytest.raises(config.ConfigError, match="not safetensors"):
+            portable.load(file)
+    assert not went_off()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    path = tmp_path_factory.mktemp("saved")
+    fill(path, 1)
+    return path
+
+
+@pytest.mark.parametrize(
+    "name", ["manifest.json", "_CHECKPOINT_METADATA", "state/_METADATA", "data/metadata"]
+)
+def test_a_pickle_in_a_checkpoint_does_not_run_even_where_nobody_verifies(name, bomb, saved):
+    raw, went_off = bomb
+    file = saved / "1" / name
+    before = file.read_bytes()
+    file.write_bytes(raw)
+    checkpoints = checkpoint.open_to_read(saved)
+    try:
+        with pytest.raises(OSError, match=f"{name}|none|no checkpoint"):
+            checkpoint.restore(checkpoints, like())
+        if name in ("state/_METADATA", "data/metadata"):
+            with pytest.raises(Exception):  # noqa: B017, PT011  whatever orbax says of it
+                checkpoint.read(saved / "1")
+    finally:
+        file.write_bytes(before)
+    assert not went_off()

@@ -1,0 +1,106 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from diffjax import workdir
+from diffjax.config import ConfigError
+from diffjax.storage import StorageError
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from diffjax import workdir
+with workdir.lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that holds the lock of tmp_path / "run"."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, tmp_path / "run"], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_a_second_trainer_is_refused_at_once_by_name_and_takes_over_from_a_dead_one(
+    holder, tmp_path
+):
+    start = time.monotonic()
+    with pytest.raises(ConfigError) as refused, workdir.lock(tmp_path / "run"):
+        pass
+    assert time.monotonic() - start < 2
+    words = str(refused.value)
+    assert f"process {holder.pid} on {os.uname().nodename} trains here since 20" in words
+    assert "\n" not in words
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    start = time.monotonic()
+    with workdir.lock(tmp_path / "run"):
+        assert json.loads((tmp_path / "run/lock.json").read_text())["pid"] == os.getpid()
+    assert time.monotonic() - start < 2
+
+
+def test_a_lock_given_back_names_nobody(tmp_path):
+    with workdir.lock(tmp_path), pytest.raises(ConfigError), workdir.lock(tmp_path):
+        pass
+    assert (tmp_path / "lock.json").read_text() == ""
+    with workdir.lock(tmp_path):
+        pass
+
+
+def left_by_another_host(path):
+    path.mkdir()
+    lock = path / "lock.json"
+    lock.write_text(json.dumps({"pid": 7, "host": "elsewhere", "since": "2026-01-01"}))
+    return lock
+
+
+def test_the_lock_of_a_host_that_is_gone_is_taken_over_after_three_heartbeats(tmp_path):
+    lock = left_by_another_host(tmp_path / "run")
+    start = time.monotonic()
+    with workdir.lock(tmp_path / "run", heartbeat=0.1):
+        assert 0.3 <= time.monotonic() - start < 2
+        assert json.loads(lock.read_text())["pid"] == os.getpid()
+
+
+def test_a_host_whose_heart_beats_keeps_its_lock(tmp_path):
+    """As on a network disk whose locks the two kernels do not share."""
+    lock = left_by_another_host(tmp_path / "run")
+    stop = threading.Event()
+    beat = threading.Thread(target=workdir._beat, args=(lock, 0.05, stop))
+    beat.start()
+    try:
+        with (
+            pytest.raises(ConfigError, match="process 7 on elsewhere trains here"),
+            workdir.lock(tmp_path / "run", heartbeat=0.2),
+        ):
+            pass
+    finally:
+        stop.set()
+        beat.join()
+
+
+def test_a_lock_that_cannot_be_read_does_not_stop_anyone(tmp_path):
+    (tmp_path / "lock.json").write_bytes(b"\xff\x00 not json")
+    with workdir.lock(tmp_path):
+        assert json.loads((tmp_path / "lock.json").read_text())["pid"] == os.getpid()
+
+
+def test_twice_the_room_of_a_checkpoint_must_be_free(tmp_path, monkeypatch):
+    monkeypatch.setattr(workdir, "free_bytes", lambda path: 3_000_000)
+    workdir.check_space(tmp_path, 1_500_000)
+    with pytest.raises(StorageError, match=r"3 MB free, 3\.2 MB needed for two .* of 1\.6 MB"):
+        workdir.check_space(tmp_path, 1_600_000)
