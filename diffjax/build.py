@@ -234,8 +234,7 @@ def train_iterator_of(
         size_px=config.data.size_px,
         crop_px=config.data.crop_px or None,
         seed=config.seed,
-        process_index=jax.process_index(),
-        process_count=processes,
+        rows=parallel.rows_here(batch_sharding, config.data.batch_size),
         embed=embeddings.__getitem__,
         max_length=config.text.max_tokens,
     )

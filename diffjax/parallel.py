@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from diffjax import trees
@@ -64,6 +65,18 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
+def rows_here(
+    sharding: NamedSharding, batch_size: int, devices: Sequence[Any] | None = None
+) -> list[int]:
+    """The rows of a batch that this process's devices hold (or `devices`), in rising order.
+
+    `to_devices` wants just these. Where a tensor group spans processes, several hold the same.
+    """
+    here = sharding.devices_indices_map((batch_size,))
+    local = sharding.addressable_devices if devices is None else devices
+    return sorted({row for d in local for row in range(*here[d][0].indices(batch_size))})
+
+
 def spec_of(name: str, leaf: Any, rules: Sequence[Rule] = RULES) -> PartitionSpec:
     """How the rules split the axes of a leaf.
 
@@ -103,14 +116,36 @@ def state_sharding(mesh: Mesh, state: Any, rules: Sequence[Rule] = RULES) -> Any
 
 def table(sharding: Any, tree: Any) -> str:
     """A line per leaf: name, shape, how it is split, bytes per device; then their sum."""
-    lines, total = [], 0
+    lines = _lines(sharding, tree)
+    return _aligned([*lines, ("bytes per device", "", "", _sum(lines))])
+
+
+def state_table(sharding: Any, state: Any) -> str:
+    """`table` of the parameters of a train state; what else is in it, a line for each kind."""
+    lines = _lines(sharding, state)
+    shown = [line for line in lines if line[0].startswith("params/")]
+    for kind in dict.fromkeys(line[0].partition("/")[0] for line in lines):
+        if kind != "params":
+            its = [line for line in lines if line[0].partition("/")[0] == kind]
+            shown.append((kind, f"{len(its)} arrays", "", _sum(its)))
+    return _aligned([*shown, ("bytes per device", "", "", _sum(lines))])
+
+
+def _lines(sharding: Any, tree: Any) -> list[tuple[str, str, str, str]]:
+    lines = []
     shardings = trees.named_leaves(sharding)
     for name, leaf in trees.named_leaves(tree).items():
         share = math.prod(shardings[name].shard_shape(leaf.shape)) * leaf.dtype.itemsize
-        total += share
         spec = ", ".join("-" if axis is None else axis for axis in shardings[name].spec)
         lines.append((name, str(tuple(leaf.shape)), f"({spec})", f"{share:,}"))
-    lines.append(("bytes per device", "", "", f"{total:,}"))
+    return lines
+
+
+def _sum(lines: list[tuple[str, str, str, str]]) -> str:
+    return f"{sum(int(line[3].replace(',', '')) for line in lines):,}"
+
+
+def _aligned(lines: list[tuple[str, str, str, str]]) -> str:
     widths = [max(len(line[i]) for line in lines) for i in range(4)]
     aligned = lambda line: [line[i].ljust(widths[i]) for i in range(3)]  # noqa: E731
     return "\n".join(
@@ -170,11 +205,37 @@ def spread(mesh: Mesh, params_sharding: Any) -> Callable[[Callable], Callable]:
 
 
 def to_devices(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
-    """This process's part of a batch as global arrays."""
+    """This process's rows of a batch, those of `rows_here`, as global arrays."""
     return {
         name: jax.make_array_from_process_local_data(sharding, value)
         for name, value in batch.items()
     }
+
+
+def everywhere(tree: Any, mesh: Mesh) -> Any:
+    """Host arrays, equal on all processes, as a program over the mesh takes them."""
+    if jax.process_count() == 1:
+        return tree
+
+    def placed(x: Any) -> jax.Array:
+        x = np.asarray(x)
+        return jax.make_array_from_callback(x.shape, replicated(mesh), lambda index: x[index])
+
+    return jax.tree.map(placed, tree)
+
+
+def fetch(tree: Any) -> Any:
+    """Arrays as NumPy's on every process, gathered where other processes hold parts of them.
+
+    With several processes, all must call it.
+    """
+
+    def whole(x: Any) -> np.ndarray:
+        if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
+            return multihost_utils.process_allgather(x, tiled=True)
+        return np.asarray(x)
+
+    return jax.tree.map(whole, tree)
 
 
 def keep_compilations() -> None:

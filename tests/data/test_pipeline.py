@@ -1,4 +1,5 @@
 import itertools
+import time
 
 import ml_dtypes
 import numpy as np
@@ -64,7 +65,28 @@ def test_resuming_repeats_what_would_have_come(step):
 def test_a_position_is_plain_data_that_does_not_age():
     source = iterator(Numbered(10), 3)
     take(source, 2)
-    assert source.get_state() == {"next_index": 2}
+    assert source.get_state() == {"next_example": 6}
+
+
+def test_positions_that_counted_batches_are_still_read():
+    source, other = iterator(Numbered(10), 3), iterator(Numbered(10), 3)
+    take(source, 2)
+    other.set_state({"next_index": 2})
+    assert_equal(take(other, 4), take(source, 4))
+
+
+def test_a_late_position_is_reached_without_what_went_before():
+    source = Shapes(1_000_100, 12)
+    start = time.perf_counter()
+    late = train_iterator(source, batch_size=10, size_px=12, crop_px=8, seed=5)
+    late.set_state({"next_example": 1_000_000})
+    got = next(late)
+    assert time.perf_counter() - start < 1
+    (row,) = take(train_iterator(source, batch_size=10, size_px=12, crop_px=8, seed=5, rows=[3]), 1)
+    assert not np.array_equal(got["image"][3:4], row["image"])
+    one = train_iterator(source, batch_size=1, size_px=12, crop_px=8, seed=5)
+    one.set_state({"next_example": 1_000_003})
+    np.testing.assert_array_equal(next(one)["image"][0], got["image"][3])
 
 
 def test_every_epoch_has_every_record_once_in_a_new_order():
@@ -80,30 +102,34 @@ def test_the_seed_chooses_the_order():
     assert one == same != other
 
 
-@pytest.mark.parametrize("process_count", [2, 4])
-def test_processes_share_an_epoch_disjointly_and_cover_it(process_count):
-    steps = 40 // 5 // process_count
-    shards = [
-        take(iterator(Numbered(40), 5, process_index=i, process_count=process_count), steps)
-        for i in range(process_count)
-    ]
-    assert sorted(numbers(*itertools.chain(*shards))) == list(range(40))
+@pytest.mark.parametrize("rows", [[0, 1, 2], [3, 4, 5], [1, 4], [0, 1, 2, 3, 4, 5]])
+def test_a_process_makes_its_rows_of_the_batch_that_one_would(rows):
+    source, options = Shapes(17, 12), {"batch_size": 6, "size_px": 12, "crop_px": 8, "seed": 1}
+    alone = take(train_iterator(source, **options), 8)
+    mine = [{key: value[rows] for key, value in batch.items()} for batch in alone]
+    assert_equal(take(train_iterator(source, **options, rows=rows), 8), mine)
 
 
-@pytest.mark.parametrize("process_count", [2, 3])
-def test_processes_together_see_what_one_would(process_count):
-    source, options = Shapes(17, 12), {"size_px": 12, "crop_px": 8, "seed": 1}
-    alone = take(train_iterator(source, batch_size=6, **options), 8)
-    for i in range(process_count):
-        shard = train_iterator(
-            source,
-            batch_size=6 // process_count,
-            process_index=i,
-            process_count=process_count,
-            **options,
-        )
-        mine = [{key: value[i::process_count] for key, value in batch.items()} for batch in alone]
-        assert_equal(take(shard, 8), mine)
+@pytest.mark.parametrize("counts", [(2, 1, 4), (4, 1, 2), (1, 3, 2)])
+def test_a_run_goes_on_with_other_processes_and_loses_and_repeats_nothing(counts):
+    """A position saved by any process fits all, whatever their number; so does a new batch size."""
+    source, state, seen = Numbered(120), {"next_example": 0}, []
+    for count, batch_size, steps in zip(counts, (12, 24, 12), (3, 2, 3), strict=True):
+        share = batch_size // count
+        shards = []
+        for i in range(count):
+            rows = range(i * share, (i + 1) * share)
+            shards.append(iterator(source, batch_size, rows=rows))
+            shards[-1].set_state(state)
+        parts = [take(shard, steps) for shard in shards]
+        seen += [numbers(*step) for step in zip(*parts, strict=True)]
+        states = [shard.get_state() for shard in shards]
+        assert all(other == states[0] for other in states)
+        state = states[0]
+    assert [number for batch in seen for number in batch] == numbers(
+        *take(iterator(source, 120), 1)
+    )
+    assert sorted(number for batch in seen for number in batch) == list(range(120))
 
 
 def test_threads_do_not_change_what_comes():
@@ -173,7 +199,8 @@ def test_an_epoch_is_counted_in_steps_of_all_processes():
     [
         ({"batch_size": 0}, "batch_size=0"),
         ({"crop_px": 9}, "crop_px=9 must be 1 to size_px=8"),
-        ({"process_index": 2, "process_count": 2}, "process_index=2 must be 0 to 1"),
+        ({"rows": [1, 2]}, "must be some of 0 to 1"),
+        ({"rows": []}, "must be some of 0 to 1"),
         ({"source": Numbered(0)}, "is empty"),
     ],
 )
@@ -191,7 +218,7 @@ def test_worker_processes_do_not_change_what_comes():
         assert_equal(take(workers, 2), alone[:2])
         state = workers.get_state()
         workers.close()
-        resumed = iterator(Shapes(9), 4, worker_count=worker_count)
+        resumed = iterator(Shapes(9), 4, worker_count=3 - worker_count)
         resumed.set_state(state)
         assert_equal(take(resumed, 4), alone[2:])
         resumed.close()

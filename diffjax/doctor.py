@@ -1,0 +1,285 @@
+"""python -m diffjax.doctor [--workdir DIR]
+
+Looks over this machine before a run: versions, devices, memory, disk and how fast it writes, caches
+and their places, which tokens are set (never what they are). Takes a few seconds, starts nothing.
+Exit codes: 0 a run can start, 2 something would break it: the last lines say what, and the remedy.
+"""
+
+import argparse
+import os
+import platform
+import queue
+import re
+import resource
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+GIB = 2**30
+MIN_DISK, MIN_MEMORY, MIN_FILES = 2 * GIB, 2 * GIB, 256
+DEVICES_S = 3.5  # how long devices may take to answer
+WRITE_BYTES, WRITE_S = 64 << 20, 0.7
+TOKENS = (
+    "HF_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN",
+    "WANDB_API_KEY",
+    "GOOGLE_APPLICATION_CREDENTIALS",
+    "AWS_ACCESS_KEY_ID",
+)
+SHOWN = ("jax", "jaxlib", "libtpu", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+PYTHONS = ((3, 11), (3, 14))  # from the first, below the second
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report; remedy: what to do, where it would break a run; note: where not."""
+
+    name: str
+    value: str
+    remedy: str = ""
+    note: str = ""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the flags, look, print, and say in the exit code whether a run can start."""
+    parser = argparse.ArgumentParser(
+        prog="python -m diffjax.doctor",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--workdir", type=Path, default=Path(), help="where a run is to live")
+    flags = parser.parse_args(arguments)
+    found = []
+    for finding in look(flags.workdir, os.environ):
+        mark = "!!" if finding.remedy else "  "
+        after = f"  ({finding.note})" if finding.note else ""
+        print(f"{mark} {finding.name:<14} {finding.value}{after}", flush=True)
+        found.append(finding)
+    broken = [finding for finding in found if finding.remedy]
+    for finding in broken:
+        print(f"{finding.name}: {finding.remedy}", file=sys.stderr)
+    return 2 if broken else 0
+
+
+def look(workdir: Path, environ: Mapping[str, str]) -> Iterator[Finding]:
+    """All findings, each as soon as it is known."""
+    waiting = ask_devices()  # answers while the rest is looked at
+    yield python()
+    yield packages()
+    yield from requirements(metadata.requires("diffjax") or [])
+    yield host_memory()
+    yield from places(workdir, environ)
+    yield files()
+    yield huge_pages(environ)
+    yield tokens(environ)
+    yield processes(environ)
+    yield from devices(waiting)
+
+
+def python() -> Finding:
+    """The interpreter."""
+    version = sys.version_info[:2]
+    remedy = ""
+    if not PYTHONS[0] <= version < PYTHONS[1]:
+        remedy = "use Python 3.11, 3.12 or 3.13"
+    return Finding("python", f"{platform.python_version()}, {platform.platform()}", remedy)
+
+
+def packages() -> Finding:
+    """The versions of what matters most."""
+    found = {name: _version(name) for name in SHOWN}
+    return Finding("packages", ", ".join(f"{k} {v}" for k, v in found.items() if v))
+
+
+def requirements(lines: Sequence[str]) -> Iterator[Finding]:
+    """A finding for each requirement ("name>=1,<2") that is not met; one if all are."""
+    from packaging.requirements import Requirement
+
+    wanted = [Requirement(line) for line in lines]
+    wanted = [one for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})]
+    bad = [one for one in wanted if not one.specifier.contains(_version(one.name) or "0a0", True)]
+    for one in bad:
+        have = _version(one.name) or "not installed"
+        yield Finding("requirement", f"{one}: {have}", f"pip install '{one}'")
+    if not bad:
+        yield Finding("requirements", f"all {len(wanted)} met")
+    jax, jaxlib = _version("jax"), _version("jaxlib")
+    if jax and jaxlib and jax.split(".")[:2] != jaxlib.split(".")[:2]:
+        yield Finding("jaxlib", f"{jaxlib} with jax {jax}", f"pip install 'jaxlib=={jax}'")
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def host_memory(root: Path = Path("/")) -> Finding:
+    """What the machine has, what is free, and what a container may take of it."""
+    try:
+        text = (root / "proc/meminfo").read_text()
+    except OSError:
+        return Finding("host memory", "not known here")
+    total, available = (
+        int(re.search(rf"{name}:\s+(\d+) kB", text)[1]) << 10  # type: ignore[index]
+        for name in ("MemTotal", "MemAvailable")
+    )
+    limit = ""
+    for name in ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        if (root / name).is_file() and (root / name).read_text().strip().isdigit():
+            most = int((root / name).read_text())
+            if most < total:
+                available, limit = min(available, most), f", the container's limit {_gib(most)}"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    remedy = ""
+    if available < MIN_MEMORY:
+        remedy = f"free some: a run wants {_gib(MIN_MEMORY)} at least, or the kernel may end it"
+    value = f"{_gib(available)} free of {_gib(total)}{limit}; {cores} cores"
+    return Finding("host memory", value, remedy)
+
+
+def places(workdir: Path, environ: Mapping[str, str]) -> Iterator[Finding]:
+    """The folders that a run writes to: can it, how much room is there, how fast is it."""
+    base = Path(environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+    compiled = environ.get("JAX_COMPILATION_CACHE_DIR", str(base / "diffjax" / "jax"))
+    text = Path(environ.get("DIFFJAX_CACHE_DIR", str(base / "diffjax"))).expanduser()
+    yield place("workdir", workdir, MIN_DISK, timed=True)
+    if "://" in compiled:
+        yield Finding("compile cache", compiled)
+    else:
+        yield place("compile cache", Path(compiled), MIN_DISK // 4, "set JAX_COMPILATION_CACHE_DIR")
+    yield place("text cache", text, MIN_DISK // 4, "set DIFFJAX_CACHE_DIR")
+    yield place("temporary", Path(tempfile.gettempdir()), MIN_DISK // 8, "set TMPDIR")
+    shared = Path("/dev/shm")
+    if shared.is_dir():
+        free = shutil.disk_usage(shared).free
+        note = "small: data workers need some" if free < MIN_DISK // 8 else ""
+        yield Finding("shared memory", f"{_gib(free)} free", note=note)
+
+
+def place(name: str, path: Path, least: int, other: str = "", timed: bool = False) -> Finding:
+    """A folder, or where it would be made: writable, and with `least` bytes free.
+
+    other: how to choose another. timed: also how fast it takes what is written and synced.
+    """
+    there = path.resolve()
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    hint = other or "choose another --workdir"
+    try:
+        speed = write_speed(there, WRITE_BYTES if timed else 1)
+        free = shutil.disk_usage(there).free
+    except OSError as error:
+        return Finding(name, f"{path}: {error.strerror}", f"cannot be written to; {hint}")
+    value = f"{path}: {_gib(free)} free" + (f", writes {speed / 2**20:.0f} MiB/s" if timed else "")
+    return Finding(name, value, f"make room or {hint}" if free < least else "")
+
+
+def write_speed(folder: Path, size: int) -> float:
+    """Bytes a second of a file written and synced, that goes away again; stops after WRITE_S.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    block, written = os.urandom(min(size, 8 << 20)), 0
+    with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+        start = time.perf_counter()
+        while written < size and time.perf_counter() - start < WRITE_S:
+            written += file.write(block)
+            os.fsync(file.fileno())
+        return written / (time.perf_counter() - start)
+
+
+def files() -> Finding:
+    """How many files a process may have open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    remedy = f"ulimit -n {min(hard, 4096)}" if soft < MIN_FILES else ""
+    return Finding("open files", f"{soft} at most", remedy)
+
+
+def huge_pages(environ: Mapping[str, str]) -> Finding:
+    """Whether big arrays get big pages: on CPUs a training step is then faster."""
+    path = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    found = re.search(r"\[(\w+)\]", path.read_text()) if path.is_file() else None
+    mode = found[1] if found else "not known"
+    tuned = "glibc.malloc.hugetlb=1" in environ.get("GLIBC_TUNABLES", "")
+    note = ""
+    if mode == "madvise" and not tuned:
+        note = "faster on CPUs: export GLIBC_TUNABLES=glibc.malloc.hugetlb=1"
+    return Finding("huge pages", f"{mode}, malloc's {'on' if tuned else 'off'}", note=note)
+
+
+def tokens(environ: Mapping[str, str]) -> Finding:
+    """Which tokens are set: their names alone."""
+    parts = [f"{name} {'set' if environ.get(name) else 'not set'}" for name in TOKENS]
+    return Finding("tokens", ", ".join(parts))
+
+
+def processes(environ: Mapping[str, str]) -> Finding:
+    """Whether a run started here would look for others."""
+    from diffjax import config, distributed
+
+    try:
+        cluster = distributed.find(environ)
+    except config.ConfigError as error:
+        return Finding("processes", "not clear", str(error))
+    return Finding("processes", "one" if cluster is None else str(cluster))
+
+
+def ask_devices() -> queue.Queue:
+    """The answer of jax comes in a queue: devices, or the error."""
+    answer: queue.Queue = queue.Queue()
+
+    def ask() -> None:
+        try:
+            import jax
+
+            answer.put(jax.local_devices())
+        except Exception as error:  # whatever a driver has to say
+            answer.put(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    return answer
+
+
+def devices(waiting: queue.Queue) -> Iterator[Finding]:
+    """The devices of this machine by kind, with the memory of one; or why there are none."""
+    try:
+        answer = waiting.get(timeout=DEVICES_S)
+    except queue.Empty:
+        yield Finding(
+            "devices",
+            f"no answer in {DEVICES_S:g} s",
+            "another process may hold them, or they wait for a pod's other workers: end it, or "
+            "run this on all workers at once",
+        )
+        return
+    if isinstance(answer, Exception):
+        first_line = (str(answer).strip() or type(answer).__name__).splitlines()[0]
+        yield Finding("devices", first_line, "free the device, mend its driver or JAX_PLATFORMS")
+        return
+    kinds: dict[str, list] = {}
+    for device in answer:
+        kinds.setdefault(device.device_kind, []).append(device)
+    for kind, alike in kinds.items():
+        stats = alike[0].memory_stats() or {}
+        size = f", {_gib(stats['bytes_limit'])} each" if "bytes_limit" in stats else ""
+        yield Finding("devices", f"{len(alike)} x {kind}{size}")
+
+
+def _gib(size: float) -> str:
+    return f"{size / GIB:.1f} GiB"
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)  # a device that does not answer is not waited for
