@@ -106,7 +106,7 @@ cluster() {
 }
 
 image() {
-  [[ -n $IMAGE ]] || die 2 "--image = '': needed, such as REGION-docker.pkg.dev/PROJECT/REPOSITORY/diffjax:1"
+  [[ -n $IMAGE ]] || die 2 "--image = '': needed, where the cluster pulls from, such as my-registry/my-project/diffjax:1"
   ((DRY_RUN)) || need docker
   run docker build --build-arg ACCEL=tpu --build-arg RUN_AS=0 --file "$HERE/docker/Dockerfile" --tag "$IMAGE" "$ROOT"
   run docker push "$IMAGE"
