@@ -26,7 +26,7 @@ def main() -> None:
     config, params = weights.load(folder, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
     apply = sharding.compiled(config, "float32")
     ours = encoder.TextEncoder(
-        "race", config.d_model, t5.PADDED, "", np.dtype("float32"), Ids(), params, apply
+        "race", config.d_model, t5.PADDED, "", np.dtype("float32"), Ids(), lambda: params, apply
     )
     given: list[Any] = t5.batches(way)
     if way == "padded":

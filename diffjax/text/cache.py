@@ -24,13 +24,21 @@ from diffjax.text.rows import STORAGES, Damaged
 from diffjax.text.shards import Header, Shards, StorageError
 
 __all__ = [
-    "STORAGES", "Damaged", "Embeddings", "Header", "StorageError",
+    "STORAGES", "Damaged", "Embeddings", "Header", "MissingCaption", "StorageError",
     "ensure", "extend", "header_of", "open_cache", "users_path",
 ]  # fmt: skip
 
 SHARD_BYTES = 256 << 20
 SHARD_SECONDS = 600  # no more than this much work is lost with a killed process
 WINDOW = 16_384  # captions read ahead, to be encoded in order of length
+
+
+class MissingCaption(KeyError):
+    """A caption that the cache does not hold."""
+
+    def __str__(self) -> str:
+        """Without the quotes that a KeyError puts around its key."""
+        return str(self.args[0])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,13 +51,16 @@ class Embeddings:
     shards: Shards = dataclasses.field(repr=False, compare=False)
 
     def __getitem__(self, caption: str) -> Shaped[np.ndarray, "l d"]:
-        """The caption's embeddings in bfloat16, without padding; an unknown one is a KeyError.
+        """Its embeddings in bfloat16, without padding; an unknown caption is a MissingCaption.
 
         Damaged (a ValueError) names the shard and the remedy when the bytes are not those written.
         """
         place = self.index.find(caption)
         if place is None:
-            raise KeyError(f"{self.path}: no caption {caption!r} among its {len(self)}")
+            raise MissingCaption(
+                f"{self.path}: no caption {caption!r} among its {len(self)}; "
+                f"python -m diffjax.embed --out {self.path} adds captions"
+            )
         found, row = self._read(*place)
         if found != caption:
             raise shards.damaged(self.path / place[0], place[1], "another caption stands there")

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,9 @@ class TextEncoder:
 
     `fingerprint` is the sha256 of config, weights and tokenizer, by which embeddings on disk tell
     whose they are. A caption is encoded at its own length, rounded up to a multiple of 16 tokens,
-    and batches are rounded up too: a handful of compiled programs serve every call.
+    and batches are rounded up too: a handful of compiled programs serve every call. `load()` gives
+    the parameters and is called when they are first needed: a run whose embeddings are all on disk
+    needs none.
     """
 
     name: str
@@ -39,9 +41,14 @@ class TextEncoder:
     fingerprint: str
     dtype: Any
     tokens: tokenizer.Tokenizer = dataclasses.field(repr=False)
-    params: Any = dataclasses.field(repr=False, compare=False)
+    load: Callable[[], Any] = dataclasses.field(repr=False, compare=False)
     apply: Any = dataclasses.field(repr=False, compare=False)
     mesh: Mesh | None = dataclasses.field(default=None, repr=False, compare=False)
+
+    @functools.cached_property
+    def params(self) -> Any:
+        """The parameters where `apply` wants them."""
+        return self.load()
 
     def encode(
         self, captions: Sequence[str], length: int | None = None
@@ -96,7 +103,8 @@ def load_encoder(
     `parallel.make_mesh` parameters and rows are split, with the same results to rounding; `encode`
     then hands every device all embeddings, `apply` its rows alone.
 
-    The name of a folder is its last part.
+    The name of a folder is its last part. The weights' names and shapes are checked now, their
+    values read at the first caption.
 
     Raises:
       ValueError: no such checkpoint, one that is not a T5 encoder's, or another dtype.
@@ -106,9 +114,8 @@ def load_encoder(
     devices = [jax.devices()[0]] if mesh is None else list(mesh.devices.flat)
     dtype = checked_dtype(default_dtype(devices[0].platform) if dtype is None else dtype)
     folder = resolve(path_or_name)
-    config, place = weights.load_config(folder), SingleDeviceSharding(devices[0])
+    config, place = weights.check(folder), SingleDeviceSharding(devices[0])
     split = None if mesh is None else sharding.params_sharding(mesh, config)
-    _, params = weights.load(folder, split or place, dtype)
     shipped = str(path_or_name) in SHIPPED or not Path(path_or_name).exists()
     return TextEncoder(
         name=str(path_or_name) if shipped else folder.resolve().name,
@@ -117,7 +124,7 @@ def load_encoder(
         fingerprint=fingerprint(folder),
         dtype=dtype,
         tokens=tokenizer.load(folder),
-        params=params,
+        load=lambda: weights.load(folder, split or place, dtype)[1],
         apply=sharding.compiled(config, dtype, mesh),
         mesh=mesh,
     )

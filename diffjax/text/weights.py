@@ -73,6 +73,14 @@ def load(
     return config, flax.traverse_util.unflatten_dict(flat, sep="/")
 
 
+def check(path: str | os.PathLike) -> T5Config:
+    """The config of a folder that `load` reads, from its headers; else the ValueError of `load`."""
+    folder = Path(path)
+    config = load_config(folder)
+    _matched(folder, config)
+    return config
+
+
 def save(path: str | os.PathLike, config: T5Config, params: dict) -> None:
     """Writes what `load` reads, into the folder `path`; every bit and dtype of params is kept."""
     folder = Path(path)
