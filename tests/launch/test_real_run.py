@@ -1,4 +1,4 @@
-"""All of it at once: the cloud takes a real training away three times, and its result is the same."""
+"""All of it at once: the cloud takes a real training away three times; its result is the same."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ from tests import runs
 from tests.encoders import save_tiny
 from tests.launch.cloud import ROOT, Cloud
 
-STEPS = 240
+STEPS = 180
 UV = """#!/bin/sh
 [ "$1" = venv ] || exit 0
 mkdir -p "$HOME/diffjax/venv/bin"
@@ -57,7 +57,7 @@ def gone(pid: int) -> bool:
 
 
 def preempt(cloud: Cloud, how: str) -> None:
-    """Take the machine away: its training is told to end, or the connection is cut too, or all is."""
+    """Take the machine away: its training is told to end, or cut off as well, or killed."""
     folder = cloud.folder / "worker-0" / "diffjax" / "runs" / "base64"
     resource = cloud.folder / "resource.json"
     resource.write_text(json.dumps({**json.loads(resource.read_text()), "state": "SUSPENDED"}))
@@ -98,7 +98,8 @@ def test_a_training_taken_away_three_times_ends_as_one_that_was_left_alone(tmp_p
     cloud.program("mountpoint", "#!/bin/sh\n")  # the bucket: it is there on every machine
     settings = {
         "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=1",
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "jax"), "DIFFJAX_CACHE_DIR": str(tmp_path / "c"),
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "jax"),
+        "DIFFJAX_CACHE_DIR": str(tmp_path / "data"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "HF_TOKEN": "hf_fake_token",
     }  # fmt: skip
     secrets = cloud.folder / "env"
@@ -127,7 +128,7 @@ def test_a_training_taken_away_three_times_ends_as_one_that_was_left_alone(tmp_p
     reader = threading.Thread(target=lambda: ended.append(loop.communicate()))
     reader.start()
     reached = []
-    for step, how in ((40, "told"), (100, "cut off"), (160, "killed")):
+    for step, how in ((30, "told"), (70, "cut off"), (110, "killed")):
         while last_step(workdir) < step and loop.poll() is None:
             time.sleep(0.02)
         assert loop.poll() is None, ended
