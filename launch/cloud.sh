@@ -87,7 +87,8 @@ nodes() {
     '--format=value(name.basename(),state)'
 }
 
-must_look() { retry 5 5 look || die 1 "gcloud cannot tell the state of $NAME: see its error above"; }
+# must_look TRIES
+must_look() { retry "$1" 5 look || die 1 "gcloud cannot tell the state of $NAME: see its error above"; }
 
 # on_workers WORDS...: the words as one command line, on all workers at once. In gcloud's default
 # batches of 64 the second batch would start when the first has ended: never, if they wait for it.
@@ -125,15 +126,20 @@ set_up() {
 
 # The env file has its mode 600, and its folder 700, from the first byte on.
 send() {
-  local archive=$1/code.tar.gz files=("$1/code.tar.gz") flags=(--accel tpu)
+  local archive=$1/code.tar.gz files=("$1/code.tar.gz")
   if [[ -n $ENV_FILE ]]; then
     run install -m 600 "$ENV_FILE" "$1/env" || return
     files+=("$1/env")
   fi
-  [[ -z $STORAGE ]] || flags+=(--mount "$STORAGE")
   pack "$archive" &&
     on_workers sh -c 'mkdir -p diffjax && chmod 700 diffjax' &&
     to_workers "${files[@]}" &&
     on_workers sh -c 'cd diffjax && rm -rf new && mkdir new && tar -xzf code.tar.gz -C new && rm -rf code && mv new code' &&
-    on_workers bash diffjax/code/launch/setup_host.sh "${flags[@]}"
+    make_ready
+}
+
+make_ready() {
+  local flags=(--accel tpu)
+  [[ -z $STORAGE ]] || flags+=(--mount "$STORAGE")
+  on_workers bash diffjax/code/launch/setup_host.sh "${flags[@]}"
 }

@@ -97,17 +97,24 @@ prepare() {
   set_up
 }
 
-new_attempt() { if ((DRY_RUN)); then echo ATTEMPT; else date -u +%Y%m%dT%H%M%S; fi; }
+# What a failed attempt left running is ended, and what a restarted machine lost is mounted again.
+clear_up() {
+  host stop "$NAME" || true
+  make_ready
+}
+
+# new_attempt NUMBER: another name than that of any attempt before.
+new_attempt() { if ((DRY_RUN)); then echo ATTEMPT; else echo "$(date -u +%Y%m%dT%H%M%S)-$1"; fi; }
 
 # train COMMAND...: the exit code is the training's, or 1 when it is given up.
 train() {
   local since attempt='' began verdict
-  local failures=0 quick=0 preemptions=0 lost=0 ready=0 leftovers=0
+  local attempts=0 failures=0 quick=0 preemptions=0 lost=0 ready=0 leftovers=0
   FRESH=0
   since=$(now)
   trap 'on_interrupt' INT
   while :; do
-    must_look
+    must_look 10 # 20 minutes without a network
     log "$NAME: $STATE (preempted $preemptions times, failed $failures times)"
     case $(action_for "$STATE") in
       refuse) refuse ;;
@@ -132,16 +139,12 @@ train() {
         ;;
       run) ;;
     esac
-    if ((! ready)); then
-      if ! prepare; then
-        count_failure
-        pause "$POLL_SECONDS"
-        continue
-      fi
-      ready=1 FRESH=0
+    if ! ready_to_run; then
+      count_failure
+      pause "$POLL_SECONDS"
+      continue
     fi
-    ((! leftovers)) || host stop "$NAME" || true
-    leftovers=1 attempt=${attempt:-$(new_attempt)} began=$(now)
+    attempts=$((attempts + 1)) attempt=${attempt:-$(new_attempt "$attempts")} began=$(now)
     log "attempt $attempt"
     run_once "$attempt" "$@"
     verdict=$(verdict_for "$RESULT")
@@ -158,18 +161,18 @@ train() {
         ;;
       lost)
         # the training may well go on: ask for the same attempt, and leave it alone
-        leftovers=0 lost=$((lost + 1))
+        lost=$((lost + 1))
         log "connection lost ($lost of at most $LOST_LIMIT in a row)"
         ((lost < LOST_LIMIT)) || give_up 'the workers do not answer'
         pause "$POLL_SECONDS"
         ;;
       preempted)
-        lost=0 quick=0 attempt=''
+        lost=0 quick=0 leftovers=1 attempt=''
         count_preemption
         pause "$POLL_SECONDS"
         ;;
       failed)
-        lost=0 attempt=''
+        lost=0 leftovers=1 attempt=''
         if (($(now) - began < QUICK_SECONDS)); then quick=$((quick + 1)); else quick=0; fi
         log "the training ended with exit code $RESULT"
         ((quick < QUICK_LIMIT)) || give_up "$QUICK_LIMIT runs in a row ended within $QUICK_SECONDS s"
@@ -181,7 +184,12 @@ train() {
   done
 }
 
-# These change the counters of train, which calls them.
+# These change the variables of train, which calls them. Ready is made once for each resource, and again
+# after an attempt that failed.
+ready_to_run() {
+  if ((! ready)); then prepare; elif ((leftovers)); then clear_up; fi && ready=1 leftovers=0 FRESH=0
+}
+
 count_failure() {
   failures=$((failures + 1))
   ((failures < MAX_FAILURES)) || give_up "$failures failures"
@@ -211,7 +219,8 @@ remind() {
 
 finish() {
   log 'done'
-  if ((AUTODELETE)); then delete_resource; else remind; fi
+  ((AUTODELETE)) || remind
+  ((! AUTODELETE)) || delete_resource || remind
 }
 
 on_interrupt() {

@@ -44,6 +44,12 @@ mount_storage() {
   log "$source is at $MOUNT_POINT"
 }
 
+# Newer systems keep pip out of their own Python, and older pips do not know the word for it.
+install_uv() {
+  python3 -m pip install --user --quiet uv ||
+    python3 -m pip install --user --quiet --break-system-packages uv
+}
+
 install_python() {
   local accel=$1 code=$BASE/code stamp extras=hub
   [[ $accel == cpu ]] || extras+=,$accel
@@ -54,7 +60,7 @@ install_python() {
     return
   fi
   export PATH="$HOME/.local/bin:$PATH"
-  command -v uv >/dev/null || retry 3 5 python3 -m pip install --user --quiet uv
+  command -v uv >/dev/null || retry 3 5 install_uv
   retry 3 5 uv venv --quiet --allow-existing --python "$PYTHON_VERSION" "$BASE/venv"
   retry 3 10 uv pip install --quiet --python "$BASE/venv/bin/python" \
     --constraints "$code/launch/constraints.txt" --editable "${code}[$extras]"

@@ -117,7 +117,7 @@ wait_until_active() {
   local since
   since=$(now)
   while :; do
-    must_look
+    must_look 10
     case $(action_for "$STATE") in
       run) break ;;
       wait) ;;
@@ -132,7 +132,7 @@ wait_until_active() {
 }
 
 ours_or_missing() {
-  must_look
+  must_look 3
   [[ $STATE != FOREIGN ]] || refuse
 }
 

@@ -64,7 +64,7 @@ gcloud() {
     *'setup_host.sh'*) answer setups setup ;;
     *'host.sh alive demo') answer alives alive ;;
     *'host.sh stop demo') say stop ;;
-    *'host.sh run demo today train me')
+    *'host.sh run demo today-'*' train me')
       take runs 0:100
       say "run:$TAKEN"
       sleep "${TAKEN#*:}"

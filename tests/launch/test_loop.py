@@ -44,11 +44,11 @@ def expected(case):
     while True:
         if failures >= MAX_FAILURES or preemptions >= MAX_PREEMPTIONS or lost >= LOST or quick >= 3:
             return [*did, "exit:1"]
-        for number in range(5):
+        for number in range(10):
             state = take("states", "describe", "ACTIVE")
             if state != "NO_NETWORK":
                 break
-            clock += 5 * 2**number if number < 4 else 0
+            clock += min(5 * 2**number, 300) if number < 9 else 0
         else:
             return [*did, "exit:1"]
         if state == "ACTIVE":
@@ -79,19 +79,16 @@ def expected(case):
                 return [*did, "exit:1"]
             clock += POLL
         else:
-            if not ready:
-                running = not fresh and take("alives", "alive") == "yes"
+            if not ready or leftovers:
+                running = not ready and not fresh and take("alives", "alive") == "yes"
                 if not running:
-                    if not fresh:
+                    if ready or not fresh:
                         did.append("stop")
                     if take("setups", "setup") != "yes":
                         failures += 1
                         clock += POLL
                         continue
-                ready, fresh = True, False
-            if leftovers:
-                did.append("stop")
-            leftovers = True
+                ready, fresh, leftovers = True, False, False
             code, seconds = take("runs", "run", "0:100").split(":")
             clock += int(seconds)
             if code in ("0", "2", "3", "4", "5"):
@@ -99,13 +96,13 @@ def expected(case):
             if code == "stopped":
                 return [*did, "exit:143"]
             if code == "255":
-                leftovers, lost = False, lost + 1
+                lost += 1
                 clock += POLL
             elif code == "143":
-                preemptions, lost, quick = preemptions + 1, 0, 0
+                preemptions, lost, quick, leftovers = preemptions + 1, 0, 0, True
                 clock += POLL
             else:
-                lost = 0
+                lost, leftovers = 0, True
                 quick = quick + 1 if int(seconds) < QUICK else 0
                 if quick < 3:
                     failures += 1
@@ -238,11 +235,11 @@ def test_a_resource_of_somebody_else_is_neither_run_on_nor_deleted(tmp_path):
 def test_no_answer_of_gcloud_is_not_taken_for_a_missing_resource(tmp_path):
     cloud = Cloud(tmp_path)
     cloud.program("sleep", "#!/bin/sh\n")
-    cloud.queue("states", *["NO_NETWORK"] * 5)
+    cloud.queue("states", *["NO_NETWORK"] * 10)
     ran = cloud.run("tpu.sh", "train", *WHERE, "--type", "v6e-8")
     assert ran.returncode == 1
     assert "auth tokens" in ran.stderr
-    assert cloud.verbs() == ["describe"] * 5
+    assert cloud.verbs() == ["describe"] * 10
 
 
 def test_deleting_twice_is_as_good_as_once(tmp_path):
