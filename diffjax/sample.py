@@ -38,7 +38,11 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--seeds", default="0", help="as 0, 3,5 or 0-7: pictures per prompt")
     flags.add_argument("--guidance", help="guidance weight, 1 is off; or one per stage: 3,1")
     flags.add_argument("--steps", help="sampling steps; or one number per stage: 64,16")
-    flags.add_argument("--ema", help="average of the parameters: a name of train.ema, or live")
+    flags.add_argument(
+        "--ema",
+        help="average of the parameters: a name of train.ema, live, or a file that diffjax.ema or "
+        "an export wrote; or one per stage, with commas",
+    )
     flags.add_argument(
         "--verify",
         choices=("full", "size"),
@@ -155,9 +159,9 @@ def stage_dirs(flags: argparse.Namespace) -> list[Path]:
 def load_stages(dirs: Sequence[Path], ema: str | None = None, verify: str = "full"):
     """The trained stages of these workdirs, and their encoder.
 
-    The parameters are those of the average `ema` (None: the first that training kept), whole on
-    every device of this process. verify: "full" hashes the files of the checkpoints, "size" only
-    looks at their sizes.
+    The parameters are those of the average `ema`, or of one for each stage with commas (see
+    `params_of`), whole on every device of this process. verify: "full" hashes the files of the
+    checkpoints, "size" only looks at their sizes.
 
     Raises:
       ConfigError: the stages do not fit each other, or one has no checkpoint or no such average.
@@ -165,16 +169,17 @@ def load_stages(dirs: Sequence[Path], ema: str | None = None, verify: str = "ful
     """
     import jax
 
-    from diffjax import build, cascade, checkpoint, parallel
-    from diffjax.averages import LIVE
-    from diffjax.state import averaged
+    from diffjax import build, cascade, parallel
 
     everywhere = parallel.replicated(parallel.make_mesh(devices=jax.local_devices()))
 
     first = config.restore(dirs[0] / "config.json")
     encoder = build.encoder_of(first)
+    names = ema.split(",") if ema else [None]
+    allowed = f"one for all stages, or {len(dirs)} with commas"
+    config.require(len(names) in (1, len(dirs)), "--ema", ema, allowed)
     trained, size_px = [], 0
-    for path in dirs:
+    for path, name in zip(dirs, names * (len(dirs) // len(names)), strict=True):
         options = config.restore(path / "config.json")
         for key in ("encoder", "max_tokens"):
             config.require(
@@ -192,26 +197,45 @@ def load_stages(dirs: Sequence[Path], ema: str | None = None, verify: str = "ful
             f"the stage before it makes {size_px or 'none'}",
         )
         size_px = the_stage.size_px
-        options.mesh.update(data=1, fsdp=1)
+        options.mesh.update(data=1, fsdp=1, tensor=1)
         tx, _ = build.optimiser_of(options)
         place = build.placement_of(options, the_stage, tx, jax.devices()[:1])
-        name = ema or build.sampled_average(options)
-        try:
-            like = averaged(place.state_shape, name)
-        except ValueError as error:
-            raise config.ConfigError("--ema", name, f"{error} in {path}") from None
-        where = "params" if name == LIVE else f"ema_params/{name}"
-        try:
-            found = checkpoint.open_to_read(path / "checkpoints")
-            params, step = checkpoint.restore_part(found, where, like, verify=verify)
-        except FileNotFoundError:
-            raise config.ConfigError("--stages", str(path), "has no checkpoint yet") from None
-        except ValueError as error:
-            raise config.ConfigError("--stages", str(path), str(error)) from None
+        params, step = params_of(options, path, place.state_shape, name, verify)
+        print(f"{options.stage}: step {step} of {path}, {name or build.sampled_average(options)}")
         params = jax.device_put(params, everywhere)
-        print(f"{options.stage}: step {step} of {path}, {name}")
         trained.append(cascade.TrainedStage(the_stage, params, build.settings_of(options)))
     return trained, encoder
+
+
+def params_of(options, path: Path, state_shape, name: str | None, verify: str = "full"):
+    """The parameters of the average `name` of a workdir, and the step that they are of.
+
+    None is the first average that training kept. A name that ends with .safetensors is that of a
+    file that diffjax.ema or an export wrote.
+    """
+    from diffjax import build, checkpoint, tensorfile
+    from diffjax.averages import LIVE
+    from diffjax.state import averaged
+
+    if name and name.endswith(".safetensors"):
+        try:
+            params, metadata = tensorfile.read_tree(Path(name), state_shape.params)
+        except (ValueError, OSError) as error:
+            raise config.ConfigError("--ema", name, f"{error}; wanted for {path}") from None
+        return params, metadata.get("step", "unknown")
+    name = name or build.sampled_average(options)
+    try:
+        like = averaged(state_shape, name)
+    except ValueError as error:
+        raise config.ConfigError("--ema", name, f"{error} in {path}") from None
+    where = "params" if name == LIVE else f"ema_params/{name}"
+    try:
+        found = checkpoint.open_to_read(path / "checkpoints")
+        return checkpoint.restore_part(found, where, like, verify=verify)
+    except FileNotFoundError:
+        raise config.ConfigError("--stages", str(path), "has no checkpoint yet") from None
+    except ValueError as error:
+        raise config.ConfigError("--stages", str(path), str(error)) from None
 
 
 def make(trained, encoder, jobs: Sequence[tuple[str, int]], rows: int) -> list[list[np.ndarray]]:

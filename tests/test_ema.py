@@ -3,16 +3,20 @@
 import functools
 import re
 import types
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from PIL import Image
 
-from diffjax import averages, ema, parallel, profiles, snapshots, state, tensorfile
+from diffjax import averages, ema, parallel, profiles, sample, snapshots, state, tensorfile
 from diffjax.config import ConfigError
 from diffjax.storage import StorageError
+from tests import runs
+from tests.encoders import save_tiny
 
 NUM_STEPS, EVERY = 96, 8
 NAMES = ["decay_0.9", "power_0.05", "power_0.1"]
@@ -177,3 +181,39 @@ def test_without_power_averages_nothing_is_written(run, tmp_path):
     writer.save(8, run.state)
     writer.finish()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_run_its_reconstruction_and_pictures_of_it(tmp_path, monkeypatch):
+    """Train, go on, make the average that was stored anew: its pictures are the stored one's."""
+    monkeypatch.setenv("DIFFJAX_CACHE_DIR", str(tmp_path / "cache"))
+    encoder, workdir = save_tiny(tmp_path / "t5"), tmp_path / "base64"
+    kept = 'train.ema=("decay_0.9","power_0.05","power_0.1")'
+    for num_steps in (4, 8):
+        last = f"train.num_steps={num_steps}"
+        assert runs.run(workdir, encoder, kept, last, "optim.learning_rate=0.03") == 0
+    assert [(one.step, one.name) for one in snapshots.find(workdir)] == [
+        (step, name) for step in (2, 4, 6, 8) for name in NAMES[1:]
+    ]
+    made = tmp_path / "made.safetensors"
+    flags = ["--workdir", str(workdir), "--sigma_rel", "0.1", "--out", str(made)]
+    assert ema.main(["reconstruct", *flags]) == 0
+
+    def picture(name):
+        out = tmp_path / Path(name).stem
+        flags = ["--workdir", str(workdir), "--prompt", "a red apple", "--out", str(out)]
+        assert sample.main([*flags, "--ema", name]) == 0
+        return np.asarray(Image.open(out / "0000_seed0_16px.png"), np.int32)
+
+    stored, same, live = (picture(name) for name in ("power_0.1", str(made), "live"))
+    assert np.abs(stored - same).max() <= 1  # of 255
+    assert np.abs(stored - live).max() > 3
+
+
+def test_sampling_refuses_a_file_of_another_model(run, tmp_path):
+    path, _ = ema.reconstruct(run.folder, 0.1, out=tmp_path / "x.safetensors")
+    like = types.SimpleNamespace(params={"stem": {"kernel": jnp.zeros((3, 3, 4, 8))}})
+    with pytest.raises(
+        ConfigError, match=r"--ema.*mid/dense_0/bias is \(8,\) in the file and miss"
+    ):
+        sample.params_of(None, Path("w"), like, str(path))
