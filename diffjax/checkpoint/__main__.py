@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
                 default=portable.EMA,
                 help="ema (the default: what is sampled), the name of an average, live, or state",
             )
-            command.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+            command.add_argument("--dtype", choices=tuple(portable.DTYPES), default="float32")
         if name == "import":
             command.add_argument("file", type=Path, metavar="FILE.safetensors")
     return flags

@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import time
 import uuid
 from collections.abc import Collection
 from pathlib import Path
@@ -34,14 +35,23 @@ def remove(directory: Path, step: int) -> None:
     """Take the step away: from one moment to the next, then its bytes."""
     leaving = directory / f"{step}{LEAVING}{uuid.uuid4().hex[:8]}"
     (directory / str(step)).rename(leaving)
-    shutil.rmtree(leaving, ignore_errors=True)
+    _delete(leaving)
 
 
 def sweep(directory: Path, step: int | None = None) -> None:
     """Delete what saves and removals that were cut off left: all, or those of one step."""
     for suffix in (UNFINISHED, LEAVING):
         for path in directory.glob(f"{'*' if step is None else step}{suffix}*"):
-            shutil.rmtree(path, ignore_errors=True)
+            _delete(path)
+
+
+def _delete(path: Path) -> None:
+    """The folder and all in it; threads of a save that failed may still be putting files there."""
+    for _ in range(20):
+        shutil.rmtree(path, ignore_errors=True)
+        if not path.exists():
+            return
+        time.sleep(0.05)
 
 
 def superseded(found: Collection[Found], keep: int, keep_every: int) -> list[int]:

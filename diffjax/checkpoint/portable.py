@@ -14,6 +14,7 @@ from diffjax.checkpoint.reading import read
 from diffjax.config import require
 from diffjax.trees import named_leaves
 
+DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
 STATE, EMA = "state", "ema"
 CONFIG = "config.json"
 
@@ -39,8 +40,8 @@ def export(step: Path, out: Path, *, what: str, dtype: str, config: str) -> int:
             "digest": digest.digest_of(state, position),
         }
     else:
-        name = json.loads(config)["train"]["ema"][0] if what == EMA and config else what
-        require(name != EMA, "--what", what, f"no {CONFIG} says which; give the average's name")
+        require(what != EMA or bool(config), "--what", what, f"no {CONFIG} says which; name it")
+        name = sampled(config) if what == EMA else what
         where = "params" if name == LIVE else f"ema_params/{name}"
         try:
             state, _ = read(step, where)
@@ -48,10 +49,15 @@ def export(step: Path, out: Path, *, what: str, dtype: str, config: str) -> int:
             require(False, "--what", what, f"{step} holds no {where}")
         metadata |= {"ema": name}
     tensors = named_leaves(state)
-    if dtype == "bfloat16":
-        tensors = {name: array.astype(ml_dtypes.bfloat16) for name, array in tensors.items()}
+    if what != STATE:
+        tensors = {name: array.astype(DTYPES[dtype]) for name, array in tensors.items()}
     tensorfile.write(out, tensors, metadata)
     return out.stat().st_size
+
+
+def sampled(config: str) -> str:
+    """The average that a config, as JSON, samples by default: its first, or the live parameters."""
+    return next(iter(json.loads(config)["train"].get("ema", ())), LIVE)
 
 
 def load(file: Path) -> tuple[int, Any, dict, str]:

@@ -98,6 +98,16 @@ def test_the_average_that_is_sampled_goes_to_a_file_that_others_read(run, tmp_pa
     np.testing.assert_array_equal(kernel, state(3).ema_params["decay_0.9"]["out"]["kernel"])
 
 
+def test_the_default_of_a_run_without_averages_is_the_live_parameters(run, tmp_path):
+    shutil.copytree(run / "checkpoints/3", tmp_path / "run/checkpoints/3")
+    (tmp_path / "run/config.json").write_text('{"train": {"ema": []}}')
+    assert main("export", tmp_path / "run", "--out", tmp_path / "live.safetensors") == 0
+    with safe_open(tmp_path / "live.safetensors", framework="np") as reader:
+        assert reader.metadata()["ema"] == "live"
+        kernel = reader.get_tensor("out/kernel")
+    np.testing.assert_array_equal(kernel, state(3).params["out"]["kernel"])
+
+
 @pytest.mark.parametrize(("what", "where"), [("decay_0.9", "ema_params"), ("live", "params")])
 def test_parameters_in_bfloat16_are_rounded_once_and_come_back_as_float32(
     run, tmp_path, what, where

@@ -10,6 +10,7 @@ from PIL import Image
 from diffjax import sample
 from diffjax.checkpoint import __main__ as commands
 from tests import encoders, runs
+from tests.checkpoint.states import flip
 
 
 def main(*arguments):
@@ -51,3 +52,29 @@ def test_an_exported_run_goes_on_and_is_sampled_as_if_it_had_never_left(
 
     assert runs.run(tmp_path / "sampled", encoder, *every) == 2  # an average is not a train state
     assert re.search(r"does not fit this model: opt_state/\S+ is missing", capsys.readouterr().err)
+
+
+@pytest.mark.slow
+def test_sampling_passes_over_a_damaged_step_and_stops_where_none_is_whole(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("DIFFJAX_CACHE_DIR", str(tmp_path / "cache"))
+    encoder = encoders.save_tiny(tmp_path / "t5")
+    assert runs.run(tmp_path / "run", encoder, "train.save_every=2", "train.sample_every=0") == 0
+    flags = ["--workdir", str(tmp_path / "run"), "--prompt", "a frog"]
+    out = ["--out", str(tmp_path / "out")]
+    checkpoints = tmp_path / "run/checkpoints"
+    flip(checkpoints / "4/state/commit_success.txt")  # which orbax does not look into
+    capsys.readouterr()
+    assert sample.main([*flags, *out, "--verify", "size"]) == 0
+    assert "step 4 of" in capsys.readouterr().out
+    assert sample.main([*flags, *out]) == 0
+    said = capsys.readouterr().out
+    assert "step 4 is corrupt, passed over: state/commit_success.txt" in said
+    assert "step 2 of" in said
+    flip(checkpoints / "2/state/_METADATA")
+    assert sample.main([*flags, *out]) == 5
+    assert "step 2 is corrupt (state/_METADATA" in capsys.readouterr().err
+    # and training neither begins anew nor goes on from what is not there
+    assert runs.run(tmp_path / "run", encoder, "train.num_steps=6") == 5
+    assert "no other is whole" in capsys.readouterr().err
