@@ -179,3 +179,34 @@ def test_the_tools_know_the_flags_that_the_scripts_use(command):
     known = flags_of(command)
     common = {"--project", "--quiet", "--format"} if command.startswith("gcloud") else set()
     assert {f"--{flag}" for flag in USED[command].split()} <= known | common
+
+
+@pytest.mark.slow
+def test_the_steps_of_the_image_work_with_the_files_that_enter_it(tmp_path):
+    """No engine builds the image here: its steps are run in a virtual environment instead."""
+    tracked = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
+    ).stdout
+    for name in filter(enters_the_image, tracked.splitlines()):
+        (tmp_path / "code" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / "code" / name)
+    (install,) = [rest for word, rest in instructions() if word == "RUN" and "ACCEL" in rest]
+    first, second = [
+        "pip install --constraint launch/constraints.txt",
+        "pip uninstall --yes diffjax",
+    ]
+    assert first in install
+    assert second in install
+    uv, python = [BIN / "uv", "pip"], tmp_path / "venv" / "bin" / "python"
+    place = {"cwd": tmp_path / "code", "check": True, "capture_output": True, "text": True}
+    subprocess.run([BIN / "uv", "venv", "--quiet", "--python", sys.executable, tmp_path / "venv"],
+                   **place)  # fmt: skip
+    for words in (["--constraint", "launch/constraints.txt", ".[hub]"], ["--no-deps", "-e", "."]):
+        subprocess.run([*uv, "install", "--quiet", "--python", python, *words], **place)
+    ran = subprocess.run([python, "-m", "diffjax.main", "--help"], **place)
+    assert "--config" in ran.stdout
+    freeze = subprocess.run([*uv, "freeze", "--python", python], **place).stdout
+    versions = {pin.name.lower(): pin for pins in locked().values() for pin in pins}
+    found = [Requirement(line) for line in freeze.splitlines() if "==" in line]
+    assert len(found) > 40
+    assert {pin.name.lower() for pin in found} <= versions.keys()
