@@ -68,10 +68,15 @@ def stage_config(name: str, size_px: int) -> ml_collections.ConfigDict:
             num_steps=100_000,
             accumulate=1,  # micro-batches that make up a batch, one after the other
             ema=("decay_0.9999",),  # see diffjax.averages; the first is sampled with
+            snapshot_every=2_000,  # of averages power_S, of which diffjax.ema makes others
             log_every=50,
             sample_every=2_000,
             save_every=2_000,
             keep=3,
+            keep_every=0,  # and every step that this divides, for good; 0: none
+            max_bad_steps=10,  # so many in a row with no finite loss or gradient end the run
+            max_seconds=0.0,  # stop and save after so long, to be gone on from; 0: at the last step
+            allow_dtype_change=False,  # go on with another model.dtype than the run was begun with
         )
     )
     config.sample = ml_collections.ConfigDict(
@@ -99,7 +104,10 @@ def for_a_laptop(config: ml_collections.ConfigDict) -> None:
     # learns eps or v, which fill them all (Li & He 2025, "Back to Basics").
     config.diffusion.update(predict="x_0", weighting="x_0")
     config.optim.update(learning_rate=1e-3, warmup_steps=100, decay="cosine")
-    config.train.update(ema=("decay_0.999",), log_every=20, sample_every=1_000, save_every=1_000)
+    config.train.update(
+        ema=("decay_0.999",), log_every=20, sample_every=1_000, save_every=1_000,
+        snapshot_every=1_000,
+    )  # fmt: skip
 
 
 def for_a_pod(config: ml_collections.ConfigDict) -> None:
@@ -119,6 +127,7 @@ def for_a_pod(config: ml_collections.ConfigDict) -> None:
         log_every=100,
         sample_every=10_000,
         save_every=5_000,
+        snapshot_every=25_000,
     )
     config.sample.update(num_steps=256, num_images=64, noise=0.3)
 
@@ -127,5 +136,5 @@ def for_tests(config: ml_collections.ConfigDict) -> None:
     """Made-up pictures, a handful of steps, seconds."""
     config.data.update(name="fake/16", batch_size=8)
     config.optim.update(warmup_steps=2)
-    config.train.update(num_steps=4, log_every=2, sample_every=4, save_every=2)
+    config.train.update(num_steps=4, log_every=2, sample_every=4, save_every=2, snapshot_every=2)
     config.sample.update(num_steps=2, num_images=2)

@@ -52,12 +52,14 @@ def check(config: ConfigDict) -> None:
     one_of(config, "sample.threshold", THRESHOLDS)
     for key in ("data.batch_size", "data.size_px", "train.num_steps", "train.log_every",
                 "train.accumulate", "sample.num_steps", "sample.num_images", "text.max_tokens",
-                "mesh.fsdp", "mesh.tensor",
+                "train.max_bad_steps", "mesh.fsdp", "mesh.tensor",
                 "model.width", "model.patch", "model.head_width"):  # fmt: skip
         _range(config, key, 1, float("inf"))
     for key in ("text.drop", "low_res.max_aug_level", "sample.aug_level", "sample.noise"):
         _range(config, key, 0, 1)
-    for key in ("train.sample_every", "train.save_every", "data.crop_px", "low_res.size_px"):
+    for key in ("train.sample_every", "train.save_every", "train.snapshot_every",
+                "train.keep_every", "train.max_seconds",
+                "data.crop_px", "low_res.size_px"):  # fmt: skip
         _range(config, key, 0, float("inf"))
     try:
         averages_of(config)
@@ -226,11 +228,11 @@ def source_of(config: ConfigDict) -> RecordSource:
 def train_iterator_of(
     config: ConfigDict, records: RecordSource, embeddings: cache.Embeddings
 ) -> Any:
-    """This process's share of the batches, with a position that can be saved and restored."""
-    processes = jax.process_count()
+    """This process's rows of the batches, with a position that can be saved and restored."""
+    batch_sharding = parallel.batch_sharding(parallel.make_mesh(**config.mesh))
     return pipeline.train_iterator(
         records,
-        batch_size=config.data.batch_size // processes,
+        batch_size=config.data.batch_size,
         size_px=config.data.size_px,
         crop_px=config.data.crop_px or None,
         seed=config.seed,

@@ -5,6 +5,7 @@ import difflib
 import functools
 import importlib.util
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -131,8 +132,10 @@ def one_of(config: ml_collections.ConfigDict, key: str, allowed: Iterable[Any]) 
 
 
 def save(config: ml_collections.ConfigDict, path: Path) -> None:
-    """The config as JSON beside the run that it describes."""
-    path.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+    """The config as JSON beside the run that it describes; the file is whole or not there."""
+    beside = path.with_suffix(".tmp")
+    beside.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+    os.replace(beside, path)
 
 
 def restore(path: Path) -> ml_collections.ConfigDict:

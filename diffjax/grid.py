@@ -1,5 +1,6 @@
 """Contact sheets: pictures in rows, with words under them."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -62,7 +63,9 @@ def wrap(text: str, font, width_px: int, max_lines: int = 4) -> str:
 
 
 def save(sheet: Image.Image, path: Path) -> Path:
-    """Write a PNG, making its folder."""
+    """Write a PNG, whole or not at all, making its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
+    beside = path.with_suffix(".tmp")
+    sheet.save(beside, "PNG")
+    os.replace(beside, path)
     return path

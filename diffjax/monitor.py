@@ -3,8 +3,9 @@
 import io
 import json
 import math
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.plugins.text import metadata as text_metadata
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tensorboard.util import tensor_util
+
+from diffjax.background import Background
+from diffjax.storage import storing
 
 
 class EventWriter:
@@ -57,9 +61,10 @@ class EventWriter:
             )
             self._write(step, [value])
 
-    def flush(self) -> None:
-        """Out to the disk."""
-        self._events.flush()
+    def forget_from(self, step: int) -> None:
+        """Have TensorBoard leave out what stands before this and is of `step` or later."""
+        log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._events.add_event(event_pb2.Event(wall_time=time.time(), step=step, session_log=log))
 
     def close(self) -> None:
         """Flush, and write no more."""
@@ -80,81 +85,95 @@ def parameter_table(params: Any) -> str:
 
 
 class Log:
-    """metrics.jsonl (always) and TensorBoard events in a workdir; one process writes."""
+    """metrics.jsonl (always) and TensorBoard events in a workdir; one process writes.
 
-    def __init__(self, workdir: Path, *, enabled: bool = True):
+    The lines are written at once and are complete, or a StorageError is raised. The events are
+    written behind, and lost with a warning if their writer fails or hangs. What an earlier process
+    logged of steps past `resumed_at`, which are now done again, is forgotten.
+    """
+
+    def __init__(
+        self,
+        workdir: Path,
+        *,
+        enabled: bool = True,
+        resumed_at: int = 0,
+        open_events: Callable[[str], Any] = EventWriter,
+    ):
         self._enabled = enabled
-        if enabled:
-            workdir.mkdir(parents=True, exist_ok=True)
-            self._lines = (workdir / "metrics.jsonl").open("a", buffering=1)
-            self._events = EventWriter(str(workdir / "tensorboard"))
+        if not enabled:
+            return
+        workdir.mkdir(parents=True, exist_ok=True)
+        self._path = workdir / "metrics.jsonl"
+        keep_until(self._path, resumed_at)
+        self._lines = self._path.open("a", buffering=1)
+        self._behind = Background("the TensorBoard writer")
+        self._writer: Any = None
+
+        def begin():
+            self._writer = open_events(str(workdir / "tensorboard"))
+            if resumed_at:
+                self._writer.forget_from(resumed_at + 1)
+
+        self._behind.submit(begin)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """A line of JSON and a point per curve; what is not finite is null in the JSON."""
         if self._enabled:
             numbers = {k: float(v) for k, v in values.items()}
             line = {k: v if math.isfinite(v) else None for k, v in numbers.items()}
-            self._lines.write(json.dumps({"step": step, **line}) + "\n")
-            self._events.write_scalars(step, numbers)
+            with storing(self._path):
+                self._lines.write(json.dumps({"step": step, **line}) + "\n")
+            self._behind.submit(lambda: self._writer.write_scalars(step, numbers))
 
     def image(self, step: int, name: str, image: np.ndarray) -> None:
         """A uint8 picture [h w 3]."""
         if self._enabled:
-            self._events.write_images(step, {name: image})
+            self._behind.submit(lambda: self._writer.write_images(step, {name: image}))
 
     def text(self, name: str, text: str) -> None:
         """A text that belongs to the whole run."""
         if self._enabled:
-            self._events.write_texts(0, {name: text})
+            self._behind.submit(lambda: self._writer.write_texts(0, {name: text}))
 
     def close(self) -> None:
-        """Everything to the disk."""
+        """Everything to the disk; a writer that hangs is waited for a few seconds."""
         if self._enabled:
             self._lines.close()
-            self._events.close()
+            self._behind.submit(lambda: self._writer.close())
+            self._behind.close(seconds=2.0)
 
 
-class Progress:
-    """Speed and time left, measured over training steps alone.
+def keep_until(path: Path, step: int) -> None:
+    """Drop the lines of steps after `step`, and what a killed process left of a line."""
+    if not path.exists():
+        return
+    lines = path.read_text().splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    if kept != lines:
+        beside = path.with_suffix(".tmp")
+        beside.write_text("".join(kept))
+        os.replace(beside, path)
 
-    The first step (compilation), pauses for samples and saves are left out of the clock.
+
+def progress_line(
+    step: int, num_steps: int, loss: float, *, steps: int, seconds: float, images_per_step: int
+) -> str:
+    """What a person wants to read while it trains.
+
+    steps, seconds: those that this process has trained, and how long; the time left is theirs.
     """
+    left = "ETA --"
+    if steps > 0 and seconds > 0:
+        left = f"ETA {hours_minutes_seconds(max(num_steps - step, 0) * seconds / steps)}"
+    width = len(str(num_steps))
+    speed = images_per_second(steps, seconds, images_per_step)
+    return f"step {step:{width}d}/{num_steps}  loss {loss:.4f}  {speed:.1f} images/s  {left}"
 
-    def __init__(self, num_steps: int, images_per_step: int, clock=time.perf_counter):
-        self._num_steps = num_steps
-        self._images = images_per_step
-        self._clock = clock
-        self._seconds = 0.0
-        self._steps = 0
-        self._since: float | None = None
-        self._last_step = 0
 
-    def start(self, step: int) -> None:
-        """The clock runs from here: `step` steps are done."""
-        self._since, self._last_step = self._clock(), step
-
-    def pause(self, step: int) -> None:
-        """The clock stops: `step` steps are done."""
-        if self._since is not None:
-            self._seconds += self._clock() - self._since
-            self._steps += step - self._last_step
-        self._since = None
-
-    def images_per_second(self) -> float:
-        """0 before anything was measured."""
-        return self._images * self._steps / self._seconds if self._seconds else 0.0
-
-    def line(self, step: int, loss: float) -> str:
-        """What a person wants to read while it trains."""
-        left = "ETA --"
-        if self._steps:
-            seconds = (self._num_steps - step) * self._seconds / self._steps
-            left = f"ETA {hours_minutes_seconds(seconds)}"
-        width = len(str(self._num_steps))
-        return (
-            f"step {step:{width}d}/{self._num_steps}  loss {loss:.4f}  "
-            f"{self.images_per_second():.1f} images/s  {left}"
-        )
+def images_per_second(steps: int, seconds: float, images_per_step: int) -> float:
+    """0 before anything was measured."""
+    return images_per_step * steps / seconds if seconds > 0 else 0.0
 
 
 def hours_minutes_seconds(seconds: float) -> str:

@@ -16,7 +16,7 @@ class Program:
     """The compiled functions of a config; train_step gives its state's memory back to the next.
 
     train_step: (state, batch) -> (state, metrics). no_readings: metrics -> readings, empty.
-    record: (readings, metrics) -> readings.
+    record: (readings, metrics) -> readings. all_finite: state -> whether it may be saved.
     """
 
     stage: Stage
@@ -25,7 +25,15 @@ class Program:
     train_step: Any
     no_readings: Any
     record: Any
+    all_finite: Any
 
+
+# When the loop saves and stops is nothing to what is compiled.
+OF_THE_LOOP = tuple(
+    f"train.{name}"
+    for name in ("save_every", "sample_every", "snapshot_every", "keep", "keep_every",
+                 "max_seconds", "max_bad_steps")
+)  # fmt: skip
 
 _made: dict[tuple, Program] = {}
 
@@ -33,10 +41,11 @@ _made: dict[tuple, Program] = {}
 def program_of(options: ConfigDict, text_width: int, devices: list | None = None) -> Program:
     """The program of a config, for all devices unless some are named.
 
-    Equal configs share one program, so that a run that goes on in the same process traces and
-    compiles nothing again.
+    Configs that are equal but for OF_THE_LOOP share one, so that a run that goes on in the same
+    process traces and compiles nothing again.
     """
-    key = (tuple(config.leaves(options)), text_width, None if devices is None else tuple(devices))
+    compiled = tuple(leaf for leaf in config.leaves(options) if leaf[0] not in OF_THE_LOOP)
+    key = (compiled, text_width, None if devices is None else tuple(devices))
     if key not in _made:
         _made[key] = _program(options, text_width, devices)
     return _made[key]
@@ -62,4 +71,5 @@ def _program(options: ConfigDict, text_width: int, devices: list | None) -> Prog
             functools.partial(steps.no_readings, options.train.log_every), out_shardings=everywhere
         ),
         record=jax.jit(steps.record, donate_argnums=0),
+        all_finite=jax.jit(steps.all_finite, out_shardings=everywhere),
     )

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from jaxtyping import Array, Bool
 
 from diffjax.averages import LIVE, Averages, step_towards
 from diffjax.types import PRNGKey
@@ -39,11 +40,25 @@ def create(
 
 
 def apply_gradients(
-    state: TrainState, gradients: Any, tx: optax.GradientTransformation, averages: Averages
+    state: TrainState,
+    gradients: Any,
+    tx: optax.GradientTransformation,
+    averages: Averages,
+    good: Bool[Array, ""] | None = None,
 ) -> TrainState:
-    """One optimiser step, and one step of each float32 moving average of the parameters."""
+    """One optimiser step, and one step of each float32 moving average of the parameters.
+
+    good: whether the gradients are to be used; if not, the parameters and the optimiser stand
+    still for this step, and the averages see them once more.
+    """
     updates, opt_state = tx.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
+    if good is not None:
+        params, opt_state = jax.tree.map(
+            lambda new, old: jnp.where(good, new, old),
+            (params, opt_state),
+            (state.params, state.opt_state),
+        )
     ema_params = {
         name: step_towards(state.ema_params[name], params, weight_at(state.step))
         for name, weight_at in averages.items()

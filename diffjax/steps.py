@@ -185,6 +185,7 @@ def train_step(
 ) -> tuple[TrainState, Metrics]:
     """One step of gradient descent; all its chance comes from (root_key, state.step).
 
+    A step whose loss or gradient is not finite is skipped: it counts, and moves no parameter.
     accumulate: micro-batches, one after the other, that make up the batch; the result does not
     depend on their number. spread: how the work goes over devices. rate: the learning rate by
     step, for the metrics alone. `chance`: see `draw`.
@@ -203,9 +204,17 @@ def train_step(
     metrics["grad_norm"] = optax.tree.norm(gradients)
     finite = jnp.stack([jnp.all(jnp.isfinite(g)) for g in jax.tree.leaves(gradients)])
     metrics["nonfinite"] = jnp.mean(~finite)  # the share of leaves with a bad gradient: 0
+    # the norm's squares overflow before Adam's do, so it speaks for every leaf
+    good = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+    metrics["skipped"] = 1.0 - good.astype(jnp.float32)
     if rate is not None:
         metrics["learning_rate"] = jnp.asarray(rate(state.step), jnp.float32)
-    return apply_gradients(state, gradients, tx, averages), metrics
+    return apply_gradients(state, gradients, tx, averages, good), metrics
+
+
+def all_finite(state: Any) -> Bool[Array, ""]:
+    """Whether every number of a state is finite: asked before it is saved."""
+    return jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(state)]).all()
 
 
 class Readings(NamedTuple):

@@ -1,38 +1,33 @@
-"""The training loop of one stage: step, log, sample, save."""
+"""The training loop of one stage: step, log, save, sample."""
 
 import functools
-import signal
+import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
-from diffjax import build, cascade, checkpoint, config, grid, monitor, parallel, pixels, steps
-from diffjax.data import pipeline
-from diffjax.data.batch import Record
-from diffjax.embeddings import embeddings_of
-from diffjax.program import program_of
-from diffjax.stage import shrink
+from diffjax import build, checkpoint, continuing, distributed, monitor
+from diffjax.digest import digest_of
+from diffjax.faults import (
+    EXIT_DIVERGED,
+    EXIT_STORAGE,
+    EXIT_TERMINATED,
+    Diverged,
+    OutOfTime,
+    Terminated,
+    signals,
+)
+from diffjax.goodput import table
+from diffjax.run import Run, begin
 from diffjax.state import averaged
-from diffjax.text import cache
-from diffjax.text.condition import mask_from_length
-
-# What a run may not change when it goes on: the checkpoint or its meaning would not fit.
-FIXED = ("model", "diffusion", "text", "low_res", "optim.name", "data.size_px", "train.ema")
-
-
-class Terminated(Exception):
-    """SIGTERM or SIGINT came; the finished step is saved."""
-
-
-class Diverged(Exception):
-    """The loss or a gradient is no longer a number; the last checkpoint stands."""
+from diffjax.storage import StorageError
+from diffjax.workdir import lock
 
 
 @dataclass(frozen=True)
@@ -49,118 +44,156 @@ def train(options: ConfigDict, workdir: Path) -> Report:
     """Train one stage up to `train.num_steps`, going on from the newest checkpoint in `workdir`.
 
     Raises:
-      ConfigError: bad config, or one that does not continue what the workdir holds.
+      ConfigError: bad config, or one that does not continue what the workdir holds; or another
+        process trains there.
       Terminated: after a signal, once the finished step is saved.
-      Diverged: the loss is not finite.
+      OutOfTime: after train.max_seconds, once the finished step is saved.
+      Diverged: too many steps in a row were not finite; or the parameters are not.
+      StorageError: no room for the checkpoints; those on the disk are intact.
     """
     build.check(options)
-    _check_continues(options, workdir)
-    records, encoder = build.source_of(options), build.encoder_of(options)
-    embeddings = embeddings_of(options, records, encoder, _encoding_progress)
-    program = program_of(options, encoder.width)
-    the_stage, place = program.stage, program.place
-    workdir.mkdir(parents=True, exist_ok=True)
-    config.save(options, workdir / "config.json")
+    changes = continuing.check(options, workdir)
+    if changes:
+        print(f"changed since this run was last started:\n{continuing.table(changes)}", flush=True)
+    with signals() as watch, ExitStack() as at_the_end:
+        with watch.meanwhile(nothing_lost):
+            if distributed.is_first():
+                at_the_end.enter_context(lock(workdir))
+            run, state = begin(options, workdir, watch, at_the_end)
+        state = loop(run, state)
+        run.spent.to("checkpoint")
+        checkpoint.finish(run.checkpoints)
+        run.snapshots.finish()
+        run.spent.note()
+        return ended(run, state)
 
-    root_key = jax.random.key(options.seed)
-    batches = build.train_iterator_of(options, records, embeddings)
-    checkpoints = checkpoint.open_dir(workdir / "checkpoints", keep=options.train.keep)
+
+def loop(run: Run, state: Any) -> Any:
+    """Steps up to the last one; the state after it."""
+    every, step = run.options.train, run.first_step
+    train_step, before = run.program.train_step, None
+    rescue: Callable[[], int] | None = nothing_lost
+    agree, alone = distributed.Agreement(), jax.process_count() == 1
+    while step < every.num_steps:
+        run.spent.to("data")
+        with run.watch.meanwhile(rescue):
+            batch = next(run.batches)
+        if step == run.first_step:
+            run.spent.to("compile")
+            with run.watch.meanwhile(nothing_lost):
+                train_step = _compile(train_step, state, batch)
+                distributed.meet(f"{run.options.stage} step {step}")
+        run.spent.to("step")
+        state, metrics = train_step(state, batch)
+        run.journal.add(metrics)
+        jax.block_until_ready(before)  # two steps are on their way: a signal waits for no more
+        before = metrics["loss"]
+        step += 1
+        due = lambda n: n and (step % n == 0 or step == every.num_steps)  # noqa: E731, B023
+        if due(every.log_every):
+            run.journal.write(step, every.num_steps)
+            _check_health(run, step)
+        stop = agree(bool(run.watch) or _time_is_up(run)) and step < every.num_steps
+        position = run.batches.get_state()
+        if due(every.save_every) or stop:
+            jax.block_until_ready(before)
+            run.spent.to("checkpoint")
+            save(run, step, state, position)
+        if due(every.snapshot_every):
+            run.spent.to("checkpoint")
+            run.snapshots.save(step, state)
+        if stop:
+            raise _stopped(run, step)
+        # Until the next step takes it, the state is whole. With others it cannot be saved alone.
+        rescue = functools.partial(rescued, run, step, state, position) if alone else None
+        if due(every.sample_every):
+            run.spent.to("sample")
+            with run.watch.meanwhile(rescue):
+                run.preview(step, averaged(state, build.sampled_average(run.options)))
+    return state
+
+
+def save(run: Run, step: int, state: Any, data_position: Any) -> None:
+    """Begin to save a state, which must be finite, and all that the next lines depend on."""
+    if not jax.device_get(run.program.all_finite(state)):
+        raise Diverged(
+            f"the state after step {step} is not finite, and was not saved; {_remedy(run)}"
+        )
+    position = {"data": data_position, "log": run.journal.to_json()}
+    checkpoint.save(run.checkpoints, step, state, position)
+    run.spent.saved(step)
+
+
+def nothing_lost() -> int:
+    """What a signal does before the first step; the exit code."""
+    print("stopped before the first step: nothing was unsaved; run again", file=sys.stderr)
+    return EXIT_TERMINATED
+
+
+def rescued(run: Run, step: int, state: Any, data_position: Any) -> int:
+    """What a signal does while the loop waits for something else; the exit code."""
     try:
-        state, position = checkpoint.restore(checkpoints, place.state_shape)
-    except FileNotFoundError:
-        state = place.init(root_key)
-    except ValueError as error:
-        raise config.ConfigError("workdir", str(workdir), str(error)) from None
-    else:
-        batches.set_state(position)
-        print(f"resuming from step {int(state.step)} in {workdir}", flush=True)
-    first_step = int(state.step)
+        save(run, step, state, data_position)
+        checkpoint.finish(run.checkpoints)
+        run.snapshots.finish()
+    except StorageError as error:
+        print(error, file=sys.stderr)
+        return EXIT_STORAGE
+    except Diverged as error:
+        print(f"diverged: {error}", file=sys.stderr)
+        return EXIT_DIVERGED
+    print(_stopped(run, step), file=sys.stderr)
+    run.log.close()
+    return EXIT_TERMINATED
 
-    batches = pipeline.Ahead(
-        batches, functools.partial(parallel.to_devices, sharding=program.batch_sharding)
-    )
-    train_step = program.train_step
-    log = monitor.Log(workdir, enabled=jax.process_index() == 0)
-    if first_step == 0:
-        table = monitor.parameter_table(state.params)
-        print(table, flush=True)
-        log.text("parameters", f"```\n{table}\n```")
-    progress = monitor.Progress(options.train.num_steps, options.data.batch_size)
-    sampling = GridSampler(options, the_stage, records, embeddings, workdir, log)
 
-    losses: list[float] = []
-    readings, last_read = None, first_step
-    step = first_step
-    every = options.train
-    try:
-        with signals() as told_to_stop:
-            while step < every.num_steps:
-                batch = next(batches)
-                if step == first_step:
-                    train_step = _compile(train_step, state, batch)
-                    progress.start(step)
-                state, metrics = train_step(state, batch)
-                readings = program.record(readings or program.no_readings(metrics), metrics)
-                step += 1
-                due = lambda n: n and (step % n == 0 or step == every.num_steps)  # noqa: E731, B023
-                if due(every.log_every) or told_to_stop:
-                    values = _read(readings, sorted(metrics), step - first_step, step - last_read)
-                    last_read = step
-                    losses += values["loss"].tolist()
-                    means = {name: _mean(column) for name, column in values.items()}
-                    means["nonfinite"] = float(values["nonfinite"].max())
-                    means["learning_rate"] = float(values["learning_rate"][-1])
-                    means["images_per_second"] = progress.images_per_second()
-                    log.scalars(step, means)
-                    progress.pause(step)
-                    print(progress.line(step, means["loss"]), flush=True)
-                    if means["nonfinite"] or not np.all(np.isfinite(values["loss"])):
-                        raise Diverged(
-                            f"the loss is {values['loss'][-1]} at step {step}; lower "
-                            f"optim.learning_rate ({options.optim.learning_rate}) and run again: "
-                            f"it goes on from step {checkpoints.latest_step() or 0}"
-                        )
-                    progress.start(step)
-                if due(every.save_every) or told_to_stop:
-                    progress.pause(step)
-                    checkpoint.save(checkpoints, step, state, batches.get_state())
-                    progress.start(step)
-                if told_to_stop:
-                    raise Terminated(f"stopped at step {step}, saved in {workdir}; run again")
-                if due(every.sample_every):
-                    progress.pause(step)
-                    sampling(step, averaged(state, build.sampled_average(options)))
-                    progress.start(step)
-    finally:
-        checkpoint.finish(checkpoints)
-        log.close()
-    report = Report(
-        step,
-        monitor.average(losses[:10]) if losses else float("nan"),
-        monitor.average(losses[-50:]) if losses else float("nan"),
-        progress.images_per_second(),
+def _time_is_up(run: Run) -> bool:
+    limit = run.options.train.max_seconds
+    return bool(limit) and run.spent.elapsed() >= limit
+
+
+def _stopped(run: Run, step: int) -> Exception:
+    """What to say of a run that ends at `step`; if another process wanted it so, why is a guess."""
+    saved = f"at step {step}, saved in {run.workdir}; run again to go on"
+    limit = run.options.train.max_seconds
+    if limit and not run.watch:
+        return OutOfTime(f"stopped after train.max_seconds = {limit:g} {saved}")
+    return Terminated(f"stopped {saved}")
+
+
+def _check_health(run: Run, step: int) -> None:
+    bad = run.journal.health.bad_in_a_row
+    if bad >= run.options.train.max_bad_steps:
+        raise Diverged(
+            f"the loss or a gradient is not finite in steps {step - bad + 1} to {step}, which were "
+            f"skipped (train.max_bad_steps = {run.options.train.max_bad_steps}); {_remedy(run)}"
+        )
+
+
+def _remedy(run: Run) -> str:
+    checkpoint.finish(run.checkpoints)
+    return (
+        f"lower optim.learning_rate ({run.options.optim.learning_rate}) and run again: it goes on "
+        f"from step {run.checkpoints.latest_step() or 0}"
     )
+
+
+def ended(run: Run, state: Any) -> Report:
+    """Say how it went, and the digest of the whole that it led to."""
+    step = run.options.train.num_steps if run.journal.losses else run.first_step
+    losses, speed = run.journal.losses, run.journal.images_per_second()
+    position = {"data": run.batches.get_state(), "log": run.journal.to_json()}
+    print(f"digest of step {step}: {digest_of(state, position)}", flush=True)
+    mean = lambda some: monitor.average(some) if some else float("nan")  # noqa: E731
+    report = Report(step, mean(losses[:10]), mean(losses[-50:]), speed)
     if losses:
+        print(table(run.spent.seconds()))
         print(
-            f"{options.stage}: loss {report.first_loss:.4f} (mean of the first 10 steps) -> "
-            f"{report.last_loss:.4f} (mean of the last 50), "
-            f"{report.images_per_second:.1f} images/s",
+            f"{run.options.stage}: loss {report.first_loss:.4f} (mean of the first 10 steps) -> "
+            f"{report.last_loss:.4f} (mean of the last 50), {speed:.1f} images/s",
             flush=True,
         )
     return report
-
-
-def _read(readings: steps.Readings, names: list[str], position: int, num: int) -> dict:
-    """The last `num` values of each metric, in order: the one look at the device between logs."""
-    rows = jax.device_get(readings.rows)
-    rows = np.roll(rows, -position % len(rows), axis=0)[-num:]
-    return dict(zip(names, rows.T, strict=True))
-
-
-def _mean(values: np.ndarray) -> float:
-    """The mean of those that are finite; NaN if none is."""
-    finite = values[np.isfinite(values)]
-    return float(finite.mean()) if finite.size else float("nan")
 
 
 def _compile(train_step, state, batch):
@@ -170,96 +203,3 @@ def _compile(train_step, state, batch):
     compiled = train_step.lower(state, batch).compile()
     print(f"compiled in {time.perf_counter() - start:.1f} s", flush=True)
     return compiled
-
-
-def _encoding_progress(done: int, total: int) -> None:
-    if done == total or done % 2048 < 64:
-        print(f"text embeddings: {done} of {total} captions", flush=True)
-
-
-def _check_continues(options: ConfigDict, workdir: Path) -> None:
-    path = workdir / "config.json"
-    if not path.exists():
-        return
-    before, now = (dict(config.leaves(c)) for c in (config.restore(path), options))
-    for key in now:
-        if key.startswith(FIXED) and before.get(key) != now[key]:
-            raise config.ConfigError(
-                key, now[key], f"{workdir} was begun with {before.get(key)!r}; use another workdir"
-            )
-
-
-@contextmanager
-def signals() -> Iterator[list[int]]:
-    """A list that a first SIGTERM or SIGINT fills; a second SIGINT interrupts at once."""
-    received: list[int] = []
-
-    def receive(number, frame):
-        if received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    previous = {s: signal.signal(s, receive) for s in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-class GridSampler:
-    """A sheet of pictures from fixed prompts and seeds, to see the training by.
-
-    A super-resolution stage starts from the data's own pictures made small, and shows what it
-    got, what it made, and the true picture side by side.
-    """
-
-    def __init__(self, options, the_stage, records, embeddings, workdir: Path, log: monitor.Log):
-        self._stage, self._log, self._folder = the_stage, log, workdir / "samples"
-        self._settings = build.settings_of(options)
-        count = min(options.sample.num_images, len(records))
-        shown = [records[i * len(records) // count] for i in range(count)]
-        self._captions = [record["captions"][0] for record in shown]
-        if options.sample.prompts and not the_stage.low_res_px:
-            self._captions = list(options.sample.prompts)
-            encoder = build.encoder_of(options)
-            embeddings = cache.ensure(cache.users_path(encoder), encoder, self._captions)
-            shown = [
-                Record(image=shown[0]["image"], captions=(prompt,), name="")
-                for prompt in self._captions
-            ]
-        self._batch = next(
-            pipeline.eval_batches(
-                shown,
-                batch_size=len(shown),
-                size_px=options.data.size_px,
-                embed=embeddings.__getitem__,
-                max_length=options.text.max_tokens,
-            )
-        )
-
-    def __call__(self, step: int, params) -> Path:
-        """Sample with these parameters, write samples/STEP.png, and log it."""
-        batch = self._batch
-        text = jnp.asarray(batch["text"], jnp.float32)
-        mask = mask_from_length(jnp.asarray(batch["text_length"]), text.shape[1])
-        low_res = None
-        if self._stage.low_res_px:
-            truth = pixels.from_uint8(jnp.asarray(batch["image"]))
-            low_res = shrink(truth, self._stage.factor)
-        (made,) = cascade.generate(
-            [cascade.TrainedStage(self._stage, params, self._settings)],
-            text,
-            mask,
-            seeds=jnp.arange(len(text)),
-            low_res=low_res,
-        )
-        columns = [np.asarray(pixels.to_uint8(made))]
-        if low_res is not None:
-            columns = [np.asarray(pixels.to_uint8(low_res)), *columns, batch["image"]]
-        rows = list(zip(*columns, strict=True))
-        sheet = grid.contact_sheet(rows, self._captions, tile_px=min(self._stage.size_px * 2, 256))
-        path = grid.save(sheet, self._folder / f"{step:07d}.png")
-        self._log.image(step, "samples", np.asarray(sheet))
-        print(f"samples: {path}", flush=True)
-        return path

@@ -1,7 +1,6 @@
 """What can be counted, and no noise can hide: traces, transfers, collectives, bytes, FLOPs."""
 
 import collections
-import contextlib
 import functools
 import signal
 
@@ -114,18 +113,17 @@ def test_200_steps_move_their_batches_to_the_device_and_one_reading_per_log_back
 ):
     """The real loop, where only what is moved explicitly may move; and that is counted."""
     sent, read = [], []
-    whole, put, get = train.signals, parallel.to_devices, jax.device_get
+    whole, put, get = train.loop, parallel.to_devices, jax.device_get
 
-    @contextlib.contextmanager
-    def guarded():
-        with whole() as told_to_stop, jax.transfer_guard("disallow"):
-            yield told_to_stop
+    def guarded(run, state):
+        with jax.transfer_guard("disallow"):
+            return whole(run, state)
 
     def counted(batch, sharding):
         sent.append({name: (value.dtype.name, value.nbytes) for name, value in batch.items()})
         return put(batch, sharding)
 
-    monkeypatch.setattr(train, "signals", guarded)
+    monkeypatch.setattr(train, "loop", guarded)
     monkeypatch.setattr(parallel, "to_devices", counted)
     monkeypatch.setattr(jax, "device_get", lambda tree: read.append(tree.shape) or get(tree))
     flags = [f"--config.train.{key}" for key in

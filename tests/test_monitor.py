@@ -1,4 +1,6 @@
 import json
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -27,17 +29,69 @@ def test_the_average_leaves_out_what_is_not_finite():
     assert np.isnan(monitor.average([float("nan")]))
 
 
-def test_time_left_counts_training_alone():
-    now = [0.0]
-    progress = monitor.Progress(100, images_per_step=8, clock=lambda: now[0])
-    now[0] = 60.0  # compilation
-    progress.start(0)
-    now[0] = 80.0  # ten steps of two seconds
-    progress.pause(10)
-    now[0] = 500.0  # samples and a save
-    assert progress.images_per_second() == pytest.approx(4.0)
-    assert progress.line(10, 0.1) == "step  10/100  loss 0.1000  4.0 images/s  ETA 0:03:00"
+def progress(step, num_steps, **measured):
+    return monitor.progress_line(step, num_steps, 0.1, images_per_step=8, **measured)
 
 
-def test_before_the_first_step_the_time_left_is_unknown():
-    assert "ETA --" in monitor.Progress(100, 8).line(0, 1.0)
+def test_time_left_is_that_of_the_steps_measured():
+    """Ten steps in twenty seconds: 90 more take three minutes."""
+    line = progress(10, 100, steps=10, seconds=20.0)
+    assert line == "step  10/100  loss 0.1000  4.0 images/s  ETA 0:03:00"
+
+
+@pytest.mark.parametrize("seconds", [0.0, -5.0])
+def test_before_anything_is_measured_the_time_left_is_unknown(seconds):
+    assert progress(0, 100, steps=0, seconds=seconds).endswith("0.0 images/s  ETA --")
+
+
+def test_the_time_left_is_never_negative():
+    """Not even where a run was begun with more steps than it now is to have."""
+    assert progress(120, 100, steps=10, seconds=20.0).endswith("ETA 0:00:00")
+
+
+def test_lines_of_steps_that_are_done_again_are_forgotten_and_so_is_a_torn_one(tmp_path):
+    log = monitor.Log(tmp_path)
+    for step in (2, 4, 6):
+        log.scalars(step, {"loss": 1.0})
+    log.close()
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(path.read_text() + '{"step": 8, "lo')
+    log = monitor.Log(tmp_path, resumed_at=5)
+    for step in (6, 8):
+        log.scalars(step, {"loss": 2.0})
+    log.close()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(line["step"], line["loss"]) for line in lines] == [(2, 1), (4, 1), (6, 2), (8, 2)]
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("loss")] == [(2, 1), (4, 1), (6, 2), (8, 2)]
+
+
+def test_a_writer_that_raises_or_hangs_costs_one_warning_and_no_line(tmp_path, capsys):
+    """Thirty seconds and more: each of these calls would hang for as long."""
+    wake = threading.Event()
+
+    class Broken:
+        def __init__(self, folder):
+            pass
+
+        def write_scalars(self, step, scalars):
+            if step < 3:
+                raise OSError("no route to host")
+            wake.wait(60)
+
+        def close(self):
+            pass
+
+    start = time.monotonic()
+    log = monitor.Log(tmp_path, open_events=Broken)
+    for step in range(1, 1001):
+        log.scalars(step, {"loss": 1.0})
+    log.close()
+    assert time.monotonic() - start < 6
+    wake.set()
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(1, 1001))
+    warning = capsys.readouterr().err
+    assert warning.count("\n") == 1
+    assert "TensorBoard" in warning
+    assert "no route to host" in warning

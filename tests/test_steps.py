@@ -159,9 +159,63 @@ def test_readings_keep_the_last_rows_with_columns_by_name():
     assert int(readings.written) == 1
 
 
-def test_a_step_repeats_itself_and_the_next_draws_anew():
-    start = jax.jit(create(BASE))(KEY)
-    step = jax.jit(step_of(BASE))
+@pytest.fixture(scope="module")
+def one_step():
+    """A first state, and the step, jitted."""
+    return jax.jit(create(BASE))(KEY), jax.jit(step_of(BASE))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_step_on_a_bad_batch_counts_and_moves_nothing_else(one_step, value):
+    """The averages see the same parameters once more; so the next step is what it would be."""
+    start, step = one_step
+    good = jax.tree.map(jnp.asarray, batch_of(16))
+    bad = {**good, "text": good["text"].at[:, 0].set(value)}
+    after, metrics = step(start, bad)
+    assert (float(metrics["skipped"]), int(after.step)) == (1.0, 1)
+    assert float(metrics["nonfinite"]) > 0
+    for mine, theirs in zip(
+        jax.tree.leaves(after), jax.tree.leaves(start.replace(step=jnp.int32(1))), strict=True
+    ):
+        np.testing.assert_array_equal(mine, theirs)
+    later, metrics = step(after, good)
+    assert float(metrics["skipped"]) == 0.0
+    assert any(
+        np.any(mine != theirs)
+        for mine, theirs in zip(
+            jax.tree.leaves(later.params), jax.tree.leaves(start.params), strict=True
+        )
+    )
+    assert bool(steps.all_finite(later))
+
+
+def test_gradients_whose_squares_overflow_are_not_used_either():
+    """Adam would keep infinity as their mean square, and never move those parameters again."""
+    params = {"w": jnp.ones(4)}
+    start = state.create(lambda key: params, TX, (), KEY)
+    gradients = {"w": jnp.full(4, 1e30)}
+    assert np.isinf(optax.tree.norm(gradients))
+    assert bool(steps.all_finite(gradients))
+    assert not bool(steps.all_finite(state.apply_gradients(start, gradients, TX, {})))
+    kept = state.apply_gradients(start, gradients, TX, {}, good=jnp.bool_(False))
+    assert int(kept.step) == 1
+    for mine, theirs in zip(
+        jax.tree.leaves((kept.params, kept.opt_state)),
+        jax.tree.leaves((start.params, start.opt_state)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_one_number_that_is_not_finite_is_found(value):
+    tree = {"step": jnp.int32(3), "a": jnp.zeros((3, 4)), "b": [jnp.zeros(5, jnp.bfloat16)]}
+    assert bool(steps.all_finite(tree))
+    assert not bool(steps.all_finite({**tree, "b": [tree["b"][0].at[4].set(value)]}))
+
+
+def test_a_step_repeats_itself_and_the_next_draws_anew(one_step):
+    start, step = one_step
     batch = jax.tree.map(jnp.asarray, batch_of(16))
     again = [float(step(start, batch)[1]["loss"]) for _ in range(2)]
     later = float(step(start.replace(step=jnp.int32(1)), batch)[1]["loss"])

@@ -1,0 +1,63 @@
+"""The tiny runs of tests, in this process or in one of their own that can be killed."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from diffjax import main
+
+ROOT = Path(__file__).resolve().parent.parent
+# A line of metrics.jsonl has these for the machine, not for the run.
+OF_THE_CLOCK = ("images_per_second", "seconds_")
+
+
+def arguments(workdir, encoder, *flags, config="configs/base64.py:tiny"):
+    """As on the command line; flags: "train.num_steps=4" is --config.train.num_steps=4."""
+    options = (f"text.encoder={encoder}", "text.max_tokens=32", *flags)
+    return [
+        "--config", config, "--workdir", str(workdir), *(f"--config.{option}" for option in options)
+    ]  # fmt: skip
+
+
+def run(workdir, encoder, *flags, config="configs/base64.py:tiny"):
+    """Train in this process; the exit code."""
+    return main.main(arguments(workdir, encoder, *flags, config=config))
+
+
+def start(
+    workdir, encoder, *flags, config="configs/base64.py:tiny", program=("-m", "diffjax.main"),
+    **environ,
+):  # fmt: skip
+    """Train in another process, on one device."""
+    command = [sys.executable, "-u", *program]
+    environ = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=1", **environ}
+    return subprocess.Popen(
+        [*command, *arguments(workdir, encoder, *flags, config=config)],
+        cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def finish(process, timeout=300):
+    """Its exit code, stdout and stderr."""
+    out, err = process.communicate(timeout=timeout)
+    return process.returncode, out, err
+
+
+def digest(out):
+    """The digest that a run printed at its end."""
+    (found,) = re.findall(r"^digest of step \d+: ([0-9a-f]{64})$", out, re.M)
+    return found
+
+
+def lines(workdir):
+    """The lines of metrics.jsonl, without what the clock says."""
+    text = (workdir / "metrics.jsonl").read_text()
+    assert text.endswith("\n")
+    return [
+        {name: value for name, value in json.loads(line).items()
+         if not name.startswith(OF_THE_CLOCK)}
+        for line in text.splitlines()
+    ]  # fmt: skip

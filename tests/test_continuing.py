@@ -1,0 +1,94 @@
+import time
+
+import pytest
+
+from diffjax import config, continuing
+from tests import runs
+from tests.encoders import save_tiny
+
+BEGUN = "configs/base64.py:tiny"
+CHANGES = {  # what: (flag, the key, before, now)
+    "width": ("model.width=32", "model.width", "16", "32"),
+    "depth": ("model.num_blocks=2", "model.num_blocks", "1", "2"),
+    "dtype": ("model.dtype=bfloat16", "model.dtype", "'float32'", "'bfloat16'"),
+    "no average": ("train.ema=()", "train.ema", "('decay_0.999',)", "()"),
+    "text": ("text.encoder=t5-base", "text.encoder", "'t5-nano'", "'t5-base'"),
+    "image size": ("data.size_px=32", "data.size_px", "16", "32"),
+    "optimiser": ("optim.name=adafactor", "optim.name", "'adam'", "'adafactor'"),
+}
+
+
+def options_of(*flags):
+    options = config.load(BEGUN)
+    config.override(options, [f"--config.{flag}" for flag in flags])
+    return options
+
+
+@pytest.fixture
+def begun(tmp_path):
+    config.save(options_of(), tmp_path / "config.json")
+    return tmp_path
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_what_would_not_fit_is_refused_in_two_columns_with_a_hint(what, begun):
+    flag, key, before, now = CHANGES[what]
+    with pytest.raises(config.ConfigError) as caught:
+        continuing.check(options_of(flag), begun)
+    first, header, row = str(caught.value).splitlines()
+    assert first.startswith(f"config error: {key} = ")
+    assert "name another workdir" in first
+    assert header.split() == ["key", "begun", "with", "now"]
+    assert row.split() == [key, before, now]
+    assert row.index(now) == header.index("now")
+
+
+def test_all_that_differs_is_shown_at_once(begun):
+    with pytest.raises(config.ConfigError) as caught:
+        continuing.check(options_of(*(flag for flag, *_ in CHANGES.values())), begun)
+    assert all(key in str(caught.value) for _, key, *_ in CHANGES.values())
+
+
+def test_a_dtype_may_change_if_it_is_said_and_alone(begun):
+    allowed = "train.allow_dtype_change=true"
+    flag, key, *_ = CHANGES["dtype"]
+    with pytest.raises(config.ConfigError, match=f"go on with --config.{allowed}"):
+        continuing.check(options_of(flag), begun)
+    assert key in [change.key for change in continuing.check(options_of(flag, allowed), begun)]
+    with pytest.raises(config.ConfigError, match="another workdir, or the old values"):
+        continuing.check(options_of(flag, allowed, "model.width=32"), begun)
+
+
+def test_what_may_change_is_told(begun):
+    changes = continuing.check(options_of("train.num_steps=8", "optim.learning_rate=0.5"), begun)
+    assert changes == [("optim.learning_rate", 1e-3, 0.5), ("train.num_steps", 4, 8)]
+    assert continuing.check(options_of(), begun) == []
+
+
+def test_a_run_of_a_version_without_a_key_goes_on(begun):
+    old = options_of()
+    with old.unlocked():
+        del old.train["max_bad_steps"], old.model["remat"]
+    config.save(old, begun / "config.json")
+    assert continuing.check(options_of("model.remat=full"), begun) == []
+
+
+def test_an_empty_workdir_can_be_begun_with_anything(tmp_path):
+    assert continuing.check(options_of("model.width=32"), tmp_path) == []
+
+
+@pytest.mark.slow
+def test_seven_of_seven_changes_end_a_process_with_code_2_in_five_seconds(tmp_path):
+    for name in ("t5", "other"):
+        (tmp_path / name).mkdir()
+    encoder, other = save_tiny(tmp_path / "t5"), save_tiny(tmp_path / "other")
+    begun = tmp_path / "run"
+    assert runs.finish(runs.start(begun, encoder, "train.num_steps=2"))[0] == 0
+    for what, (flag, key, *_) in CHANGES.items():
+        before = time.monotonic()
+        flag = f"text.encoder={other}" if what == "text" else flag
+        code, out, err = runs.finish(runs.start(begun, encoder, flag))
+        seconds = time.monotonic() - before
+        assert (code, "compiling" in out) == (2, False), what
+        assert key in err, what
+        assert seconds < 5, (what, seconds)

@@ -1,0 +1,88 @@
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffjax import goodput, journal, monitor, steps
+
+NAMES = ("learning_rate", "loss", "nonfinite", "skipped")
+
+
+class Lines(monitor.Log):
+    """Lines are kept here instead of in a file."""
+
+    def __init__(self):
+        self.written = []
+
+    def scalars(self, step, values):
+        self.written.append(
+            {"step": step} | {k: v for k, v in values.items() if not k.startswith("seconds_")}
+        )
+
+
+def measured(num_steps):
+    """Metrics [steps metrics] of so many steps; some of the losses are no numbers."""
+    rows = np.random.default_rng(0).random((num_steps, len(NAMES))).astype(np.float32)
+    rows[:, 3] = 0.0
+    rows[[4, 11, 12], 1], rows[[4, 11, 12], 3] = [np.nan, np.inf, np.nan], 1.0
+    return rows
+
+
+record = jax.jit(steps.record)
+
+
+def begin(log, every, saved=None):
+    return journal.Journal(
+        log, goodput.Goodput(clock=lambda: 0.0),
+        no_readings=functools.partial(steps.no_readings, every), record=record,
+        images_per_step=8, saved=saved,
+    )  # fmt: skip
+
+
+def go_on(ours, rows, first, last, every):
+    """Steps first + 1 ... last, with a line at each multiple of `every`."""
+    for step in range(first + 1, last + 1):
+        values = jnp.asarray(rows[step - 1])
+        ours.add(dict(zip(NAMES, values, strict=True)))
+        if step % every == 0:
+            ours.write(step, 100)
+    return ours
+
+
+@pytest.fixture(scope="module")
+def whole():
+    log = Lines()
+    go_on(begin(log, 5), measured(20), 0, 20, 5)
+    return log.written
+
+
+def test_a_line_has_the_mean_the_sum_the_worst_and_the_last_of_its_steps(whole):
+    rows = measured(20).astype(np.float64)
+    assert [line["step"] for line in whole] == [5, 10, 15, 20]
+    for i, line in enumerate(whole):
+        rate, loss, bad, skipped = rows[5 * i : 5 * i + 5].T
+        assert line["loss"] == pytest.approx(loss[np.isfinite(loss)].mean(), rel=1e-6)
+        assert line["skipped"] == skipped.sum()
+        assert line["nonfinite"] == bad.max()
+        assert line["learning_rate"] == rate[-1]
+
+
+@pytest.mark.parametrize("cut", [1, 4, 5, 8, 12, 19])
+def test_wherever_a_run_is_cut_its_lines_are_those_of_the_whole(whole, cut):
+    """What is saved goes through JSON, as in a checkpoint."""
+    log, rows = Lines(), measured(20)
+    saved = json.loads(json.dumps(go_on(begin(log, 5), rows, 0, cut, 5).to_json()))
+    ended = go_on(begin(log, 5, saved), rows, cut, 20, 5)
+    assert log.written == whole
+    assert ended.health.skipped == 3
+    assert ended.health.bad_in_a_row == 0
+
+
+def test_what_another_version_measured_is_left_out_of_the_next_line():
+    log, rows = Lines(), measured(20)
+    saved = go_on(begin(Lines(), 5), rows, 0, 2, 5).to_json()
+    go_on(begin(log, 5, {**saved, "names": ["a", "b", "c", "d"]}), rows, 2, 5, 5)
+    assert log.written[0]["loss"] == pytest.approx(np.nanmean(rows[2:5, 1].astype(float)), rel=1e-6)
