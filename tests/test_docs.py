@@ -1,6 +1,17 @@
-"""The pages that are written by a script say what the script says now."""
+"""Pages that a script writes say what it says now; commands of others are there to be run."""
 
+import ast
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from diffjax import build, config
 from tools import write_diffusion_page
+
+ROOT = Path(__file__).resolve().parent.parent
+RELIABILITY = (ROOT / "docs/reliability.md").read_text()
 
 
 def test_the_page_of_the_diffusion_core_is_what_the_docstrings_say():
@@ -13,3 +24,41 @@ def test_every_module_of_the_diffusion_core_has_its_section():
     assert sorted(listed) == sorted(
         path.stem for path in write_diffusion_page.CODE.glob("[a-z]*.py")
     )
+
+
+def functions_in(path):
+    """The names of a file's tests, and whether each is slow."""
+    tree = ast.parse((ROOT / path).read_text())
+    marks = [ast.unparse(node) for node in tree.body if isinstance(node, ast.Assign)]
+    all_slow = any(mark.startswith("pytestmark") and "slow" in mark for mark in marks)
+    return {
+        node.name: all_slow or any("slow" in ast.unparse(d) for d in node.decorator_list)
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef)
+    }
+
+
+@pytest.mark.parametrize("command", re.findall(r"`(pytest [^`]+)`", RELIABILITY))
+def test_a_command_that_measures_a_promise_names_tests_that_it_would_run(command):
+    """Slow ones are run with -m '' alone; to run them here would take an hour."""
+    words = shlex.split(command)[1:]
+    slow_too = words[:2] == ["-m", ""]
+    for word in words[2:] if slow_too else words:
+        path, _, name = word.partition("::")
+        known = functions_in(path)
+        names = [name] if name else [test for test in known if test.startswith("test_")]
+        assert names
+        for test in names:
+            assert test in known, f"{path} has no {test}"
+            # a slow parameter is as good as none here
+            assert slow_too or not known[test] or not name
+
+
+def test_every_training_command_of_the_page_has_a_config_that_can_be_built():
+    lines = re.findall(r"^python -m diffjax\.main (.*)$", RELIABILITY, re.M)
+    assert len(lines) == 2
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        options = config.load(words[words.index("--config") + 1])
+        config.override(options, [word for word in words if word.startswith("--config.")])
+        build.check(options)
