@@ -3,7 +3,6 @@
 import os
 import signal
 import socket
-import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -79,9 +78,7 @@ class Watch:
         except BaseException:  # whatever it is, it must be heard of, and the process end
             traceback.print_exc()
             code = 1
-        sys.stdout.flush()
-        sys.stderr.flush()
-        self._leave(code)
+        self._leave(code)  # nothing is flushed: the main thread may hold the locks that it takes
 
 
 @contextmanager
