@@ -74,7 +74,7 @@ look() {
     answer=$(nodes) || return
     if grep -qE $'\t(PREEMPTED|TERMINATED)$' <<<"$answer"; then
       STATE=PREEMPTED
-    elif (($(grep -c $'\tREADY$' <<<"$answer") < SLICES)); then
+    elif grep -qvE $'\tREADY$' <<<"$answer" || (($(wc -l <<<"$answer") < SLICES)); then
       STATE=NODES_NOT_READY
     fi
   fi

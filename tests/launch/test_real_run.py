@@ -9,6 +9,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ import pytest
 from tests import runs
 from tests.encoders import save_tiny
 from tests.launch.cloud import ROOT, Cloud
+from tests.launch.test_slurm import STUBS
 
 STEPS = 180
 UV = """#!/bin/sh
@@ -24,6 +27,17 @@ mkdir -p "$HOME/diffjax/venv/bin"
 printf '#!/bin/sh\\nexec {python} "$@"\\n' >"$HOME/diffjax/venv/bin/python"
 chmod +x "$HOME/diffjax/venv/bin/python"
 """
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A training that nobody disturbed, and what it takes to start it again elsewhere."""
+
+    project: Path
+    settings: dict[str, str]
+    words: Callable[[Path], list[str]]
+    workdir: Path
+    digest: str
 
 
 def copy_of_the_project(folder: Path) -> Path:
@@ -45,7 +59,8 @@ def copy_of_the_project(folder: Path) -> Path:
 
 def last_step(workdir: Path) -> int:
     path = workdir / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
+    text = path.read_text() if path.exists() else ""
+    lines = text.rpartition("\n")[0].splitlines()  # the last may be half written
     return json.loads(lines[-1])["step"] if lines else 0
 
 
@@ -88,62 +103,96 @@ def _environ(pid: str) -> str:
         return ""
 
 
-@pytest.mark.slow
-def test_a_training_taken_away_three_times_ends_as_one_that_was_left_alone(tmp_path):
-    encoder = save_tiny(tmp_path / "t5")
-    project = copy_of_the_project(tmp_path / "project")
-    (tmp_path / "cloud" / "mount").mkdir(parents=True)
-    cloud = Cloud(tmp_path / "cloud", project)
-    cloud.program("uv", UV.format(python=sys.executable))
-    cloud.program("mountpoint", "#!/bin/sh\n")  # the bucket: it is there on every machine
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The project, the settings of every process, the words of a training, and one left alone."""
+    folder = tmp_path_factory.mktemp("whole")
+    encoder = save_tiny(folder / "t5")
+    project = copy_of_the_project(folder / "project")
     settings = {
         "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=1",
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "jax"),
-        "DIFFJAX_CACHE_DIR": str(tmp_path / "data"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "HF_TOKEN": "hf_fake_token",
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "jax"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "DIFFJAX_CACHE_DIR": str(folder / "data"), "HF_TOKEN": "hf_fake_token",
     }  # fmt: skip
-    secrets = cloud.folder / "env"
-    secrets.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
-    secrets.chmod(0o600)
 
     def words(workdir):
         options = [f"train.num_steps={STEPS}", "train.log_every=1", "train.save_every=20"]
         return runs.arguments(workdir, encoder, *options)
 
-    whole = subprocess.run(
-        [sys.executable, "-m", "diffjax.main", *words(tmp_path / "whole")], cwd=project,
+    ran = subprocess.run(
+        [sys.executable, "-m", "diffjax.main", *words(folder / "run")], cwd=project,
         env={**os.environ, **settings}, capture_output=True, text=True,
     )  # fmt: skip
-    assert whole.returncode == 0, whole.stderr
+    assert ran.returncode == 0, ran.stderr
+    return Whole(project, settings, words, folder / "run", runs.digest(ran.stdout))
+
+
+def losses(workdir: Path) -> list[tuple[int, float]]:
+    return [(x["step"], x["loss"]) for x in runs.lines(workdir) if "loss" in x]
+
+
+@pytest.mark.slow
+def test_a_training_taken_away_three_times_ends_as_one_that_was_left_alone(whole, tmp_path):
+    (tmp_path / "mount").mkdir()
+    cloud = Cloud(tmp_path, whole.project)
+    cloud.program("uv", UV.format(python=sys.executable))
+    cloud.program("mountpoint", "#!/bin/sh\n")  # the bucket: it is there on every machine
+    secrets = cloud.folder / "env"
+    secrets.write_text("".join(f"{name}={value}\n" for name, value in whole.settings.items()))
+    secrets.chmod(0o600)
 
     workdir = cloud.folder / "mount" / "runs" / "base64"
     flags = ["--project", "my-project", "--zone", "us-west4-a", "--name", "base64", "--spot"]
     flags += ["--type", "v6e-8", "--mount", "gs://my-bucket", "--env", str(secrets)]
     loop = subprocess.Popen(
-        [project / "launch" / "tpu.sh", "train", *flags, "--autodelete", "--", *words(workdir)],
+        [whole.project / "launch" / "tpu.sh", "train", *flags, "--autodelete", "--",
+         *whole.words(workdir)],
         env=cloud.env(), cwd=cloud.folder, stdin=subprocess.DEVNULL, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     ended = []
     reader = threading.Thread(target=lambda: ended.append(loop.communicate()))
     reader.start()
-    reached = []
     for step, how in ((30, "told"), (70, "cut off"), (110, "killed")):
         while last_step(workdir) < step and loop.poll() is None:
             time.sleep(0.02)
         assert loop.poll() is None, ended
-        reached.append(last_step(workdir))
         preempt(cloud, how)
     reader.join(timeout=300)
     out, err = ended[0]
     assert loop.returncode == 0, err
-    assert max(reached) < STEPS
 
-    assert runs.digest(out) == runs.digest(whole.stdout)
-    ours, theirs = ([(x["step"], x["loss"]) for x in runs.lines(place) if "loss" in x]
-                    for place in (workdir, tmp_path / "whole"))  # fmt: skip
-    assert ours == theirs
-    assert [step for step, _ in ours] == list(range(1, STEPS + 1))
+    assert runs.digest(out) == whole.digest
+    assert losses(workdir) == losses(whole.workdir)
+    assert [step for step, _ in losses(workdir)] == list(range(1, STEPS + 1))
     verbs = [verb for verb in cloud.verbs() if verb in ("create", "run", "delete")]
     assert verbs == ["create", "run", "delete"] * 4
     assert "hf_fake_token" not in out + err
+
+
+@pytest.mark.slow
+def test_a_job_of_slurm_that_is_queued_again_ends_as_one_that_was_left_alone(whole, tmp_path):
+    cloud = Cloud(tmp_path, whole.project)
+    for name, text in STUBS.items():
+        cloud.program(name, text)
+    workdir = tmp_path / "run"
+    script = (whole.project / "launch" / "slurm.sbatch").read_text()
+    for turn in range(2):
+        job = subprocess.Popen(
+            ["bash", "-c", script, "slurm_script", *whole.words(workdir)], cwd=whole.project,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=cloud.env(**whole.settings, PYTHON=sys.executable, SLURM_JOB_ID="7",
+                          SLURM_RESTART_COUNT=str(turn)),
+        )  # fmt: skip
+        while turn == 0 and last_step(workdir) < 50:
+            assert job.poll() is None, job.communicate()
+            time.sleep(0.02)
+        if turn == 0:
+            job.send_signal(signal.SIGTERM)
+        out, err = job.communicate(timeout=300)
+        assert job.returncode == 0, err
+        assert ("back to the queue" in out) == (turn == 0)
+    assert (tmp_path / "scontrol").read_text() == "requeue 7\n"
+    assert runs.digest(out) == whole.digest
+    assert losses(workdir) == losses(whole.workdir)

@@ -8,12 +8,12 @@ import pytest
 
 from tests.launch.cloud import ROOT, Cloud
 
-SRUN = """#!/bin/bash
-shift  # --kill-on-bad-exit=1
-"$@" &
-echo $! >"$STUB/task"
-wait $!
-"""
+STUBS = {
+    # the first word is --kill-on-bad-exit=1
+    "srun": '#!/bin/bash\nshift\n"$@" &\necho $! >"$STUB/task"\nwait $!\n',
+    "scancel": '#!/bin/sh\necho "$*" >>"$STUB/scancel"\nkill -TERM "$(cat "$STUB/task")"\n',
+    "scontrol": '#!/bin/sh\necho "$*" >>"$STUB/scontrol"\n',
+}
 TRAINING = """#!/bin/bash
 printf '%s\\n' "$@" "HF_TOKEN=$HF_TOKEN" >"$STUB/arguments"
 trap 'sleep 0.2; echo saved; exit 143' TERM
@@ -26,11 +26,8 @@ exit "$(cat "$STUB/code")"
 @pytest.fixture
 def cluster(tmp_path):
     cloud = Cloud(tmp_path)
-    cloud.program("srun", SRUN)
-    cloud.program(
-        "scancel", '#!/bin/sh\necho "$*" >>"$STUB/scancel"\nkill -TERM "$(cat "$STUB/task")"\n'
-    )
-    cloud.program("scontrol", '#!/bin/sh\necho "$*" >>"$STUB/scontrol"\n')
+    for name, text in STUBS.items():
+        cloud.program(name, text)
     cloud.program("training", TRAINING)
     return cloud
 
