@@ -3,11 +3,11 @@
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from diffjax import rng
 from diffjax.diffusion import guidance, sampler, spacing
@@ -17,6 +17,8 @@ from diffjax.text.condition import null_text
 from diffjax.types import Denoiser, Image, PRNGKeys, Resized, Text, TextMask
 
 THRESHOLDS = ("dynamic", "static", "none")
+# The embeddings and the mask of a prompt to keep away from, if there is one.
+Negative: TypeAlias = tuple[Text, TextMask] | None
 
 
 @dataclass(frozen=True)
@@ -43,17 +45,22 @@ class TrainedStage:
 
 
 def guided_denoiser(
-    stage: Stage, params: Any, condition: Condition, settings: SampleSettings
+    stage: Stage,
+    params: Any,
+    condition: Condition,
+    settings: SampleSettings,
+    negative: Negative = None,
 ) -> Denoiser:
     """The stage's denoiser with guidance and thresholding around it.
 
     Conditional and unconditional rows go through the network in one doubled batch, and share
-    the low-resolution condition with its noise, so that guidance acts on the text alone.
+    the low-resolution condition with its noise, so that guidance acts on the text alone. The
+    text of `negative` takes the place of the null text: guidance leads away from it.
     """
     if settings.guidance_weight == 1:
         denoise = as_denoiser(bind(stage, params, condition), stage.predict)
     else:
-        text, mask = null_text(condition.text, condition.text_mask)
+        text, mask = negative or null_text(condition.text, condition.text_mask)
         unconditional = Condition(text, mask, condition.low_res, condition.aug_logsnr)
         both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), condition, unconditional)
         denoise = guidance.classifier_free_doubled(
@@ -70,6 +77,7 @@ def sample_stage(
     text_mask: TextMask,
     keys: PRNGKeys,
     low_res: Image | None = None,
+    negative: Negative = None,
     *,
     stage: Stage,
     settings: SampleSettings,
@@ -78,6 +86,43 @@ def sample_stage(
 
     Picture i depends on its own prompt, key and low-resolution picture alone, not on the batch.
     """
+    denoise, x_T, how = ready(
+        params, text, text_mask, keys, low_res, negative, stage=stage, settings=settings
+    )
+    return jnp.clip(sampler.sample(denoise, x_T, **how), -1.0, 1.0)
+
+
+def watch_stage(
+    params: Any,
+    text: Text,
+    text_mask: TextMask,
+    keys: PRNGKeys,
+    low_res: Image | None = None,
+    negative: Negative = None,
+    *,
+    stage: Stage,
+    settings: SampleSettings,
+) -> tuple[Resized, Float[Array, "n _ _ _ _"]]:
+    """The pictures of `sample_stage`, up to rounding, and the x_0_hat of each of its n steps."""
+    denoise, x_T, how = ready(
+        params, text, text_mask, keys, low_res, negative, stage=stage, settings=settings
+    )
+    image, guesses = sampler.guesses(denoise, x_T, **how)
+    return jnp.clip(image, -1.0, 1.0), jnp.clip(guesses, -1.0, 1.0)
+
+
+def ready(
+    params: Any,
+    text: Text,
+    text_mask: TextMask,
+    keys: PRNGKeys,
+    low_res: Image | None,
+    negative: Negative,
+    *,
+    stage: Stage,
+    settings: SampleSettings,
+) -> tuple[Denoiser, Resized, dict[str, Any]]:
+    """What a sampler is handed: the denoiser, the noise x_T, and its named arguments."""
     keys = rng.stream(keys, stage.name)
     condition = Condition(text, text_mask)
     height = width = stage.size_px
@@ -89,14 +134,15 @@ def sample_stage(
         )
         condition = Condition(text, text_mask, low_res, aug_logsnr)
         height, width = low_res.shape[1:3]
-    image = sampler.sample(
-        guided_denoiser(stage, params, condition, settings),
+    return (
+        guided_denoiser(stage, params, condition, settings, negative),
         rng.normal(rng.stream(keys, "x_T"), (text.shape[0], height, width, 3)),
-        logsnrs=spacing.SPACINGS[settings.spacing](stage.schedule, settings.num_steps),
-        step=sampler.by_name(settings.sampler, settings.noise),
-        key=rng.stream(keys, "steps"),
+        dict(
+            logsnrs=spacing.SPACINGS[settings.spacing](stage.schedule, settings.num_steps),
+            step=sampler.by_name(settings.sampler, settings.noise),
+            key=rng.stream(keys, "steps"),
+        ),
     )
-    return jnp.clip(image, -1.0, 1.0)
 
 
 @functools.lru_cache(maxsize=32)
@@ -112,16 +158,18 @@ def generate(
     *,
     seeds: Int[Array, "b"],
     low_res: Image | None = None,
+    negative: Negative = None,
 ) -> list[Resized]:
     """The pictures of every stage, small to large, for b prompts and b seeds.
 
     Image i depends on (prompt i, seed i) alone. `low_res` stands in for the stage before the
-    first, when that is a super-resolution stage.
+    first, when that is a super-resolution stage. `negative` is what to keep away from, in place
+    of the null text of guidance.
     """
     keys = rng.per_example(seeds)
     pictures: list[Image] = []
     for trained in stages:
         run = compiled_stage(trained.stage, trained.settings)
-        low_res = run(trained.params, text, text_mask, keys, low_res)
+        low_res = run(trained.params, text, text_mask, keys, low_res, negative)
         pictures.append(low_res)
     return pictures

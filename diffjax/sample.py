@@ -1,28 +1,23 @@
 """python -m diffjax.sample --workdir runs/cascade --prompt "an openmoji drawing of a red apple"
 
-Makes pictures from prompts with trained stages: a PNG per picture and stage, and a labelled grid.
-Exit codes: 0 done, 2 bad input, 5 no checkpoint of a stage is whole.
+Makes pictures from prompts with trained stages: a PNG per picture and stage, and a labelled sheet.
+Each PNG says what it was made of, and --like PICTURE.png makes it again. A run that was cut off
+goes on where it was. Exit codes: 0 done, 2 bad input, 5 storage, 143 terminated.
 """
 
 import argparse
-import dataclasses
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
 
 from diffjax import config
 from diffjax.storage import StorageError
 
-# Pictures per call, or as many as there are devices; every call has as many rows, so that one
-# program serves all.
-BATCH = 8
-
 
 def parser() -> argparse.ArgumentParser:
     """The flags."""
+    from diffjax import jobs
+
     flags = argparse.ArgumentParser(
         prog="python -m diffjax.sample",
         description=__doc__,
@@ -34,10 +29,29 @@ def parser() -> argparse.ArgumentParser:
     where.add_argument("--stages", help="workdirs of the stages, smallest first: DIR,DIR,...")
     flags.add_argument("--prompt", action="append", default=[], help="may be given many times")
     flags.add_argument("--prompts", type=Path, help="a file with one prompt a line")
+    flags.add_argument("--negative", help="a prompt to keep away from: guidance in its stead")
+    flags.add_argument("--seeds", help="as 0, 3,5 or 0-7: pictures per prompt; 0 by default")
+    flags.add_argument(
+        "--like",
+        type=Path,
+        help="a picture of this command: make it again; other flags change what they name",
+    )
+    flags.add_argument(
+        "--anyway", action="store_true", help="--like by other parameters than made the picture"
+    )
+    jobs.add_settings(flags)
     flags.add_argument("--out", type=Path, default=Path("out"), help="folder for the pictures")
-    flags.add_argument("--seeds", default="0", help="as 0, 3,5 or 0-7: pictures per prompt")
-    flags.add_argument("--guidance", help="guidance weight, 1 is off; or one per stage: 3,1")
-    flags.add_argument("--steps", help="sampling steps; or one number per stage: 64,16")
+    flags.add_argument(
+        "--overwrite", action="store_true", help="replace other files that bear their names"
+    )
+    flags.add_argument(
+        "--no-metadata", action="store_true", help="PNGs that do not say what they were made of"
+    )
+    flags.add_argument(
+        "--film",
+        action="store_true",
+        help="the denoising too, as WebP and GIF; takes twice as long",
+    )
     flags.add_argument(
         "--ema",
         help="average of the parameters: a name of train.ema, live, or a file that diffjax.ema or "
@@ -49,7 +63,6 @@ def parser() -> argparse.ArgumentParser:
         default="full",
         help="of checkpoints: hash every file, or only look at the sizes",
     )
-    flags.add_argument("--aug-level", help="noise on the small picture, 0 to 1; or one per stage")
     return flags
 
 
@@ -69,219 +82,131 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(flags: argparse.Namespace) -> Path:
-    """Make and write the pictures; returns the path of the grid."""
-    prompts, seeds = read_prompts(flags), parse_seeds(flags.seeds)
-    import jax
+    """Make and write the pictures that are not there yet; returns the path of the sheet."""
+    from diffjax import album, film, jobs, making, parallel
+    from diffjax.progress import Progress
 
-    from diffjax import parallel
-
+    like = read_like(flags.like) if flags.like else None
+    todo = asked(flags, like)
     parallel.keep_compilations()
-    trained, encoder = load_stages(stage_dirs(flags), flags.ema, flags.verify)
-    for name, text, kind in (
-        ("num_steps", flags.steps, int),
-        ("guidance_weight", flags.guidance, float),
-        ("aug_level", flags.aug_level, float),
-    ):
-        if text is not None:
-            values = per_stage(name, text, kind, len(trained))
-            trained = [
-                dataclasses.replace(t, settings=dataclasses.replace(t.settings, **{name: value}))
-                for t, value in zip(trained, values, strict=True)
-            ]
-    jobs = [(prompt, seed) for prompt in prompts for seed in seeds]
-    start = time.perf_counter()
-    cells = []
-    num_devices = jax.local_device_count()
-    rows = -(-BATCH // num_devices) * num_devices
-    for first in range(0, len(jobs), rows):
-        cells += make(trained, encoder, jobs[first : first + rows], rows)
-        print(f"{len(cells)} of {len(jobs)} pictures, {time.perf_counter() - start:.1f} s")
-    return write(flags.out, jobs, cells)
+    trained = load(flags, like)
+    settings = jobs.settings_of(flags, [stage.settings for stage in trained.stages])
+    guided = any(one.guidance_weight != 1 for one in settings)
+    config.require(
+        todo[0].negative is None or guided,
+        "--negative",
+        todo[0].negative,
+        "changes nothing without guidance; give --guidance above 1",
+    )
+    trained = trained.with_settings(settings)
+    if flags.film:
+        film.check(trained)
+    slots = album.plan(
+        flags.out,
+        todo,
+        trained,
+        films=flags.film,
+        metadata=not flags.no_metadata,
+        overwrite=flags.overwrite,
+    )
+    missing = [slot for slot in slots if slot.missing]
+    with Progress(len(slots)) as progress:
+        progress.skip(len(slots) - len(missing))
+        made = making.make(trained, [slot.job for slot in missing])
+        for slot, pictures in zip(missing, made, strict=True):
+            reel = film.frames(trained, slot.job, pictures) if flags.film else ()
+            album.write(slot, pictures, reel)
+            progress.tick()
+    if like:
+        print(compared(flags.like, like, slots, trained))
+    return album.write_sheet(flags.out, slots)
 
 
-def read_prompts(flags: argparse.Namespace) -> list[str]:
-    """The prompts of the flags and of the file, in that order; at least one."""
-    prompts = list(flags.prompt)
-    if flags.prompts:
-        if not flags.prompts.is_file():
-            raise config.ConfigError("--prompts", str(flags.prompts), "no such file")
-        prompts += [line.strip() for line in flags.prompts.read_text().splitlines() if line.strip()]
-    config.require(bool(prompts), "--prompt", "", "give at least one prompt, or --prompts FILE")
-    return prompts
+def asked(flags: argparse.Namespace, like) -> list:
+    """The jobs: what the flags say, and what they leave open as the picture `like` has it."""
+    from diffjax import jobs
+
+    prompts = jobs.read_prompts(flags.prompt, flags.prompts)
+    seeds = jobs.parse_seeds(flags.seeds) if flags.seeds is not None else [0]
+    negative = jobs.check_prompt("--negative", flags.negative) if flags.negative else None
+    if like:
+        prompts = prompts or [like.prompt]
+        seeds = seeds if flags.seeds is not None else [like.seed]
+        negative = like.negative if flags.negative is None else negative
+    config.require(
+        bool(prompts), "--prompt", "", "give at least one prompt, or --prompts FILE, or --like"
+    )
+    return jobs.asked(prompts, seeds, negative)
 
 
-def parse_seeds(text: str) -> list[int]:
-    """ "3", "0,5" or "0-7", or several of them with commas, as a list."""
-    seeds: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        try:
-            span = range(int(first), int(last if dash else first) + 1)
-        except ValueError:
-            span = range(0)
-        config.require(
-            0 < len(span) <= 100_000 and span[-1] < 2**31,
-            "--seeds",
-            text,
-            "numbers from 0 to 2147483647, as 3 or 0,5 or 0-7",
-        )
-        seeds += span
-    return seeds
+def read_like(path: Path):
+    """The recipe that a picture holds.
 
+    Raises:
+      ConfigError: it holds none, or a forged one.
+    """
+    from diffjax import png, recipe
 
-def per_stage(name: str, text: str, kind, count: int) -> list:
-    """One value for every stage, from one for all or one for each."""
-    low, high = {"num_steps": (1, 10_000), "aug_level": (0, 1)}.get(name, (0, 1_000))
     try:
-        values = [kind(part) for part in text.split(",")]
-    except ValueError:
-        values = []
-    ok = len(values) in (1, count) and all(low <= value <= high for value in values)
-    config.require(
-        ok, f"--{name}", text, f"one number from {low} to {high}, or {count} with commas"
-    )
-    return values * count if len(values) == 1 else values
+        size, found = png.read_size(path), png.read_metadata(path)
+        if found is None:
+            raise ValueError(f"{path}: does not say what it was made of")
+        like = recipe.from_json(found)
+        side = like.stages[-1][0].size_px
+        if size != (side, side):
+            raise ValueError(f"{path}: is {size[0]} x {size[1]} px and says {side} x {side}")
+    except ValueError as error:
+        raise config.ConfigError(
+            "--like", str(path), str(error).removeprefix(f"{path}: ")
+        ) from None
+    return like
 
 
-def stage_dirs(flags: argparse.Namespace) -> list[Path]:
-    """The workdirs of the stages, smallest first."""
-    if flags.stages:
-        return [Path(part) for part in flags.stages.split(",")]
-    dirs = [path.parent for path in flags.workdir.glob("*/config.json")]
-    if (flags.workdir / "config.json").exists():
-        dirs = [flags.workdir]
-    config.require(
-        bool(dirs), "--workdir", str(flags.workdir), "holds no trained stage; train one first"
-    )
-    return sorted(dirs, key=lambda path: config.restore(path / "config.json").data.size_px)
+def load(flags: argparse.Namespace, like):
+    """The stages of the flags, or those of them that the picture `like` was made by."""
+    from diffjax import trained
+
+    dirs = trained.stage_dirs(flags.workdir, flags.stages)
+    if like is None:
+        return trained.load(dirs, flags.ema, flags.verify)
+    return trained.load_like(like, dirs, flags.ema, flags.verify, flags.anyway)
 
 
 def load_stages(dirs: Sequence[Path], ema: str | None = None, verify: str = "full"):
-    """The trained stages of these workdirs, and their encoder.
+    """`trained.load_stages`, under the name that it has always had."""
+    from diffjax import trained
 
-    The parameters are those of the average `ema`, or of one for each stage with commas (see
-    `params_of`), whole on every device of this process. verify: "full" hashes the files of the
-    checkpoints, "size" only looks at their sizes.
+    return trained.load_stages(dirs, ema, verify)
 
-    Raises:
-      ConfigError: the stages do not fit each other, or one has no checkpoint or no such average.
-      StorageError: a stage has checkpoints, and none is whole.
-    """
-    import jax
 
-    from diffjax import build, cascade, parallel
+def compared(path: Path, like, slots: Sequence, trained) -> str:
+    """One line: whether the picture came out as it was, if just that was asked for."""
+    import numpy as np
 
-    everywhere = parallel.replicated(parallel.make_mesh(devices=jax.local_devices()))
+    from diffjax import album, png
 
-    first = config.restore(dirs[0] / "config.json")
-    encoder = build.encoder_of(first)
-    names = ema.split(",") if ema else [None]
-    allowed = f"one for all stages, or {len(dirs)} with commas"
-    config.require(len(names) in (1, len(dirs)), "--ema", ema, allowed)
-    trained, size_px = [], 0
-    for path, name in zip(dirs, names * (len(dirs) // len(names)), strict=True):
-        options = config.restore(path / "config.json")
-        for key in ("encoder", "max_tokens"):
-            config.require(
-                options.text[key] == first.text[key],
-                f"text.{key} of {path}",
-                options.text[key],
-                f"the first stage was trained with {first.text[key]!r}",
-            )
-        the_stage = build.stage_of(options, encoder.width)
-        config.require(
-            the_stage.low_res_px == (size_px or None),
-            "--stages",
-            str(path),
-            f"starts from {the_stage.low_res_px or 'no picture'} px, "
-            f"the stage before it makes {size_px or 'none'}",
+    for slot in slots:
+        again = album.recipes_of(slot.job, trained)[-1]
+        if (again.prompt, again.negative, again.seed) != (like.prompt, like.negative, like.seed):
+            continue
+        if again.stages != like.stages:
+            break
+        old, new = (png.read(one).astype(int) for one in (path, slot.paths[-1]))
+        if not (old != new).any():
+            return f"{slot.paths[-1]}: the same as {path}, in every pixel"
+        differ, most = int((old != new).sum()), int(np.abs(old - new).max())
+        with_what = [f"{k} {v} then, {again.made_with[k]} now" for k, v in like.made_with.items()
+                     if again.made_with[k] != v]  # fmt: skip
+        why = f" ({'; '.join(with_what)})" if with_what else ""
+        return (
+            f"{slot.paths[-1]}: {differ} of {old.size} values differ from {path}, "
+            f"by at most {most} of 255{why}"
         )
-        size_px = the_stage.size_px
-        options.mesh.update(data=1, fsdp=1, tensor=1)
-        tx, _ = build.optimiser_of(options)
-        place = build.placement_of(options, the_stage, tx, jax.devices()[:1])
-        params, step = params_of(options, path, place.state_shape, name, verify)
-        print(f"{options.stage}: step {step} of {path}, {name or build.sampled_average(options)}")
-        params = jax.device_put(params, everywhere)
-        trained.append(cascade.TrainedStage(the_stage, params, build.settings_of(options)))
-    return trained, encoder
-
-
-def params_of(options, path: Path, state_shape, name: str | None, verify: str = "full"):
-    """The parameters of the average `name` of a workdir, and the step that they are of.
-
-    None is the first average that training kept. A name that ends with .safetensors is that of a
-    file that diffjax.ema or an export wrote.
-    """
-    from diffjax import build, checkpoint, tensorfile
-    from diffjax.averages import LIVE
-    from diffjax.state import averaged
-
-    if name and name.endswith(".safetensors"):
-        try:
-            params, metadata = tensorfile.read_tree(Path(name), state_shape.params)
-        except (ValueError, OSError) as error:
-            raise config.ConfigError("--ema", name, f"{error}; wanted for {path}") from None
-        return params, metadata.get("step", "unknown")
-    name = name or build.sampled_average(options)
-    try:
-        like = averaged(state_shape, name)
-    except ValueError as error:
-        raise config.ConfigError("--ema", name, f"{error} in {path}") from None
-    where = "params" if name == LIVE else f"ema_params/{name}"
-    try:
-        found = checkpoint.open_to_read(path / "checkpoints")
-        return checkpoint.restore_part(found, where, like, verify=verify)
-    except FileNotFoundError:
-        raise config.ConfigError("--stages", str(path), "has no checkpoint yet") from None
-    except ValueError as error:
-        raise config.ConfigError("--stages", str(path), str(error)) from None
-
-
-def make(trained, encoder, jobs: Sequence[tuple[str, int]], rows: int) -> list[list[np.ndarray]]:
-    """For each (prompt, seed), the uint8 pictures of all stages, small to large.
-
-    One call, filled up to `rows`, which are split over this process's devices.
-    """
-    import jax
-    import jax.numpy as jnp
-
-    from diffjax import cascade, parallel, pixels
-
-    split = parallel.batch_sharding(parallel.make_mesh(devices=jax.local_devices()))
-    padded = [*jobs, *[jobs[-1]] * (rows - len(jobs))]
-    # each prompt alone: beside others its embeddings could be rounded differently
-    alone = {prompt: encoder.encode([prompt], encoder.max_length) for prompt, _ in padded}
-    rows_of = zip(*(alone[prompt] for prompt, _ in padded), strict=True)
-    text, mask = (jnp.concatenate(parts) for parts in rows_of)
-    # the precision of the cached embeddings that the stages were trained on
-    text = text.astype(jnp.bfloat16).astype(jnp.float32)
-    seeds = jnp.array([seed for _, seed in padded], jnp.int32)
-    text, mask, seeds = jax.device_put((text, mask, seeds), split)
-    pictures = cascade.generate(trained, text, mask, seeds=seeds)
-    stages = [np.asarray(pixels.to_uint8(picture)) for picture in pictures]
-    return [list(row) for row in zip(*stages, strict=True)][: len(jobs)]
-
-
-def write(out: Path, jobs, cells) -> Path:
-    """INDEX_seedSEED_SIZE.png for every picture, and grid.png; returns the grid's path.
-
-    A file's name is made of numbers alone, never of the prompt.
-    """
-    from PIL import Image
-
-    from diffjax import grid
-
-    out.mkdir(parents=True, exist_ok=True)
-    for i, ((_, seed), row) in enumerate(zip(jobs, cells, strict=True)):
-        for picture in row:
-            path = out / f"{i:04d}_seed{seed}_{picture.shape[0]}px.png"
-            Image.fromarray(picture).save(path)
-    several = len({seed for _, seed in jobs}) > 1
-    captions = [f"{prompt} ({seed})" if several else prompt for prompt, seed in jobs]
-    tile_px = min(max(cells[0][-1].shape[0], 128), 256)
-    return grid.save(grid.contact_sheet(cells, captions, tile_px=tile_px), out / "grid.png")
+    return f"other settings than those of {path}"
 
 
 if __name__ == "__main__":
+    from diffjax import faults
+
+    faults.leave_on_signals()
     sys.exit(main())

@@ -32,6 +32,23 @@ def publish(temporary: Path, path: Path) -> None:
     sync(path.parent)
 
 
+def write_whole(path: Path, data: bytes) -> None:
+    """The file with these bytes, in place of what was there; whole or not there.
+
+    Raises:
+      StorageError: the disk refuses; what was there stands.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with storing(path):
+        try:
+            temporary.unlink(missing_ok=True)
+            with open(temporary, "xb") as file:  # never through a link that lies there
+                file.write(data)
+            publish(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
 def sync(path: Path) -> None:
     """The file's bytes, or the folder's names, are on the disk when this returns."""
     descriptor = os.open(path, os.O_RDONLY)

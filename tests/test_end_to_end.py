@@ -136,7 +136,7 @@ def test_bad_input_ends_with_one_line_and_code_2(flags, words, tmp_path, encoder
         (["--workdir", "{run}"], "--prompt"),
         (["--workdir", "{run}", "--prompts", "absent.txt"], "absent.txt"),
         (["--workdir", "{run}", "--prompt", "x", "--seeds", "7-3"], "--seeds = '7-3'"),
-        (["--workdir", "{run}", "--prompt", "x", "--steps", "0"], "--num_steps = '0'"),
+        (["--workdir", "{run}", "--prompt", "x", "--steps", "0"], "--steps = '0'"),
         (["--workdir", "{run}", "--prompt", "x", "--guidance", "1,2,3"], "or 2 with commas"),
         (["--workdir", "{run}/samples", "--prompt", "x"], "holds no trained stage"),
         (["--stages", "{run}/sr256", "--prompt", "x"], "starts from 16 px"),

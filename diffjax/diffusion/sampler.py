@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from diffjax import rng
 from diffjax.diffusion.ancestral import ddim, ddpm, ddpm_learned
+from diffjax.diffusion.predict import x_0_of
 from diffjax.diffusion.process import alpha_sigma
 from diffjax.diffusion.solver import (
     Churn,
@@ -35,7 +36,9 @@ SAMPLERS: dict[str, Callable[..., Step | Multistep]] = {
     "dpmpp_2m_sde": dpmpp_2m_sde,
     "unipc": unipc,
 }
-__all__ = ["SAMPLERS", "Churn", "Path", "by_name", "invert", "sample", "trajectory", *SAMPLERS]
+__all__ = [
+    "SAMPLERS", "Churn", "Path", "by_name", "guesses", "invert", "sample", "trajectory", *SAMPLERS,
+]  # fmt: skip
 
 
 # What one number of added noise means to each sampler that takes one.
@@ -78,7 +81,7 @@ def sample(
     example, image i depends on its own key alone, not on the batch. A rule that draws no noise
     takes None for a key.
     """
-    return _scan(denoise, x_T, logsnrs, step, key, keep=False)[0]
+    return _scan(denoise, x_T, logsnrs, step, key)[0]
 
 
 def trajectory(
@@ -90,11 +93,41 @@ def trajectory(
     key: PRNGKey | PRNGKeys | None,
 ) -> Path:
     """Every x_t that `sample` goes through, from x_T to its answer, in memory all at once."""
-    _, x = _scan(denoise, x_T, logsnrs, step, key, keep=True)
+    _, x = _scan(denoise, x_T, logsnrs, step, key, keep=lambda x_s, memory: x_s)
     return Path(jnp.concatenate([x_T[None], x]), logsnrs)
 
 
-def _scan(denoise, x_T, logsnrs, step, key, *, keep):
+def guesses(
+    denoise: Denoiser,
+    x_T: Image,
+    *,
+    logsnrs: Float[Array, " n"],
+    step: Step | Multistep,
+    key: PRNGKey | PRNGKeys | None,
+) -> tuple[Image, Float[Array, "n-1 b h w c"]]:
+    """What `sample` gives, and the x_0_hat that each step set out with, in memory all at once."""
+    watched = _watched(remembering(step))
+    return _scan(denoise, x_T, logsnrs, watched, key, keep=lambda x_s, memory: memory[1])
+
+
+def _watched(rule: Multistep) -> Multistep:
+    """The rule; its memory holds, after its own, the x_0_hat of the step's first evaluation."""
+
+    def step(denoise, x_t, logsnr_t, logsnr_s, memory, *, key):
+        seen = []
+
+        def watched(x, logsnr):
+            guess = denoise(x, logsnr)
+            seen.append(x_0_of(guess))
+            return guess
+
+        x_s, own = rule.step(watched, x_t, logsnr_t, logsnr_s, memory[0], key=key)
+        return x_s, (own, seen[0])
+
+    return Multistep(lambda x_T: (rule.start(x_T), jnp.zeros_like(x_T)), step)
+
+
+def _scan(denoise, x_T, logsnrs, step, key, *, keep=None):
     rule = remembering(step)
 
     def body(carry, rung):
@@ -102,7 +135,7 @@ def _scan(denoise, x_T, logsnrs, step, key, *, keep):
         logsnr_t, logsnr_s, key = rung
         at = lambda logsnr: jnp.broadcast_to(logsnr, x_t.shape[:1])  # noqa: E731
         x_s, memory = rule.step(denoise, x_t, at(logsnr_t), at(logsnr_s), memory, key=key)
-        return (x_s, memory), x_s if keep else None
+        return (x_s, memory), keep(x_s, memory) if keep else None
 
     keys = None if key is None else rng.split(key, logsnrs.shape[0] - 1)
     rungs = (logsnrs[:-1], logsnrs[1:], keys)
@@ -130,4 +163,4 @@ def invert(
     # a step from a rung to itself goes nowhere, whether the ladder ends clean or not
     climb = climb.at[0].set(jnp.where(jnp.isposinf(climb[0]), climb[1], climb[0]))
     alpha, _ = alpha_sigma(climb[:1])
-    return _scan(denoise, alpha * x_0, climb, step or ddim(), None, keep=False)[0]
+    return _scan(denoise, alpha * x_0, climb, step or ddim(), None)[0]

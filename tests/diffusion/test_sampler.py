@@ -226,3 +226,15 @@ def test_a_learned_variance_spans_small_to_large_and_a_denoiser_without_one_is_r
 def test_a_parameter_outside_its_range_is_named(make):
     with pytest.raises(ValueError, match=r"=1.5: between 0"):
         make(1.5)
+
+
+@pytest.mark.parametrize("name", ["ddpm_middle", "heun", "dpmpp_2s", "dpmpp_2m", "unipc"])
+def test_the_guesses_are_what_the_denoiser_says_along_the_trajectory(name):
+    denoise, x_T = gaussian_denoiser(0.4, 0.25), images(5)
+    how = dict(logsnrs=spacing.uniform(cosine(), 4), step=STEPS[name], key=KEY)
+    x_0, guesses = sampler.guesses(denoise, x_T, **how)
+    path = sampler.trajectory(denoise, x_T, **how)
+    np.testing.assert_allclose(x_0, path.x[-1], rtol=1e-5, atol=1e-5)
+    levels = [jnp.full(len(x_T), logsnr) for logsnr in path.logsnr[:-1]]
+    expected = [denoise(x_t, at) for x_t, at in zip(path.x[:-1], levels, strict=True)]
+    np.testing.assert_allclose(guesses, jnp.stack(expected), rtol=1e-5, atol=1e-5)

@@ -1,0 +1,134 @@
+"""What is asked for: prompts times seeds, and how each stage is to be sampled."""
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from diffjax import recipe
+from diffjax.cascade import SampleSettings
+from diffjax.config import ConfigError, require
+from diffjax.diffusion.sampler import by_name
+
+MAX_PICTURES = 100_000
+# The flags that set how stages are sampled, and the fields of SampleSettings behind them.
+SETTINGS = {
+    "--steps": ("num_steps", int, "sampling steps"),
+    "--guidance": ("guidance_weight", float, "guidance weight, 1 is off"),
+    "--sampler": ("sampler", str, "sampler: " + ", ".join(recipe.CHOICES["sampler"])),
+    "--noise": ("noise", float, "noise that a sampler adds: its gamma, eta or churn, 0 to 1"),
+    "--spacing": ("spacing", str, "noise levels: " + ", ".join(recipe.CHOICES["spacing"])),
+    "--threshold": ("threshold", str, "of x_0: " + ", ".join(recipe.CHOICES["threshold"])),
+    "--percentile": ("percentile", float, "of the dynamic threshold, in percent"),
+    "--aug-level": ("aug_level", float, "noise on the small picture, 0 to 1"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A picture to be made. negative: what to keep away from; None for nothing."""
+
+    prompt: str
+    seed: int
+    negative: str | None = None
+
+
+def add_settings(flags: argparse.ArgumentParser) -> None:
+    """The flags of SETTINGS; each takes one value for all stages, or one for each with commas."""
+    for flag, (_, _, what) in SETTINGS.items():
+        flags.add_argument(flag, help=f"{what}; or one per stage, with commas")
+
+
+def asked(prompts: Sequence[str], seeds: Sequence[int], negative: str | None = None) -> list[Job]:
+    """Every prompt with every seed, the seeds of a prompt next to each other.
+
+    Raises:
+      ConfigError: too many.
+    """
+    count = len(prompts) * len(seeds)
+    require(count <= MAX_PICTURES, "--seeds", count, f"pictures in a run: at most {MAX_PICTURES}")
+    return [Job(prompt, seed, negative) for prompt in prompts for seed in seeds]
+
+
+def read_prompts(given: Sequence[str], file: Path | None) -> list[str]:
+    """The prompts of the command and then of the file, which has one a line; blank lines are none.
+
+    Raises:
+      ConfigError: no such file, it is not UTF-8, or a prompt is too long.
+    """
+    prompts = [check_prompt("--prompt", prompt) for prompt in given]
+    if file:
+        require(file.is_file(), "--prompts", str(file), "no such file")
+        try:
+            text = file.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ConfigError(
+                "--prompts", str(file), f"is not UTF-8 at byte {error.start}"
+            ) from None
+        lines = [line.strip() for line in text.split("\n")]
+        prompts += [check_prompt("--prompts", line) for line in lines if line]
+    return prompts
+
+
+def check_prompt(flag: str, prompt: str) -> str:
+    """The prompt, if it is Unicode and not too long; else a ConfigError."""
+    wrong = recipe.prompt_fault(prompt)
+    require(not wrong, flag, prompt[:40], wrong)
+    return prompt
+
+
+def parse_seeds(text: str) -> list[int]:
+    """ "3", "0,5" or "0-7", or several of them with commas, as a list."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        try:
+            span = range(int(first), int(last if dash else first) + 1)
+        except ValueError:
+            span = range(0)
+        require(
+            0 < len(span) <= MAX_PICTURES and span[-1] <= recipe.MAX_SEED,
+            "--seeds",
+            text,
+            f"numbers from 0 to {recipe.MAX_SEED}, as 3 or 0,5 or 0-7",
+        )
+        seeds += span
+    return seeds
+
+
+def settings_of(
+    flags: argparse.Namespace, defaults: Sequence[SampleSettings]
+) -> list[SampleSettings]:
+    """The settings of each stage: its own, but for what the flags say.
+
+    Raises:
+      ConfigError: a value is not allowed, or there are not as many as stages.
+    """
+    settings = list(defaults)
+    for flag, (name, kind, _) in SETTINGS.items():
+        text = getattr(flags, flag[2:].replace("-", "_"))
+        if text is not None:
+            values = per_stage(flag, name, text, kind, len(settings))
+            settings = [
+                dataclasses.replace(one, **{name: value})
+                for one, value in zip(settings, values, strict=True)
+            ]
+    for one in settings:
+        try:
+            by_name(one.sampler, one.noise)
+        except ValueError as error:
+            raise ConfigError("--noise", one.noise, str(error)) from None
+    return settings
+
+
+def per_stage(flag: str, name: str, text: str, kind: type, count: int) -> list:
+    """One value of the setting `name` for every stage, from one for all or one for each."""
+    try:
+        values = [kind(part.strip()) for part in text.split(",")]
+    except ValueError:
+        values = []
+    wrong = next(filter(None, (recipe.fault(name, value) for value in values or [None])), "")
+    if not wrong and len(values) not in (1, count):
+        wrong = f"one value, or {count} with commas"
+    require(not wrong, flag, text, wrong)
+    return values * count if len(values) == 1 else values

@@ -1,0 +1,205 @@
+"""What a picture was made of: prompt, seed, stages with their settings and checkpoints.
+
+It goes into the picture's file and comes back from files of strangers, so every field is checked
+on its way in. It holds no path and no name of a machine.
+"""
+
+import dataclasses
+import itertools
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from diffjax.cascade import THRESHOLDS, SampleSettings
+from diffjax.diffusion.sampler import SAMPLERS, by_name
+from diffjax.diffusion.spacing import SPACINGS
+
+FORMAT = 1
+SAMPLE = "sample"
+MAX_PROMPT_CHARACTERS = 10_000
+MAX_SEED = 2**31 - 1
+MAX_STAGES = 8
+FROM_A_FILE = "file"
+
+LIMITS = {
+    "num_steps": (1, 10_000),
+    "noise": (0, 1),
+    "guidance_weight": (0, 1_000),
+    "percentile": (1, 100),
+    "aug_level": (0, 1),
+}
+CHOICES = {
+    # no network here says its own variance
+    "sampler": tuple(name for name in SAMPLERS if name != "ddpm_learned"),
+    "spacing": tuple(SPACINGS),
+    "threshold": THRESHOLDS,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Where a stage's parameters come from.
+
+    step: of the training, None if unknown. average: its name, or "file". checkpoint: the sha256
+    of the parameters and of what the network is.
+    """
+
+    name: str
+    size_px: int
+    step: int | None
+    average: str
+    checkpoint: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """All that a picture depends on; the last of `stages` is the one that made it.
+
+    negative: None for none. encoder: the sha256 of the text encoder. made_with: the versions of
+    "diffjax" and "jax" and the "platform", on which the last bits depend.
+    """
+
+    prompt: str
+    seed: int
+    stages: tuple[tuple[Origin, SampleSettings], ...]
+    encoder: str
+    made_with: Mapping[str, str]
+    negative: str | None = None
+    kind: str = SAMPLE
+
+
+def to_json(recipe: Recipe) -> dict[str, Any]:
+    """As plain data; `from_json` gives the recipe back."""
+    stages = [
+        {**dataclasses.asdict(origin), "settings": dataclasses.asdict(settings)}
+        for origin, settings in recipe.stages
+    ]
+    return {
+        "format": FORMAT,
+        "kind": recipe.kind,
+        "prompt": recipe.prompt,
+        "negative": recipe.negative,
+        "seed": recipe.seed,
+        "stages": stages,
+        "encoder": recipe.encoder,
+        "made_with": dict(recipe.made_with),
+    }
+
+
+def from_json(value: Any) -> Recipe:
+    """The recipe of a picture that `diffjax.sample` made.
+
+    Raises:
+      ValueError: a field is missing, unknown, of another type or out of range; of another kind.
+    """
+    kind = value.get("kind") if isinstance(value, dict) else None
+    if kind != SAMPLE and isinstance(kind, str):
+        raise ValueError(f"kind = {kind[:40]!r}: only pictures of diffjax.sample can be made again")
+    known = ("format", "kind", "prompt", "negative", "seed", "stages", "encoder", "made_with")
+    fields = _fields(value, "metadata", known)
+    _integer(fields["format"], "format", FORMAT, FORMAT)
+    stages = fields["stages"]
+    few = isinstance(stages, list) and 0 < len(stages) <= MAX_STAGES
+    _require(few, "stages", f"want a list of 1 to {MAX_STAGES}")
+    made_with = _fields(fields["made_with"], "made_with", ("diffjax", "jax", "platform"))
+    negative = fields["negative"]
+    recipe = Recipe(
+        prompt=_prompt(fields["prompt"], "prompt"),
+        negative=None if negative is None else _prompt(negative, "negative"),
+        seed=_integer(fields["seed"], "seed", 0, MAX_SEED),
+        stages=tuple(_stage(stage, f"stages[{i}]") for i, stage in enumerate(stages)),
+        encoder=_word(fields["encoder"], "encoder", "[0-9a-f]{64}"),
+        made_with={
+            name: _word(made_with[name], f"made_with.{name}", r"[\w.+-]{1,40}")
+            for name in made_with
+        },
+    )
+    sizes = [origin.size_px for origin, _ in recipe.stages]
+    growing = all(a < b for a, b in itertools.pairwise(sizes))
+    _require(growing, "stages", f"sizes {sizes}, want them to grow")
+    return recipe
+
+
+def fault(name: str, value: Any) -> str:
+    """What is allowed of the field `name` of SampleSettings, if `value` is not; else ""."""
+    if name in CHOICES:
+        return "" if value in CHOICES[name] else f"allowed: {', '.join(CHOICES[name])}"
+    low, high = LIMITS[name]
+    kinds = (int,) if name == "num_steps" else (int, float)
+    number = isinstance(value, kinds) and not isinstance(value, bool)
+    if number and math.isfinite(value) and low <= value <= high:
+        return ""
+    return f"{'a whole number' if kinds == (int,) else 'a number'} from {low} to {high}"
+
+
+def _stage(value: Any, where: str) -> tuple[Origin, SampleSettings]:
+    fields = _fields(value, where, ("name", "size_px", "step", "average", "checkpoint", "settings"))
+    step = fields["step"]
+    origin = Origin(
+        name=_word(fields["name"], f"{where}.name", r"[\w.-]{1,40}"),
+        size_px=_integer(fields["size_px"], f"{where}.size_px", 1, 8192),
+        step=None if step is None else _integer(step, f"{where}.step", 0, 2**53),
+        average=_word(fields["average"], f"{where}.average", r"(?!.*\.safetensors$)[\w.-]{1,80}"),
+        checkpoint=_word(fields["checkpoint"], f"{where}.checkpoint", "[0-9a-f]{64}"),
+    )
+    names = [field.name for field in dataclasses.fields(SampleSettings)]
+    given = _fields(fields["settings"], f"{where}.settings", names)
+    for name, setting in given.items():
+        wrong = fault(name, setting) if _hashable(setting) else "want a word or a number"
+        _require(not wrong, f"{where}.settings.{name}", wrong)
+    like = SampleSettings()
+    settings = SampleSettings(**{n: type(getattr(like, n))(x) for n, x in given.items()})
+    try:
+        by_name(settings.sampler, settings.noise)
+    except ValueError as error:
+        raise ValueError(f"{where}.settings: {error}") from None
+    return origin, settings
+
+
+def _fields(value: Any, where: str, names: Any) -> dict[str, Any]:
+    """A JSON object with these fields and no others."""
+    _require(isinstance(value, dict), where, "want an object")
+    missing = [name for name in names if name not in value]
+    _require(not missing, where, f"lacks {', '.join(missing)}")
+    _require(len(value) == len(names), where, f"want no more than {', '.join(names)}")
+    return value
+
+
+def _prompt(value: Any, where: str) -> str:
+    _require(isinstance(value, str), where, "want a text")
+    wrong = prompt_fault(value)
+    _require(not wrong, where, wrong)
+    return value
+
+
+def prompt_fault(prompt: str) -> str:
+    """What is wrong with a prompt, or ""."""
+    if len(prompt) > MAX_PROMPT_CHARACTERS:
+        return f"{len(prompt)} characters, at most {MAX_PROMPT_CHARACTERS}"
+    try:
+        prompt.encode()
+    except UnicodeEncodeError:
+        return "not valid Unicode"
+    return ""
+
+
+def _integer(value: Any, where: str, low: int, high: int) -> int:
+    whole = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+    _require(whole, where, f"want {low}" if low == high else f"want a number from {low} to {high}")
+    return value
+
+
+def _word(value: Any, where: str, pattern: str) -> str:
+    fits = isinstance(value, str) and re.fullmatch(pattern, value, re.ASCII) is not None
+    _require(fits, where, f"want a text like {pattern}")
+    return value
+
+
+def _hashable(value: Any) -> bool:
+    return isinstance(value, str | int | float)
+
+
+def _require(holds: bool, where: str, what: str) -> None:
+    if not holds:
+        raise ValueError(f"{where}: {what}")

@@ -1,0 +1,215 @@
+"""Trained stages, from their workdirs: what they are, their averages, and whose they are."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from diffjax import build, checkpoint, config, digest, parallel, tensorfile
+from diffjax.averages import LIVE
+from diffjax.cascade import SampleSettings, TrainedStage
+from diffjax.recipe import FROM_A_FILE, Origin, Recipe
+from diffjax.state import averaged
+from diffjax.text.encoder import TextEncoder
+
+SAFETENSORS = ".safetensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class Cascade:
+    """Stages that fit each other, smallest first, where they come from, and their encoder."""
+
+    stages: tuple[TrainedStage, ...]
+    origins: tuple[Origin, ...]
+    encoder: TextEncoder
+
+    def with_settings(self, settings: Sequence[SampleSettings]) -> "Cascade":
+        """The same stages, sampled in another way: one for each."""
+        stages = zip(self.stages, settings, strict=True)
+        return dataclasses.replace(
+            self, stages=tuple(dataclasses.replace(s, settings=new) for s, new in stages)
+        )
+
+
+def stage_dirs(workdir: Path | None, stages: str | None) -> list[Path]:
+    """The workdirs of the stages, smallest first: those of "DIR,DIR,...", or those in `workdir`.
+
+    Raises:
+      ConfigError: `workdir` is no trained stage and holds none.
+    """
+    if stages or workdir is None:
+        return [Path(part) for part in (stages or "").split(",")]
+    dirs = [path.parent for path in workdir.glob("*/config.json")]
+    if (workdir / "config.json").exists():
+        dirs = [workdir]
+    config.require(bool(dirs), "--workdir", str(workdir), "holds no trained stage; train one first")
+    return sorted(dirs, key=lambda path: config.restore(path / "config.json").data.size_px)
+
+
+def load_stages(
+    dirs: Sequence[Path], ema: str | None = None, verify: str = "full"
+) -> tuple[tuple[TrainedStage, ...], TextEncoder]:
+    """The stages and the encoder of `load`."""
+    cascade = load(dirs, ema, verify)
+    return cascade.stages, cascade.encoder
+
+
+def load(
+    dirs: Sequence[Path],
+    ema: str | Sequence[str | None] | None = None,
+    verify: str = "full",
+    steps: Sequence[int | None] | None = None,
+) -> Cascade:
+    """The trained stages of these workdirs, and their encoder.
+
+    The parameters are those of the average `ema`, or of one for each stage with commas (see
+    `params_of`), whole on every device of `devices`. verify: "full" hashes the files of the
+    checkpoints, "size" only looks at their sizes. steps: one for each stage that is wanted if it
+    is there; the newest else.
+
+    Raises:
+      ConfigError: the stages do not fit each other, or one has no checkpoint or no such average.
+      StorageError: a stage has checkpoints, and none is whole.
+    """
+    everywhere = parallel.replicated(parallel.make_mesh(devices=devices()))
+    first = config.restore(dirs[0] / "config.json")
+    encoder = build.encoder_of(first)
+    names = ema.split(",") if isinstance(ema, str) else ema or [None]
+    allowed = f"one for all stages, or {len(dirs)} with commas"
+    config.require(len(names) in (1, len(dirs)), "--ema", ema, allowed)
+    trained, origins, size_px = [], [], 0
+    names = list(names) * (len(dirs) // len(names))
+    for path, name, step in zip(dirs, names, steps or [None] * len(dirs), strict=True):
+        options = config.restore(path / "config.json")
+        for key in ("encoder", "max_tokens"):
+            config.require(
+                options.text[key] == first.text[key],
+                f"text.{key} of {path}",
+                options.text[key],
+                f"the first stage was trained with {first.text[key]!r}",
+            )
+        stage = build.stage_of(options, encoder.width)
+        config.require(
+            stage.low_res_px == (size_px or None),
+            "--stages",
+            str(path),
+            f"starts from {stage.low_res_px or 'no picture'} px, "
+            f"the stage before it makes {size_px or 'none'}",
+        )
+        size_px = stage.size_px
+        options.mesh.update(data=1, fsdp=1, tensor=1)
+        tx, _ = build.optimiser_of(options)
+        place = build.placement_of(options, stage, tx, jax.devices()[:1])
+        params, found = params_of(options, path, place.state_shape, name, verify, step)
+        average = name or build.sampled_average(options)
+        print(f"{options.stage}: step {found} of {path}, {average}")
+        origins.append(
+            Origin(
+                name=stage.name,
+                size_px=stage.size_px,
+                step=int(found) if str(found).isdecimal() else None,
+                average=FROM_A_FILE if average.endswith(SAFETENSORS) else average,
+                checkpoint=digest.digest_of(params, identity(options)),
+            )
+        )
+        params = jax.device_put(params, everywhere)
+        trained.append(TrainedStage(stage, params, build.settings_of(options)))
+    return Cascade(tuple(trained), tuple(origins), encoder)
+
+
+def devices() -> list[Any]:
+    """Those that sample: all of this process, but one CPU, which has all cores to itself."""
+    local = jax.local_devices()
+    return local[:1] if local[0].platform == "cpu" else local
+
+
+def identity(options: ConfigDict) -> dict[str, Any]:
+    """What parameters mean: the network, its noise, and what else pictures depend on."""
+    parts = {name: options[name].to_dict() for name in ("model", "diffusion", "low_res")}
+    return {
+        **parts,
+        "stage": options.stage,
+        "size_px": options.data.size_px,
+        "max_tokens": options.text.max_tokens,
+    }
+
+
+def params_of(
+    options: Any,
+    path: Path,
+    state_shape: Any,
+    name: str | None,
+    verify: str = "full",
+    step: int | None = None,
+) -> tuple[Any, int | str]:
+    """The parameters of the average `name` of a workdir, and the step that they are of.
+
+    None is the first average that training kept. A name that ends with .safetensors is that of a
+    file that diffjax.ema or an export wrote. step: wanted if it is there; the newest else.
+    """
+    if name and name.endswith(SAFETENSORS):
+        try:
+            params, metadata = tensorfile.read_tree(Path(name), state_shape.params)
+        except (ValueError, OSError) as error:
+            raise config.ConfigError("--ema", name, f"{error}; wanted for {path}") from None
+        return params, metadata.get("step", "unknown")
+    name = name or build.sampled_average(options)
+    try:
+        like = averaged(state_shape, name)
+    except ValueError as error:
+        raise config.ConfigError("--ema", name, f"{error} in {path}") from None
+    where = "params" if name == LIVE else f"ema_params/{name}"
+    found = checkpoint.open_to_read(path / "checkpoints")
+    for wanted in (step, None) if step is not None else (None,):
+        try:
+            return checkpoint.restore_part(found, where, like, step=wanted, verify=verify)
+        except FileNotFoundError:
+            continue
+        except ValueError as error:
+            raise config.ConfigError("--stages", str(path), str(error)) from None
+    raise config.ConfigError("--stages", str(path), "has no checkpoint yet")
+
+
+def load_like(
+    recipe: Recipe, dirs: Sequence[Path], ema: str | None, verify: str, anyway: bool
+) -> Cascade:
+    """The stages that a picture was made by, sampled as it was: of its step and average if there.
+
+    Raises:
+      ConfigError: these are other stages, or, unless `anyway`, other parameters or another encoder.
+      StorageError: as `load`.
+    """
+    count = len(recipe.stages)
+    config.require(
+        len(dirs) >= count, "--like", count, f"stages made the picture, here are {len(dirs)}"
+    )
+    there = [origin for origin, _ in recipe.stages]
+    names = [None if origin.average == FROM_A_FILE else origin.average for origin in there]
+    cascade = load(dirs[:count], ema or names, verify, [origin.step for origin in there])
+    for was, here in zip(there, cascade.origins, strict=True):
+        same = (was.name, was.size_px) == (here.name, here.size_px)
+        shown = f"{was.name}, {was.size_px} px"
+        config.require(same, "--like", shown, f"here is {here.name}, {here.size_px} px")
+        config.require(
+            anyway or was.checkpoint == here.checkpoint,
+            "--like",
+            _said(was),
+            f"made the picture, here is another checkpoint: {_said(here)}; give the workdir and "
+            "--ema that made it, or --anyway to take this one",
+        )
+    config.require(
+        anyway or recipe.encoder == cascade.encoder.fingerprint,
+        "--like",
+        recipe.encoder[:12],
+        f"is the text encoder of the picture, here is {cascade.encoder.fingerprint[:12]}; "
+        "--anyway takes this one",
+    )
+    return cascade.with_settings([settings for _, settings in recipe.stages])
+
+
+def _said(origin: Origin) -> str:
+    step = "unknown" if origin.step is None else origin.step
+    return f"{origin.name} step {step} {origin.average} {origin.checkpoint[:12]}"
