@@ -53,10 +53,11 @@ def locked():
 
 
 def test_the_lock_holds_what_the_project_asks_for():
+    """If not: make lock."""
     pins = locked()
     for line in (ROOT / "requirements.txt").read_text().splitlines():
-        if line and line[0] != "#":
-            asked = Requirement(line)
+        if asks := line.partition("#")[0]:
+            asked = Requirement(asks)
             mine = pins[asked.name.lower().replace("_", "-")]
             for pin in mine:
                 assert asked.specifier.contains(next(iter(pin.specifier)).version), line
