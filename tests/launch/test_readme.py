@@ -3,6 +3,8 @@
 import re
 import subprocess
 
+import pytest
+
 from tests.launch import recipes
 from tests.launch.cloud import ROOT, WHERE, Cloud
 
@@ -47,3 +49,19 @@ def test_an_unknown_or_impossible_option_ends_with_one_line_and_code_2(tmp_path)
         assert len(ran.stderr.strip().splitlines()) == 1
         assert "hf_secret" not in ran.stderr
     assert cloud.calls() == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "chips", "runtime"),
+    [
+        ("v4-8", 4, "tpu-ubuntu2204-base"),
+        ("v5litepod-16", 16, "v2-alpha-tpuv5-lite"),
+        ("v5p-128", 64, "v2-alpha-tpuv5"),
+        ("v6e-1", 1, "v2-alpha-tpuv6e"),
+    ],
+)
+def test_a_type_has_its_chips_and_its_runtime(kind, chips, runtime):
+    """v2 to v4 and v5p are named after their cores, two a chip; v5e and v6e after their chips."""
+    script = f'source {ROOT}/launch/cloud.sh; chips_of "$1"; default_runtime "$1"'
+    ran = subprocess.run(["bash", "-c", script, "-", kind], capture_output=True, text=True)
+    assert ran.stdout.split() == [str(chips), runtime]
