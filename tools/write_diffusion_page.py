@@ -21,7 +21,7 @@ SECTIONS = {
     ),
     "Likelihood": ("likelihood", "flow", "chain", "gaussian"),
     "Sampling": ("sampler", "spacing", "step", "ancestral", "solver"),
-    "Guidance and editing": ("guidance", "threshold", "editing"),
+    "Guidance and editing": ("guidance", "threshold", "editing", "tiles"),
 }  # fmt: skip
 IN_BRACKETS = re.compile(r"\(([^()]*(?:\b(?:19|20)\d\d[a-z]?\b|Imagen)[^()]*)\)")
 IN_TEXT = re.compile(

@@ -120,7 +120,8 @@ def slerp(x_a: Image, x_b: Image, weight: Float[Array, " b"]) -> Image:
     (Song et al. 2021, eq. 67).
     """
     dot = lambda x, y: per_image(jnp.sum(x * y, axis=(1, 2, 3)))  # noqa: E731
-    cosine = dot(x_a, x_b) / jnp.sqrt(dot(x_a, x_a) * dot(x_b, x_b))
+    # of an image of zeros no angle is known: any will do
+    cosine = dot(x_a, x_b) / jnp.sqrt(jnp.maximum(dot(x_a, x_a) * dot(x_b, x_b), 1e-30))
     angle = jnp.arccos(jnp.clip(cosine, -1.0, 1.0))
     weight = per_image(weight)
     # for parallel images sin(w angle) / sin(angle) goes to w

@@ -1,0 +1,210 @@
+"""From one prompt or picture to another, frame by frame, without flicker.
+
+What may change from frame to frame changes along a path: the text, and the noise of the first
+stage. The noise of every stage after it, and of every sampler's steps, is that of one seed.
+Frames are [b s s 3] in [-1, 1]; weight 0 is the start of the path and 1 its end.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from diffjax import rng
+from diffjax.cascade import Negative, SampleSettings, TrainedStage, compiled_stage, ready
+from diffjax.diffusion import sampler
+from diffjax.diffusion.editing import slerp
+from diffjax.editing import at_size, compiled
+from diffjax.stage import Stage, shrink
+from diffjax.types import Image, PRNGKeys, Resized, Text, TextMask
+
+Weights = Float[Array, " b"]
+Pair = Float[Array, "2 _ _ _"]
+
+
+class Prompt(NamedTuple):
+    """The embeddings of one prompt, and which of them are seen."""
+
+    text: Text
+    mask: TextMask
+
+
+def between_prompts(
+    stages: Sequence[TrainedStage],
+    start: Prompt,
+    end: Prompt,
+    weights: Weights,
+    *,
+    seeds: tuple[int, int],
+    negative: Negative = None,
+) -> list[Resized]:
+    """Frames on the way from (start, seeds[0]) to (end, seeds[1]), of every stage.
+
+    Text and the first stage's x_T go along great circles. Weight 0 is `cascade.generate` of the
+    start, weight 1 that of the end if both have one seed. negative: embeddings of one prompt.
+
+    Raises:
+      ValueError: the first stage starts from a picture; or there are two seeds and its sampler
+        draws noise, of which every step has more to say than x_T.
+    """
+    first = stages[0]
+    if first.stage.low_res_px:
+        raise ValueError(f"stage {first.stage.name} starts from a picture; want a base stage")
+    if seeds[0] != seeds[1] and draws(first.settings):
+        raise ValueError(
+            f"sampler={first.settings.sampler!r}, noise={first.settings.noise}: a path between two "
+            "seeds wants a sampler that draws no noise, such as ddim"
+        )
+    text, mask = morphed_text(start, end, weights)
+    fixed = rng.per_example(jnp.full(weights.shape, seeds[0], jnp.int32))
+    other = rng.per_example(jnp.full(weights.shape, seeds[1], jnp.int32))
+    noise_a, noise_b = (first_noise(first.stage, keys) for keys in (fixed, other))
+    away = negative and tuple(jnp.repeat(part, len(weights), axis=0) for part in negative)
+    run = compiled(from_noise, first.stage, first.settings)
+    frames = [run(first.params, text, mask, fixed, None, away, slerp(noise_a, noise_b, weights))]
+    for trained in stages[1:]:
+        run = compiled_stage(trained.stage, trained.settings)
+        frames.append(run(trained.params, text, mask, fixed, frames[-1], away))
+    return frames
+
+
+def draws(settings: SampleSettings) -> bool:
+    """Whether the sampler draws noise on its way."""
+    return settings.sampler == "ddpm" or settings.noise > 0
+
+
+def first_noise(stage: Stage, keys: PRNGKeys) -> Resized:
+    """The x_T that `cascade.sample_stage` draws for a base stage from these keys."""
+    shape = (len(keys), stage.size_px, stage.size_px, 3)
+    return rng.normal(rng.stream(rng.stream(keys, stage.name), "x_T"), shape)
+
+
+def morphed_text(start: Prompt, end: Prompt, weights: Weights) -> Prompt:
+    """Between two prompts, token by token along great circles.
+
+    The shorter prompt goes on with its last token, the end of the sentence, up to the longer's
+    length. At weight 0 and 1 each prompt is as it was: with prompts of different lengths the first
+    and the last step of the path are a little longer than the others.
+    """
+    num, (num_tokens, width) = len(weights), start.text.shape[1:]
+    place = jnp.arange(num_tokens)
+    last_a, last_b = (jnp.sum(prompt.mask[0]) - 1 for prompt in (start, end))
+    mask = (place <= jnp.maximum(last_a, last_b))[None]
+
+    def tokens(prompt: Prompt, last: Array) -> Image:
+        # each is a picture of one pixel, so that each has its own circle
+        row = prompt.text[0, jnp.minimum(place, last)]
+        return jnp.tile(row, (num, 1)).reshape(num * num_tokens, 1, 1, width)
+
+    text = slerp(tokens(start, last_a), tokens(end, last_b), jnp.repeat(weights, num_tokens))
+    text = jnp.where(mask[:, :, None], text.reshape(num, num_tokens, width), 0.0)
+    at = weights[:, None]
+    at_each = at[:, :, None]
+    return Prompt(
+        jnp.where(at_each <= 0, start.text, jnp.where(at_each >= 1, end.text, text)),
+        jnp.where(at <= 0, start.mask, jnp.where(at >= 1, end.mask, mask)),
+    )
+
+
+def between_pictures(
+    stages: Sequence[TrainedStage],
+    start: Prompt,
+    end: Prompt,
+    noises: Sequence[Pair],
+    weights: Weights,
+    *,
+    seed: int,
+) -> list[Resized]:
+    """Frames between the two pictures that `noises_of` went back from (Song et al. 2021, app. D.5).
+
+    start, end: their prompts, or no prompt (`editing.null_of`).
+    """
+    text, mask = morphed_text(start, end, weights)
+    keys = rng.per_example(jnp.full(weights.shape, seed, jnp.int32))
+    low_res, frames = None, []
+    for trained, (a, b) in zip(quiet(stages), noises, strict=True):
+        x_a, x_b = (jnp.repeat(x[None], len(weights), axis=0) for x in (a, b))
+        run = compiled(from_noise, trained.stage, trained.settings)
+        low_res = run(trained.params, text, mask, keys, low_res, None, slerp(x_a, x_b, weights))
+        frames.append(low_res)
+    return frames
+
+
+def noises_of(
+    stages: Sequence[TrainedStage], start: Prompt, end: Prompt, pictures: Image, *, seed: int
+) -> list[Pair]:
+    """The noises of every stage, [2 h w 3], from which each of two pictures comes back.
+
+    A stage is inverted under the picture that the stage before makes of its own noise, not under
+    the true one: that is what it will be given.
+
+    Raises:
+      ValueError: not two pictures, or of another size than the last stage's.
+    """
+    size_px = stages[-1].stage.size_px
+    if pictures.shape[:3] != (2, size_px, size_px):
+        raise ValueError(f"pictures of {pictures.shape[:3]}, want two of {size_px} px")
+    text, mask = (jnp.concatenate(parts) for parts in zip(start, end, strict=True))
+    keys = rng.per_example(jnp.full(2, seed, jnp.int32))
+    first = stages[0].stage.low_res_px
+    low_res = shrink(pictures, size_px // first) if first else None
+    noises = []
+    for trained in quiet(stages):
+        told = (trained.params, text, mask, keys, low_res, None)
+        part = at_size(pictures, size_px // trained.stage.size_px)
+        noises.append(compiled(to_noise, trained.stage, trained.settings)(*told, part))
+        low_res = compiled(from_noise, trained.stage, trained.settings)(*told, noises[-1])
+    return noises
+
+
+def quiet(stages: Sequence[TrainedStage]) -> list[TrainedStage]:
+    """The stages sampled so that it can be undone: by DDIM, without guidance."""
+    return [
+        dataclasses.replace(
+            trained,
+            settings=dataclasses.replace(
+                trained.settings, sampler="ddim", noise=0.0, guidance_weight=1.0, threshold="static"
+            ),
+        )
+        for trained in stages
+    ]
+
+
+def from_noise(
+    params: Any,
+    text: Text,
+    text_mask: TextMask,
+    keys: PRNGKeys,
+    low_res: Image | None,
+    negative: Negative,
+    x_T: Resized,
+    *,
+    stage: Stage,
+    settings: SampleSettings,
+) -> Resized:
+    """`cascade.sample_stage` from noise that is given; all other noise is the keys'."""
+    denoise, _, how = ready(
+        params, text, text_mask, keys, low_res, negative, stage=stage, settings=settings
+    )
+    return jnp.clip(sampler.sample(denoise, x_T, **how), -1.0, 1.0)
+
+
+def to_noise(
+    params: Any,
+    text: Text,
+    text_mask: TextMask,
+    keys: PRNGKeys,
+    low_res: Image | None,
+    negative: Negative,
+    picture: Resized,
+    *,
+    stage: Stage,
+    settings: SampleSettings,
+) -> Resized:
+    """The noise from which `from_noise` comes to the picture, but for the length of its steps."""
+    denoise, _, how = ready(
+        params, text, text_mask, keys, low_res, negative, stage=stage, settings=settings
+    )
+    return sampler.invert(denoise, picture, logsnrs=how["logsnrs"], step=how["step"])

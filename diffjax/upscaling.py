@@ -1,0 +1,105 @@
+"""Super-resolution of a person's own picture, of any size and shape."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from diffjax import rng
+from diffjax.cascade import Negative, SampleSettings, TrainedStage, guided_denoiser
+from diffjax.diffusion import sampler, spacing
+from diffjax.diffusion.tiles import starts, tiled
+from diffjax.editing import compiled
+from diffjax.stage import Condition, Stage, condition_low_res
+from diffjax.types import Image, PRNGKeys, Resized, Text, TextMask
+
+# Tiles overlap by a quarter of their side.
+OVERLAP = 4
+
+
+def upscale(
+    stages: Sequence[TrainedStage],
+    text: Text,
+    text_mask: TextMask,
+    *,
+    picture: Image,
+    seeds: Int[Array, " b"],
+    negative: Negative = None,
+) -> list[Resized]:
+    """The picture [b h w 3] enlarged by every stage in turn, each by its own factor.
+
+    A picture of another size than the stage's small one is made tile by tile, every tile as large
+    as the pictures that the network knows; a smaller one goes on with its edge up to a tile, which
+    is cut away again. A picture of just that size is made as `cascade.generate` would make it.
+
+    Raises:
+      ValueError: no stage, or one that does not start from a picture.
+    """
+    for trained in stages:
+        if not trained.stage.low_res_px:
+            raise ValueError(f"stage {trained.stage.name} starts from noise alone, not a picture")
+    if not stages:
+        raise ValueError("stages=(): want at least one that starts from a picture")
+    keys, pictures = rng.per_example(seeds), []
+    for trained in stages:
+        height, width = picture.shape[1:3]
+        run = compiled(upscale_stage, trained.stage, trained.settings)
+        large = run(
+            trained.params, text, text_mask, keys, at_least(picture, trained.stage), negative
+        )
+        factor = trained.stage.factor
+        picture = large[:, : factor * height, : factor * width]
+        pictures.append(picture)
+    return pictures
+
+
+def at_least(picture: Image, stage: Stage) -> Resized:
+    """The picture, its last row and column repeated up to the smallest side that a stage takes."""
+    assert stage.low_res_px is not None
+    more = [(0, max(0, stage.low_res_px - side)) for side in picture.shape[1:3]]
+    return jnp.pad(picture, ((0, 0), *more, (0, 0)), mode="edge")
+
+
+def num_tiles(stage: Stage, height_px: int, width_px: int) -> int:
+    """How many tiles a small picture of this size takes at every step."""
+    side = stage.low_res_px
+    assert side is not None
+    down, across = (len(starts(max(n, side), side, side // OVERLAP)) for n in (height_px, width_px))
+    return down * across
+
+
+def upscale_stage(
+    params: Any,
+    text: Text,
+    text_mask: TextMask,
+    keys: PRNGKeys,
+    low_res: Image,
+    negative: Negative,
+    *,
+    stage: Stage,
+    settings: SampleSettings,
+) -> Resized:
+    """`cascade.sample_stage` with a denoiser that goes over the picture in tiles."""
+    keys = rng.stream(keys, stage.name)
+    level = jnp.full(text.shape[:1], settings.aug_level)
+    given, aug_logsnr = condition_low_res(stage, low_res, level, key=rng.stream(keys, "aug_noise"))
+    b, height, width, c = given.shape
+    side = stage.size_px
+
+    def denoise_at(x_t: Image, logsnr_t: Any, corner: Int[Array, "2"]):
+        part = jax.lax.dynamic_slice(given, (0, corner[0], corner[1], 0), (b, side, side, c))
+        condition = Condition(text, text_mask, part, aug_logsnr)
+        return guided_denoiser(stage, params, condition, settings, negative)(x_t, logsnr_t)
+
+    overlap = stage.factor * (side // stage.factor // OVERLAP)
+    denoise = tiled(denoise_at, height_px=height, width_px=width, tile_px=side, overlap_px=overlap)
+    image = sampler.sample(
+        denoise,
+        rng.normal(rng.stream(keys, "x_T"), given.shape),
+        logsnrs=spacing.SPACINGS[settings.spacing](stage.schedule, settings.num_steps),
+        step=sampler.by_name(settings.sampler, settings.noise),
+        key=rng.stream(keys, "steps"),
+    )
+    return jnp.clip(image, -1.0, 1.0)
