@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax._src.distributed import global_state  # what jax shows to users meets on devices alone
 
 from diffjax.config import ConfigError
 
@@ -173,6 +174,8 @@ def on_tpu_vm(environ: Mapping[str, str]) -> bool:
 def initialize(cluster: Cluster | None, timeout_s: int = CONNECT_S) -> None:
     """Meet the other processes; to be called before any array is made. None: nothing to do.
 
+    From then on the first process alone prints.
+
     Raises:
       WorkersMissing: they did not all come up within `timeout_s` seconds.
     """
@@ -198,6 +201,7 @@ def initialize(cluster: Cluster | None, timeout_s: int = CONNECT_S) -> None:
             f"{cluster}: not all workers came up within {timeout_s} s. Was it started on one "
             f"worker only? The same command must run on all of them ({first_line})"
         ) from None
+    hush()
     print(
         f"processes: {jax.process_count()} ({cluster.kind}), this is {jax.process_index()}, with "
         f"{jax.local_device_count()} of {jax.device_count()} devices",
@@ -238,6 +242,17 @@ def hush() -> None:
     """Let the first process alone print; errors are heard from all."""
     if not is_first():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+
+
+def meet(name: str, timeout_s: int = 3600) -> None:
+    """Wait until all processes are here. A name serves once.
+
+    Before the first step: processes compile for unequal times, and in their first exchange CPUs
+    wait no more than 30 s for each other.
+    """
+    if jax.process_count() > 1:
+        client: Any = global_state.client
+        client.wait_at_barrier(name, timeout_s * 1000)
 
 
 def leave(code: int) -> int:

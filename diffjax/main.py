@@ -3,18 +3,23 @@
 Trains the stage (or, with configs/cascade.py, the stages one after the other) that the config
 names. A non-empty workdir resumes. With --mode=compile nothing runs: the training step (or with
 --mode=compile-sample the sampler) is compiled for the devices at hand, or for the TPUs that
---topology names, and its memory, FLOPs and collectives are printed. Exit codes: 0 done, 2 bad
-config or input, 3 does not fit in memory, 4 diverged, 5 the disk is full,
-143 terminated after saving.
+--topology names, and its memory, FLOPs and collectives are printed. With --dry_run nothing is
+compiled either, and nothing written: tables, a batch, sizes and FLOPs. On several machines the same
+command runs on each; Cloud TPU, SLURM (srun) and Kubernetes say which is which, elsewhere
+--coordinator, --num_processes and --process_id do. Exit codes: 0 done, 1 other workers are missing,
+2 bad config or input, 3 does not fit in memory, 4 diverged, 5 the disk is full, 143 terminated
+after saving.
 """
 
 import argparse
+import functools
 import os
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from diffjax import config
+from diffjax import config, faults
 
 MODES = ("train", "compile", "compile-sample")
 
@@ -31,25 +36,74 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workdir", type=Path, help="where the run lives; needed to train")
     parser.add_argument("--mode", choices=MODES, default=MODES[0])
     parser.add_argument("--topology", default="", help="compile for TPUs, such as v5e:16x16")
+    parser.add_argument("--dry_run", action="store_true", help="show what would be done")
+    parser.add_argument("--coordinator", default="", help="HOST:PORT of process 0 of several")
+    parser.add_argument("--num_processes", type=int, help="how many; 1: do not look for others")
+    parser.add_argument("--process_id", type=int, help="which of them this is, from 0")
+    parser.add_argument("--connect_s", type=int, default=300, help="seconds to wait for the others")
     known, overrides = parser.parse_known_args(arguments)
     try:
         options = config.load(known.config)
         config.override(options, overrides)
+        if known.dry_run:
+            config.require(known.mode == "train", "--mode", known.mode, "not with --dry_run")
+            return show(options, known.workdir, known.topology)
         if known.mode != "train":
             return compile_only(options, known.mode, known.topology)
         config.require(known.workdir is not None, "--workdir", "", "needed to train")
         config.require(not known.topology, "--topology", known.topology, "only with --mode=compile")
-        return run(options, known.workdir)
+        return together(known, functools.partial(run, options, known.workdir))
     except config.ConfigError as error:
         print(error, file=sys.stderr)
         return 2
+
+
+def together(flags: argparse.Namespace, work: Callable[[], int]) -> int:
+    """Meet the other processes, if there are any, and work with them."""
+    from diffjax import distributed
+
+    cluster = distributed.find(
+        os.environ,
+        coordinator=flags.coordinator,
+        num_processes=flags.num_processes,
+        process_id=flags.process_id,
+    )
+    if cluster is None:
+        return work()
+    try:
+        distributed.initialize(cluster, flags.connect_s)
+    except distributed.WorkersMissing as error:
+        print(error, file=sys.stderr)
+        return 1
+    code = 1
+    try:
+        code = work()
+    except config.ConfigError as error:
+        print(error, file=sys.stderr)
+        code = 2
+    except Exception:  # the others wait: say what it was, and leave at once
+        traceback.print_exc()
+    return distributed.leave(code)
+
+
+def show(options, workdir: Path | None, topology: str) -> int:
+    """Print what a run of every stage of the config would do; 2 if it could not begin."""
+    if topology:
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    from diffjax import dry_run
+
+    for name in options.get("stages", ("",)):
+        place = workdir / name if workdir else None
+        for part in dry_run.parts(options[name] if name else options, place, topology):
+            print(part, flush=True)
+    return 0
 
 
 def run(options, workdir: Path) -> int:
     """Train what the config names; heavy imports wait until its syntax is known to be right."""
     from diffjax import build, parallel
     from diffjax.text.cache import StorageError
-    from diffjax.train import Diverged, Terminated, train
+    from diffjax.train import Diverged, OutOfTime, Terminated, train
 
     parallel.keep_compilations()
     stages = [(options, workdir)]
@@ -62,6 +116,9 @@ def run(options, workdir: Path) -> int:
             if len(stages) > 1:
                 print(f"\n== {stage_options.stage} -> {stage_workdir}", flush=True)
             train(stage_options, stage_workdir)
+    except OutOfTime as stop:  # the stages behind it wait, too
+        print(stop, flush=True)
+        return 0
     except Terminated as stop:
         print(stop, file=sys.stderr)
         return 143
@@ -96,4 +153,5 @@ def compile_only(options, mode: str, topology: str) -> int:
 
 
 if __name__ == "__main__":
+    faults.leave_on_signals()
     sys.exit(main())

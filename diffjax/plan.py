@@ -64,7 +64,7 @@ def plan(options: ConfigDict, step: str = "train", topology: str = "") -> Plan:
       TooBig: it does not fit.
     """
     devices = devices_of(topology)
-    _check(options, len(devices))
+    check(options, len(devices))
     work = (abstract.training if step == "train" else abstract.sampling)(options, devices)
     return plan_of(work, options.stage, step, topology)
 
@@ -129,8 +129,12 @@ def versions(topology: str) -> dict[str, str]:
     return found | {"optimization_level": level.rpartition(".")[2]}
 
 
-def _check(options: ConfigDict, devices: int) -> None:
-    """`build.check`, with the mesh and the batch held to another machine's devices."""
+def check(options: ConfigDict, devices: int) -> None:
+    """`build.check`, with the mesh and the batch held to another machine's devices.
+
+    Raises:
+      ConfigError: names the key, its value and what is allowed.
+    """
     here = options.copy_and_resolve_references()
     here.mesh.update(data=-1, fsdp=1, tensor=1)
     here.data.batch_size = jax.device_count() * here.train.accumulate

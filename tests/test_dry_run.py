@@ -1,0 +1,79 @@
+import json
+import os
+
+import jax
+import pytest
+
+from diffjax import abstract, config, dry_run, liveness, main, plan
+from tests.encoders import save_tiny
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("DIFFJAX_CACHE_DIR", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    return save_tiny(tmp_path_factory.mktemp("t5"))
+
+
+def flags(encoder, *more, preset="base64.py:tiny"):
+    return ["--config", f"configs/{preset}", f"--config.text.encoder={encoder}", *more]
+
+
+def test_a_dry_run_tells_everything_and_writes_nothing(tmp_path, encoder, capsys):
+    workdir = tmp_path / "run"
+    more = ["--dry_run", "--workdir", str(workdir), "--config.mesh.fsdp=4"]
+    assert main.main(flags(encoder, *more)) == 0
+    out = capsys.readouterr().out
+    for words in (
+        "dry run of base64: 8 x cpu, mesh data 2 x fsdp 4 x tensor 1",
+        "image        uint8 (8, 16, 16, 3), (1, 16, 16, 3) on a device",
+        "params/stem/kernel",
+        "bytes per device",
+        "FLOPs: ",
+        "memory of a device: state ",
+        "a checkpoint: ",
+        "16 records, 2 steps an epoch",
+        "image        uint8 (8, 16, 16, 3), from ",
+        "text         float32 (8, 96, 16), from ",
+        "caption      'a",
+    ):
+        assert words in out, words
+    assert not workdir.exists()
+    assert os.listdir(tmp_path) == []  # nor the cache of embeddings
+
+
+@pytest.mark.slow
+def test_its_figures_are_those_of_the_compiled_plan(encoder):
+    options = config.load("configs/base64.py:tiny")
+    options.text.encoder = encoder
+    made = plan.plan(options)
+    text = "\n".join(dry_run.parts(options))
+    assert f"{made.parameters:,} parameters" in text
+    assert f"FLOPs: {made.model_flops:.3g} an image" in text
+    work = abstract.training(options, jax.devices())
+    least = liveness.peak(liveness.on_a_device(work.jitted.trace(*work.arguments).jaxpr))
+    print("estimate", least, "XLA", made.bytes["temporaries"])
+    assert 0.5 * least < made.bytes["temporaries"] < 2 * dry_run.SLACK * least
+
+
+def test_a_mistake_is_one_line_and_2_after_what_could_be_shown(encoder, capsys):
+    assert main.main(flags(encoder, "--dry_run", "--config.data.name=fake/none")) == 2
+    out, err = capsys.readouterr()
+    assert "parameters and where they lie" in out
+    assert "data.name = 'fake/none'" in err
+    assert err.count("\n") == 1
+    assert main.main(flags(encoder, "--dry_run", "--mode=compile")) == 2
+
+
+@pytest.mark.slow
+def test_all_stages_of_a_cascade_are_shown(tmp_path, capsys):
+    arguments = ["--config", "configs/cascade.py:tiny", "--dry_run", "--workdir", str(tmp_path)]
+    assert main.main(arguments) == 0
+    out = capsys.readouterr().out
+    assert "dry run of base64" in out
+    assert "dry run of sr256" in out
+    assert not list(tmp_path.glob("*/checkpoints"))
+    assert json.dumps(out)

@@ -1,0 +1,154 @@
+"""Two processes of two devices each, on this machine: they train as one process of four would."""
+
+import json
+import re
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffjax import checkpoint, config
+from diffjax.program import program_of
+from tests import runs
+from tests.encoders import save_tiny
+from tests.test_meshes import furthest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+MESH = ("mesh.fsdp=2", "mesh.tensor=2")
+# Process 1 sends itself SIGTERM in its step 4.
+STOPPED = """
+import os, signal, sys
+from diffjax import distributed, faults, main
+
+told = distributed.Agreement.__call__
+calls = []
+
+def call(self, flag):
+    calls.append(flag)
+    if len(calls) == 4 and os.environ["JAX_PROCESS_ID"] == "1":
+        os.kill(os.getpid(), signal.SIGTERM)
+    return told(self, flag)
+
+distributed.Agreement.__call__ = call
+faults.leave_on_signals()
+sys.exit(main.main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    return save_tiny(tmp_path_factory.mktemp("t5"))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("DIFFJAX_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def together(workdir, encoder, *flags, count=2, devices=2, only=None, **options):
+    """Start the processes; (code, stdout, stderr) of each once all have ended."""
+    port, started = free_port(), []
+    for i in range(count) if only is None else only:
+        several = {} if count == 1 else {
+            "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+            "JAX_NUM_PROCESSES": str(count),
+            "JAX_PROCESS_ID": str(i),
+        }  # fmt: skip
+        xla = "--xla_backend_optimization_level=1 --xla_force_host_platform_device_count="
+        started.append(
+            runs.start(workdir, encoder, "train.num_steps=10", "train.log_every=1", *flags,
+                       XLA_FLAGS=f"{xla}{devices}", **several, **options)
+        )  # fmt: skip
+    try:
+        return [runs.finish(process) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+
+
+def saved(workdir, *flags):
+    """The newest state under a workdir, on one device, and the data's position."""
+    options = config.restore(workdir / "config.json")
+    options.mesh.update(data=1, fsdp=1, tensor=1)
+    like = program_of(options, 16, jax.devices()[:1]).place.state_shape
+    with checkpoint.open_dir(workdir / "checkpoints") as checkpoints:
+        state, position = checkpoint.restore(checkpoints, like)
+    return jax.device_get(state), position
+
+
+@pytest.mark.parametrize("flags", [(), MESH], ids=["data", "fsdp and tensor"])
+def test_two_processes_stop_at_one_step_go_on_and_end_where_one_would(tmp_path, encoder, flags):
+    flags = ("train.sample_every=10", "train.save_every=5", *flags)
+    ((code, _, err),) = together(tmp_path / "one", encoder, *flags, count=1, devices=4)
+    assert code == 0, err
+    two = tmp_path / "two"
+    ended = together(two, encoder, *flags, program=("-c", STOPPED))
+    assert [code for code, _, _ in ended] == [143, 143], ended
+    steps = {re.search(r"stopped at step (\d+), saved", err)[1] for _, _, err in ended}
+    assert steps == {"5"}  # told in step 4: all know it one step later
+    assert "step" not in ended[1][1]  # the first process alone prints
+    assert "processes: 2 (flags), this is 0, with 2 of 4 devices" in ended[0][1]
+    state, position = saved(two)
+    assert int(state.step) == 5
+    assert json.dumps(position).count('"next_example": 40') == 1
+
+    ended = together(two, encoder, *flags)
+    assert [code for code, _, _ in ended] == [0, 0], ended
+    assert "resuming from step 5" in ended[0][1]
+    (mine, mine_at), (theirs, theirs_at) = saved(two), saved(tmp_path / "one")
+    assert mine_at["data"] == theirs_at["data"] == {"next_example": 80}
+    print("furthest", furthest(mine, theirs))
+    assert furthest(mine, theirs) < 1e-5
+    ours, others = (runs.lines(tmp_path / name) for name in ("two", "one"))
+    assert [line["step"] for line in ours] == list(range(1, 11))
+    np.testing.assert_allclose(
+        [line["loss"] for line in ours], [line["loss"] for line in others], rtol=1e-6
+    )
+    sheets = [
+        np.asarray(Image.open(tmp_path / name / "samples" / "0000010.png"), int)
+        for name in ("two", "one")
+    ]
+    assert np.abs(sheets[0] - sheets[1]).max() <= 1
+
+
+def test_two_processes_go_on_with_what_one_began_and_back(tmp_path, encoder):
+    """The examples are those of an uninterrupted run: the losses say so, step by step."""
+    for num_steps, count in ((3, 1), (6, 2), (10, 1)):
+        ended = together(
+            tmp_path / "run", encoder, f"train.num_steps={num_steps}", count=count,
+            devices=4 // count,
+        )  # fmt: skip
+        assert [code for code, _, _ in ended] == [0] * count, ended
+    ((code, _, err),) = together(tmp_path / "whole", encoder, count=1, devices=1)
+    assert code == 0, err
+    ours, others = (runs.lines(tmp_path / name) for name in ("run", "whole"))
+    np.testing.assert_allclose(
+        [line["loss"] for line in ours], [line["loss"] for line in others], rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("alone", [0, 1])
+def test_a_worker_alone_says_that_the_others_are_missing(tmp_path, encoder, alone):
+    command = runs.arguments(tmp_path / "run", encoder)
+    flags = [
+        "--coordinator", f"127.0.0.1:{free_port()}", "--num_processes", "2",
+        "--process_id", str(alone), "--connect_s", "5",
+    ]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "diffjax.main", *command, *flags],
+        cwd=runs.ROOT, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "Was it started on one worker only?" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
