@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import util
@@ -22,6 +23,7 @@ from jax._src.distributed import global_state  # what jax shows to users meets o
 
 from diffjax.config import ConfigError
 
+EXIT_MISSING = 1  # a launcher may try again
 CONNECT_S = 300  # how long the others may take to come up
 REMIND_S = 30
 # What launchers call the same thing: ours, then those of Kubernetes job sets (xpk).
@@ -30,7 +32,7 @@ INDEX_NAMES = ("JAX_PROCESS_ID", "NODE_RANK", "JOB_COMPLETION_INDEX")
 
 
 class WorkersMissing(RuntimeError):
-    """The other processes of a run did not come up in time."""
+    """The other processes of a run cannot be met; ends with exit code 1."""
 
 
 @dataclass(frozen=True)
@@ -176,8 +178,10 @@ def initialize(cluster: Cluster | None, timeout_s: int = CONNECT_S) -> None:
 
     From then on the first process alone prints.
 
+    If they do not all come up within `timeout_s` seconds, the process says so and ends with 1.
+
     Raises:
-      WorkersMissing: they did not all come up within `timeout_s` seconds.
+      WorkersMissing: they cannot be met at all.
     """
     if cluster is None:
         return
@@ -193,14 +197,12 @@ def initialize(cluster: Cluster | None, timeout_s: int = CONNECT_S) -> None:
             cluster_detection_method="deactivate",
         )
     try:
-        with _reminding(cluster):
-            jax.distributed.initialize(initialization_timeout=timeout_s, **given)
+        with _patience(cluster, timeout_s):
+            # past its own limit jax aborts with a trace of its C++: ours comes first
+            jax.distributed.initialize(initialization_timeout=timeout_s + 60, **given)
     except RuntimeError as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise WorkersMissing(
-            f"{cluster}: not all workers came up within {timeout_s} s. Was it started on one "
-            f"worker only? The same command must run on all of them ({first_line})"
-        ) from None
+        raise WorkersMissing(f"{cluster}: cannot meet the other workers: {first_line}") from None
     hush()
     print(
         f"processes: {jax.process_count()} ({cluster.kind}), this is {jax.process_index()}, with "
@@ -210,23 +212,26 @@ def initialize(cluster: Cluster | None, timeout_s: int = CONNECT_S) -> None:
 
 
 @contextlib.contextmanager
-def _reminding(cluster: Cluster) -> Iterator[None]:
-    """A line every half minute while the others are waited for."""
+def _patience(cluster: Cluster, timeout_s: float) -> Iterator[None]:
+    """A line every half minute while the others are waited for; at the end of it, the process."""
     done = threading.Event()
 
-    def remind() -> None:
-        waited = 0
-        while not done.wait(REMIND_S):
-            waited += REMIND_S
+    def watch() -> None:
+        start = time.monotonic()
+        left = float(timeout_s)
+        while not done.wait(min(REMIND_S, max(left, 0))):
+            waited = time.monotonic() - start
+            left = timeout_s - waited
             print(
-                f"{cluster}: waiting for the other workers since {waited} s; "
-                "was it started on one worker only?",
+                f"{cluster}: the other workers did not come up within {waited:.0f} s. Was it "
+                "started on one worker only? The same command must run on all of them",
                 file=sys.stderr,
                 flush=True,
             )
+            if left <= 0:
+                os._exit(EXIT_MISSING)
 
-    thread = threading.Thread(target=remind, daemon=True)
-    thread.start()
+    threading.Thread(target=watch, daemon=True).start()
     try:
         yield
     finally:

@@ -74,7 +74,7 @@ def together(flags: argparse.Namespace, work: Callable[[], int]) -> int:
         distributed.initialize(cluster, flags.connect_s)
     except distributed.WorkersMissing as error:
         print(error, file=sys.stderr)
-        return 1
+        return distributed.EXIT_MISSING
     code = 1
     try:
         code = work()

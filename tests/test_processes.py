@@ -149,6 +149,7 @@ def test_a_worker_alone_says_that_the_others_are_missing(tmp_path, encoder, alon
         cwd=runs.ROOT, capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
-    assert "Was it started on one worker only?" in done.stderr
+    assert "did not come up within 5 s. Was it started on one worker only?" in done.stderr
+    assert done.stderr.count("\n") == 1
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
