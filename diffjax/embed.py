@@ -2,12 +2,15 @@
 
 Captions to embeddings. FILE is text with a caption a line, .jsonl or .parquet; --data-set names a
 prepared data set instead. DIRECTORY is made, or extended if it is this encoder's already: run the
-same again after a crash, or with more captions. Several processes may fill one directory at once,
-each with its --process-index.
-Exit codes: 0 done, 2 bad input, 5 the disk took no more, 143 stopped with all that was done saved.
+same again after a crash, or with more captions. Several processes may fill one directory at once:
+the tasks of srun and the workers of a TPU pod share the work by themselves, others each have their
+--process-index.
+Exit codes: 0 done, 1 other workers are missing, 2 bad input, 5 the disk took no more, 143 stopped
+with all that was done saved.
 """
 
 import argparse
+import os
 import signal
 import sys
 import time
@@ -15,11 +18,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import jax
 from tqdm import tqdm
 
-from diffjax import text
+from diffjax import distributed, text
 from diffjax.data import texts
 from diffjax.text.cache import SHARD_BYTES, STORAGES, StorageError
+
+A_DAY_S = 24 * 3600
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,8 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = _captions(args)
         if next(iter(found), None) is None:
             raise ValueError(f"{args.data_set or args.captions[0]}: no captions in it")
-        encoder = text.load_encoder(args.encoder, args.max_length, args.dtype)
         process_index, process_count = _process(args)
+        encoder = text.load_encoder(args.encoder, args.max_length, args.dtype)
         if args.shard_mib < 1:
             raise ValueError(f"--shard-mib {args.shard_mib}, want at least 1")
         with _stopped() as signals, _progress(found, args.every) as tell:
@@ -53,10 +59,15 @@ def main(argv: Sequence[str] | None = None) -> int:
                 stop=lambda: bool(signals),
                 shard_bytes=args.shard_mib << 20,
             )
+        if not signals:  # the first may not leave: the others' connection would go with it
+            distributed.meet("embedded", A_DAY_S)
         cache = text.cache.open_cache(args.out, encoder)
     except StorageError as error:
         print(f"embed: {error}; what is finished is kept: make room, run again", file=sys.stderr)
         return 5
+    except distributed.WorkersMissing as error:
+        print(f"embed: {error}", file=sys.stderr)
+        return distributed.EXIT_MISSING
     except (ValueError, OSError) as error:
         print(f"embed: {error}", file=sys.stderr)
         return 2
@@ -103,13 +114,15 @@ def _captions(args: argparse.Namespace) -> texts.Captions:
 
 
 def _process(args: argparse.Namespace) -> tuple[int, int]:
-    """(index, count) of the flags, or of jax where neither is given."""
+    """(index, count) of the flags; where neither is given, of the cluster this runs on."""
     if (args.process_index is None) != (args.process_count is None):
         raise ValueError("--process-index and --process-count need each other")
     if args.process_index is not None:
         return args.process_index, args.process_count
-    import jax
-
+    cluster = distributed.find(os.environ)
+    if cluster is not None and cluster.process_id is not None and cluster.num_processes:
+        return cluster.process_id, cluster.num_processes  # each can work without knowing the others
+    distributed.initialize(cluster)
     return jax.process_index(), jax.process_count()
 
 

@@ -79,6 +79,8 @@ def begin(
         parameters = monitor.parameter_table(state.params)
         print(parameters, flush=True)
         log.text("parameters", f"```\n{parameters}\n```")
+    if place.mesh.size > 1:
+        print(parallel.state_table(place.state_sharding, place.state_shape), flush=True)
     journal = Journal(
         log, spent,
         no_readings=program.no_readings, record=program.record,

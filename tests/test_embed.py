@@ -135,6 +135,22 @@ def test_flags_that_cannot_be_are_exit_code_2(flags, message, argv, stub, tmp_pa
     assert not (tmp_path / "cache").exists()
 
 
+def test_the_tasks_of_srun_share_the_captions(argv, stub, tmp_path, monkeypatch):
+    captions = [f"caption {i}" for i in range(40)]
+    (tmp_path / "captions.txt").write_text("\n".join(captions))
+    for name, value in {
+        "SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "n[1-2]", "SLURM_STEP_NUM_NODES": "2",
+        "SLURM_NTASKS": "2", "SLURM_LOCALID": "0",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    sizes = []
+    for task in ("0", "1"):
+        monkeypatch.setenv("SLURM_PROCID", task)
+        assert embed.main(argv) == 0
+        sizes.append(len(cache.open_cache(tmp_path / "cache", stub)))
+    assert 0 < sizes[0] < sizes[1] == 40
+
+
 def test_parquet_without_pyarrow_says_what_to_install(argv, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     (tmp_path / "a.parquet").write_bytes(b"PAR1")

@@ -111,7 +111,7 @@ def load_encoder(
     """
     if max_length < 1:
         raise ValueError(f"max_length={max_length}, want at least 1")
-    devices = [jax.devices()[0]] if mesh is None else list(mesh.devices.flat)
+    devices = [jax.local_devices()[0]] if mesh is None else list(mesh.devices.flat)
     dtype = checked_dtype(default_dtype(devices[0].platform) if dtype is None else dtype)
     folder = resolve(path_or_name)
     config, place = weights.check(folder), SingleDeviceSharding(devices[0])
