@@ -1,0 +1,243 @@
+"""python -m diffjax.edit inpaint | img2img | vary | interpolate | upscale, each with --help
+
+    python -m diffjax.edit inpaint --workdir runs/demo --picture a.png --mask m.png --prompt "..."
+    python -m diffjax.edit interpolate --workdir runs/demo --prompt "..." --prompt "..."
+
+Changes pictures with a trained cascade. Names are made of numbers, never of the prompt; each PNG
+says what it was made of. Exit codes: 0 done, 2 bad input, 5 storage, 143 terminated.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from diffjax import config, edits, jobs, morphing, parallel, pictures, trained
+from diffjax.storage import StorageError
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags of every kind of edit."""
+    flags = argparse.ArgumentParser(
+        prog="python -m diffjax.edit",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    kinds = flags.add_subparsers(dest="kind", required=True, metavar="KIND")
+    paint = kinds.add_parser("inpaint", help="paint anew where a mask is white")
+    paint.add_argument("--mask", type=Path, required=True, help="as large as the picture")
+    paint.add_argument(
+        "--resample",
+        help="how often RePaint goes over every stretch, 10,1,... by default; 1 is the fastest",
+    )
+    redraw = kinds.add_parser("img2img", help="a picture from a picture and a prompt")
+    vary = kinds.add_parser("vary", help="variations of a picture")
+    path = kinds.add_parser("interpolate", help="a film between prompts, or between pictures")
+    upscale = kinds.add_parser("upscale", help="a picture of any size, enlarged")
+    for kind in (paint, redraw, vary, upscale):
+        kind.add_argument("--picture", type=Path, required=True, help="PNG, JPEG, WebP, GIF, BMP")
+    path.add_argument("--picture", type=Path, action="append", help="twice or more, in place of")
+    path.add_argument("--prompt", action="append", default=[], help="twice or more")
+    paint.add_argument("--prompt", required=True)
+    redraw.add_argument("--prompt", required=True)
+    for kind in (vary, upscale):
+        kind.add_argument("--prompt", help="may help; without one there is no guidance")
+    for kind, strength in ((redraw, 0.6), (vary, 0.4)):
+        what = f"above 0, where nothing changes, to 1, where nothing stays; {strength} by default"
+        kind.add_argument("--strength", type=float, default=strength, help=what)
+    for kind in (paint, redraw, vary, path):
+        kind.add_argument(
+            "--fit",
+            choices=pictures.FITS,
+            default="crop",
+            help="make a picture square: its middle, or all of it between white",
+        )
+    path.add_argument("--frames", type=int, default=24, help="from one end to the next")
+    path.add_argument("--ms", type=int, default=80, help="how long a frame is shown")
+    path.add_argument("--bounce", action="store_true", help="and back again")
+    path.add_argument("--png", action="store_true", help="every frame as a PNG too")
+    upscale.add_argument("--factor", type=int, help="4 by default, or what the stages give")
+    for kind in (paint, redraw, vary, path, upscale):
+        _common(kind)
+    return flags
+
+
+def _common(flags: argparse.ArgumentParser) -> None:
+    where = flags.add_mutually_exclusive_group(required=True)
+    where.add_argument("--workdir", type=Path, help="the folder of a trained cascade")
+    where.add_argument("--stages", help="workdirs of the stages, smallest first: DIR,DIR,...")
+    flags.add_argument("--seeds", default="0", help="as 0, 3,5 or 0-7: pictures to make")
+    flags.add_argument("--negative", help="a prompt to keep away from: guidance in its stead")
+    jobs.add_settings(flags)
+    flags.add_argument("--out", type=Path, default=Path("out"), help="folder for the pictures")
+    flags.add_argument("--overwrite", action="store_true", help="replace files of these names")
+    flags.add_argument(
+        "--no-metadata", action="store_true", help="PNGs that do not say what they were made of"
+    )
+    flags.add_argument(
+        "--ema", help="average of the parameters, or one per stage; as diffjax.sample has it"
+    )
+    flags.add_argument(
+        "--verify",
+        choices=("full", "size"),
+        default="full",
+        help="of checkpoints: hash every file, or only look at the sizes",
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the flags, change the pictures, and write them."""
+    flags = parser().parse_args(arguments)
+    try:
+        path = run(flags)
+    except StorageError as error:
+        print(error, file=sys.stderr)
+        return 5
+    except (config.ConfigError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(path)
+    return 0
+
+
+def run(flags: argparse.Namespace) -> Path:
+    """Make and write; returns the path to look at first.
+
+    What the flags and the files say is checked before a checkpoint is read.
+    """
+    given = [_picture("--picture", path) for path in _listed(flags.picture)]
+    prompts = [jobs.check_prompt("--prompt", prompt) for prompt in _listed(flags.prompt)]
+    seeds = jobs.parse_seeds(flags.seeds)
+    negative = jobs.check_prompt("--negative", flags.negative) if flags.negative else None
+    config.require(
+        bool(prompts) or (negative is None and flags.guidance is None),
+        "--negative" if negative else "--guidance",
+        negative or flags.guidance,
+        "wants a --prompt beside it",
+    )
+    _check(flags, given, prompts, seeds)
+    mask = _mask(flags.mask, given[0].shape[:2]) if flags.kind == "inpaint" else None
+    ask = edits.Ask(
+        kind=flags.kind,
+        pictures=given,
+        mask=mask,
+        prompts=prompts,
+        seeds=seeds,
+        negative=negative,
+        strength=getattr(flags, "strength", 1.0),
+        fit=getattr(flags, "fit", "crop"),
+    )
+    where = edits.Place(flags.out, flags.overwrite, not flags.no_metadata)
+    where.check()
+    parallel.keep_compilations()
+    cascade = trained.load(trained.stage_dirs(flags.workdir, flags.stages), flags.ema, flags.verify)
+    cascade = cascade.with_settings(_settings(flags, cascade, prompts, seeds))
+    if flags.kind == "upscale":
+        return edits.upscale(cascade, ask, where, flags.factor)
+    if flags.kind == "interpolate":
+        reel = edits.Reel(flags.frames, flags.ms, flags.bounce, flags.png)
+        return edits.interpolate(cascade, ask, where, reel)
+    return edits.redraw(cascade, ask, where, _resample(flags, len(cascade.stages)))
+
+
+def _check(flags: argparse.Namespace, given: list, prompts: list, seeds: list) -> None:
+    """What argparse does not check."""
+    strength = getattr(flags, "strength", 1.0)
+    config.require(0 < strength <= 1, "--strength", strength, "above 0 and at most 1")
+    if flags.kind != "interpolate":
+        return
+    config.require(2 <= flags.frames <= 1000, "--frames", flags.frames, "2 to 1000")
+    config.require(10 <= flags.ms <= 10_000, "--ms", flags.ms, "10 to 10000 milliseconds")
+    ends = len(given) or len(prompts)
+    what = "--picture" if given else "--prompt"
+    config.require(2 <= ends <= 50, what, ends, "2 to 50 of them: a path has two ends")
+    config.require(
+        not given or len(prompts) in (0, ends),
+        "--prompt",
+        len(prompts),
+        f"none, or one for each of the {ends} pictures",
+    )
+    most = 1 if given else ends
+    config.require(
+        len(seeds) in (1, most), "--seeds", flags.seeds, f"1 seed, or {most}: one for each end"
+    )
+
+
+def _settings(flags: argparse.Namespace, cascade: trained.Cascade, prompts: list, seeds: list):
+    """The stages' own settings, but for what the flags say and what the edit wants."""
+    defaults = [stage.settings for stage in cascade.stages]
+    if flags.kind == "vary" or not prompts:
+        defaults = [edits.with_changes(one, guidance_weight=1.0) for one in defaults]
+    if flags.kind == "interpolate" and _listed(flags.picture):
+        defaults = [edits.with_changes(one, num_steps=edits.PATH_STEPS) for one in defaults]
+    elif flags.kind == "interpolate" and len(set(seeds)) > 1:
+        defaults[0] = edits.with_changes(defaults[0], sampler="ddim", noise=0.0)
+    settings = jobs.settings_of(flags, defaults)
+    config.require(
+        flags.kind != "interpolate" or len(set(seeds)) == 1 or not morphing.draws(settings[0]),
+        "--sampler",
+        settings[0].sampler,
+        "draws noise at every step; a path between seeds wants one that draws none, such as ddim",
+    )
+    config.require(
+        flags.negative is None or any(one.guidance_weight != 1 for one in settings),
+        "--negative",
+        flags.negative,
+        "changes nothing without guidance; give --guidance above 1",
+    )
+    return settings
+
+
+def _resample(flags: argparse.Namespace, count: int) -> tuple[int, ...] | None:
+    """RePaint's number for every stage, None for the usual ones."""
+    text = getattr(flags, "resample", None)
+    if text is None:
+        return None
+    parts = text.split(",")
+    numbers = [int(part) if part.strip().isdecimal() else 0 for part in parts]
+    fits = len(parts) in (1, count) and all(1 <= number <= 100 for number in numbers)
+    config.require(fits, "--resample", text, f"1 to 100, once or {count} times with commas")
+    return tuple(numbers) * (count if len(numbers) == 1 else 1)
+
+
+def _picture(flag: str, path: Path):
+    try:
+        return pictures.read(path)
+    except ValueError as error:
+        raise config.ConfigError(flag, str(path)[:200], _without(path, error)) from None
+
+
+def _mask(path: Path, shape: tuple[int, int]):
+    """The mask of a picture of this (height, width)."""
+    try:
+        mask = pictures.read_mask(path)
+    except ValueError as error:
+        raise config.ConfigError("--mask", str(path)[:200], _without(path, error)) from None
+    (height, width), (high, wide) = shape, mask.shape
+    config.require(
+        (high, wide) == shape,
+        "--mask",
+        str(path),
+        f"is {wide} x {high} px, the picture {width} x {height}; they must be of one size",
+    )
+    config.require(bool(mask.any()), "--mask", str(path), "is black: white is painted anew")
+    return mask
+
+
+def _without(path: Path, error: ValueError) -> str:
+    line = str(error)
+    for name in (f"{path}: ", f"{str(path)!r}: "):
+        line = line.removeprefix(name)
+    return line
+
+
+def _listed(value) -> list:
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+if __name__ == "__main__":
+    from diffjax import faults
+
+    faults.leave_on_signals()
+    sys.exit(main())

@@ -1,0 +1,314 @@
+"""What `diffjax.edit` was asked for, made and written: a person's pictures, prompts and seeds.
+
+On CPUs every picture goes through the same program alone, as in `making`, so that the others that
+were asked for change no bit of it.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, UInt8
+
+from diffjax import (
+    album,
+    editing,
+    film,
+    grid,
+    making,
+    morphing,
+    pictures,
+    pixels,
+    png,
+    recipe,
+    upscaling,
+)
+from diffjax.cascade import SampleSettings
+from diffjax.config import ConfigError, require
+from diffjax.jobs import Job, asked
+from diffjax.morphing import Prompt
+from diffjax.progress import Progress
+from diffjax.storage import storing
+from diffjax.trained import Cascade
+from diffjax.types import Resized
+
+Picture = UInt8[np.ndarray, "_ _ 3"]
+
+# Steps of a path between pictures: it goes through their noises, found by going back step by step.
+PATH_STEPS = 64
+MAX_UPSCALED_PIXELS = 16_000_000
+SHEET_FRAMES = 8
+HOLD_MS = 800
+HIDDEN = (255, 0, 255)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ask:
+    """What is wanted. prompts: none for no prompt. strength: of img2img and vary."""
+
+    kind: str
+    pictures: Sequence[Picture]
+    prompts: Sequence[str]
+    seeds: Sequence[int]
+    mask: Bool[np.ndarray, "h w"] | None = None
+    negative: str | None = None
+    strength: float = 1.0
+    fit: str = "crop"
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where pictures go, whether they may replace others, and whether they say what they are."""
+
+    out: Path
+    overwrite: bool = False
+    metadata: bool = True
+
+    def check(self, names: Sequence[str] = ()) -> None:
+        """Refuse a folder that is none, and names that are taken, before anything is made."""
+        require(self.out.is_dir() or not self.out.exists(), "--out", str(self.out), "is no folder")
+        for path in (self.out / name for name in names):
+            require(not path.is_dir(), "--out", str(path), "is a folder")
+            if not self.overwrite and (path.exists() or path.is_symlink()):
+                what = "is there already; --overwrite replaces it, or give another folder"
+                raise ConfigError("--out", str(path), what)
+
+    def write(self, name: str, picture: Picture, said: dict[str, Any] | None = None) -> Path:
+        """Write one PNG, whole or not at all, and make the folder."""
+        with storing(self.out):
+            self.out.mkdir(parents=True, exist_ok=True)
+        png.write(self.out / name, picture, said if self.metadata else None)
+        return self.out / name
+
+
+@dataclasses.dataclass(frozen=True)
+class Reel:
+    """A film: frames from one end to the next, milliseconds of each, and back again."""
+
+    frames: int
+    ms: int
+    bounce: bool = False
+    png: bool = False
+
+
+def with_changes(settings: SampleSettings, **changes: Any) -> SampleSettings:
+    """The settings but for these."""
+    return dataclasses.replace(settings, **changes)
+
+
+def redraw(
+    trained: Cascade, ask: Ask, where: Place, resample: tuple[int, ...] | None = None
+) -> Path:
+    """inpaint, img2img and vary: a picture per seed and stage, and a sheet; returns its path."""
+    size_px = trained.stages[-1].stage.size_px
+    given = pictures.square(ask.pictures[0], size_px, ask.fit)
+    shown, said = [given], {"strength": ask.strength, **about(ask)}
+    if ask.mask is not None:
+        mask = pictures.square_mask(ask.mask, size_px, ask.fit)
+        require(bool(mask.any()), "--mask", "", "is cropped away; try --fit pad")
+        require(
+            not trained.stages[0].stage.low_res_px,
+            "--stages",
+            trained.stages[0].stage.name,
+            "starts from a picture; inpainting wants a base stage first",
+        )
+        shown = [np.where(mask[:, :, None], np.array(HIDDEN, np.uint8), given)]
+        resample = resample or editing.default_resample(len(trained.stages))
+        said["resample"] = list(resample)
+        edit = functools.partial(editing.inpaint, mask=rows_of(mask[:, :, None]), resample=resample)
+    else:
+        edit = functools.partial(editing.img2img, strength=ask.strength)
+    edit = functools.partial(edit, trained.stages, picture=image_of(given))
+    todo = asked(list(ask.prompts) or [""], list(dict.fromkeys(ask.seeds)), ask.negative)
+    names = [
+        [f"{ask.kind}_seed{job.seed}_{stage.stage.size_px}px.png" for stage in trained.stages]
+        for job in todo
+    ]
+    sheet = f"{ask.kind}_grid.png"
+    where.check([*itertools.chain(*names), sheet])
+    cells, captions = [], []
+    with Progress(len(todo)) as progress:
+        for job, own, made in zip(todo, names, make(trained, todo, edit, ask), strict=True):
+            for name, picture, data in zip(own, made, told(job, trained, ask, said), strict=True):
+                where.write(name, picture, data)
+            cells.append([*shown, *made])
+            captions.append(f"{album.caption(job.prompt) or ask.kind} ({job.seed})")
+            progress.tick()
+    return write_sheet(where, sheet, cells, captions)
+
+
+def upscale(trained: Cascade, ask: Ask, where: Place, factor: int | None = None) -> Path:
+    """A larger picture per seed; returns the path of the first."""
+    from_pictures = [
+        (stage, origin)
+        for stage, origin in zip(trained.stages, trained.origins, strict=True)
+        if stage.stage.low_res_px
+    ]
+    require(bool(from_pictures), "--stages", len(trained.stages), "none starts from a picture")
+    factors = list(
+        itertools.accumulate((s.stage.factor for s, _ in from_pictures), lambda a, b: a * b)
+    )
+    factor = factors[0] if factor is None else factor
+    require(factor in factors, "--factor", factor, f"allowed: {', '.join(map(str, factors))}")
+    used = from_pictures[: factors.index(factor) + 1]
+    part = Cascade(tuple(s for s, _ in used), tuple(o for _, o in used), trained.encoder)
+    height, width = ask.pictures[0].shape[:2]
+    require(
+        height * width * factor**2 <= MAX_UPSCALED_PIXELS,
+        "--picture",
+        f"{width} x {height} px",
+        f"{factor} times as large is more than {MAX_UPSCALED_PIXELS / 1e6:.0f} million pixels",
+    )
+    sizes = [(width * f, height * f) for f in factors[: len(used)]]
+    todo = asked(list(ask.prompts) or [""], list(dict.fromkeys(ask.seeds)), ask.negative)
+    names = [[f"upscale_seed{job.seed}_{w}x{h}px.png" for w, h in sizes] for job in todo]
+    where.check([*itertools.chain(*names)])
+    tiles = [
+        upscaling.num_tiles(stage.stage, h // stage.stage.factor, w // stage.stage.factor)
+        for stage, (w, h) in zip(part.stages, sizes, strict=True)
+    ]
+    print(f"{width} x {height} -> {sizes[-1][0]} x {sizes[-1][1]} px, tiles: {tiles}")
+    edit = functools.partial(upscaling.upscale, part.stages, picture=image_of(ask.pictures[0]))
+    with Progress(len(todo)) as progress:
+        for job, own, made in zip(todo, names, make(part, todo, edit, ask), strict=True):
+            for name, picture, data in zip(
+                own, made, told(job, part, ask, about(ask)), strict=True
+            ):
+                where.write(name, picture, data)
+            progress.tick()
+    return where.out / names[0][-1]
+
+
+def interpolate(trained: Cascade, ask: Ask, where: Place, reel: Reel) -> Path:
+    """A film between prompts or pictures as WebP and GIF, and a sheet; returns the WebP's path."""
+    ends = max(len(ask.pictures), len(ask.prompts))
+    first = trained.stages[0].stage
+    require(not first.low_res_px, "--stages", first.name, "a path wants a base stage first")
+    seeds = list(ask.seeds) * (ends if len(ask.seeds) == 1 else 1)
+    weights = np.linspace(0.0, 1.0, reel.frames, dtype=np.float32)
+    # where one leg ends the next begins
+    legs = [weights[bool(leg) :] for leg in range(ends - 1)]
+    count, size_px = sum(map(len, legs)), trained.stages[-1].stage.size_px
+    sheet = "interpolate_grid.png"
+    stills = [f"interpolate_{i:04d}_{size_px}px.png" for i in range(count if reel.png else 0)]
+    films = [path.name for path in film.paths(Path("interpolate"))]
+    where.check([*films, *stills, sheet])
+    said = {"prompts": list(ask.prompts), "seeds": seeds, "frames": reel.frames, **about(ask)}
+    job = Job(ask.prompts[0] if ask.prompts else "", seeds[0], ask.negative)
+    data = told(job, trained, ask, said)[-1]
+    frames: list[Picture] = []
+    with Progress(count, "frames") as progress:
+        for leg, part in enumerate(legs):
+            for picture in frames_of(trained, ask, seeds, leg, part):
+                if reel.png:
+                    where.write(stills[len(frames)], picture, data)
+                frames.append(picture)
+                progress.tick()
+    shown = film.thinned(count, SHEET_FRAMES)
+    path = write_sheet(where, sheet, [[frames[i]] for i in shown], [f"{i}" for i in shown])
+    if reel.bounce:
+        frames += frames[-2:0:-1]
+    written = film.write(
+        path.with_name("interpolate"),
+        frames,
+        ms=reel.ms,
+        hold_ms=reel.ms if reel.bounce else HOLD_MS,
+        said=data if where.metadata else None,
+    )
+    return written[0]
+
+
+def frames_of(
+    trained: Cascade, ask: Ask, seeds: Sequence[int], leg: int, weights: np.ndarray
+) -> Iterator[Picture]:
+    """The largest pictures on the way from the end `leg` to the next, at these weights."""
+    nothing = editing.null_of(trained.stages[0].stage, 1)
+    embed = functools.partial(making.embedded, trained.encoder)
+    start, end = (
+        Prompt(*(embed([ask.prompts[i]]) if ask.prompts else nothing)) for i in (leg, leg + 1)
+    )
+    run: Callable[[Array], list[Resized]]
+    if ask.pictures:
+        size_px = trained.stages[-1].stage.size_px
+        pair = [pictures.square(one, size_px, ask.fit) for one in ask.pictures[leg : leg + 2]]
+        both = pixels.from_uint8(jnp.asarray(np.stack(pair)))
+        noises = morphing.noises_of(trained.stages, start, end, both, seed=seeds[0])
+        run = lambda some: morphing.between_pictures(  # noqa: E731
+            trained.stages, start, end, noises, some, seed=seeds[0]
+        )
+    else:
+        negative = embed([ask.negative]) if ask.negative is not None else None
+        run = lambda some: morphing.between_prompts(  # noqa: E731
+            trained.stages, start, end, some,
+            seeds=(seeds[leg], seeds[leg + 1]), negative=negative,
+        )  # fmt: skip
+    rows = making.rows_per_call()
+    for first in range(0, len(weights), rows):
+        some = weights[first : first + rows]
+        padded = np.pad(some, (0, rows - len(some)), mode="edge")
+        yield from making.to_bytes(run(jnp.asarray(padded))[-1])[: len(some)]
+
+
+def make(
+    trained: Cascade, todo: Sequence[Job], edit: Callable[..., list[Resized]], ask: Ask
+) -> Iterator[list[Picture]]:
+    """For each job, in order, the pictures that `edit` gives, small to large."""
+    nothing = editing.null_of(trained.stages[0].stage, 1)
+
+    @functools.lru_cache(maxsize=making.KEPT_EMBEDDINGS)
+    def embed(prompt: str):
+        return making.embedded(trained.encoder, [prompt]) if ask.prompts else nothing
+
+    rows = making.rows_per_call()
+    for first in range(0, len(todo), rows):
+        some = todo[first : first + rows]
+        padded = [*some, *[some[-1]] * (rows - len(some))]
+        text, mask, seeds, negative = making.inputs_of(padded, embed)
+        made = edit(text, mask, seeds=seeds, negative=negative)
+        stages = [making.to_bytes(picture) for picture in made]
+        yield from [list(row) for row in zip(*stages, strict=True)][: len(some)]
+
+
+def about(ask: Ask) -> dict[str, Any]:
+    """What is said of what was given: sha256 of the pixels, never a path."""
+    said: dict[str, Any] = {
+        "pictures": [sha256(picture) for picture in ask.pictures],
+        "fit": ask.fit,
+        "prompted": bool(ask.prompts),
+    }
+    return said if ask.mask is None else {**said, "mask": sha256(ask.mask)}
+
+
+def sha256(pixels_: np.ndarray) -> str:
+    """The digest of an array's shape and bytes."""
+    return hashlib.sha256(f"{pixels_.shape}".encode() + pixels_.tobytes()).hexdigest()
+
+
+def told(job: Job, trained: Cascade, ask: Ask, said: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the picture of each stage says of itself."""
+    recipes = (dataclasses.replace(one, kind=ask.kind) for one in album.recipes_of(job, trained))
+    return [{**recipe.to_json(one), "edit": said} for one in recipes]
+
+
+def image_of(picture: Picture) -> Resized:
+    """The picture in [-1, 1], once for each row of a call."""
+    return pixels.from_uint8(rows_of(picture))
+
+
+def rows_of(array: np.ndarray) -> Array:
+    """An array, once for each row of a call."""
+    return jnp.asarray(np.repeat(array[None], making.rows_per_call(), axis=0))
+
+
+def write_sheet(where: Place, name: str, cells: list, captions: Sequence[str]) -> Path:
+    """The pictures beside each other over their captions."""
+    tile_px = min(max(cells[0][-1].shape[0], album.TILE_PX[0]), album.TILE_PX[1])
+    cells = [[album.thumbnail(picture, tile_px) for picture in row] for row in cells]
+    sheet = np.asarray(grid.contact_sheet(cells, captions, tile_px=tile_px))
+    return where.write(name, sheet, album.SHEET_METADATA)
