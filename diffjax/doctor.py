@@ -23,7 +23,7 @@ from pathlib import Path
 
 GIB = 2**30
 MIN_DISK, MIN_MEMORY, MIN_FILES = 2 * GIB, 2 * GIB, 256
-DEVICES_S = 3.5  # how long devices may take to answer
+DEVICES_S = 3.5  # how long devices may take to answer, unless --wait_s says otherwise
 WRITE_BYTES, WRITE_S = 64 << 20, 0.7
 TOKENS = (
     "HF_TOKEN",
@@ -55,9 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("--workdir", type=Path, default=Path(), help="where a run is to live")
+    parser.add_argument("--wait_s", type=float, help="seconds for the devices; then it is an error")
     flags = parser.parse_args(arguments)
     found = []
-    for finding in look(flags.workdir, os.environ):
+    for finding in look(flags.workdir, os.environ, flags.wait_s):
         mark = "!!" if finding.remedy else "  "
         after = f"  ({finding.note})" if finding.note else ""
         print(f"{mark} {finding.name:<14} {finding.value}{after}", flush=True)
@@ -68,8 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 2 if broken else 0
 
 
-def look(workdir: Path, environ: Mapping[str, str]) -> Iterator[Finding]:
-    """All findings, each as soon as it is known."""
+def look(
+    workdir: Path, environ: Mapping[str, str], wait_s: float | None = None
+) -> Iterator[Finding]:
+    """All findings, each as soon as it is known; wait_s: see `devices`."""
     waiting = ask_devices()  # answers while the rest is looked at
     yield python()
     yield packages()
@@ -80,7 +83,7 @@ def look(workdir: Path, environ: Mapping[str, str]) -> Iterator[Finding]:
     yield huge_pages(environ)
     yield tokens(environ)
     yield processes(environ)
-    yield from devices(waiting)
+    yield from devices(waiting, wait_s)
 
 
 def python() -> Finding:
@@ -250,17 +253,23 @@ def ask_devices() -> queue.Queue:
     return answer
 
 
-def devices(waiting: queue.Queue) -> Iterator[Finding]:
-    """The devices of this machine by kind, with the memory of one; or why there are none."""
+def devices(waiting: queue.Queue, wait_s: float | None = None) -> Iterator[Finding]:
+    """The devices of this machine by kind, with the memory of one; or why there are none.
+
+    Some pods take a minute to start: no answer in time is an error only where `wait_s` is given.
+    """
     try:
-        answer = waiting.get(timeout=DEVICES_S)
+        answer = waiting.get(timeout=DEVICES_S if wait_s is None else wait_s)
     except queue.Empty:
-        yield Finding(
-            "devices",
-            f"no answer in {DEVICES_S:g} s",
+        value = f"no answer in {DEVICES_S if wait_s is None else wait_s:g} s"
+        why = (
             "another process may hold them, or they wait for a pod's other workers: end it, or "
-            "run this on all workers at once",
+            "run this on all workers at once"
         )
+        if wait_s is None:
+            yield Finding("devices", value, note="--wait_s=60 waits longer")
+        else:
+            yield Finding("devices", value, why)
         return
     if isinstance(answer, Exception):
         first_line = (str(answer).strip() or type(answer).__name__).splitlines()[0]

@@ -46,8 +46,7 @@ def test_the_command_looks_over_this_machine_in_under_5_seconds_and_tells_no_sec
 def test_what_would_break_a_run_ends_with_2_and_the_remedy(tmp_path, quick, monkeypatch, capsys):
     monkeypatch.setattr(doctor, "MIN_DISK", 1 << 60)
     monkeypatch.setattr(doctor, "ask_devices", queue.Queue)
-    monkeypatch.setattr(doctor, "DEVICES_S", 0.01)
-    assert doctor.main(["--workdir", str(tmp_path)]) == 2
+    assert doctor.main(["--workdir", str(tmp_path), "--wait_s", "0.01"]) == 2
     out, err = capsys.readouterr()
     assert "!! workdir" in out
     assert "workdir: make room or choose another --workdir\n" in err
@@ -97,6 +96,14 @@ def test_a_containers_limit_counts_as_the_memory_that_there_is(tmp_path):
     found = doctor.host_memory(tmp_path)
     assert found.value.startswith("8.0 GiB free of 16.0 GiB; ")
     assert not found.remedy
+
+
+def test_devices_that_are_slow_to_start_are_no_error_unless_they_were_given_time(monkeypatch):
+    monkeypatch.setattr(doctor, "DEVICES_S", 0.01)
+    (found,) = doctor.devices(queue.Queue())
+    assert (found.value, found.remedy) == ("no answer in 0.01 s", "")
+    (found,) = doctor.devices(queue.Queue(), 0.02)
+    assert found.remedy
 
 
 def test_devices_that_fail_say_why_in_a_line():
