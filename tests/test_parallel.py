@@ -2,6 +2,7 @@ import importlib
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
@@ -74,3 +75,53 @@ def test_the_table_says_the_bytes_that_lie_on_each_device():
         ["a/conv_0/kernel", "(4,", "8)", "(fsdp,", "tensor)", "32"],
         ["bytes", "per", "device", "64"],
     ]
+
+
+def test_the_table_of_a_state_has_a_line_for_each_parameter_and_one_for_the_rest():
+    mesh = parallel.make_mesh(fsdp=2, tensor=2)
+    params = {"a": {"conv_0": {"kernel": shape(4, 8), "bias": shape(8)}}}
+    state = {"params": params, "ema_params": {"one": params, "two": params}, "step": shape()}
+    lines = parallel.state_table(parallel.state_sharding(mesh, state), state).splitlines()
+    assert [line.split() for line in lines] == [
+        ["params/a/conv_0/bias", "(8,)", "(-)", "32"],
+        ["params/a/conv_0/kernel", "(4,", "8)", "(fsdp,", "tensor)", "32"],
+        ["ema_params", "4", "arrays", "128"],
+        ["step", "1", "arrays", "4"],
+        ["bytes", "per", "device", "196"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "mine", "rows"),
+    [
+        ((8, 1, 1), [0, 1, 2, 3], range(8)),
+        ((8, 1, 1), [4, 5, 6, 7], range(8, 16)),
+        ((4, 2, 1), [6, 7], range(12, 16)),
+        ((8, 1, 1), [7, 1, 3], [2, 3, 6, 7, 14, 15]),  # devices of a torus, as they come
+        ((2, 1, 4), [0, 1], range(8)),  # a tensor group over two processes: both hold its rows
+        ((2, 1, 4), [2, 3], range(8)),
+        ((1, 1, 8), [5], range(16)),
+    ],
+)
+def test_a_process_makes_the_rows_that_its_devices_hold(sizes, mine, rows):
+    sharding = parallel.batch_sharding(parallel.make_mesh(*sizes))
+    devices = [jax.devices()[i] for i in mine]
+    assert parallel.rows_here(sharding, 16, devices) == list(rows)
+    held = {
+        int(row)
+        for shard in jax.device_put(jnp.arange(16), sharding).addressable_shards
+        if shard.device in devices
+        for row in shard.data
+    }
+    assert held == set(rows)
+
+
+def test_with_one_process_arrays_are_used_and_read_as_they_are():
+    mesh = parallel.make_mesh(fsdp=8)
+    tree = {"a": np.arange(16.0), "b": jnp.float32(3)}
+    assert parallel.everywhere(tree, mesh) is tree
+    split = jax.device_put(tree["a"], parallel.batch_sharding(mesh))
+    got = parallel.fetch({"a": split, "b": tree["b"]})
+    np.testing.assert_array_equal(got["a"], tree["a"])
+    assert isinstance(got["a"], np.ndarray)
+    assert got["b"] == 3
