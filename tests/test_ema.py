@@ -12,11 +12,23 @@ import optax
 import pytest
 from PIL import Image
 
-from diffjax import averages, ema, parallel, profiles, sample, snapshots, state, tensorfile
+from diffjax import (
+    averages,
+    config,
+    ema,
+    parallel,
+    profiles,
+    sample,
+    snapshots,
+    state,
+    tensorfile,
+    trained,
+)
 from diffjax.config import ConfigError
 from diffjax.storage import StorageError
 from tests import runs
 from tests.encoders import save_tiny
+from tests.test_processes import MESH, saved, together
 
 NUM_STEPS, EVERY = 96, 8
 NAMES = ["decay_0.9", "power_0.05", "power_0.1"]
@@ -210,10 +222,34 @@ def test_a_run_its_reconstruction_and_pictures_of_it(tmp_path, monkeypatch):
     assert np.abs(stored - live).max() > 3
 
 
+@pytest.mark.slow
+def test_two_processes_that_hold_half_of_each_average_write_it_whole(tmp_path, monkeypatch):
+    monkeypatch.setenv("DIFFJAX_CACHE_DIR", str(tmp_path / "cache"))
+    kept = 'train.ema=("power_0.05","power_0.1")'
+    flags = (kept, *MESH, "train.num_steps=4", "train.sample_every=0")
+    ended = together(tmp_path / "run", save_tiny(tmp_path / "t5"), *flags)
+    assert [code for code, _, _ in ended] == [0, 0], ended
+    current, _ = saved(tmp_path / "run")
+    found = snapshots.find(tmp_path / "run")
+    assert [one.step for one in found] == [2, 2, 4, 4]
+    for one in found[2:]:
+        assert tensorfile.verify(one.path)
+        np.testing.assert_array_equal(flat_file(one.path), flat(current.ema_params[one.name]))
+
+
 def test_sampling_refuses_a_file_of_another_model(run, tmp_path):
     path, _ = ema.reconstruct(run.folder, 0.1, out=tmp_path / "x.safetensors")
     like = types.SimpleNamespace(params={"stem": {"kernel": jnp.zeros((3, 3, 4, 8))}})
     with pytest.raises(
         ConfigError, match=r"--ema.*mid/dense_0/bias is \(8,\) in the file and miss"
     ):
-        sample.params_of(None, Path("w"), like, str(path))
+        trained.params_of(None, Path("w"), like, str(path))
+
+
+def test_a_workdir_of_one_unnamed_average_is_refused_in_a_line(tmp_path):
+    (tmp_path / "config.json").write_text('{"train": {"ema_decay": 0.999}}')
+    with pytest.raises(
+        ConfigError, match=r"ema_decay'? = 0\.999.*train\.ema.*new workdir"
+    ) as error:
+        config.restore(tmp_path / "config.json")
+    assert "\n" not in str(error.value)
