@@ -47,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config.override(options, overrides)
         if known.dry_run:
             config.require(known.mode == "train", "--mode", known.mode, "not with --dry_run")
-            return show(options, known.workdir, known.topology)
+            if known.topology:  # what is shown needs none of the machines
+                return show(options, known.workdir, known.topology)
+            return together(known, functools.partial(show, options, known.workdir))
         if known.mode != "train":
             return compile_only(options, known.mode, known.topology)
         config.require(known.workdir is not None, "--workdir", "", "needed to train")
@@ -71,7 +73,9 @@ def together(flags: argparse.Namespace, work: Callable[[], int]) -> int:
     if cluster is None:
         return work()
     try:
-        distributed.initialize(cluster, flags.connect_s)
+        # until the others are there this is one call of C, and nothing is unsaved
+        with faults.signals() as watch, watch.meanwhile(lambda: faults.EXIT_TERMINATED):
+            distributed.initialize(cluster, flags.connect_s)
     except distributed.WorkersMissing as error:
         print(error, file=sys.stderr)
         return distributed.EXIT_MISSING
@@ -86,7 +90,7 @@ def together(flags: argparse.Namespace, work: Callable[[], int]) -> int:
     return distributed.leave(code)
 
 
-def show(options, workdir: Path | None, topology: str) -> int:
+def show(options, workdir: Path | None, topology: str = "") -> int:
     """Print what a run of every stage of the config would do; 2 if it could not begin."""
     if topology:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")

@@ -5,6 +5,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -17,7 +18,7 @@ from tests import runs
 from tests.encoders import save_tiny
 from tests.test_meshes import furthest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 MESH = ("mesh.fsdp=2", "mesh.tensor=2")
 # Process 1 sends itself SIGTERM in its step 4.
 STOPPED = """
@@ -70,7 +71,7 @@ def together(workdir, encoder, *flags, count=2, devices=2, only=None, **options)
                        XLA_FLAGS=f"{xla}{devices}", **several, **options)
         )  # fmt: skip
     try:
-        return [runs.finish(process) for process in started]
+        return [runs.finish(process, timeout=1200) for process in started]
     finally:
         for process in started:
             process.kill()
@@ -153,3 +154,24 @@ def test_a_worker_alone_says_that_the_others_are_missing(tmp_path, encoder, alon
     assert done.stderr.count("\n") == 1
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_worker_that_waits_for_the_others_ends_on_a_signal_at_once(tmp_path, encoder):
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "diffjax.main", *runs.arguments(tmp_path / "run", encoder),
+         "--coordinator", f"127.0.0.1:{port}", "--num_processes", "2", "--process_id", "0"],
+        cwd=runs.ROOT,
+    )  # fmt: skip
+    try:
+        while process.poll() is None:  # until it listens: then it waits in jax
+            with socket.socket() as s:
+                if s.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        start = time.monotonic()
+        process.terminate()
+        assert process.wait(timeout=60) == 143
+        assert time.monotonic() - start < 10
+    finally:
+        process.kill()
