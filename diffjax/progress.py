@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable
-from typing import TextIO
+from typing import Any
 
 BAR_CHARACTERS = 24
 SECONDS_BETWEEN_LINES = 10.0
@@ -20,7 +20,7 @@ class Progress:
         self,
         total: int,
         noun: str = "pictures",
-        stream: TextIO | None = None,
+        stream: Any = None,
         clock: Callable[[], float] = time.monotonic,
     ):
         self._total, self._noun, self._clock = total, noun, clock

@@ -93,9 +93,9 @@ def from_json(value: Any) -> Recipe:
     Raises:
       ValueError: a field is missing, unknown, of another type or out of range; of another kind.
     """
-    kind = value.get("kind") if isinstance(value, dict) else None
-    if kind != SAMPLE and isinstance(kind, str):
-        raise ValueError(f"kind = {kind[:40]!r}: only pictures of diffjax.sample can be made again")
+    if isinstance(value, dict) and "kind" in value:
+        only = f"{str(value['kind'])[:40]!r}, only pictures of diffjax.sample can be made again"
+        _require(value["kind"] == SAMPLE, "kind", only)
     known = ("format", "kind", "prompt", "negative", "seed", "stages", "encoder", "made_with")
     fields = _fields(value, "metadata", known)
     _integer(fields["format"], "format", FORMAT, FORMAT)

@@ -1,0 +1,79 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+
+from diffjax import film, making
+from diffjax.cascade import SampleSettings
+from diffjax.config import ConfigError
+from diffjax.jobs import Job
+from tests import cascades
+
+COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
+FRAMES = [np.full((16, 16, 3), colour, np.uint8) for colour in COLOURS]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return cascades.cascade(tmp_path_factory.mktemp("t5"), num_steps=5)
+
+
+def test_a_film_shows_its_frames_in_order_loops_and_holds_the_last(tmp_path):
+    for path in film.write(tmp_path / "a.b", FRAMES, ms=80, hold_ms=1000, said={"x": "🍏"}):
+        with Image.open(path) as image:
+            assert image.n_frames == 3
+            assert image.info["loop"] == 0
+            for frame, colour in zip(ImageSequence.Iterator(image), COLOURS, strict=True):
+                middle = np.asarray(frame.convert("RGB"), int)[8, 8]
+                assert np.abs(middle - colour).max() < 12
+            image.seek(2)
+            image.load()
+            assert image.info["duration"] == 1000
+        assert film.read_metadata(path) == {"x": "🍏"}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.b.gif", "a.b.webp"]
+
+
+def test_what_is_no_film_is_said_to_be_none(tmp_path):
+    (tmp_path / "a.gif").write_bytes(b"GIF89a")
+    with pytest.raises(ValueError, match=r"a\.gif: is no film"):
+        film.read_metadata(tmp_path / "a.gif")
+    with pytest.raises(ValueError, match="no frames"):
+        film.write(tmp_path / "b", [])
+
+
+def test_the_frames_are_the_guesses_of_each_stage_and_end_with_its_picture(trained):
+    job = Job("a red apple", 3)
+    (pictures,) = making.make(trained, [job])
+    frames = film.frames(trained, job, pictures)
+    assert len(frames) == 5 + 5
+    assert {frame.shape for frame in frames} == {(16, 16, 3)}
+    small, large = pictures
+    np.testing.assert_array_equal(frames[4], np.kron(small, np.ones((2, 2, 1), np.uint8)))
+    np.testing.assert_array_equal(frames[9], large)
+    far = [np.abs(frame.astype(int) - large).mean() for frame in frames[5:]]
+    assert far == sorted(far, reverse=True)
+    assert min(far[:-1]) > 1
+
+
+def test_many_steps_are_thinned_evenly_from_the_first_to_the_last():
+    assert film.thinned(3, 5) == [0, 1, 2]
+    assert film.thinned(9, 5) == [0, 2, 4, 6, 8]
+    kept = film.thinned(1000, 39)
+    assert (kept[0], kept[-1], len(kept)) == (0, 999, 39)
+    assert set(np.diff(kept)) <= {26, 27}
+
+
+def test_pictures_are_enlarged_without_smoothing_and_shrunk_by_area():
+    checks = np.kron([[0, 255], [255, 0]], np.ones((4, 4)))[..., None].repeat(3, 2).astype(np.uint8)
+    assert set(np.unique(film.scaled(checks, 16))) == {0, 255}
+    assert np.abs(film.scaled(checks, 1).astype(int) - 127).max() <= 1
+
+
+def test_a_film_that_would_not_fit_is_refused(trained):
+    large = dataclasses.replace(trained.stages[1].stage, size_px=1024)
+    stages = (dataclasses.replace(trained.stages[1], stage=large),)
+    many = dataclasses.replace(trained, stages=stages).with_settings([SampleSettings(400)])
+    with pytest.raises(ConfigError, match="--steps = 400: --film at 1024 px takes at most 317"):
+        film.check(many)
+    film.check(many.with_settings([SampleSettings(300)]))

@@ -1,0 +1,61 @@
+import io
+
+import pytest
+
+from diffjax.progress import Progress, duration
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+class Clock:
+    """Seconds that pass when they are told to."""
+
+    now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+def shown(stream, total, seconds, skip=0):
+    clock = Clock()
+    with Progress(total, stream=stream, clock=clock) as progress:
+        progress.skip(skip)
+        for passed in seconds:
+            clock.now += passed
+            progress.tick()
+    return stream.getvalue()
+
+
+def test_a_terminal_gets_one_line_with_the_time_that_is_left():
+    lines = shown(Terminal(), 4, [30.0, 2.0, 2.0, 2.0]).split("\r")[1:]
+    assert lines[0].startswith(f"[{'.' * 24}] 0 of 4 pictures")
+    assert lines[1].startswith(f"[{'#' * 6}{'.' * 18}] 1 of 4 pictures, 30.0 s\x1b")
+    assert "2 of 4 pictures, 32.0 s, 4.0 s left" in lines[2]
+    assert lines[-1] == f"[{'#' * 24}] 4 of 4 pictures, 36.0 s\x1b[K\n"
+
+
+def test_a_file_gets_a_line_now_and_then_and_at_the_end():
+    lines = shown(io.StringIO(), 30, [1.0] * 30).splitlines()
+    assert [line.split()[0] for line in lines] == ["1", "11", "21", "30"]
+    assert lines[1] == "11 of 30 pictures, 11.0 s, 19.0 s left"
+    assert lines[-1] == "30 of 30 pictures, 30.0 s"
+
+
+def test_what_was_there_already_does_not_count_for_the_rate():
+    line = shown(io.StringIO(), 8, [5.0, 20.0], skip=4).splitlines()[-1]
+    assert line == "6 of 8 pictures, 25.0 s, 40.0 s left"
+
+
+def test_a_clock_that_goes_back_gives_no_negative_time():
+    assert "-" not in shown(io.StringIO(), 9, [5.0, -100.0, 2.0, 20.0])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(-3, "0.0 s"), (4.24, "4.2 s"), (59.97, "1 min 0 s"), (75, "1 min 15 s"), (7300, "2 h 1 min")],
+)
+def test_durations_are_said_as_people_do(seconds, said):
+    assert duration(seconds) == said

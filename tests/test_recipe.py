@@ -1,0 +1,100 @@
+import copy
+import dataclasses
+import json
+
+import pytest
+
+from diffjax import recipe
+from diffjax.cascade import SampleSettings
+from diffjax.recipe import Origin, Recipe
+
+RECIPE = Recipe(
+    prompt="a red apple 🍏 \0",
+    negative="worms",
+    seed=7,
+    stages=(
+        (Origin("base64", 64, 4, "decay_0.999", "a" * 64), SampleSettings()),
+        (Origin("sr256", 256, None, "file", "b" * 64), SampleSettings(sampler="heun", noise=0.5)),
+    ),
+    encoder="c" * 64,
+    made_with={"diffjax": "0.1.0", "jax": "0.10.2", "platform": "cpu"},
+)
+PLAIN = json.loads(json.dumps(recipe.to_json(RECIPE)))
+
+
+def test_a_recipe_comes_back_from_json():
+    assert recipe.from_json(PLAIN) == RECIPE
+    none = dataclasses.replace(RECIPE, negative=None, prompt="")
+    assert recipe.from_json(json.loads(json.dumps(recipe.to_json(none)))) == none
+
+
+def test_the_settings_are_all_checked():
+    fields = {field.name for field in dataclasses.fields(SampleSettings)}
+    assert fields == set(recipe.LIMITS) | set(recipe.CHOICES)
+    assert not any(recipe.fault(name, getattr(SampleSettings(), name)) for name in fields)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        ("format", 2, "format: want 1"),
+        ("format", True, "format: want 1"),
+        ("kind", "inpaint", "kind: 'inpaint', only pictures of diffjax.sample"),
+        ("kind", None, "kind"),
+        ("prompt", 3, "prompt: want a text"),
+        ("prompt", "x" * 10_001, "prompt: 10001 characters"),
+        ("prompt", "\ud800", "prompt: not valid Unicode"),
+        ("negative", ["x"], "negative: want a text"),
+        ("seed", -1, "seed: want a number from 0"),
+        ("seed", 2**31, "seed: want a number"),
+        ("seed", 1.0, "seed: want a number"),
+        ("seed", True, "seed: want a number"),
+        ("stages", [], "stages: want a list of 1 to 8"),
+        ("stages", {}, "stages: want a list"),
+        ("stages", [PLAIN["stages"][0]] * 9, "stages: want a list of 1 to 8"),
+        ("stages", [PLAIN["stages"][0]] * 2, "sizes"),
+        ("stages.0", 3, r"stages\[0\]: want an object"),
+        ("stages.0.name", "../x", r"stages\[0\].name"),
+        ("stages.0.size_px", 10**9, r"size_px: want a number from 1 to 8192"),
+        ("stages.0.step", "4", "step: want a number"),
+        ("stages.0.average", "/etc/x.safetensors", "average: want a text"),
+        ("stages.0.average", "x.safetensors", "average: want a text"),
+        ("stages.0.checkpoint", "a" * 63, "checkpoint"),
+        ("stages.1.settings.num_steps", 10**6, r"stages\[1\].settings.num_steps: a whole number"),
+        ("stages.1.settings.num_steps", 2.5, "num_steps: a whole number"),
+        ("stages.1.settings.guidance_weight", float("inf"), "guidance_weight: a number"),
+        ("stages.1.settings.guidance_weight", [1], "guidance_weight: want a word or a number"),
+        ("stages.1.settings.sampler", "ddpm_learned", "sampler: allowed: ddpm, ddim"),
+        ("stages.1.settings.sampler", "__import__", "sampler: allowed"),
+        ("stages.1.settings.sampler", "unipc", "adds none"),
+        ("stages.1.settings.more", 1, "settings: want no more than num_steps"),
+        ("encoder", None, "encoder: want a text"),
+        ("made_with.platform", "cpu\x1b[31m", "made_with.platform"),
+        ("made_with.home", "/root", "made_with: want no more than"),
+        ("path", "/etc/passwd", "metadata: want no more than"),
+    ],
+)
+def test_a_forged_field_is_named(place, value, words):
+    forged = copy.deepcopy(PLAIN)
+    *parents, last = place.split(".")
+    node = forged
+    for name in parents:
+        node = node[int(name) if name.isdecimal() else name]
+    node[int(last) if last.isdecimal() else last] = value
+    with pytest.raises(ValueError, match=words) as error:
+        recipe.from_json(forged)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_missing_field_is_named(name):
+    forged = {key: value for key, value in PLAIN.items() if key != name}
+    with pytest.raises(ValueError, match=f"metadata: lacks {name}"):
+        recipe.from_json(forged)
+
+
+@pytest.mark.parametrize("value", [None, 3, [], "x", {}])
+def test_what_is_no_recipe_is_refused(value):
+    with pytest.raises(ValueError, match="metadata: "):
+        recipe.from_json(value)
