@@ -30,7 +30,7 @@ class Cloud:
             **more,
         }
 
-    def run(self, script: str, *arguments, timeout=60, **env) -> subprocess.CompletedProcess:
+    def run(self, script: str, *arguments, timeout=120, **env) -> subprocess.CompletedProcess:
         """Run launch/SCRIPT to its end; the output is text."""
         return subprocess.run(
             [self.root / "launch" / script, *arguments], env=self.env(**env), cwd=self.folder,

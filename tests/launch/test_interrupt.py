@@ -43,7 +43,7 @@ def test_it_asks_whether_to_leave_stop_or_delete(answer, goes_on, deleted, tmp_p
         stdin=theirs if answer else subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while not running(cloud):
         assert time.monotonic() < end
         time.sleep(0.05)
@@ -51,7 +51,7 @@ def test_it_asks_whether_to_leave_stop_or_delete(answer, goes_on, deleted, tmp_p
     if answer:
         os.write(ours, answer.encode())
     os.killpg(loop.pid, signal.SIGINT)
-    out, _ = loop.communicate(timeout=30)
+    out, _ = loop.communicate(timeout=60)
     try:
         assert loop.returncode == 130, out
         assert "goes on without this loop" in out
