@@ -15,6 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from diffjax import abstract, build, chips, hlo, liveness, memory, parallel, plan, trees
+from diffjax.config import ConfigError
 from diffjax.data import pipeline
 from diffjax.data.batch import RecordSource
 from diffjax.embeddings import embeddings_of
@@ -22,7 +23,7 @@ from diffjax.memory import of_size
 from diffjax.text.encoder import TextEncoder
 from diffjax.topology import devices_of
 
-SHOWN_CAPTIONS = 4
+SHOWN_EXAMPLES, SHOWN_CAPTIONS = 16, 4
 SLACK = 2.4  # XLA took 1.7 to 2.4 times the estimate for the networks and TPUs of docs/scale.md
 
 
@@ -111,18 +112,13 @@ def disk(options: ConfigDict, state: Any, workdir: Path | None) -> str:
 def batch_table(options: ConfigDict, records: RecordSource, encoder: TextEncoder) -> str:
     """The first batch of the run, its captions encoded or found in the cache the config names."""
     batch_size = options.data.batch_size
-    embed = None
-    if options.data.embeddings:
-        embed = embeddings_of(options, records, encoder).__getitem__
     iterator = pipeline.train_iterator(
         records,
         batch_size=batch_size,
         size_px=options.data.size_px,
         crop_px=options.data.crop_px or None,
         seed=options.seed,
-        rows=range(min(batch_size, 16)),
-        embed=embed,
-        max_length=options.text.max_tokens,
+        rows=range(min(batch_size, SHOWN_EXAMPLES)),
         threads=0,
     )
     batch = next(iterator)
@@ -131,10 +127,16 @@ def batch_table(options: ConfigDict, records: RecordSource, encoder: TextEncoder
         f"{len(records):,} records, {pipeline.steps_per_epoch(records, batch_size):,} steps an "
         f"epoch; the first {len(batch['image'])} examples of the first batch:"
     ]
-    captions = [str(caption) for caption in batch.pop("caption", ())]
-    if captions:
-        text, mask = encoder.encode(captions, encoder.max_length)
-        batch |= {"text": np.asarray(text), "text_length": np.asarray(mask).sum(1, dtype=np.int32)}
+    captions = [str(caption) for caption in batch.pop("caption")]
+    if options.data.embeddings:
+        known = embeddings_of(options, records, encoder)
+        try:
+            text, mask = known.batch(captions, known.header.max_length)
+        except KeyError as error:
+            raise ConfigError("data.embeddings", options.data.embeddings, error.args[0]) from None
+    else:
+        text, mask = (np.asarray(x) for x in encoder.encode(captions, encoder.max_length))
+    batch |= {"text": text, "text_length": mask.sum(1, dtype=np.int32)}
     for name, values in batch.items():
         numbers = np.asarray(values, np.float64) if values.dtype.kind not in "iu" else values
         lines.append(

@@ -4,7 +4,8 @@ import os
 import jax
 import pytest
 
-from diffjax import abstract, config, dry_run, liveness, main, plan
+from diffjax import abstract, build, config, dry_run, embed, liveness, main, plan
+from diffjax.data import fake
 from tests.encoders import save_tiny
 
 
@@ -59,7 +60,24 @@ def test_its_figures_are_those_of_the_compiled_plan(encoder):
     assert 0.5 * least < made.bytes["temporaries"] < 2 * dry_run.SLACK * least
 
 
-def test_a_mistake_is_one_line_and_2_after_what_could_be_shown(encoder, capsys):
+def test_embeddings_of_a_named_cache_are_shown_and_what_it_lacks_is_said(tmp_path, encoder, capsys):
+    (tmp_path / "captions.txt").write_text("a red circle on white\n")
+    out = ["--out", str(tmp_path / "made"), "--captions", str(tmp_path / "captions.txt")]
+    assert embed.main([*out, "--encoder", encoder]) == 0
+    options = config.load("configs/base64.py:tiny")
+    options.text.encoder, options.data.embeddings = encoder, str(tmp_path / "made")
+    records, loaded = fake.Shapes(1, 16), build.encoder_of(options)
+    known = "a red circle on white"
+    one = [dict(records[0], captions=(known,))]
+    table = dry_run.batch_table(options, one, loaded)
+    assert "text         bfloat16 (8, 96, 16), from " in table
+    assert f"caption      '{known}'" in table
+    with pytest.raises(config.ConfigError, match="no caption"):
+        dry_run.batch_table(options, [dict(records[0], captions=("unheard of",))], loaded)
+
+
+def test_a_mistake_is_one_line_and_2_after_what_could_be_shown(encoder, capsys, monkeypatch):
+    monkeypatch.setattr(dry_run, "costs", lambda *_: "")  # what takes longest
     assert main.main(flags(encoder, "--dry_run", "--config.data.name=fake/none")) == 2
     out, err = capsys.readouterr()
     assert "parameters and where they lie" in out
