@@ -168,7 +168,7 @@ def slurm(environ: Mapping[str, str]) -> Cluster | None:
 def on_tpu_vm(environ: Mapping[str, str]) -> bool:
     """Whether jax has found TPU chips here and is to use all of them."""
     some = any(name in environ for name in ("TPU_VISIBLE_CHIPS", "TPU_VISIBLE_DEVICES"))
-    platforms = environ.get("JAX_PLATFORMS", "tpu")
+    platforms = environ.get("JAX_PLATFORMS") or "tpu"
     # jax, as it is imported, sets this where a TPU is attached, and nowhere else
     return environ.get("TPU_ML_PLATFORM") == "JAX" and "tpu" in platforms and not some
 

@@ -59,6 +59,7 @@ POD = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "1"}
         ),
         (TPU, {}, Cluster("Cloud TPU")),
         ({**TPU, "TPU_WORKER_HOSTNAMES": "a,b"}, {}, Cluster("Cloud TPU")),
+        ({**TPU, "JAX_PLATFORMS": ""}, {}, Cluster("Cloud TPU")),
         ({**TPU, "TPU_WORKER_HOSTNAMES": "a"}, {}, None),
         (
             {**TPU, "TPU_WORKER_HOSTNAMES": "a", "MEGASCALE_NUM_SLICES": "2"},
@@ -68,6 +69,7 @@ POD = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "1"}
         ({**TPU, "TPU_VISIBLE_CHIPS": "0"}, {}, None),
         ({**TPU, "JAX_PLATFORMS": "cpu"}, {}, None),
         ({"TPU_WORKER_HOSTNAMES": "a,b"}, {}, None),  # no TPU is attached
+        ({"NNODES": "2"}, {}, None),  # a script's own
         ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, {}, None),  # a pod of no indexed job
     ],
 )
