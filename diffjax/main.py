@@ -106,7 +106,7 @@ def show(options, workdir: Path | None, topology: str = "") -> int:
 def run(options, workdir: Path) -> int:
     """Train what the config names; heavy imports wait until its syntax is known to be right."""
     from diffjax import build, parallel
-    from diffjax.text.cache import StorageError
+    from diffjax.text.cache import Damaged, MissingCaption, StorageError
     from diffjax.train import Diverged, OutOfTime, Terminated, train
 
     parallel.keep_compilations()
@@ -129,7 +129,10 @@ def run(options, workdir: Path) -> int:
     except Diverged as error:
         print(f"diverged: {error}", file=sys.stderr)
         return 4
-    except StorageError as error:
+    except MissingCaption as error:
+        print(error, file=sys.stderr)
+        return 2
+    except (StorageError, Damaged) as error:
         print(error, file=sys.stderr)
         return 5
     return 0

@@ -64,7 +64,8 @@ def exported(
 
     def run(params, text, mask, seeds) -> UInt8[jax.Array, "b h w c"]:
         trained = jax.tree.unflatten(structure, [params[name] for name in names])
-        keys, picture = rng.per_example(seeds), None
+        keys = rng.per_example(seeds)
+        picture: Any = None
         for stage, one in zip(fitted, stages, strict=True):
             picture = cascade.sample_stage(
                 trained[stage.name], text, mask, keys, picture, stage=stage, settings=one.settings
