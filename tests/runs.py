@@ -40,9 +40,13 @@ def start(
     )  # fmt: skip
 
 
-def finish(process, timeout=300):
+def finish(process, timeout=900):
     """Its exit code, stdout and stderr."""
-    out, err = process.communicate(timeout=timeout)
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
     return process.returncode, out, err
 
 
