@@ -35,13 +35,13 @@ CAPTION_CHARACTERS = 160
 class Slot:
     """The files of one job.
 
-    paths: of the pictures, small to large; metadata: what each says of itself, None for nothing;
+    paths: of the pictures, small to large; recipes: what each says of itself, None for nothing;
     film: without its ending, None for no film. missing: the paths that are not there yet.
     """
 
     job: Job
     paths: tuple[Path, ...]
-    metadata: tuple[dict[str, Any] | None, ...]
+    recipes: tuple[recipe.Recipe | None, ...]
     film: Path | None
     missing: frozenset[Path]
 
@@ -64,9 +64,8 @@ def plan(
     slots = []
     for index, job in enumerate(jobs):
         stem = f"{index:04d}_seed{job.seed}"
-        recipes = recipes_of(job, trained)
-        said = tuple(recipe.to_json(one) if metadata else None for one in recipes)
-        paths = tuple(out / f"{stem}_{one.stages[-1][0].size_px}px.png" for one in recipes)
+        paths = tuple(out / f"{stem}_{origin.size_px}px.png" for origin in trained.origins)
+        said = tuple(recipes_of(job, trained)) if metadata else (None,) * len(paths)
         missing = {
             path for path, one in zip(paths, said, strict=True) if _is_free(path, one, overwrite)
         }
@@ -116,11 +115,11 @@ def write(
     folder = slot.paths[0].parent
     with storing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    for path, picture, said in zip(slot.paths, pictures, slot.metadata, strict=True):
+    for path, picture, said in zip(slot.paths, pictures, slot.recipes, strict=True):
         if path in slot.missing:
-            png.write(path, picture, said)
+            png.write(path, picture, _plain(said))
     if slot.film and slot.missing & set(film.paths(slot.film)):
-        film.write(slot.film, frames, said=slot.metadata[-1])
+        film.write(slot.film, frames, said=_plain(said))
 
 
 def write_sheet(out: Path, slots: Sequence[Slot]) -> Path:
@@ -135,7 +134,7 @@ def write_sheet(out: Path, slots: Sequence[Slot]) -> Path:
     tile_px = min(max(width, least), most)
     cells = [[thumbnail(png.read(path), tile_px) for path in slot.paths] for slot in shown]
     sheet = np.asarray(grid.contact_sheet(cells, captions, tile_px=tile_px))
-    png.write(out / SHEET, sheet, SHEET_METADATA if slots[0].metadata[0] else None)
+    png.write(out / SHEET, sheet, SHEET_METADATA if slots[0].recipes[0] else None)
     return out / SHEET
 
 
@@ -153,11 +152,11 @@ def caption(prompt: str) -> str:
     return line if len(line) <= CAPTION_CHARACTERS else line[: CAPTION_CHARACTERS - 4] + " ..."
 
 
-def _is_free(path: Path, said: dict[str, Any] | None, overwrite: bool) -> bool:
+def _is_free(path: Path, said: recipe.Recipe | dict | None, overwrite: bool) -> bool:
     """Whether the file is to be written; not if it is there and says the same of itself."""
     if not path.is_symlink() and not path.exists():
         return True
-    why = _other(path, said)
+    why = _other(path, _plain(said))
     if not why:
         return path.name == SHEET
     require(not path.is_dir(), "--out", str(path), "is a folder")
@@ -166,6 +165,10 @@ def _is_free(path: Path, said: dict[str, Any] | None, overwrite: bool) -> bool:
             "--out", str(path), f"{why}; --overwrite replaces it, or give another folder"
         )
     return True
+
+
+def _plain(said: recipe.Recipe | dict | None) -> dict[str, Any] | None:
+    return recipe.to_json(said) if isinstance(said, recipe.Recipe) else said
 
 
 def _other(path: Path, said: dict[str, Any] | None) -> str:

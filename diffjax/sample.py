@@ -83,14 +83,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(flags: argparse.Namespace) -> Path:
     """Make and write the pictures that are not there yet; returns the path of the sheet."""
-    from diffjax import album, film, jobs, making, parallel
+    from diffjax import album, film, jobs, making, parallel, trained
+    from diffjax.cascade import SampleSettings
     from diffjax.progress import Progress
 
     like = read_like(flags.like) if flags.like else None
     todo = asked(flags, like)
+    dirs = trained.stage_dirs(flags.workdir, flags.stages)
+    # what is wrong whatever the stages is said before they are loaded
+    jobs.settings_of(flags, [SampleSettings()] * (len(like.stages) if like else len(dirs)))
     parallel.keep_compilations()
-    trained = load(flags, like)
-    settings = jobs.settings_of(flags, [stage.settings for stage in trained.stages])
+    stages = load(flags, dirs, like)
+    settings = jobs.settings_of(flags, [stage.settings for stage in stages.stages])
     guided = any(one.guidance_weight != 1 for one in settings)
     config.require(
         todo[0].negative is None or guided,
@@ -98,13 +102,13 @@ def run(flags: argparse.Namespace) -> Path:
         todo[0].negative,
         "changes nothing without guidance; give --guidance above 1",
     )
-    trained = trained.with_settings(settings)
+    stages = stages.with_settings(settings)
     if flags.film:
-        film.check(trained)
+        film.check(stages)
     slots = album.plan(
         flags.out,
         todo,
-        trained,
+        stages,
         films=flags.film,
         metadata=not flags.no_metadata,
         overwrite=flags.overwrite,
@@ -112,13 +116,13 @@ def run(flags: argparse.Namespace) -> Path:
     missing = [slot for slot in slots if slot.missing]
     with Progress(len(slots)) as progress:
         progress.skip(len(slots) - len(missing))
-        made = making.make(trained, [slot.job for slot in missing])
+        made = making.make(stages, [slot.job for slot in missing])
         for slot, pictures in zip(missing, made, strict=True):
-            reel = film.frames(trained, slot.job, pictures) if flags.film else ()
+            reel = film.frames(stages, slot.job, pictures) if flags.film else ()
             album.write(slot, pictures, reel)
             progress.tick()
     if like:
-        print(compared(flags.like, like, slots, trained))
+        print(compared(flags.like, like, slots, stages))
     return album.write_sheet(flags.out, slots)
 
 
@@ -162,11 +166,10 @@ def read_like(path: Path):
     return like
 
 
-def load(flags: argparse.Namespace, like):
-    """The stages of the flags, or those of them that the picture `like` was made by."""
+def load(flags: argparse.Namespace, dirs: Sequence[Path], like):
+    """The stages of the workdirs, or those of them that the picture `like` was made by."""
     from diffjax import trained
 
-    dirs = trained.stage_dirs(flags.workdir, flags.stages)
     if like is None:
         return trained.load(dirs, flags.ema, flags.verify)
     return trained.load_like(like, dirs, flags.ema, flags.verify, flags.anyway)
@@ -179,14 +182,14 @@ def load_stages(dirs: Sequence[Path], ema: str | None = None, verify: str = "ful
     return trained.load_stages(dirs, ema, verify)
 
 
-def compared(path: Path, like, slots: Sequence, trained) -> str:
+def compared(path: Path, like, slots: Sequence, stages) -> str:
     """One line: whether the picture came out as it was, if just that was asked for."""
     import numpy as np
 
     from diffjax import album, png
 
     for slot in slots:
-        again = album.recipes_of(slot.job, trained)[-1]
+        again = album.recipes_of(slot.job, stages)[-1]
         if (again.prompt, again.negative, again.seed) != (like.prompt, like.negative, like.seed):
             continue
         if again.stages != like.stages:

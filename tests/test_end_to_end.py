@@ -2,11 +2,11 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -68,9 +68,39 @@ def test_sampling_writes_every_stage_and_a_grid(cascade, tmp_path, capsys):
     # the same prompt and seed in another batch: the same bytes
     again = ["--workdir", str(cascade), "--prompt", "a blue square", "--seeds", "1", "--steps", "2"]
     assert sample.main([*again, "--guidance", "3,1", "--out", str(tmp_path / "again")]) == 0
-    first = np.asarray(Image.open(tmp_path / "out" / "0003_seed1_64px.png"), int)
-    other = np.asarray(Image.open(tmp_path / "again" / "0000_seed1_64px.png"), int)
-    assert np.abs(first - other).max() <= 1
+    first = tmp_path / "out" / "0003_seed1_64px.png"
+    assert first.read_bytes() == (tmp_path / "again" / "0000_seed1_64px.png").read_bytes()
+    # and from what the picture says of itself
+    like = ["--workdir", str(cascade), "--like", str(first), "--out", str(tmp_path / "like")]
+    assert sample.main(like) == 0
+    assert f"the same as {first}, in every pixel" in capsys.readouterr().out
+    assert first.read_bytes() == (tmp_path / "like" / "0000_seed1_64px.png").read_bytes()
+
+
+def test_a_picture_is_made_again_of_its_own_step_and_told_from_that_of_another(
+    cascade, tmp_path, capsys
+):
+    """The workdir holds steps 2 and 4; without step 2 the picture's stage is not there."""
+    base = tmp_path / "base64"
+    shutil.copytree(cascade / "base64", base)
+    older, newest = (base / "checkpoints" / step for step in ("2", "4"))
+    newest.rename(tmp_path / "4")
+    where = ["--workdir", str(base)]
+    asked = ["--prompt", "x", "--steps", "2", "--guidance", "3", "--out", str(tmp_path / "out")]
+    assert sample.main([*where, *asked]) == 0
+    like = tmp_path / "out" / "0000_seed0_16px.png"
+    (tmp_path / "4").rename(newest)
+    capsys.readouterr()
+    assert sample.main([*where, "--like", str(like), "--out", str(tmp_path / "a")]) == 0
+    out = capsys.readouterr().out
+    assert "base64: step 2" in out
+    assert "in every pixel" in out
+    shutil.rmtree(older)
+    assert sample.main([*where, "--like", str(like), "--out", str(tmp_path / "b")]) == 2
+    error = capsys.readouterr().err.strip()
+    assert "made the picture, here is another checkpoint: base64 step 4" in error
+    assert "\n" not in error
+    assert not (tmp_path / "b").exists()
 
 
 def test_a_run_may_not_change_its_network_halfway(cascade, encoder, capsys):
