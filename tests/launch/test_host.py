@@ -57,6 +57,12 @@ def end_of(process):
     return process.returncode, out
 
 
+def followers(home):
+    """Those that pass the output of the training on."""
+    found = subprocess.run(["pgrep", "-f", f"^tail .*{home}"], capture_output=True, text=True)
+    return found.stdout.split()
+
+
 def starts(home):
     path = home / "starts"
     return len(path.read_text().splitlines()) if path.exists() else 0
@@ -170,12 +176,11 @@ def test_a_connection_lost_on_the_way_is_taken_up_by_the_loop(home, tmp_path):
     # the loop finds no training there and would set the worker up: that is another test's matter
     cloud.program("uv", "#!/bin/sh\nexit 0\n")
     until(lambda: starts(home))
-    followers = subprocess.run(["pgrep", "-f", f"^tail .*{home}"], capture_output=True, text=True)
-    for pid in followers.stdout.split():
+    until(lambda: followers(home))
+    for pid in followers(home):
         parent = int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
         os.kill(parent, signal.SIGKILL)  # the far end of the connection
         os.kill(int(pid), signal.SIGKILL)
-    assert followers.stdout.split()
     time.sleep(0.5)
     (home / "go").write_text("0")
     out, _ = loop.communicate(timeout=60)
