@@ -122,6 +122,31 @@ def write(
         film.write(slot.film, frames, said=_plain(said))
 
 
+def compared(path: Path, like: recipe.Recipe, slots: Sequence[Slot], stages: Cascade) -> str:
+    """One line: whether the picture came out as it was, if just that was asked for."""
+    for slot in slots:
+        again = recipes_of(slot.job, stages)[-1]
+        if again == dataclasses.replace(like, made_with=again.made_with):
+            break
+    else:
+        return f"made with other settings or parameters than {path}"
+    new = slot.paths[-1]
+    try:
+        levels = np.abs(png.read(path).astype(int) - png.read(new))
+    except ValueError as error:
+        return f"{new}: nothing to compare it with: {error}"
+    if not levels.any():
+        return f"{new}: the same as {path}, in every pixel"
+    then, now = like.made_with, again.made_with
+    other = [
+        f"; {name} {then[name]} then, {now[name]} now" for name in now if then[name] != now[name]
+    ]
+    return (
+        f"{new}: {np.count_nonzero(levels)} of {levels.size} values differ from {path}, "
+        f"by at most {levels.max()} of 255{''.join(other)}"
+    )
+
+
 def write_sheet(out: Path, slots: Sequence[Slot]) -> Path:
     """The first pictures with their prompts on one sheet; returns its path."""
     shown = slots[:SHEET_CELLS]

@@ -9,8 +9,10 @@ import itertools
 import math
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from diffjax import png
 from diffjax.cascade import THRESHOLDS, SampleSettings
 from diffjax.diffusion.sampler import SAMPLERS, by_name
 from diffjax.diffusion.spacing import SPACINGS
@@ -118,6 +120,22 @@ def from_json(value: Any) -> Recipe:
     sizes = [origin.size_px for origin, _ in recipe.stages]
     growing = all(a < b for a, b in itertools.pairwise(sizes))
     _require(growing, "stages", f"sizes {sizes}, want them to grow")
+    return recipe
+
+
+def read(path: Path) -> Recipe:
+    """The recipe that a picture of `diffjax.sample` holds; its pixels are not looked at.
+
+    Raises:
+      ValueError: it holds none, or one that is not as we write them or not of such a picture.
+    """
+    size, found = png.read_size(path), png.read_metadata(path)
+    if found is None:
+        raise ValueError(f"{path}: does not say what it was made of")
+    recipe = from_json(found)
+    side = recipe.stages[-1][0].size_px
+    if size != (side, side):
+        raise ValueError(f"{path}: is {size[0]} x {size[1]} px and says {side} x {side}")
     return recipe
 
 

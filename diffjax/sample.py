@@ -122,7 +122,7 @@ def run(flags: argparse.Namespace) -> Path:
             album.write(slot, pictures, reel)
             progress.tick()
     if like:
-        print(compared(flags.like, like, slots, stages))
+        print(album.compared(flags.like, like, slots, stages))
     return album.write_sheet(flags.out, slots)
 
 
@@ -149,21 +149,14 @@ def read_like(path: Path):
     Raises:
       ConfigError: it holds none, or a forged one.
     """
-    from diffjax import png, recipe
+    from diffjax import recipe
 
     try:
-        size, found = png.read_size(path), png.read_metadata(path)
-        if found is None:
-            raise ValueError(f"{path}: does not say what it was made of")
-        like = recipe.from_json(found)
-        side = like.stages[-1][0].size_px
-        if size != (side, side):
-            raise ValueError(f"{path}: is {size[0]} x {size[1]} px and says {side} x {side}")
+        return recipe.read(path)
     except ValueError as error:
         raise config.ConfigError(
             "--like", str(path), str(error).removeprefix(f"{path}: ")
         ) from None
-    return like
 
 
 def load(flags: argparse.Namespace, dirs: Sequence[Path], like):
@@ -180,32 +173,6 @@ def load_stages(dirs: Sequence[Path], ema: str | None = None, verify: str = "ful
     from diffjax import trained
 
     return trained.load_stages(dirs, ema, verify)
-
-
-def compared(path: Path, like, slots: Sequence, stages) -> str:
-    """One line: whether the picture came out as it was, if just that was asked for."""
-    import numpy as np
-
-    from diffjax import album, png
-
-    for slot in slots:
-        again = album.recipes_of(slot.job, stages)[-1]
-        if (again.prompt, again.negative, again.seed) != (like.prompt, like.negative, like.seed):
-            continue
-        if again.stages != like.stages:
-            break
-        old, new = (png.read(one).astype(int) for one in (path, slot.paths[-1]))
-        if not (old != new).any():
-            return f"{slot.paths[-1]}: the same as {path}, in every pixel"
-        differ, most = int((old != new).sum()), int(np.abs(old - new).max())
-        with_what = [f"{k} {v} then, {again.made_with[k]} now" for k, v in like.made_with.items()
-                     if again.made_with[k] != v]  # fmt: skip
-        why = f" ({'; '.join(with_what)})" if with_what else ""
-        return (
-            f"{slot.paths[-1]}: {differ} of {old.size} values differ from {path}, "
-            f"by at most {most} of 255{why}"
-        )
-    return f"other settings than those of {path}"
 
 
 if __name__ == "__main__":

@@ -243,6 +243,15 @@ def test_no_path_host_or_secret_gets_into_a_file(command, tmp_path, monkeypatch)
         assert not [secret for secret in secrets if secret in data], name
 
 
+def test_a_picture_without_pixels_is_made_and_not_compared(command, tmp_path):
+    assert command("--prompt", "x")[0] == 0
+    text = json.dumps(png.read_metadata(tmp_path / "out" / "0000_seed0_16px.png")).encode()
+    like = forged(tmp_path / "empty.png", text=text)
+    code, out, _ = command("--like", like, out="again")
+    assert (code, "nothing to compare it with" in out) == (0, True)
+    assert contents(tmp_path / "again") == contents(tmp_path / "out")
+
+
 def forged(path, *, size=(16, 16), text=None):
     return crafted(path, *([] if text is None else [ours(text)]), size=size)
 
@@ -318,7 +327,7 @@ class Painted:
         st.sampled_from(NASTY)
         | st.text(min_size=1, max_size=60)
         | st.text(alphabet="./\\\0\n ~", min_size=1, max_size=30),
-        min_size=16,
+        min_size=20,
         max_size=24,
     ),
     data=st.data(),
