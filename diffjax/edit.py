@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffjax import config, edits, jobs, morphing, parallel, pictures, trained
+from diffjax import config, edits, jobs, morphing, parallel, paths, pictures, trained
 from diffjax.storage import StorageError
 
 
@@ -55,8 +55,17 @@ def parser() -> argparse.ArgumentParser:
         )
     path.add_argument("--frames", type=int, default=24, help="from one end to the next")
     path.add_argument("--ms", type=int, default=80, help="how long a frame is shown")
+    path.add_argument(
+        "--pace",
+        choices=("picture", "prompt"),
+        default="picture",
+        help="what changes by as much from each frame to the next",
+    )
     path.add_argument("--bounce", action="store_true", help="and back again")
     path.add_argument("--png", action="store_true", help="every frame as a PNG too")
+    upscale.add_argument(
+        "--loose", action="store_true", help="let colours leave those of the picture"
+    )
     upscale.add_argument("--factor", type=int, help="4 by default, or what the stages give")
     for kind in (paint, redraw, vary, path, upscale):
         _common(kind)
@@ -134,10 +143,10 @@ def run(flags: argparse.Namespace) -> Path:
     cascade = trained.load(trained.stage_dirs(flags.workdir, flags.stages), flags.ema, flags.verify)
     cascade = cascade.with_settings(_settings(flags, cascade, prompts, seeds))
     if flags.kind == "upscale":
-        return edits.upscale(cascade, ask, where, flags.factor)
+        return edits.upscale(cascade, ask, where, flags.factor, not flags.loose)
     if flags.kind == "interpolate":
-        reel = edits.Reel(flags.frames, flags.ms, flags.bounce, flags.png)
-        return edits.interpolate(cascade, ask, where, reel)
+        reel = paths.Reel(flags.frames, flags.ms, flags.bounce, flags.png, flags.pace == "picture")
+        return paths.interpolate(cascade, ask, where, reel)
     return edits.redraw(cascade, ask, where, _resample(flags, len(cascade.stages)))
 
 
@@ -158,6 +167,10 @@ def _check(flags: argparse.Namespace, given: list, prompts: list, seeds: list) -
         len(prompts),
         f"none, or one for each of the {ends} pictures",
     )
+    for name in ("guidance", "sampler", "noise", "threshold", "negative") if given else ():
+        value = getattr(flags, name)
+        what = "a path between pictures is that of ddim without guidance"
+        config.require(value is None, f"--{name}", value, what)
     most = 1 if given else ends
     config.require(
         len(seeds) in (1, most), "--seeds", flags.seeds, f"1 seed, or {most}: one for each end"
@@ -170,7 +183,10 @@ def _settings(flags: argparse.Namespace, cascade: trained.Cascade, prompts: list
     if flags.kind == "vary" or not prompts:
         defaults = [edits.with_changes(one, guidance_weight=1.0) for one in defaults]
     if flags.kind == "interpolate" and _listed(flags.picture):
-        defaults = [edits.with_changes(one, num_steps=edits.PATH_STEPS) for one in defaults]
+        defaults = [
+            edits.with_changes(stage.settings, num_steps=paths.PATH_STEPS)
+            for stage in morphing.quiet(cascade.stages)
+        ]
     elif flags.kind == "interpolate" and len(set(seeds)) > 1:
         defaults[0] = edits.with_changes(defaults[0], sampler="ddim", noise=0.0)
     settings = jobs.settings_of(flags, defaults)

@@ -19,10 +19,8 @@ from jaxtyping import Array, Bool, UInt8
 from diffjax import (
     album,
     editing,
-    film,
     grid,
     making,
-    morphing,
     pictures,
     pixels,
     png,
@@ -32,7 +30,6 @@ from diffjax import (
 from diffjax.cascade import SampleSettings
 from diffjax.config import ConfigError, require
 from diffjax.jobs import Job, asked
-from diffjax.morphing import Prompt
 from diffjax.progress import Progress
 from diffjax.storage import storing
 from diffjax.trained import Cascade
@@ -40,11 +37,7 @@ from diffjax.types import Resized
 
 Picture = UInt8[np.ndarray, "_ _ 3"]
 
-# Steps of a path between pictures: it goes through their noises, found by going back step by step.
-PATH_STEPS = 64
 MAX_UPSCALED_PIXELS = 16_000_000
-SHEET_FRAMES = 8
-HOLD_MS = 800
 HIDDEN = (255, 0, 255)
 
 
@@ -85,16 +78,6 @@ class Place:
             self.out.mkdir(parents=True, exist_ok=True)
         png.write(self.out / name, picture, said if self.metadata else None)
         return self.out / name
-
-
-@dataclasses.dataclass(frozen=True)
-class Reel:
-    """A film: frames from one end to the next, milliseconds of each, and back again."""
-
-    frames: int
-    ms: int
-    bounce: bool = False
-    png: bool = False
 
 
 def with_changes(settings: SampleSettings, **changes: Any) -> SampleSettings:
@@ -143,7 +126,9 @@ def redraw(
     return write_sheet(where, sheet, cells, captions)
 
 
-def upscale(trained: Cascade, ask: Ask, where: Place, factor: int | None = None) -> Path:
+def upscale(
+    trained: Cascade, ask: Ask, where: Place, factor: int | None = None, faithful: bool = True
+) -> Path:
     """A larger picture per seed; returns the path of the first."""
     from_pictures = [
         (stage, origin)
@@ -174,85 +159,16 @@ def upscale(trained: Cascade, ask: Ask, where: Place, factor: int | None = None)
         for stage, (w, h) in zip(part.stages, sizes, strict=True)
     ]
     print(f"{width} x {height} -> {sizes[-1][0]} x {sizes[-1][1]} px, tiles: {tiles}")
-    edit = functools.partial(upscaling.upscale, part.stages, picture=image_of(ask.pictures[0]))
+    edit = functools.partial(
+        upscaling.upscale, part.stages, picture=image_of(ask.pictures[0]), faithful=faithful
+    )
+    said = {"faithful": faithful, **about(ask)}
     with Progress(len(todo)) as progress:
         for job, own, made in zip(todo, names, make(part, todo, edit, ask), strict=True):
-            for name, picture, data in zip(
-                own, made, told(job, part, ask, about(ask)), strict=True
-            ):
+            for name, picture, data in zip(own, made, told(job, part, ask, said), strict=True):
                 where.write(name, picture, data)
             progress.tick()
     return where.out / names[0][-1]
-
-
-def interpolate(trained: Cascade, ask: Ask, where: Place, reel: Reel) -> Path:
-    """A film between prompts or pictures as WebP and GIF, and a sheet; returns the WebP's path."""
-    ends = max(len(ask.pictures), len(ask.prompts))
-    first = trained.stages[0].stage
-    require(not first.low_res_px, "--stages", first.name, "a path wants a base stage first")
-    seeds = list(ask.seeds) * (ends if len(ask.seeds) == 1 else 1)
-    weights = np.linspace(0.0, 1.0, reel.frames, dtype=np.float32)
-    # where one leg ends the next begins
-    legs = [weights[bool(leg) :] for leg in range(ends - 1)]
-    count, size_px = sum(map(len, legs)), trained.stages[-1].stage.size_px
-    sheet = "interpolate_grid.png"
-    stills = [f"interpolate_{i:04d}_{size_px}px.png" for i in range(count if reel.png else 0)]
-    films = [path.name for path in film.paths(Path("interpolate"))]
-    where.check([*films, *stills, sheet])
-    said = {"prompts": list(ask.prompts), "seeds": seeds, "frames": reel.frames, **about(ask)}
-    job = Job(ask.prompts[0] if ask.prompts else "", seeds[0], ask.negative)
-    data = told(job, trained, ask, said)[-1]
-    frames: list[Picture] = []
-    with Progress(count, "frames") as progress:
-        for leg, part in enumerate(legs):
-            for picture in frames_of(trained, ask, seeds, leg, part):
-                if reel.png:
-                    where.write(stills[len(frames)], picture, data)
-                frames.append(picture)
-                progress.tick()
-    shown = film.thinned(count, SHEET_FRAMES)
-    path = write_sheet(where, sheet, [[frames[i]] for i in shown], [f"{i}" for i in shown])
-    if reel.bounce:
-        frames += frames[-2:0:-1]
-    written = film.write(
-        path.with_name("interpolate"),
-        frames,
-        ms=reel.ms,
-        hold_ms=reel.ms if reel.bounce else HOLD_MS,
-        said=data if where.metadata else None,
-    )
-    return written[0]
-
-
-def frames_of(
-    trained: Cascade, ask: Ask, seeds: Sequence[int], leg: int, weights: np.ndarray
-) -> Iterator[Picture]:
-    """The largest pictures on the way from the end `leg` to the next, at these weights."""
-    nothing = editing.null_of(trained.stages[0].stage, 1)
-    embed = functools.partial(making.embedded, trained.encoder)
-    start, end = (
-        Prompt(*(embed([ask.prompts[i]]) if ask.prompts else nothing)) for i in (leg, leg + 1)
-    )
-    run: Callable[[Array], list[Resized]]
-    if ask.pictures:
-        size_px = trained.stages[-1].stage.size_px
-        pair = [pictures.square(one, size_px, ask.fit) for one in ask.pictures[leg : leg + 2]]
-        both = pixels.from_uint8(jnp.asarray(np.stack(pair)))
-        noises = morphing.noises_of(trained.stages, start, end, both, seed=seeds[0])
-        run = lambda some: morphing.between_pictures(  # noqa: E731
-            trained.stages, start, end, noises, some, seed=seeds[0]
-        )
-    else:
-        negative = embed([ask.negative]) if ask.negative is not None else None
-        run = lambda some: morphing.between_prompts(  # noqa: E731
-            trained.stages, start, end, some,
-            seeds=(seeds[leg], seeds[leg + 1]), negative=negative,
-        )  # fmt: skip
-    rows = making.rows_per_call()
-    for first in range(0, len(weights), rows):
-        some = weights[first : first + rows]
-        padded = np.pad(some, (0, rows - len(some)), mode="edge")
-        yield from making.to_bytes(run(jnp.asarray(padded))[-1])[: len(some)]
 
 
 def make(

@@ -10,18 +10,24 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from diffjax import rng
 from diffjax.cascade import Negative, SampleSettings, TrainedStage, compiled_stage, ready
 from diffjax.diffusion import sampler
 from diffjax.diffusion.editing import slerp
+from diffjax.diffusion.process import alpha_sigma
 from diffjax.editing import at_size, compiled
 from diffjax.stage import Stage, shrink
 from diffjax.types import Image, PRNGKeys, Resized, Text, TextMask
 
 Weights = Float[Array, " b"]
 Pair = Float[Array, "2 _ _ _"]
+# Where the way back from a picture sets out, in u. Nearer to the clean end a network's error over
+# the little noise there is passes for noise: from the cleanest of 32 rungs a small network came to
+# an x_T of deviation 2.4, from here to 1.2, and the picture came back 1.7 dB worse.
+LEVEL = 0.1
 
 
 class Prompt(NamedTuple):
@@ -133,16 +139,26 @@ def between_pictures(
 
 
 def noises_of(
-    stages: Sequence[TrainedStage], start: Prompt, end: Prompt, pictures: Image, *, seed: int
+    stages: Sequence[TrainedStage],
+    start: Prompt,
+    end: Prompt,
+    pictures: Image,
+    *,
+    seed: int,
+    level: float = LEVEL,
 ) -> list[Pair]:
     """The noises of every stage, [2 h w 3], from which each of two pictures comes back.
 
     A stage is inverted under the picture that the stage before makes of its own noise, not under
-    the true one: that is what it will be given.
+    the true one: that is what it will be given. level, in u: where the way back sets out, with
+    noise of the seed; 0 for the cleanest rung and no noise.
 
     Raises:
-      ValueError: not two pictures, or of another size than the last stage's.
+      ValueError: not two pictures, or of another size than the last stage's; or a level
+        outside [0, 1).
     """
+    if not 0 <= level < 1:
+        raise ValueError(f"level={level}: from 0 up to, but not, 1")
     size_px = stages[-1].stage.size_px
     if pictures.shape[:3] != (2, size_px, size_px):
         raise ValueError(f"pictures of {pictures.shape[:3]}, want two of {size_px} px")
@@ -154,7 +170,7 @@ def noises_of(
     for trained in quiet(stages):
         told = (trained.params, text, mask, keys, low_res, None)
         part = at_size(pictures, size_px // trained.stage.size_px)
-        noises.append(compiled(to_noise, trained.stage, trained.settings)(*told, part))
+        noises.append(compiled(to_noise, trained.stage, trained.settings, level=level)(*told, part))
         low_res = compiled(from_noise, trained.stage, trained.settings)(*told, noises[-1])
     return noises
 
@@ -202,9 +218,30 @@ def to_noise(
     *,
     stage: Stage,
     settings: SampleSettings,
+    level: float,
 ) -> Resized:
     """The noise from which `from_noise` comes to the picture, but for the length of its steps."""
     denoise, _, how = ready(
         params, text, text_mask, keys, low_res, negative, stage=stage, settings=settings
     )
-    return sampler.invert(denoise, picture, logsnrs=how["logsnrs"], step=how["step"])
+    rungs = how["logsnrs"]
+    if level:
+        rungs = rungs[: round((1 - level) * settings.num_steps) + 1]
+        alpha, sigma = alpha_sigma(jnp.broadcast_to(rungs[-1], picture.shape[:1]))
+        # `invert` takes what it is given as clean: alpha of this is alpha x_0 + sigma eps
+        eps = rng.normal(rng.stream(rng.stream(keys, stage.name), "path"), picture.shape)
+        picture = picture + sigma / alpha * eps
+    return sampler.invert(denoise, picture, logsnrs=rungs, step=how["step"])
+
+
+def evenly(weights: Float[np.ndarray, " n"], frames: np.ndarray) -> Float[np.ndarray, " n"]:
+    """As many weights, at which the frames would lie equally far from each other.
+
+    frames: those at `weights`, which go from 0 to 1. How far the picture has come is taken as
+    straight between them, so that a second time comes nearer. A network that knows few things
+    stays with one for most of a path and leaps to the next.
+    """
+    steps = np.sqrt(np.mean(np.diff(frames, axis=0) ** 2, axis=tuple(range(1, frames.ndim))))
+    way = np.concatenate([[0.0], np.cumsum(steps + 1e-6)])
+    found = np.interp(np.linspace(0.0, way[-1], len(weights)), way, weights)
+    return np.concatenate([[0.0], found[1:-1], [1.0]]).astype(np.float32)

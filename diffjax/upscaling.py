@@ -7,13 +7,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from diffjax import rng
+from diffjax import pixels, rng
 from diffjax.cascade import Negative, SampleSettings, TrainedStage, guided_denoiser
 from diffjax.diffusion import sampler, spacing
+from diffjax.diffusion.predict import x_0_of
 from diffjax.diffusion.tiles import starts, tiled
 from diffjax.editing import compiled
-from diffjax.stage import Condition, Stage, condition_low_res
-from diffjax.types import Image, PRNGKeys, Resized, Text, TextMask
+from diffjax.stage import Condition, Stage, condition_low_res, shrink
+from diffjax.types import Denoiser, Image, LogSnr, PRNGKeys, Resized, Text, TextMask
 
 # Tiles overlap by a quarter of their side.
 OVERLAP = 4
@@ -27,12 +28,17 @@ def upscale(
     picture: Image,
     seeds: Int[Array, " b"],
     negative: Negative = None,
+    faithful: bool = True,
 ) -> list[Resized]:
     """The picture [b h w 3] enlarged by every stage in turn, each by its own factor.
 
     A picture of another size than the stage's small one is made tile by tile, every tile as large
     as the pictures that the network knows; a smaller one goes on with its edge up to a tile, which
-    is cut away again. A picture of just that size is made as `cascade.generate` would make it.
+    is cut away again.
+
+    faithful: what comes out, shrunk, is what went in (see `consistent`), so that no colour drifts
+    from tile to tile. Without it a picture of just the small size is made as `cascade.generate`
+    would make it.
 
     Raises:
       ValueError: no stage, or one that does not start from a picture.
@@ -45,7 +51,7 @@ def upscale(
     keys, pictures = rng.per_example(seeds), []
     for trained in stages:
         height, width = picture.shape[1:3]
-        run = compiled(upscale_stage, trained.stage, trained.settings)
+        run = compiled(upscale_stage, trained.stage, trained.settings, faithful=faithful)
         large = run(
             trained.params, text, text_mask, keys, at_least(picture, trained.stage), negative
         )
@@ -53,6 +59,22 @@ def upscale(
         picture = large[:, : factor * height, : factor * width]
         pictures.append(picture)
     return pictures
+
+
+def consistent(denoise: Denoiser, low_res: Image, factor: int) -> Denoiser:
+    """x_0_hat + A+ (y - A x_0_hat), y = low_res  (Wang et al. 2023, DDNM; Irani & Peleg 1991).
+
+    A is the filter that training shrinks with and A+ enlarges bicubically: the true picture stays
+    as it is, and a guess whose colours drift is brought back. The network has the say over what A
+    does not see, the detail.
+    """
+
+    def projected(x_t: Image, logsnr_t: LogSnr) -> Image:
+        x_0_hat = x_0_of(denoise(x_t, logsnr_t))
+        missing = low_res - shrink(x_0_hat, factor)
+        return x_0_hat + pixels.resize(missing, *x_0_hat.shape[1:3])
+
+    return projected
 
 
 def at_least(picture: Image, stage: Stage) -> Resized:
@@ -80,6 +102,7 @@ def upscale_stage(
     *,
     stage: Stage,
     settings: SampleSettings,
+    faithful: bool,
 ) -> Resized:
     """`cascade.sample_stage` with a denoiser that goes over the picture in tiles."""
     keys = rng.stream(keys, stage.name)
@@ -95,6 +118,8 @@ def upscale_stage(
 
     overlap = stage.factor * (side // stage.factor // OVERLAP)
     denoise = tiled(denoise_at, height_px=height, width_px=width, tile_px=side, overlap_px=overlap)
+    if faithful:
+        denoise = consistent(denoise, low_res, stage.factor)
     image = sampler.sample(
         denoise,
         rng.normal(rng.stream(keys, "x_T"), given.shape),

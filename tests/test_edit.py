@@ -168,6 +168,7 @@ def chunk(name, data):
         ("interpolate --prompt a --prompt b --seeds 1,2,3", "1 seed, or 2"),
         ("interpolate --prompt a --picture {f}/a.png --picture {f}/b.png", "none, or one for each"),
         ("interpolate --prompt a --prompt b --ms 1", "--ms"),
+        ("interpolate --picture {f}/a.png --picture {f}/b.png --sampler heun", "that of ddim"),
         ("upscale --picture {f}/a.png --factor 3", "--factor = 3: allowed: 2"),
         ("upscale --picture {f}/wide.png", "2 times as large is more than 16 million pixels"),
     ],

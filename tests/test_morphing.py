@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax import cascade, editing, morphing
+from diffjax import cascade, editing, morphing, rng
 from diffjax.cascade import SampleSettings, TrainedStage
 from diffjax.diffusion.process import alpha_sigma
 from diffjax.morphing import Prompt
@@ -125,13 +125,43 @@ def test_a_path_between_two_pictures_begins_and_ends_with_them():
 
     pictures = jnp.clip(pixels.resize(low, 16, 16) + grain, -1, 1)
     ends = (Prompt(*editing.null_of(stages[0].stage, 1)),) * 2
-    noises = morphing.noises_of(stages, *ends, pictures, seed=0)
+    noises = morphing.noises_of(stages, *ends, pictures, seed=0, level=0.0)
     for noise in noises:
         assert noise.shape[0] == 2
     _, large = morphing.between_pictures(stages, *ends, noises, jnp.array([0.0, 1.0]), seed=0)
     assert float(jnp.sqrt(jnp.mean((large - pictures) ** 2))) < 0.03
     with pytest.raises(ValueError, match="want two of 16 px"):
         morphing.noises_of(stages, *ends, pictures[:, :4, :4], seed=0)
+
+
+def test_the_way_back_from_a_picture_is_the_flow_of_the_data():
+    """The flow of N(0, v) divides x_t by its deviation: x_T = x_t / sqrt(alpha^2 v + sigma^2)."""
+    picture = jnp.clip(0.1 * images(7, (2, 4, 4, 3)), -0.9, 0.9)
+    ends = (Prompt(*editing.null_of(STAGES[0].stage, 1)),) * 2
+    stages = [dataclasses.replace(STAGES[0], settings=dataclasses.replace(SETTINGS, num_steps=256))]
+    keys = rng.stream(rng.stream(rng.per_example(jnp.array([1, 1])), "base"), "path")
+    eps = rng.normal(keys, picture.shape)
+    for level in (0.125, 0.5):
+        (noise,) = morphing.noises_of(stages, *ends, picture, seed=1, level=level)
+        alpha, sigma = np.cos(level * np.pi / 2), np.sin(level * np.pi / 2)
+        want = (alpha * picture + sigma * eps) / np.sqrt(alpha**2 * 0.01 + sigma**2)
+        np.testing.assert_allclose(noise, want, atol=0.03)
+    with pytest.raises(ValueError, match="level=1"):
+        morphing.noises_of(stages, *ends, picture, seed=1, level=1.0)
+
+
+def test_a_leap_is_spread_over_the_frames():
+    """A path that stands, leaps as a steep sigmoid does, and stands: in equal steps, twice over."""
+    path = lambda w: (1 / (1 + np.exp(-60 * (w - 0.61))))[:, None, None]  # noqa: E731
+    weights = np.linspace(0, 1, 24, dtype=np.float32)
+    longest = [np.diff(path(weights)[:, 0, 0]).max()]
+    for _ in range(2):
+        weights = morphing.evenly(weights, path(weights))
+        longest.append(np.diff(path(weights)[:, 0, 0]).max())
+    assert (weights[0], weights[-1]) == (0, 1)
+    assert (np.diff(weights) > 0).all()
+    assert longest[0] > 0.4
+    assert longest[2] < 1.5 / 23
 
 
 def test_a_path_starts_from_a_base_stage():

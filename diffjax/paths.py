@@ -1,0 +1,124 @@
+"""Films between prompts or pictures, as `diffjax.edit interpolate` makes and writes them."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from diffjax import editing, edits, film, making, morphing, pictures, pixels
+from diffjax.cascade import TrainedStage
+from diffjax.config import require
+from diffjax.edits import Ask, Picture, Place
+from diffjax.jobs import Job
+from diffjax.morphing import Prompt
+from diffjax.progress import Progress
+from diffjax.trained import Cascade
+from diffjax.types import Resized
+
+# Steps of a path between pictures: it goes through their noises, found by going back step by step.
+PATH_STEPS = 32
+# How often the frames of the first stage are looked at to spread them evenly.
+PACE_ROUNDS = 2
+SHEET_FRAMES = 8
+HOLD_MS = 800
+
+
+@dataclasses.dataclass(frozen=True)
+class Reel:
+    """A film: frames from one end to the next, milliseconds of each, and back again.
+
+    even: the picture changes as much from each frame to the next, else the weight does.
+    """
+
+    frames: int
+    ms: int
+    bounce: bool = False
+    png: bool = False
+    even: bool = True
+
+
+def interpolate(trained: Cascade, ask: Ask, where: Place, reel: Reel) -> Path:
+    """A film between prompts or pictures as WebP and GIF, and a sheet; returns the WebP's path."""
+    ends = max(len(ask.pictures), len(ask.prompts))
+    first = trained.stages[0].stage
+    require(not first.low_res_px, "--stages", first.name, "a path wants a base stage first")
+    seeds = list(ask.seeds) * (ends if len(ask.seeds) == 1 else 1)
+    weights = np.linspace(0.0, 1.0, reel.frames, dtype=np.float32)
+    # where one leg ends the next begins
+    count, size_px = (ends - 1) * (reel.frames - 1) + 1, trained.stages[-1].stage.size_px
+    sheet = "interpolate_grid.png"
+    stills = [f"interpolate_{i:04d}_{size_px}px.png" for i in range(count if reel.png else 0)]
+    films = [path.name for path in film.paths(Path("interpolate"))]
+    where.check([*films, *stills, sheet])
+    said = {
+        "prompts": list(ask.prompts),
+        "seeds": seeds,
+        "frames": reel.frames,
+        "even": reel.even,
+        **edits.about(ask),
+    }
+    job = Job(ask.prompts[0] if ask.prompts else "", seeds[0], ask.negative)
+    data = edits.told(job, trained, ask, said)[-1]
+    frames: list[Picture] = []
+    with Progress(count, "frames") as progress:
+        for leg in range(ends - 1):
+            walk = leg_of(trained, ask, seeds, leg)
+            paced = weights
+            for _ in range(PACE_ROUNDS * reel.even):
+                small = np.stack([row[0] for row in walk(paced, 1)]).astype(np.float32)
+                paced = morphing.evenly(paced, small)
+            for *_, picture in walk(paced[bool(leg) :], len(trained.stages)):
+                if reel.png:
+                    where.write(stills[len(frames)], picture, data)
+                frames.append(picture)
+                progress.tick()
+    shown = film.thinned(count, SHEET_FRAMES)
+    path = edits.write_sheet(where, sheet, [[frames[i]] for i in shown], [f"{i}" for i in shown])
+    if reel.bounce:
+        frames += frames[-2:0:-1]
+    written = film.write(
+        path.with_name("interpolate"),
+        frames,
+        ms=reel.ms,
+        hold_ms=reel.ms if reel.bounce else HOLD_MS,
+        said=data if where.metadata else None,
+    )
+    return written[0]
+
+
+def leg_of(
+    trained: Cascade, ask: Ask, seeds: Sequence[int], leg: int
+) -> Callable[[np.ndarray, int], Iterator[list[Picture]]]:
+    """walk(weights, n) -> pictures of the first n stages on the way from end `leg` to the next."""
+    nothing = editing.null_of(trained.stages[0].stage, 1)
+    embed = functools.partial(making.embedded, trained.encoder)
+    start, end = (
+        Prompt(*(embed([ask.prompts[i]]) if ask.prompts else nothing)) for i in (leg, leg + 1)
+    )
+    if ask.pictures:
+        size_px = trained.stages[-1].stage.size_px
+        pair = [pictures.square(one, size_px, ask.fit) for one in ask.pictures[leg : leg + 2]]
+        both = pixels.from_uint8(jnp.asarray(np.stack(pair)))
+        noises = morphing.noises_of(trained.stages, start, end, both, seed=seeds[0])
+    negative = embed([ask.negative]) if ask.negative is not None else None
+
+    def run(stages: Sequence[TrainedStage], weights: Array) -> list[Resized]:
+        if ask.pictures:
+            own = noises[: len(stages)]
+            return morphing.between_pictures(stages, start, end, own, weights, seed=seeds[0])
+        pair = (seeds[leg], seeds[leg + 1])
+        return morphing.between_prompts(stages, start, end, weights, seeds=pair, negative=negative)
+
+    def walk(weights: np.ndarray, num_stages: int) -> Iterator[list[Picture]]:
+        rows = making.rows_per_call()
+        for first in range(0, len(weights), rows):
+            some = weights[first : first + rows]
+            padded = jnp.asarray(np.pad(some, (0, rows - len(some)), mode="edge"))
+            made = [making.to_bytes(x) for x in run(trained.stages[:num_stages], padded)]
+            yield from [list(row) for row in zip(*made, strict=True)][: len(some)]
+
+    return walk
