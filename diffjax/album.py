@@ -7,6 +7,8 @@ is kept; anything else of that name is an error unless it may be overwritten.
 import dataclasses
 import itertools
 import json
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,9 @@ SHEET_METADATA = {"format": recipe.FORMAT, "kind": "contact sheet"}
 # Later pictures are not on the sheet: it is to be looked at.
 SHEET_CELLS = 100
 TILE_PX = (128, 256)
+HALF_WRITTEN = re.compile(
+    r"\.(\d{4,}_seed\d+(_\d+px\.png|\.webp|\.gif)|grid\.png)\.(?P<process>\d{1,9})\.tmp"
+)
 CAPTION_CHARACTERS = 160
 
 
@@ -122,6 +127,14 @@ def write(
         film.write(slot.film, frames, said=_plain(said))
 
 
+def sweep(out: Path) -> None:
+    """Take away half-written pictures of ours whose process is no more: it was killed."""
+    for path in out.glob(".*.tmp"):
+        left = HALF_WRITTEN.fullmatch(path.name)
+        if left and not _lives(int(left["process"])):
+            path.unlink(missing_ok=True)
+
+
 def compared(path: Path, like: recipe.Recipe, slots: Sequence[Slot], stages: Cascade) -> str:
     """One line: whether the picture came out as it was, if just that was asked for."""
     for slot in slots:
@@ -175,6 +188,16 @@ def caption(prompt: str) -> str:
     """The prompt as it can be written under a picture: one line, not too long."""
     line = " ".join("".join(c if c.isprintable() else " " for c in prompt).split())
     return line if len(line) <= CAPTION_CHARACTERS else line[: CAPTION_CHARACTERS - 4] + " ..."
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user
+        return True
+    return True
 
 
 def _is_free(path: Path, said: recipe.Recipe | dict | None, overwrite: bool) -> bool:

@@ -113,6 +113,7 @@ def run(flags: argparse.Namespace) -> Path:
         metadata=not flags.no_metadata,
         overwrite=flags.overwrite,
     )
+    album.sweep(flags.out)
     missing = [slot for slot in slots if slot.missing]
     with Progress(len(slots)) as progress:
         progress.skip(len(slots) - len(missing))

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import subprocess
 
 import numpy as np
 import pytest
@@ -153,6 +155,19 @@ def test_a_batch_that_was_cut_off_goes_on(command, tmp_path, monkeypatch):
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
     assert command(*asked)[0] == 0
     assert made[-1] == 0  # nothing is left to do
+
+
+def test_what_a_killed_process_left_half_written_goes_and_nothing_else(command, tmp_path):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    (tmp_path / "out").mkdir()
+    half = [f".0000_seed7_16px.png.{gone.pid}.tmp", f".grid.png.{gone.pid}.tmp"]
+    kept = [f".0000_seed7_16px.png.{os.getpid()}.tmp", f".mine.{gone.pid}.tmp", ".0000_seed7.tmp"]
+    for name in (*half, *kept):
+        (tmp_path / "out" / name).write_text("half")
+    assert command("--prompt", "x")[0] == 0
+    hidden = {name for name in contents(tmp_path / "out") if name.startswith(".")}
+    assert hidden == set(kept)
 
 
 def flipped(path):
