@@ -2,8 +2,10 @@
 
 import dataclasses
 import re
+import shlex
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from PIL import Image
 from diffjax import edit, edits, making, pictures, png, recipe, trained
 from tests import cascades
 
+PAGE = (Path(__file__).resolve().parents[1] / "docs/editing.md").read_text()
 APPLE = "a red apple"
 COLOURS = np.random.default_rng(0).integers(0, 256, (20, 16, 3), np.uint8)
 
@@ -234,3 +237,22 @@ def test_no_prompt_reaches_the_network_as_the_null_text(cascade, files):
 
         (made,) = edits.make(spying, todo, run, ask)
         assert (made[-1] == want).all()
+
+
+def test_every_command_of_the_page_runs(cascade, tmp_path, monkeypatch):
+    for name, colours in (("apple", COLOURS), ("heart", COLOURS[::-1].copy())):
+        Image.fromarray(colours).save(tmp_path / f"{name}.png")
+    Image.fromarray(np.eye(20, 16, dtype=np.uint8) * 255).save(tmp_path / "mask.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(trained, "load", lambda *dirs_ema_verify: cascade)
+    monkeypatch.setattr(trained, "stage_dirs", lambda workdir, stages: [])
+    lines = re.findall(r"^python -m diffjax\.edit (.*)$", PAGE, re.M)
+    kinds = [line.split()[0] for line in lines]
+    assert set(kinds) == {"inpaint", "img2img", "vary", "interpolate", "upscale"}
+    for i, line in enumerate(lines):
+        assert edit.main([*shlex.split(line), "--out", f"out{i}", "--steps", "2"]) == 0, line
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    names = {}
+    exec(code, names)
+    painted = np.asarray(making.to_bytes(names["large"]))[0]
+    np.testing.assert_array_equal(painted, png.read(tmp_path / "out0/inpaint_seed0_16px.png"))
