@@ -94,9 +94,7 @@ def test_cut_short_twice_a_run_ends_with_the_digest_and_lines_of_one_that_was_no
     assert float(spent["step"]) > 0
 
 
-def test_one_bad_batch_is_skipped_counted_and_moves_no_parameter(
-    tmp_path, encoder, monkeypatch, capsys
-):
+def test_one_bad_batch_is_skipped_counted_and_never_saved(tmp_path, encoder, monkeypatch, capsys):
     """And the writer of events fails all the while."""
 
     def broken(self, step, scalars):
@@ -104,18 +102,28 @@ def test_one_bad_batch_is_skipped_counted_and_moves_no_parameter(
 
     poison(monkeypatch, lambda count: count == 4)
     monkeypatch.setattr(monitor.EventWriter, "write_scalars", broken)
-    assert runs.run(tmp_path, encoder, *FLAGS, "train.save_every=1") == 0
+    assert runs.run(tmp_path, encoder, *FLAGS) == 0
     said = capsys.readouterr()
     assert said.out.count("steps skipped") == 1
     assert said.err.count("TensorBoard writer failed") == 1
     assert [(line["step"], line["skipped"]) for line in runs.lines(tmp_path)] == [
         (3, 0.0), (6, 1.0), (7, 0.0),
     ]  # fmt: skip
-    (before, _), (after, position), (later, _) = (saved(tmp_path, step) for step in (3, 4, 5))
+    arrays, position = saved(tmp_path, 7)
+    assert all(np.isfinite(array).all() for array in arrays.values())
+    assert position["log"]["health"]["skipped"] == 1
+    assert position["log"]["health"]["bad_in_a_row"] == 0
+
+
+@pytest.mark.slow
+def test_a_bad_batch_moves_no_parameter(tmp_path, encoder, monkeypatch):
+    """Every step is saved: that of the bad batch, too."""
+    poison(monkeypatch, lambda count: count == 4)
+    assert runs.run(tmp_path, encoder, *FLAGS, "train.save_every=1") == 0
+    (before, _), (after, _), (later, _) = (saved(tmp_path, step) for step in (3, 4, 5))
     moved = {name for name in before if np.any(before[name] != after[name])}
     assert {name for name in moved if not name.startswith("ema_params")} == {"step"}
     assert any(np.any(after[name] != later[name]) for name in after if name.startswith("params"))
-    assert position["log"]["health"]["bad_in_a_row"] == 0  # of the lines; this step is in `rows`
 
 
 def test_bad_batches_without_end_stop_the_run_and_leave_finite_checkpoints(
@@ -135,7 +143,8 @@ def test_bad_batches_without_end_stop_the_run_and_leave_finite_checkpoints(
 @pytest.mark.slow
 def test_parameters_that_are_not_finite_are_never_saved(tmp_path, encoder, capsys):
     """Here the gradients are finite, and the learning rate is none that float32 can hold."""
-    assert runs.run(tmp_path, encoder, *FLAGS, "optim.learning_rate=1e39") == 4
+    flags = [*FLAGS, "train.save_every=1", "optim.learning_rate=1e39"]
+    assert runs.run(tmp_path, encoder, *flags) == 4
     assert "after step 1 is not finite, and was not saved" in capsys.readouterr().err
     assert list((tmp_path / "checkpoints").iterdir()) == []
 
