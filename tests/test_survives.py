@@ -137,7 +137,7 @@ def test_ten_of_ten_terminations_save_the_step_and_end_in_ten_seconds(twice, tmp
     """R4: in all phases; nothing is compiled beforehand, and pictures take seconds."""
     flags = ("train.num_steps=14", "train.log_every=1", "train.save_every=4",
              "train.sample_every=6", "sample.num_steps=300")  # fmt: skip
-    moments, lost, slowest, said = random.Random(twice), [], 0.0, []
+    moments, lost, took, said = random.Random(twice), [], [], []
     code, out, err = runs.finish(runs.start(tmp_path / "whole", encoder, *flags))
     assert code == 0, err
     expected, lines = runs.digest(out), runs.lines(tmp_path / "whole")
@@ -154,7 +154,7 @@ def test_ten_of_ten_terminations_save_the_step_and_end_in_ten_seconds(twice, tmp
             time.sleep(moments.uniform(0, 0.2))
             process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 143, (words, process.stderr.read())
-        slowest = max(slowest, (time.monotonic() - begun) / runs.within(10))
+        took.append((round(time.monotonic() - begun, 1), round(runs.within(10), 1)))
         reader.join()
         err = process.stderr.read()
         finished = max([0, *map(int, re.findall(r"^step +(\d+)/", reader.text, re.M))])
@@ -169,8 +169,8 @@ def test_ten_of_ten_terminations_save_the_step_and_end_in_ten_seconds(twice, tmp
         assert code == 0, err
         assert runs.digest(out) == expected
         assert runs.lines(workdir) == lines
-    print(f"\nslowest end {10 * slowest:.1f} s, steps lost at most {max(lost)}: {said}")
-    assert slowest <= 1.0
+    print(f"\nsteps lost at most {max(lost)}: {said}\nseconds to the end, and allowed: {took}")
+    assert all(seconds <= allowed for seconds, allowed in took)
     assert max(lost) <= 1
 
 
