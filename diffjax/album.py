@@ -33,7 +33,7 @@ TILE_PX = (128, 256)
 HALF_WRITTEN = re.compile(
     r"\.(\d{4,}_seed\d+(_\d+px\.png|\.webp|\.gif)|grid\.png)\.(?P<process>\d{1,9})\.tmp"
 )
-CAPTION_CHARACTERS = 160
+CAPTION_CHARACTERS, WORD_CHARACTERS = 160, 18
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,8 +185,9 @@ def thumbnail(picture: UInt8[np.ndarray, "_ _ 3"], side_px: int) -> UInt8[np.nda
 
 
 def caption(prompt: str) -> str:
-    """The prompt as it can be written under a picture: one line, not too long."""
+    """The prompt as it can be written under a picture: not too long, and neither are its words."""
     line = " ".join("".join(c if c.isprintable() else " " for c in prompt).split())
+    line = re.sub(rf"(\S{{{WORD_CHARACTERS}}})(?=\S)", r"\1 ", line)
     return line if len(line) <= CAPTION_CHARACTERS else line[: CAPTION_CHARACTERS - 4] + " ..."
 
 

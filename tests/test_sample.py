@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from diffjax import film, making, png, sample, trained
+from diffjax import album, film, making, png, sample, trained
 from tests import cascades
 from tests.test_png import crafted, ours
 
@@ -321,6 +321,20 @@ def test_bad_input_ends_with_one_line_and_code_2(flags, words, command):
     assert (code, out) == (2, "")
     assert words in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("prompt", "shown"),
+    [
+        ("a red apple", "a red apple"),
+        ("a\n b\0c\x1b[31m", "a b c [31m"),
+        ("x" * 40, f"{'x' * 18} {'x' * 18} xxxx"),
+        ("", ""),
+        ("word " * 100, ("word " * 100)[:156] + " ..."),
+    ],
+)
+def test_a_caption_is_printable_and_breaks_long_words(prompt, shown):
+    assert album.caption(prompt) == shown
 
 
 class Painted:
