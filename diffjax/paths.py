@@ -24,6 +24,8 @@ PATH_STEPS = 32
 # How often the frames of the first stage are looked at to spread them evenly.
 PACE_ROUNDS = 2
 SHEET_FRAMES = 8
+# Of all frames at once, as the writers of films want them.
+MAX_BYTES = 2_000_000_000
 HOLD_MS = 800
 
 
@@ -50,6 +52,9 @@ def interpolate(trained: Cascade, ask: Ask, where: Place, reel: Reel) -> Path:
     weights = np.linspace(0.0, 1.0, reel.frames, dtype=np.float32)
     # where one leg ends the next begins
     count, size_px = (ends - 1) * (reel.frames - 1) + 1, trained.stages[-1].stage.size_px
+    most = MAX_BYTES // (3 * size_px**2)
+    what = f"{count} frames of {size_px} px are too much to hold; at most {most} in all"
+    require(count <= most, "--frames", reel.frames, what)
     sheet = "interpolate_grid.png"
     stills = [f"interpolate_{i:04d}_{size_px}px.png" for i in range(count if reel.png else 0)]
     films = [path.name for path in film.paths(Path("interpolate"))]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffjax import edit, edits, making, pictures, png, recipe, trained
+from diffjax import edit, edits, making, paths, pictures, png, recipe, trained
 from tests import cascades
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs/editing.md").read_text()
@@ -94,6 +94,26 @@ def test_a_seed_is_a_picture_in_any_company(run, line):
     assert png.read_metadata(made[name]) is None
 
 
+@pytest.mark.slow
+def test_a_full_batch_gives_the_same_pictures_to_one_level(run, monkeypatch):
+    """As accelerators take it: 3 rows a call, the last call filled up."""
+    line = "vary --picture {f}/a.png --seeds 0-3 --steps 1"
+    path = ("interpolate --frames 4 --steps 1 --png", "--prompt", APPLE, "--prompt", "a frog")
+    alone = {}
+    for rows in (1, 3):
+        monkeypatch.setattr(making, "rows_per_call", lambda rows=rows: rows)
+        assert run(line, "--overwrite")[0] == 0
+        code, _, made = run(*path, "--overwrite")
+        assert code == 0
+        pixels = {n: png.read(p).astype(int) for n, p in made.items() if n.endswith("px.png")}
+        alone = alone or pixels
+    assert len(pixels) == 4 * 2 + 4
+    for name, picture in pixels.items():
+        # the weights of a film's frames are found from its pictures
+        most = 3 if name.startswith("interpolate") else 1
+        assert np.abs(picture - alone[name]).max() <= most, name
+
+
 def test_a_film_begins_and_ends_with_the_pictures_of_its_prompts(run, cascade):
     words = ("--prompt", APPLE, "--prompt", "a frog", "--prompt", "a frog on a red apple")
     code, printed, made = run("interpolate --frames 4 --seeds 5 --png --bounce", *words)
@@ -172,11 +192,15 @@ def chunk(name, data):
         ("interpolate --prompt a --picture {f}/a.png --picture {f}/b.png", "none, or one for each"),
         ("interpolate --prompt a --prompt b --ms 1", "--ms"),
         ("interpolate --picture {f}/a.png --picture {f}/b.png --sampler heun", "that of ddim"),
+        ("interpolate --frames 1000 --prompt " + " --prompt ".join("a" * 50), "at most 26"),
         ("upscale --picture {f}/a.png --factor 3", "--factor = 3: allowed: 2"),
         ("upscale --picture {f}/wide.png", "2 times as large is more than 16 million pixels"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_is_one_line_and_exit_2_and_nothing_is_written(run, files, line, words):
+def test_what_cannot_be_is_one_line_and_exit_2_and_nothing_is_written(
+    run, files, monkeypatch, line, words
+):
+    monkeypatch.setattr(paths, "MAX_BYTES", 20_000)
     (files / "text.png").write_text("no picture")
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", 13_000, 13_000, 8, 2, 0, 0, 0))
     (files / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", bytes(99)))

@@ -7,10 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from diffjax import main, sample
+from diffjax import edit, main, sample
 from tests.encoders import save_tiny
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -101,6 +102,32 @@ def test_a_picture_is_made_again_of_its_own_step_and_told_from_that_of_another(
     assert "made the picture, here is another checkpoint: base64 step 4" in error
     assert "\n" not in error
     assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.slow
+def test_pictures_are_edited_with_what_was_trained(cascade, tmp_path, capsys):
+    """In any company the same bytes, and where the mask is black those of the picture."""
+    colours = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(colours).save(tmp_path / "a.png")
+    Image.fromarray(np.tri(64, dtype=np.uint8) * 255).save(tmp_path / "m.png")
+    common = ["--workdir", str(cascade), "--picture", str(tmp_path / "a.png"), "--steps", "2"]
+    paint = ["inpaint", "--mask", str(tmp_path / "m.png"), "--prompt", "a blue square"]
+    for seeds in ("4,7", "7"):
+        words = [*paint, "--seeds", seeds, "--out", str(tmp_path / seeds)]
+        assert edit.main([*words, *common]) == 0
+    first, again = (
+        np.asarray(Image.open(tmp_path / out / "inpaint_seed7_64px.png")) for out in ("4,7", "7")
+    )
+    np.testing.assert_array_equal(first, again)
+    known = np.tri(64) == 0
+    np.testing.assert_array_equal(first[known], colours[known])
+    assert (first[~known] != colours[~known]).mean() > 0.5
+    for words in (["vary"], ["img2img", "--prompt", "a red circle"], ["upscale"]):
+        assert edit.main([*words, *common, "--out", str(tmp_path / "out")]) == 0
+    with Image.open(tmp_path / "out" / "upscale_seed0_256x256px.png") as large:
+        assert large.size == (256, 256)
+    # sides of 64 px from tiles of 16 that overlap by 4
+    assert "tiles: [25]" in capsys.readouterr().out
 
 
 def test_a_run_may_not_change_its_network_halfway(cascade, encoder, capsys):
