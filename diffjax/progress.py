@@ -10,20 +10,21 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress:
-    """Counts `total` pieces. The time that is left is told from the second piece on.
+    """Counts `total` pieces. The time that is left is told once there is a rate.
 
-    The first piece is left out of the rate: it waits for the compiler. `stream` is stderr by
-    default; `clock` counts seconds.
+    The first `warm` pieces are left out of the rate: they come together, and wait for the
+    compiler. `stream` is stderr by default; `clock` counts seconds.
     """
 
     def __init__(
         self,
         total: int,
         noun: str = "pictures",
+        warm: int = 1,
         stream: Any = None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self._total, self._noun, self._clock = total, noun, clock
+        self._total, self._noun, self._warm, self._clock = total, noun, warm, clock
         self._stream = stream or sys.stderr
         self._bar = self._stream.isatty()
         self._done, self._skipped = 0, 0
@@ -53,13 +54,13 @@ class Progress:
         if self._bar:
             self._say("\r" + self._line(now) + "\x1b[K")
         elif (
-            self._first is None
+            self._done - self._skipped == count
             or self._done == self._total
             or now - self._said >= SECONDS_BETWEEN_LINES
         ):
             self._said = now
             self._say(self._line(now) + "\n")
-        if self._first is None:
+        if self._first is None and self._done - self._skipped >= self._warm:
             self._first = (self._done, now)
 
     def _line(self, now: float | None = None) -> str:

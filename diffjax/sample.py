@@ -115,7 +115,7 @@ def run(flags: argparse.Namespace) -> Path:
     )
     album.sweep(flags.out)
     missing = [slot for slot in slots if slot.missing]
-    with Progress(len(slots)) as progress:
+    with Progress(len(slots), warm=making.rows_per_call()) as progress:
         progress.skip(len(slots) - len(missing))
         made = making.make(stages, [slot.job for slot in missing])
         for slot, pictures in zip(missing, made, strict=True):

@@ -19,9 +19,9 @@ class Clock:
         return self.now
 
 
-def shown(stream, total, seconds, skip=0):
+def shown(stream, total, seconds, skip=0, warm=1):
     clock = Clock()
-    with Progress(total, stream=stream, clock=clock) as progress:
+    with Progress(total, warm=warm, stream=stream, clock=clock) as progress:
         progress.skip(skip)
         for passed in seconds:
             clock.now += passed
@@ -47,6 +47,13 @@ def test_a_file_gets_a_line_now_and_then_and_at_the_end():
 def test_what_was_there_already_does_not_count_for_the_rate():
     line = shown(io.StringIO(), 8, [5.0, 20.0], skip=4).splitlines()[-1]
     assert line == "6 of 8 pictures, 25.0 s, 40.0 s left"
+
+
+def test_pieces_that_come_together_do_not_make_the_rest_look_near():
+    seconds = [30.0, 0, 0, 0, 8.0, 0, 0, 0]
+    lines = shown(Terminal(), 12, seconds, warm=4).split("\r")[1:]
+    assert not any("left" in line for line in lines[:5])
+    assert "8 of 12 pictures, 38.0 s, 8.0 s left" in lines[8]
 
 
 def test_a_clock_that_goes_back_gives_no_negative_time():
