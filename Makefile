@@ -38,7 +38,7 @@ setup: $(VENV)/.installed-dev  ## create .venv with all that lint and test need
 
 demo: $(VENV)/.installed  ## train a small cascade on emoji and sample it (about 10 minutes on 2 cores)
 	$(PY) -m diffjax.main --config configs/cascade.py:demo --workdir runs/demo
-	$(PY) -m diffjax.sample --workdir runs/demo --prompts configs/demo_prompts.txt --out runs/demo/pictures
+	$(PY) -m diffjax.sample --workdir runs/demo --prompts configs/demo_prompts.txt --out runs/demo/pictures --overwrite
 	@echo
 	@echo "Each pair: the 64 px stage, then the 256 px stage, over its prompt. Next:"
 	@echo '  $(PY) -m diffjax.sample --workdir runs/demo --prompt "an openmoji drawing of a frog" --seeds 0-7'
