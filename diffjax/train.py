@@ -27,6 +27,7 @@ from diffjax.goodput import table
 from diffjax.run import Run, begin
 from diffjax.state import averaged
 from diffjax.storage import StorageError
+from diffjax.text.cache import Damaged, MissingCaption
 from diffjax.workdir import lock
 
 
@@ -50,6 +51,7 @@ def train(options: ConfigDict, workdir: Path) -> Report:
       OutOfTime: after train.max_seconds, once the finished step is saved.
       Diverged: too many steps in a row were not finite; or the parameters are not.
       StorageError: no room for the checkpoints; those on the disk are intact.
+      MissingCaption, Damaged: of data.embeddings, once the finished step is saved.
     """
     build.check(options)
     changes = continuing.check(options, workdir)
@@ -77,7 +79,7 @@ def loop(run: Run, state: Any) -> Any:
     while step < every.num_steps:
         run.spent.to("data")
         with run.watch.meanwhile(rescue):
-            batch = next(run.batches)
+            batch = next_batch(run, step, state)
         if step == run.first_step:
             run.spent.to("compile")
             with run.watch.meanwhile(nothing_lost):
@@ -111,6 +113,17 @@ def loop(run: Run, state: Any) -> Any:
             with run.watch.meanwhile(rescue):
                 run.preview(step, averaged(state, build.sampled_average(run.options)))
     return state
+
+
+def next_batch(run: Run, step: int, state: Any) -> Any:
+    """The next batch; where an embedding is missing or damaged, the steps so far are saved."""
+    position = run.batches.get_state()
+    try:
+        return next(run.batches)
+    except (MissingCaption, Damaged):
+        if step > run.first_step:
+            save(run, step, state, position)
+        raise
 
 
 def save(run: Run, step: int, state: Any, data_position: Any) -> None:
