@@ -20,7 +20,7 @@ from diffjax.storage import write_whole
 from diffjax.trained import Cascade, devices
 
 FRAMES_PER_STAGE = 40
-MAX_SIDE_PX = 512
+LEAST_SIDE_PX, MAX_SIDE_PX = 128, 512
 MS_PER_FRAME, MS_AT_THE_END = 80, 2000
 MAX_BYTES = 4_000_000_000
 ENDINGS = (".webp", ".gif")
@@ -41,7 +41,7 @@ def check(trained: Cascade) -> None:
 def frames(
     trained: Cascade, job: Job, pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]]
 ) -> list[UInt8[np.ndarray, "s s 3"]]:
-    """x_0_hat of the steps of every stage, one stage after the other, on the largest's side.
+    """x_0_hat of the steps of every stage, one stage after the other, large enough to be seen.
 
     The sampling is done once more, by a program that keeps the guesses. Each stage ends with the
     picture that it made, from `pictures`.
@@ -50,7 +50,8 @@ def frames(
     embed = lambda prompt: making.embedded(trained.encoder, [prompt])  # noqa: E731
     text, mask, seeds, negative = making.inputs_of([job] * count, embed)
     keys = rng.per_example(seeds)
-    side_px = min(pictures[-1].shape[0], MAX_SIDE_PX)
+    size_px = pictures[-1].shape[0]
+    side_px = min(size_px * -(-LEAST_SIDE_PX // size_px), MAX_SIDE_PX)
     low_res, out = None, []
     for stage, picture in zip(trained.stages, pictures, strict=True):
         run = compiled_watch(stage.stage, stage.settings)

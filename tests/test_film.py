@@ -47,11 +47,11 @@ def test_the_frames_are_the_guesses_of_each_stage_and_end_with_its_picture(train
     (pictures,) = making.make(trained, [job])
     frames = film.frames(trained, job, pictures)
     assert len(frames) == 5 + 5
-    assert {frame.shape for frame in frames} == {(16, 16, 3)}
+    assert {frame.shape for frame in frames} == {(128, 128, 3)}
     small, large = pictures
-    np.testing.assert_array_equal(frames[4], np.kron(small, np.ones((2, 2, 1), np.uint8)))
-    np.testing.assert_array_equal(frames[9], large)
-    far = [np.abs(frame.astype(int) - large).mean() for frame in frames[5:]]
+    np.testing.assert_array_equal(frames[4], np.kron(small, np.ones((16, 16, 1), np.uint8)))
+    np.testing.assert_array_equal(frames[9], np.kron(large, np.ones((8, 8, 1), np.uint8)))
+    far = [np.abs(frame.astype(int) - frames[9]).mean() for frame in frames[5:]]
     assert far == sorted(far, reverse=True)
     assert min(far[:-1]) > 1
 
