@@ -41,6 +41,7 @@ def inpaint(
       ValueError: for a `resample` or `jump` below 1.
     """
     at, to = inpainting_path(logsnrs.shape[0], resample, jump)
+    never_back = bool((to > at).all())
     rule = remembering(step)
 
     def body(carry, rung):
@@ -60,7 +61,7 @@ def inpaint(
             eps = rng.normal(key_step, x_t.shape)
             return renoise(x_t, eps, logsnr, next_logsnr), rule.start(x_t)
 
-        return jax.lax.cond(is_down, down, up), None
+        return down() if never_back else jax.lax.cond(is_down, down, up), None
 
     key_start, key_rungs = rng.split(key, 2)
     x_T = merge(x_T, known, mask, jnp.broadcast_to(logsnrs[0], x_T.shape[:1]), key_start)
