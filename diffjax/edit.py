@@ -37,8 +37,12 @@ def parser() -> argparse.ArgumentParser:
     upscale = kinds.add_parser("upscale", help="a picture of any size, enlarged")
     for kind in (paint, redraw, vary, upscale):
         kind.add_argument("--picture", type=Path, required=True, help="PNG, JPEG, WebP, GIF, BMP")
-    path.add_argument("--picture", type=Path, action="append", help="twice or more, in place of")
-    path.add_argument("--prompt", action="append", default=[], help="twice or more")
+    path.add_argument(
+        "--picture", type=Path, action="append", help="twice or more: from picture to picture"
+    )
+    path.add_argument(
+        "--prompt", action="append", default=[], help="twice or more; or one a picture"
+    )
     paint.add_argument("--prompt", required=True)
     redraw.add_argument("--prompt", required=True)
     for kind in (vary, upscale):
@@ -53,8 +57,10 @@ def parser() -> argparse.ArgumentParser:
             default="crop",
             help="make a picture square: its middle, or all of it between white",
         )
-    path.add_argument("--frames", type=int, default=24, help="from one end to the next")
-    path.add_argument("--ms", type=int, default=80, help="how long a frame is shown")
+    path.add_argument(
+        "--frames", type=int, default=24, help="from one end to the next; 24 by default"
+    )
+    path.add_argument("--ms", type=int, default=80, help="of each frame; 80 by default")
     path.add_argument(
         "--pace",
         choices=("picture", "prompt"),
