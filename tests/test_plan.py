@@ -199,7 +199,7 @@ def cheapest(stage):
 @libtpu
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("stage", (*write_scale_page.STAGES, write_scale_page.ENCODER))
+@pytest.mark.parametrize("stage", [*write_scale_page.STAGES, write_scale_page.ENCODER])
 def test_the_table_of_scale_is_what_compiling_gives_now(stage):
     name = cheapest(stage)
     before = write_scale_page.results()[name]["plan"]
