@@ -45,7 +45,7 @@ demo: $(VENV)/.installed  ## train a small cascade on emoji and sample it (about
 	@echo '  $(PY) -m diffjax.main --config configs/cascade.py --workdir runs/emoji    # all emoji, a night'
 
 # Tracing keeps one core busy: a process for each core, at most four, a file's tests in one process.
-SPREAD := -n auto --maxprocesses 4 --dist loadfile
+SPREAD := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/.installed-dev  ## the fast tests
 	$(PY) -m pytest $(SPREAD)

@@ -35,7 +35,7 @@ train() {
   for try in 1 2 3; do
     code=0
     # the file holds words quoted for a shell
-    eval "bash \"\$DIFFJAX_HOME/code/launch/host.sh\" run \"\$name\" \"boot-\$(date +%s)-$try\" $command" || code=$?
+    eval "bash \"\$DIFFJAX_HOME/code/launch/host.sh\" run \"\$name\" \"boot-\$(date +%s%N)-$try\" $command" || code=$?
     case $code in
       0 | 2 | 3 | 4 | 5) break ;;
     esac

@@ -33,3 +33,13 @@ def forgotten_programs():
     """A file's compiled programs go with it: kept, they cost gigabytes and slow each collection."""
     yield
     jax.clear_caches()
+
+
+# The files that take longest, first: else one process would end with them while the others wait.
+LONGEST = ("test_end_to_end", "test_steps", "test_counts", "test_train", "test_level", "test_plan")
+
+
+def pytest_collection_modifyitems(items):
+    """Files keep their order otherwise, and tests theirs within a file."""
+    place = {f"{name}.py": i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(LONGEST)))

@@ -49,6 +49,7 @@ def given():
     return text, jnp.array([[True] * 4, [True, True, False, False]]), jnp.array([5, 6], jnp.int32)
 
 
+@pytest.mark.slow
 def test_the_program_gives_the_cascades_pictures(stages, folder):
     text, mask, seeds = given()
     graph = jax.export.deserialize(bytearray((folder / serving.GRAPH).read_bytes()))
