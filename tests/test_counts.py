@@ -47,7 +47,8 @@ def num_bytes(tree, sharding=None):
     return sum(int(np.prod(s)) * x.dtype.itemsize for s, x in zip(shapes, leaves, strict=True))
 
 
-@pytest.mark.parametrize("accumulate", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("accumulate", [1, 2])
 def test_data_parallel_gradients_cross_once(accumulate):
     """Though there are two micro-batches: their sum crosses. Beside it, a few scalars."""
     compiled_step, shapes, _ = compiled(WIDE, (8, 1, 1), accumulate=accumulate)

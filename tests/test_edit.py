@@ -114,6 +114,7 @@ def test_a_full_batch_gives_the_same_pictures_to_one_level(run, monkeypatch):
         assert np.abs(picture - alone[name]).max() <= most, name
 
 
+@pytest.mark.slow
 def test_a_film_begins_and_ends_with_the_pictures_of_its_prompts(run, cascade):
     words = ("--prompt", APPLE, "--prompt", "a frog", "--prompt", "a frog on a red apple")
     code, printed, made = run("interpolate --frames 4 --seeds 5 --png --bounce", *words)

@@ -113,6 +113,7 @@ def test_a_path_between_seeds_moves_in_even_steps():
     assert float(jnp.sqrt(jnp.mean((frames[0] - frames[-1]) ** 2))) > 2 * steps.max()
 
 
+@pytest.mark.slow
 def test_a_path_between_two_pictures_begins_and_ends_with_them():
     """Through the noises of both stages; exact in the limit of short steps."""
     stages = [

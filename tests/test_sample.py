@@ -233,6 +233,7 @@ def test_without_metadata_a_picture_says_nothing(command, tmp_path):
     assert "does not say what it was made of" in err
 
 
+@pytest.mark.slow
 def test_a_film_is_made_of_every_picture_and_kept(command, tmp_path):
     asked = ["--prompt", "x", "--seeds", "0-1", "--film", "--steps", "4"]
     assert command(*asked)[0] == 0

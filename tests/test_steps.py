@@ -111,6 +111,7 @@ def test_parameters_really_lie_in_shards():
     assert kernel.addressable_shards[0].data.shape == (*kernel.shape[:-1], kernel.shape[-1] // 8)
 
 
+@pytest.mark.slow
 def test_micro_batches_do_not_change_a_step():
     """All chance is drawn for the whole batch: in 4 parts or at once, the same up to rounding."""
     whole, losses = on_one_device(BASE)

@@ -55,7 +55,7 @@ def gradients(name, scan, remat):
 @pytest.mark.parametrize(
     ("name", "scan", "remat"),
     [
-        ("small", True, "products"),
+        pytest.param("small", True, "products", marks=pytest.mark.slow),
         pytest.param("unet", True, "products", marks=pytest.mark.slow),
         pytest.param("efficient", True, "products", marks=pytest.mark.slow),
         pytest.param("efficient_concat", True, "none", marks=pytest.mark.slow),
