@@ -26,6 +26,9 @@ class EventWriter:
     """The part of clu's MetricWriter that we use, over tensorboard's event files."""
 
     def __init__(self, logdir: str):
+        # TensorBoard reads in the order of names, which tell the second: of each second one file
+        while any(Path(logdir).glob(f"events.out.tfevents.{int(time.time()):010d}.*")):
+            time.sleep(0.02)
         self._events = EventFileWriter(logdir)
 
     def _write(self, step: int, values: list) -> None:

@@ -66,6 +66,19 @@ def test_lines_of_steps_that_are_done_again_are_forgotten_and_so_is_a_torn_one(t
     assert [(e.step, e.value) for e in events.Scalars("loss")] == [(2, 1), (4, 1), (6, 2), (8, 2)]
 
 
+def test_tensorboard_reads_what_was_written_first_first(tmp_path):
+    """Names begun in one second are told apart by numbers, and 10 sorts before 9."""
+    for step in range(3):
+        monitor.EventWriter(str(tmp_path)).close()
+        writer = monitor.EventWriter(str(tmp_path))
+        writer.write_scalars(step, {"loss": 1.0})
+        writer.close()
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert len({name.split(".")[3] for name in names}) == len(names) == 6
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [event.step for event in events.Scalars("loss")] == [0, 1, 2]
+
+
 def test_a_writer_that_raises_or_hangs_costs_one_warning_and_no_line(tmp_path, capsys):
     """Thirty seconds and more: each of these calls would hang for as long."""
     wake, tried = threading.Event(), threading.Event()
