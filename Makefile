@@ -10,7 +10,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 # Huge pages: a step takes its hundreds of MB as one block, and small pages cost a tenth of its time.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: help demo test test-all lint format lock bench setup clean
+.PHONY: help demo sample test test-all lint format lock bench setup clean
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -43,6 +43,12 @@ demo: $(VENV)/.installed  ## train a small cascade on emoji and sample it (about
 	@echo "Each pair: the 64 px stage, then the 256 px stage, over its prompt. Next:"
 	@echo '  $(PY) -m diffjax.sample --workdir runs/demo --prompt "an openmoji drawing of a frog" --seeds 0-7'
 	@echo '  $(PY) -m diffjax.main --config configs/cascade.py --workdir runs/emoji    # all emoji, a night'
+
+# The prompt goes through the environment: no shell ever reads it.
+export PROMPT ?= a red apple
+SEEDS ?= 0-3
+sample: $(VENV)/.installed  ## draw PROMPT="a red apple" with the cascade that ships (SEEDS=0-3)
+	@$(PY) -m diffjax.sample --prompt "$$PROMPT" --seeds "$(SEEDS)" --out out --overwrite
 
 # Tracing keeps one core busy: a process for each core, at most four, a file's tests in one process.
 SPREAD := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder

@@ -55,7 +55,7 @@ def stage_config(name: str, size_px: int) -> ml_collections.ConfigDict:
             name="adam",
             learning_rate=1e-4,
             warmup_steps=10_000,
-            decay="constant",
+            decay="constant",  # or "cosine", or "cooldown": constant, to 0 over the last fifth
             b1=0.9,
             b2=0.999,
             eps=1e-8,

@@ -139,23 +139,37 @@ def save(config: ml_collections.ConfigDict, path: Path) -> None:
 
 
 def restore(path: Path) -> ml_collections.ConfigDict:
-    """The config that `save` wrote; lists come back as tuples."""
+    """The config that `save` wrote; lists come back as tuples.
+
+    Raises:
+      ConfigError: there is none, or it is no config of this version.
+    """
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        raise ConfigError("workdir", str(path.parent), "holds no config.json: not a run") from None
+    return from_json(text, path.parent)
+
+
+def from_json(text: str, where: Path) -> ml_collections.ConfigDict:
+    """The config that this JSON is; `where` it was found is for errors.
+
+    Raises:
+      ConfigError: it is of a version whose checkpoints do not fit this one.
+    """
 
     def tuples(value):
         if isinstance(value, dict):
             return {name: tuples(child) for name, child in value.items()}
         return tuple(value) if isinstance(value, list) else value
 
-    try:
-        restored = ml_collections.ConfigDict(tuples(json.loads(path.read_text()))).lock()
-    except FileNotFoundError:
-        raise ConfigError("workdir", str(path.parent), "holds no config.json: not a run") from None
+    restored = ml_collections.ConfigDict(tuples(json.loads(text))).lock()
     for key, value in leaves(restored):
         if key in RENAMED:
             raise ConfigError(
                 key,
                 value,
-                f"{path.parent} is of an older diffjax, which had {RENAMED[key]}; its "
+                f"{where} is of an older diffjax, which had {RENAMED[key]}; its "
                 "checkpoints do not fit this one: train in a new workdir",
             )
     return restored

@@ -79,9 +79,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _common(flags: argparse.ArgumentParser) -> None:
-    where = flags.add_mutually_exclusive_group(required=True)
-    where.add_argument("--workdir", type=Path, help="the folder of a trained cascade")
-    where.add_argument("--stages", help="workdirs of the stages, smallest first: DIR,DIR,...")
+    where = flags.add_mutually_exclusive_group()
+    where.add_argument(
+        "--workdir", type=Path, help="the folder of a trained cascade; none: the one that ships"
+    )
+    where.add_argument("--stages", help="workdirs or exports of the stages: DIR,DIR,...")
     flags.add_argument("--seeds", default="0", help="as 0, 3,5 or 0-7: pictures to make")
     flags.add_argument("--negative", help="a prompt to keep away from: guidance in its stead")
     jobs.add_settings(flags)

@@ -3,18 +3,28 @@
 import optax
 
 OPTIMISERS = ("adam", "adamw", "adafactor")
-DECAYS = ("constant", "cosine")
+DECAYS = ("constant", "cosine", "cooldown")
+COOLDOWN = 0.2  # of all steps
 
 
 def learning_rate(
     peak: float, *, warmup_steps: int, num_steps: int, decay: str = "constant"
 ) -> optax.Schedule:
-    """0 -> peak over `warmup_steps`, then constant, or half a cosine down to 0 at `num_steps`."""
+    """0 -> peak over `warmup_steps`, then by `decay`.
+
+    constant: the peak. cosine: half a cosine, 0 at `num_steps`. cooldown: the peak, and over the
+    last fifth linearly down to 0 (Hägele et al. 2024, "Scaling Laws and Compute-Optimal Training
+    Beyond Fixed Training Durations"): a run at a constant rate may be ended this way at any time.
+    """
     warmup = optax.linear_schedule(0.0, peak, max(warmup_steps, 1))
     rest_steps = max(num_steps - warmup_steps, 1)
+    cooldown_steps = min(round(COOLDOWN * num_steps), rest_steps)
     rest = {
         "constant": lambda: optax.constant_schedule(peak),
         "cosine": lambda: optax.cosine_decay_schedule(peak, rest_steps),
+        "cooldown": lambda: optax.linear_schedule(
+            peak, 0.0, max(cooldown_steps, 1), rest_steps - cooldown_steps
+        ),
     }[decay]()
     return optax.join_schedules([warmup, rest], [warmup_steps])
 

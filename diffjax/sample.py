@@ -24,9 +24,11 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    where = flags.add_mutually_exclusive_group(required=True)
-    where.add_argument("--workdir", type=Path, help="the folder of a trained cascade")
-    where.add_argument("--stages", help="workdirs of the stages, smallest first: DIR,DIR,...")
+    where = flags.add_mutually_exclusive_group()
+    where.add_argument(
+        "--workdir", type=Path, help="the folder of a trained cascade; none: the one that ships"
+    )
+    where.add_argument("--stages", help="workdirs or exports of the stages: DIR,DIR,...")
     flags.add_argument("--prompt", action="append", default=[], help="may be given many times")
     flags.add_argument("--prompts", type=Path, help="a file with one prompt a line")
     flags.add_argument("--negative", help="a prompt to keep away from: guidance in its stead")

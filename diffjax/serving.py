@@ -123,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--stages", required=True, help="workdirs, smallest first: DIR,DIR")
+    parser.add_argument("--stages", help="workdirs or exports: DIR,DIR; none: those that ship")
     parser.add_argument("--out", type=Path, required=True, help="the folder to write")
     parser.add_argument("--batch", type=int, default=1, help="pictures a call")
     parser.add_argument("--platforms", default="cpu", help=f"some of {','.join(PLATFORMS)}")
@@ -136,9 +136,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             set(platforms) <= set(PLATFORMS), "--platforms", flags.platforms,
             f"allowed: {', '.join(PLATFORMS)}",
         )  # fmt: skip
-        from diffjax.trained import load_stages
+        from diffjax.trained import load_stages, stage_dirs
 
-        stages, encoder = load_stages([Path(d) for d in flags.stages.split(",")], flags.ema)
+        stages, encoder = load_stages(stage_dirs(None, flags.stages), flags.ema)
         whose = {"name": encoder.name, "fingerprint": encoder.fingerprint}
         save(flags.out, stages, whose | {"max_length": encoder.max_length}, flags.batch, platforms)
     except config.ConfigError as error:

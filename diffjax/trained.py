@@ -1,4 +1,4 @@
-"""Trained stages, from their workdirs: what they are, their averages, and whose they are."""
+"""Trained stages, from where they lie: what they are, their averages, and whose they are."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -8,14 +8,13 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from diffjax import build, checkpoint, config, digest, parallel, tensorfile
-from diffjax.averages import LIVE
+from diffjax import build, config, digest, parallel, stored
 from diffjax.cascade import SampleSettings, TrainedStage
 from diffjax.recipe import FROM_A_FILE, Origin, Recipe
-from diffjax.state import averaged
+from diffjax.stored import stage_dirs
 from diffjax.text.encoder import TextEncoder
 
-SAFETENSORS = ".safetensors"
+__all__ = ["Cascade", "devices", "identity", "load", "load_like", "load_stages", "stage_dirs"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,21 +33,6 @@ class Cascade:
         )
 
 
-def stage_dirs(workdir: Path | None, stages: str | None) -> list[Path]:
-    """The workdirs of the stages, smallest first: those of "DIR,DIR,...", or those in `workdir`.
-
-    Raises:
-      ConfigError: `workdir` is no trained stage and holds none.
-    """
-    if stages or workdir is None:
-        return [Path(part) for part in (stages or "").split(",")]
-    dirs = [path.parent for path in workdir.glob("*/config.json")]
-    if (workdir / "config.json").exists():
-        dirs = [workdir]
-    config.require(bool(dirs), "--workdir", str(workdir), "holds no trained stage; train one first")
-    return sorted(dirs, key=lambda path: config.restore(path / "config.json").data.size_px)
-
-
 def load_stages(
     dirs: Sequence[Path], ema: str | None = None, verify: str = "full"
 ) -> tuple[tuple[TrainedStage, ...], TextEncoder]:
@@ -63,10 +47,10 @@ def load(
     verify: str = "full",
     steps: Sequence[int | None] | None = None,
 ) -> Cascade:
-    """The trained stages of these workdirs, and their encoder.
+    """The trained stages of these places (see `stored.stage_dirs`), and their encoder.
 
     The parameters are those of the average `ema`, or of one for each stage with commas (see
-    `params_of`), whole on every device of `devices`. verify: "full" hashes the files of the
+    `stored.params_of`), whole on every device of `devices`. verify: "full" hashes the files of the
     checkpoints, "size" only looks at their sizes. steps: one for each stage that is wanted if it
     is there; the newest else.
 
@@ -75,7 +59,7 @@ def load(
       StorageError: a stage has checkpoints, and none is whole.
     """
     everywhere = parallel.replicated(parallel.make_mesh(devices=devices()))
-    first = config.restore(dirs[0] / "config.json")
+    first = stored.options_of(dirs[0])
     encoder = build.encoder_of(first)
     names = ema.split(",") if isinstance(ema, str) else ema or [None]
     allowed = f"one for all stages, or {len(dirs)} with commas"
@@ -83,7 +67,7 @@ def load(
     trained, origins, size_px = [], [], 0
     names = list(names) * (len(dirs) // len(names))
     for path, name, step in zip(dirs, names, steps or [None] * len(dirs), strict=True):
-        options = config.restore(path / "config.json")
+        options = stored.options_of(path)
         for key in ("encoder", "max_tokens"):
             config.require(
                 options.text[key] == first.text[key],
@@ -103,15 +87,16 @@ def load(
         options.mesh.update(data=1, fsdp=1, tensor=1)
         tx, _ = build.optimiser_of(options)
         place = build.placement_of(options, stage, tx, jax.devices()[:1])
-        params, found = params_of(options, path, place.state_shape, name, verify, step)
-        average = name or build.sampled_average(options)
+        params, found, average = stored.params_of(
+            options, path, place.state_shape, name, verify, step
+        )
         print(f"{options.stage}: step {found} of {path}, {average}")
         origins.append(
             Origin(
                 name=stage.name,
                 size_px=stage.size_px,
                 step=int(found) if str(found).isdecimal() else None,
-                average=FROM_A_FILE if average.endswith(SAFETENSORS) else average,
+                average=average,
                 checkpoint=digest.digest_of(params, identity(options)),
             )
         )
@@ -135,42 +120,6 @@ def identity(options: ConfigDict) -> dict[str, Any]:
         "size_px": options.data.size_px,
         "max_tokens": options.text.max_tokens,
     }
-
-
-def params_of(
-    options: Any,
-    path: Path,
-    state_shape: Any,
-    name: str | None,
-    verify: str = "full",
-    step: int | None = None,
-) -> tuple[Any, int | str]:
-    """The parameters of the average `name` of a workdir, and the step that they are of.
-
-    None is the first average that training kept. A name that ends with .safetensors is that of a
-    file that diffjax.ema or an export wrote. step: wanted if it is there; the newest else.
-    """
-    if name and name.endswith(SAFETENSORS):
-        try:
-            params, metadata = tensorfile.read_tree(Path(name), state_shape.params)
-        except (ValueError, OSError) as error:
-            raise config.ConfigError("--ema", name, f"{error}; wanted for {path}") from None
-        return params, metadata.get("step", "unknown")
-    name = name or build.sampled_average(options)
-    try:
-        like = averaged(state_shape, name)
-    except ValueError as error:
-        raise config.ConfigError("--ema", name, f"{error} in {path}") from None
-    where = "params" if name == LIVE else f"ema_params/{name}"
-    found = checkpoint.open_to_read(path / "checkpoints")
-    for wanted in (step, None) if step is not None else (None,):
-        try:
-            return checkpoint.restore_part(found, where, like, step=wanted, verify=verify)
-        except FileNotFoundError:
-            continue
-        except ValueError as error:
-            raise config.ConfigError("--stages", str(path), str(error)) from None
-    raise config.ConfigError("--stages", str(path), "has no checkpoint yet")
 
 
 def load_like(

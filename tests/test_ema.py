@@ -21,8 +21,8 @@ from diffjax import (
     sample,
     snapshots,
     state,
+    stored,
     tensorfile,
-    trained,
 )
 from diffjax.config import ConfigError
 from diffjax.storage import StorageError
@@ -243,7 +243,7 @@ def test_sampling_refuses_a_file_of_another_model(run, tmp_path):
     with pytest.raises(
         ConfigError, match=r"--ema.*mid/dense_0/bias is \(8,\) in the file and miss"
     ):
-        trained.params_of(None, Path("w"), like, str(path))
+        stored.params_of(None, Path("w"), like, str(path))
 
 
 def test_a_workdir_of_one_unnamed_average_is_refused_in_a_line(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from diffjax import edit, main, sample
+from diffjax.checkpoint.__main__ import main as checkpoint_command
 from tests.encoders import save_tiny
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -102,6 +103,21 @@ def test_a_picture_is_made_again_of_its_own_step_and_told_from_that_of_another(
     assert "made the picture, here is another checkpoint: base64 step 4" in error
     assert "\n" not in error
     assert not (tmp_path / "b").exists()
+
+
+def test_a_folder_of_exports_makes_the_pictures_of_the_workdirs(cascade, tmp_path, capsys):
+    """The recipe too is the same, so --like finds a picture's stage in either."""
+    for name in ("base64", "sr256"):
+        file = tmp_path / "exports" / f"{name}.safetensors"
+        assert checkpoint_command(["export", str(cascade / name), "--out", str(file)]) == 0
+    asked = ["--prompt", "x", "--steps", "2", "--guidance", "3,1"]
+    for where, out in ((cascade, "a"), (tmp_path / "exports", "b")):
+        flags = ["--workdir", str(where), *asked, "--out", str(tmp_path / out)]
+        assert sample.main(flags) == 0
+    assert "step 4 of" in capsys.readouterr().out
+    for size in (16, 64):
+        name = f"0000_seed0_{size}px.png"
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
 
-from diffjax import cascade, pixels, sample
+from diffjax import cascade, pixels, trained
 from diffjax.data import ops, splits
 from diffjax.data.source import open_source
 from diffjax.metrics import fidelity, retrieval
@@ -143,7 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--stages", required=True, help="DIR[,DIR]: base64 and, if any, sr256")
+    parser.add_argument("--stages", help="base64 and, if any, sr256; none: those that ship")
     parser.add_argument(
         "--classifier", type=Path, default=Path("runs/emoji_classifier.safetensors")
     )
@@ -153,7 +153,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     flags = parser.parse_args()
 
-    stages, encoder = sample.load_stages([Path(d) for d in flags.stages.split(",")], flags.ema)
+    stages, encoder = trained.load_stages(trained.stage_dirs(None, flags.stages), flags.ema)
     every = drawings(64)
     if not flags.classifier.exists():
         emoji_classifier.save(flags.classifier, emoji_classifier.train(every.images))

@@ -1,0 +1,120 @@
+"""Where a trained stage lies: the workdir of its run, or one safetensors file of an export."""
+
+import importlib.resources
+import json
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from diffjax import build, checkpoint, config, tensorfile
+from diffjax.averages import LIVE
+from diffjax.recipe import FROM_A_FILE
+from diffjax.state import averaged
+
+SAFETENSORS = ".safetensors"
+CONFIG = "config.json"
+
+
+def shipped() -> Path:
+    """The folder of the cascade that comes with diffjax, trained on emoji."""
+    return Path(str(importlib.resources.files("diffjax") / "shipped"))
+
+
+def stage_dirs(workdir: Path | None = None, stages: str | None = None) -> list[Path]:
+    """The places of the stages, smallest first: those of "PLACE,PLACE,...", or those in `workdir`.
+
+    A place is a workdir or a file that `python -m diffjax.checkpoint export` wrote. `workdir` is a
+    place, or holds some. Neither: the cascade that comes with diffjax.
+
+    Raises:
+      ConfigError: `workdir` is no trained stage and holds none, or a place in `stages` is empty.
+    """
+    if stages is not None:
+        parts = stages.split(",")
+        config.require(all(parts), "--stages", stages, "one place for each stage: DIR,DIR,...")
+        return [Path(part) for part in parts]
+    if workdir is None:
+        workdir = shipped()
+    if is_file(workdir) or (workdir / CONFIG).exists():
+        return [workdir]
+    found = [path.parent for path in workdir.glob(f"*/{CONFIG}")]
+    found = found or list(workdir.glob(f"*{SAFETENSORS}"))
+    config.require(
+        bool(found), "--workdir", str(workdir), "holds no trained stage; train one first"
+    )
+    return sorted(found, key=lambda path: options_of(path).data.size_px)
+
+
+def is_file(place: Path) -> bool:
+    """Is the place an export, and no workdir?"""
+    return place.suffix == SAFETENSORS
+
+
+def options_of(place: Path) -> ConfigDict:
+    """The config that the stage was trained with.
+
+    Raises:
+      ConfigError: nothing is there, or it is no run or export, or one of an older version.
+    """
+    if not is_file(place):
+        return config.restore(place / CONFIG)
+    try:
+        text = tensorfile.read_metadata(place).get("config", "")
+        json.loads(text)
+    except OSError:
+        raise config.ConfigError("--stages", str(place), "there is no such file") from None
+    except ValueError as error:
+        message = str(error) if "safetensors" in str(error) else "holds no config: not an export"
+        raise config.ConfigError("--stages", str(place), message) from None
+    return config.from_json(text, place)
+
+
+def params_of(
+    options: Any,
+    place: Path,
+    state_shape: Any,
+    name: str | None,
+    verify: str = "full",
+    step: int | None = None,
+) -> tuple[Any, int | str, str]:
+    """The parameters of the average `name` of a stage, the step that they are of, and their name.
+
+    None is the first average that training kept, or the one that the export holds. A name that
+    ends with .safetensors is that of a file that diffjax.ema or an export wrote. step: wanted if
+    it is there; the newest else.
+
+    Raises:
+      ConfigError: there is no such average, no checkpoint at all, or it is of another network.
+    """
+    if name and name.endswith(SAFETENSORS):
+        params, metadata = _read(Path(name), state_shape.params, "--ema", f"; wanted for {place}")
+        return params, metadata.get("step", "unknown"), FROM_A_FILE
+    if is_file(place):
+        params, metadata = _read(place, state_shape.params, "--stages")
+        there = metadata.get("ema", FROM_A_FILE)
+        allowed = f"{place} holds {there} alone"
+        config.require(name in (None, there, FROM_A_FILE), "--ema", name, allowed)
+        return params, metadata.get("step", "unknown"), there
+    name = name or build.sampled_average(options)
+    try:
+        like = averaged(state_shape, name)
+    except ValueError as error:
+        raise config.ConfigError("--ema", name, f"{error} in {place}") from None
+    where = "params" if name == LIVE else f"ema_params/{name}"
+    found = checkpoint.open_to_read(place / "checkpoints")
+    for wanted in (step, None) if step is not None else (None,):
+        try:
+            return *checkpoint.restore_part(found, where, like, step=wanted, verify=verify), name
+        except FileNotFoundError:
+            continue
+        except ValueError as error:
+            raise config.ConfigError("--stages", str(place), str(error)) from None
+    raise config.ConfigError("--stages", str(place), "has no checkpoint yet")
+
+
+def _read(file: Path, like: Any, flag: str, ending: str = "") -> tuple[Any, dict[str, str]]:
+    try:
+        return tensorfile.read_tree(file, like)
+    except (ValueError, OSError) as error:
+        raise config.ConfigError(flag, str(file), f"{error}{ending}") from None

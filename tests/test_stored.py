@@ -1,0 +1,69 @@
+"""Where stages are looked for, and what is said of places that hold none."""
+
+import json
+
+import numpy as np
+import pytest
+
+from configs import base64, sr256
+from diffjax import config, stored, tensorfile
+from diffjax.config import ConfigError
+
+
+def save(path, options, **metadata):
+    text = json.dumps(options.to_dict())
+    tensorfile.write(path, {"w": np.zeros(3, np.float32)}, {"config": text, **metadata})
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Exports whose names sort the other way round than their sizes."""
+    save(tmp_path / "a.safetensors", sr256.get_config("tiny"))
+    save(tmp_path / "b.safetensors", base64.get_config("tiny"))
+    return tmp_path
+
+
+def test_a_folder_of_exports_is_a_cascade_smallest_first(folder):
+    assert [path.name for path in stored.stage_dirs(folder)] == ["b.safetensors", "a.safetensors"]
+    assert stored.stage_dirs(folder / "a.safetensors") == [folder / "a.safetensors"]
+    options = stored.options_of(folder / "b.safetensors")
+    assert dict(config.leaves(options)) == dict(config.leaves(base64.get_config("tiny")))
+
+
+def test_stages_are_taken_in_the_order_given():
+    assert [str(path) for path in stored.stage_dirs(None, "z,a.safetensors")] == [
+        "z", "a.safetensors"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("stages", ["", "a,,b", "a,"])
+def test_an_empty_place_is_refused(stages):
+    with pytest.raises(ConfigError, match=r"--stages.*one place for each stage"):
+        stored.stage_dirs(None, stages)
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"--workdir.*holds no trained stage"):
+        stored.stage_dirs(tmp_path)
+
+
+def test_what_is_no_export_is_refused_in_a_line_that_names_it(tmp_path):
+    tensorfile.write(tmp_path / "bare.safetensors", {"w": np.zeros(3)}, {})
+    tensorfile.write(tmp_path / "odd.safetensors", {"w": np.zeros(3)}, {"config": "{"})
+    (tmp_path / "page.safetensors").write_text("<html>404</html>")
+    cases = {"bare": "holds no config", "odd": "holds no config", "page": "damaged: not safetens",
+             "absent": "no such file"}  # fmt: skip
+    for name, words in cases.items():
+        with pytest.raises(ConfigError, match=rf"{name}\.safetensors.*{words}") as error:
+            stored.options_of(tmp_path / f"{name}.safetensors")
+        assert "\n" not in str(error.value)
+
+
+def test_an_export_holds_one_average_and_says_which(tmp_path):
+    file = save(tmp_path / "x.safetensors", base64.get_config("tiny"), ema="live", step="7")
+    like = type("State", (), {"params": {"w": np.zeros(3, np.float32)}})
+    params, step, name = stored.params_of(None, file, like, None)
+    assert (params["w"].tolist(), step, name) == ([0, 0, 0], "7", "live")
+    with pytest.raises(ConfigError, match=r"--ema.*decay_0\.9.*holds live alone"):
+        stored.params_of(None, file, like, "decay_0.9")
