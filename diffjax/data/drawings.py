@@ -60,13 +60,19 @@ def catalogue() -> tuple[Drawing, ...]:
 
 
 def rasterise(drawing: Drawing, size_px: int) -> bytes:
-    """RGB PNG bytes of `size_px` squared, on white. System fonts take no part."""
+    """RGB PNG bytes of `size_px` squared, on white, a longish drawing in the middle.
+
+    System fonts take no part.
+    """
     svg = Path(drawing.svg_path).read_text(encoding="utf-8")
     rgba = resvg_py.svg_to_bytes(
         svg_string=svg, width=size_px, height=size_px, background="white", skip_system_fonts=True
     )
+    drawn = Image.open(io.BytesIO(bytes(rgba)), formats=["PNG"]).convert("RGB")
+    square = Image.new("RGB", (size_px, size_px), "white")
+    square.paste(drawn, ((size_px - drawn.width) // 2, (size_px - drawn.height) // 2))
     png = io.BytesIO()
-    Image.open(io.BytesIO(bytes(rgba)), formats=["PNG"]).convert("RGB").save(png, "PNG")
+    square.save(png, "PNG")
     return png.getvalue()
 
 

@@ -49,5 +49,14 @@ def test_a_drawing_is_rasterised_at_its_size_on_white(apple, size_px):
     assert red > green + 50
 
 
+def test_a_drawing_that_is_no_square_is_set_in_the_middle_of_one():
+    (melon,) = [d for d in drawings.catalogue() if (d.name, d.style) == ("watermelon", "twemoji")]
+    image = ops.decode(drawings.rasterise(melon, 64))
+    assert image.shape == (64, 64, 3)
+    rows = np.flatnonzero((image < 250).any(axis=(1, 2)))
+    assert 5 < rows[0] < 20
+    assert abs(rows[0] - (63 - rows[-1])) <= 1
+
+
 def test_rasterising_twice_gives_the_same_bytes(apple):
     assert drawings.rasterise(apple, 64) == drawings.rasterise(apple, 64)

@@ -59,7 +59,7 @@ def test_a_record_holds_an_encoded_image_and_its_captions(few_emoji):
 
 def test_a_set_is_found_by_name_and_by_folder(few_emoji):
     by_name = open_source("emoji/64", "test", few_emoji)
-    by_folder = open_source(str(few_emoji / "emoji/64/1.0.0"), "test")
+    by_folder = open_source(str(few_emoji / "emoji/64/1.0.1"), "test")
     assert [by_name[i] for i in range(len(by_name))] == [by_folder[i] for i in range(len(by_name))]
 
 
