@@ -109,6 +109,7 @@ def own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("DIFFJAX_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
+@pytest.mark.slow
 def test_200_steps_move_their_batches_to_the_device_and_one_reading_per_log_back(
     tmp_path, encoder, monkeypatch
 ):
