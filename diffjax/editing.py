@@ -6,7 +6,7 @@ its own picture, prompt and seed alone. A program is compiled once per stage and
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -54,6 +54,22 @@ def inpaint(
     Raises:
       ValueError: the first stage starts from a picture, or a picture or mask of another size.
     """
+    told: Any = dict(picture=picture, mask=mask, seeds=seeds, resample=resample, negative=negative)
+    return list(inpainted(stages, text, text_mask, **told))
+
+
+def inpainted(
+    stages: Sequence[TrainedStage],
+    text: Text,
+    text_mask: TextMask,
+    *,
+    picture: Image,
+    mask: AnyMask,
+    seeds: Int[Array, " b"],
+    resample: Sequence[int] | None = None,
+    negative: Negative = None,
+) -> Iterator[Resized]:
+    """What `inpaint` gives, a stage at a time: the first can be shown while the next is made."""
     size_px = _check(stages, picture)
     if stages[0].stage.low_res_px:
         raise ValueError(f"stage {stages[0].stage.name} starts from a picture; want a base stage")
@@ -61,13 +77,11 @@ def inpaint(
         raise ValueError(f"mask of {mask.shape[1:3]} for pictures of {picture.shape[1:3]}")
     resample = resample or default_resample(len(stages))
     keys, low_res = rng.per_example(seeds), None
-    pictures: list[Image] = []
     for trained, times in zip(stages, resample, strict=True):
         known, unknown = known_pixels(picture, mask, size_px // trained.stage.size_px)
         run = compiled(inpaint_stage, trained.stage, trained.settings, resample=times)
         low_res = run(trained.params, text, text_mask, keys, low_res, negative, known, unknown)
-        pictures.append(low_res)
-    return pictures
+        yield low_res
 
 
 def default_resample(num_stages: int) -> tuple[int, ...]:

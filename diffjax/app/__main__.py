@@ -1,0 +1,116 @@
+"""python -m diffjax.app --workdir runs/demo
+
+A page for drawing with a trained cascade in a browser, on this machine alone by default; see
+docs/app.md. It compiles before it opens. Exit codes: 2 bad input, 5 storage, 143 terminated.
+"""
+
+import argparse
+import importlib.util
+import ipaddress
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from diffjax import config
+from diffjax.storage import StorageError
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags."""
+    flags = argparse.ArgumentParser(
+        prog="python -m diffjax.app",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    where = flags.add_mutually_exclusive_group()
+    where.add_argument(
+        "--workdir", type=Path, help="the folder of a trained cascade; none: the one that ships"
+    )
+    where.add_argument("--stages", help="workdirs or exports of the stages: DIR,DIR,...")
+    flags.add_argument("--ema", help="average of the parameters, as diffjax.sample has it")
+    flags.add_argument("--host", default="127.0.0.1", help="0.0.0.0: for others too; see --auth")
+    flags.add_argument("--port", type=int, default=7860)
+    flags.add_argument("--auth", help="USER:PASSWORD that visitors have to give")
+    return flags
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Load, compile and serve until a signal comes; the exit code."""
+    flags = parser().parse_args(arguments)
+    if importlib.util.find_spec("gradio") is None:
+        print("the page needs Gradio: pip install 'diffjax[app]'", file=sys.stderr)
+        return 2
+    try:
+        return run(flags)
+    except StorageError as error:
+        print(error, file=sys.stderr)
+        return 5
+    except (config.ConfigError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def run(flags: argparse.Namespace) -> int:
+    """What the flags ask for; returns when the process is told to end."""
+    auth = login(flags.auth)
+    config.require(0 < flags.port < 65536, "--port", flags.port, "1 to 65535")
+    if not is_loopback(flags.host) and not auth:
+        say(f"warning: anyone who reaches {flags.host} can draw; --auth USER:PASSWORD asks who")
+    from diffjax import parallel, stored, trained
+    from diffjax.app import drawing, page
+
+    dirs = stored.stage_dirs(flags.workdir, flags.stages)
+    parallel.keep_compilations()
+    cascade = trained.load(dirs, flags.ema)
+    drawing.warm_up(cascade, say)
+    drawing.keep_no_more_programs()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with tempfile.TemporaryDirectory(prefix="diffjax-app-", ignore_cleanup_errors=True) as name:
+        folder = Path(name).resolve()
+        page.own_environment(folder)
+        address = page.launch(page.build(cascade, folder), folder, flags.host, flags.port, auth)
+        say(f"the page is at {address}; Ctrl+C ends it")
+        while not stop.wait(page.SWEEP_SECONDS):
+            page.sweep(folder, time.time() - page.KEPT_SECONDS)
+    return 143
+
+
+def login(text: str | None) -> tuple[str, str] | None:
+    """ "user:password" as two, None for none; else a ConfigError that does not repeat it."""
+    if text is None:
+        return None
+    user, _, password = text.partition(":")
+    config.require(bool(user and password), "--auth", "...", "want USER:PASSWORD")
+    return user, password
+
+
+def is_loopback(host: str) -> bool:
+    """Does only this machine reach the address?"""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def say(line: str) -> None:
+    """A line on stderr, at once."""
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    from diffjax import faults
+
+    faults.leave_on_signals()
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # a picture that is being made would be waited for
+    os._exit(code)

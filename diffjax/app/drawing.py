@@ -1,0 +1,147 @@
+"""Pictures as they come: a stage at a time, with the very bytes of `making.make`, into a folder."""
+
+import dataclasses
+import functools
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import UInt8
+
+from diffjax import album, cascade, editing, edits, making, pictures, png, recipe
+from diffjax.app.limits import Painting, Wish
+from diffjax.jobs import Job
+from diffjax.trained import Cascade
+from diffjax.types import Resized
+
+Picture = UInt8[np.ndarray, "_ _ 3"]
+# Of one stage: the pictures of a call's rows, from its inputs; called stage after stage.
+Run = Callable[..., Iterator[Resized]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """A picture of job `index` and stage `stage`."""
+
+    index: int
+    stage: int
+    picture: Picture
+
+
+def wished(trained: Cascade, wish: Wish) -> Cascade:
+    """The cascade with the wished settings of its first stage; those after it keep their own."""
+    own = [stage.settings for stage in trained.stages]
+    first = dataclasses.replace(own[0], guidance_weight=wish.guidance, num_steps=wish.steps)
+    return trained.with_settings([first, *own[1:]])
+
+
+def draw(trained: Cascade, jobs: Sequence[Job]) -> Iterator[Made]:
+    """All first pictures, then all of the next stage: the small ones are there to look at soon."""
+
+    def run(text, mask, *, seeds, negative) -> Iterator[Resized]:
+        low_res = None
+        for stage in trained.stages:
+            (low_res,) = cascade.generate(
+                [stage], text, mask, seeds=seeds, low_res=low_res, negative=negative
+            )
+            yield low_res
+
+    return by_stages(trained, jobs, run)
+
+
+def paint(trained: Cascade, jobs: Sequence[Job], painting: Painting) -> Iterator[Made]:
+    """The painting's picture with what is masked drawn anew, likewise (see `editing.inpaint`)."""
+    size_px = trained.stages[-1].stage.size_px
+    picture, mask = squared(painting, size_px)
+    run = functools.partial(
+        editing.inpainted,
+        trained.stages,
+        picture=edits.image_of(picture),
+        mask=edits.rows_of(mask[:, :, None]),
+    )
+    return by_stages(trained, jobs, run)
+
+
+def squared(painting: Painting, size_px: int) -> tuple[Picture, Any]:
+    """The middle of the picture and of the mask, `size_px` on a side."""
+    return pictures.square(painting.picture, size_px), pictures.square_mask(painting.mask, size_px)
+
+
+def by_stages(trained: Cascade, jobs: Sequence[Job], run: Run) -> Iterator[Made]:
+    """What `run` gives for the jobs, in the calls of `making.make` and so with its bytes."""
+    embed = functools.lru_cache(maxsize=making.KEPT_EMBEDDINGS)(
+        lambda prompt: making.embedded(trained.encoder, [prompt])
+    )
+    rows = making.rows_per_call()
+    calls = []
+    for first in range(0, len(jobs), rows):
+        some = list(jobs[first : first + rows])
+        text, mask, seeds, negative = making.inputs_of(
+            [*some, *[some[-1]] * (rows - len(some))], embed
+        )
+        calls.append((first, len(some), run(text, mask, seeds=seeds, negative=negative)))
+    for stage in range(len(trained.stages)):
+        for first, num, stages in calls:
+            for i, picture in enumerate(making.to_bytes(next(stages))[:num]):
+                yield Made(first + i, stage, picture)
+
+
+def drawn_of(job: Job, trained: Cascade) -> list[dict[str, Any]]:
+    """What the picture of each stage says of itself: as `diffjax.sample` has it."""
+    return [recipe.to_json(one) for one in album.recipes_of(job, trained)]
+
+
+def painted_of(job: Job, trained: Cascade, painting: Painting) -> list[dict[str, Any]]:
+    """What the picture of each stage says of itself: as `diffjax.edit inpaint` has it."""
+    ask = edits.Ask(
+        "inpaint", [painting.picture], [job.prompt], [job.seed], painting.mask, job.negative
+    )
+    resample = list(editing.default_resample(len(trained.stages)))
+    said = {"strength": ask.strength, **edits.about(ask), "resample": resample}
+    return edits.told(job, trained, ask, said)
+
+
+def keep(folder: Path, job: Job, made: Made, said: Sequence[dict[str, Any]]) -> Path:
+    """Write a picture where nobody else can guess it, and return its path.
+
+    Raises:
+      StorageError: the disk refuses.
+    """
+    place = folder / secrets.token_hex(16)
+    place.mkdir(mode=0o700)
+    path = place / f"seed{job.seed}_{len(made.picture)}px.png"
+    png.write(path, made.picture, said[made.stage])
+    return path
+
+
+def forget(paths: Sequence[Path]) -> None:
+    """Take away pictures that `keep` wrote."""
+    for path in paths:
+        path.unlink(missing_ok=True)
+        if path.parent.is_dir():
+            path.parent.rmdir()
+
+
+def warm_up(trained: Cascade, say: Callable[[str], None]) -> None:
+    """Compile what the page makes with the settings that it starts with, and run it once."""
+    size_px = trained.stages[-1].stage.size_px
+    mask = np.zeros((size_px, size_px), bool)
+    mask[: size_px // 2] = True
+    blank = Painting(np.full((size_px, size_px, 3), 255, np.uint8), mask)
+    jobs = [Job("a picture", 0)]
+    kinds = {"drawing": draw(trained, jobs), "drawing anew": paint(trained, jobs, blank)}
+    for kind, pictures_ in kinds.items():
+        since = time.monotonic()
+        for made in pictures_:
+            name = trained.stages[made.stage].stage.name
+            say(f"compiled {kind}, {name}: {time.monotonic() - since:.1f} s")
+            since = time.monotonic()
+
+
+def keep_no_more_programs() -> None:
+    """From here on compiled programs stay in memory: visitors could fill the disk with theirs."""
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1e9)

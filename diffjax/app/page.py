@@ -1,0 +1,301 @@
+"""The page itself, in Gradio, which is imported in these functions alone: it is an extra.
+
+One job at a time, whoever asks. What a visitor made is known to the visitor's session, and its
+files bear names that nobody can guess. Raw values reach `limits`, which refuses in one line.
+"""
+
+import contextlib
+import html
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from diffjax import album
+from diffjax.app import drawing, gate, limits
+from diffjax.jobs import Job
+from diffjax.trained import Cascade
+
+MAX_WAITING = 16
+KEPT_JOBS = 40
+KEPT_SECONDS = 4 * 3600
+SWEEP_SECONDS = 600
+# Of visitors whose tabs are open or were of late: how many are remembered.
+MAX_SESSIONS = 100
+EDITOR_PX = 512
+STYLE = """
+.gradio-container {max-width: 1080px !important; margin: 0 auto !important}
+#head h1 {font-size: 1.5rem; margin: 0}
+#head p, #told p {color: var(--body-text-color-subdued); margin: 0}
+.stage img {image-rendering: pixelated}
+footer {display: none !important}
+"""
+
+
+class Kept(NamedTuple):
+    """A picture that a visitor made: the files of its stages, small to large, and its caption."""
+
+    paths: tuple[str, ...]
+    caption: str
+
+
+class Frame(NamedTuple):
+    """What the page shows of a request: for each stage (path, caption), and how far it is."""
+
+    stages: list[list[tuple[str, str]]]
+    told: str
+
+
+def frames(
+    trained: Cascade,
+    folder: Path,
+    jobs: Sequence[Job],
+    made: Iterator[drawing.Made],
+    said_of: Callable[[Job], list[dict[str, Any]]],
+) -> Iterator[Frame]:
+    """A frame for every picture that comes, which is in `folder` by then."""
+    stages: list[list[tuple[str, str]]] = [[] for _ in trained.stages]
+    said = [said_of(job) for job in jobs]
+    sizes = [stage.stage.size_px for stage in trained.stages]
+    yield Frame(stages, f"{sizes[0]} px: 0 of {len(jobs)}")
+    for one in made:
+        job = jobs[one.index]
+        path = drawing.keep(folder, job, one, said[one.index])
+        stages[one.stage].append((str(path), caption(job)))
+        done = len(stages[one.stage])
+        yield Frame(stages, f"{sizes[one.stage]} px: {done} of {len(jobs)}")
+
+
+def caption(job: Job) -> str:
+    """The prompt, not too long, and the seed."""
+    return f"{album.caption(job.prompt)} ({job.seed})"
+
+
+def build(trained: Cascade, folder: Path):
+    """The page of a cascade, whose files go to `folder`: a gr.Blocks."""
+    import gradio as gr
+
+    def checked(check: Callable, *values: Any):
+        if gate.is_full(folder):
+            raise gr.Error("Too many pictures are here. Try again later.", print_exception=False)
+        try:
+            return check(*values)
+        except limits.Refused as refused:
+            raise refusal(str(refused)) from None
+
+    def refusal(line: str) -> Exception:
+        # the message of a gr.Error is shown as HTML
+        return gr.Error(html.escape(line), title="Not drawn", print_exception=False)
+
+    def shown(kept: list[Kept], wish: limits.Wish, coming: Iterator[Frame]) -> Iterator[dict]:
+        yield {seed: wish.jobs[0].seed}
+        frame = None
+        for frame in coming:
+            pictures = dict(zip(galleries, frame.stages, strict=True))
+            yield {**pictures, told: frame.told}
+        rows = zip(*frame.stages, strict=True) if frame else ()
+        new = [Kept(tuple(path for path, _ in row), row[0][1]) for row in rows]
+        kept = [*reversed(new), *kept][:KEPT_JOBS]
+        whole = [(path, one.caption) for one in kept for path in one.paths[-1:]]
+        yield {made: kept, mine: whole, told: "Done. Open a picture to download it."}
+
+    def draw(prompt, negative, new_seed, seed, guidance, steps, count, kept):
+        wish = checked(limits.wish, prompt, negative, new_seed, seed, guidance, steps, count)
+        here = drawing.wished(trained, wish)
+        said_of = lambda job: drawing.drawn_of(job, here)  # noqa: E731
+        coming = frames(here, folder, wish.jobs, drawing.draw(here, wish.jobs), said_of)
+        yield from shown(kept, wish, coming)
+
+    def paint(edited, prompt, negative, new_seed, seed, guidance, steps, count, kept):
+        wish = checked(limits.wish, prompt, negative, new_seed, seed, guidance, steps, count)
+        painting = checked(limits.painting, edited, folder)
+        here = drawing.wished(trained, wish)
+        if not drawing.squared(painting, here.stages[-1].stage.size_px)[1].any():
+            raise refusal("picture: paint within its middle square")
+        said_of = lambda job: drawing.painted_of(job, here, painting)  # noqa: E731
+        coming = drawing.paint(here, wish.jobs, painting)
+        yield from shown(kept, wish, frames(here, folder, wish.jobs, coming, said_of))
+
+    def take_last(kept):
+        if not kept:
+            raise refusal("There is no picture yet: draw one, or upload one.")
+        return kept[0].paths[-1]
+
+    def forget(kept: list[Kept]) -> None:
+        drawing.forget([Path(path) for one in kept or () for path in one.paths])
+
+    own = trained.stages[0].settings
+    sizes = [stage.stage.size_px for stage in trained.stages]
+    blocks = gr.Blocks(
+        title="diffjax",
+        analytics_enabled=False,
+        delete_cache=(SWEEP_SECONDS, KEPT_SECONDS),
+    )
+    with blocks:
+        made = gr.State([], time_to_live=KEPT_SECONDS, delete_callback=forget)
+        gr.Markdown(
+            f"# diffjax\nDraws what you write, in {len(sizes)} stages: "
+            f"{' px, then '.join(map(str, sizes))} px.",
+            elem_id="head",
+        )
+        with gr.Row():
+            with gr.Column(scale=5, min_width=300):
+                with gr.Tabs():
+                    with gr.Tab("Draw"):
+                        prompt = words(gr, "Prompt", "an openmoji drawing of a frog", "prompt")
+                        go = gr.Button("Draw", variant="primary", elem_id="draw")
+                    with gr.Tab("Draw anew in part"):
+                        editor = gr.ImageEditor(
+                            label="Paint over what is to be drawn anew",
+                            sources=("upload", "clipboard"),
+                            transforms=(),
+                            layers=False,
+                            brush=gr.Brush(default_size=24, colors=["#ff00ff"], color_mode="fixed"),
+                            buttons=[],
+                            height=360,
+                            canvas_size=(EDITOR_PX, EDITOR_PX),
+                            elem_id="editor",
+                        )
+                        take = gr.Button("Take the last picture", size="sm", elem_id="take")
+                        instead = words(gr, "What to draw there", "a red apple", "instead")
+                        again = gr.Button("Draw anew", variant="primary", elem_id="paint")
+                with gr.Accordion("Settings", open=False):
+                    count = gr.Slider(
+                        1, limits.MAX_PICTURES, 1, step=1, label="Pictures", elem_id="count"
+                    )
+                    negative = words(gr, "Keep away from", "", "negative")
+                    new_seed = gr.Checkbox(True, label="A new seed each time", elem_id="new_seed")
+                    seed = gr.Number(0, precision=0, label="Seed", elem_id="seed")
+                    guidance = gr.Slider(
+                        0,
+                        limits.MAX_GUIDANCE,
+                        own.guidance_weight,
+                        step=limits.GUIDANCE_STEP,
+                        label=f"Guidance, of the {sizes[0]} px stage",
+                        info="1 is off; more keeps closer to the prompt",
+                    )
+                    steps = gr.Slider(
+                        1,
+                        limits.MAX_STEPS,
+                        own.num_steps,
+                        step=1,
+                        label=f"Steps, of the {sizes[0]} px stage",
+                        info="other values than at first are compiled once, which takes a while",
+                    )
+            with gr.Column(scale=6, min_width=300):
+                with gr.Row():
+                    galleries = [
+                        gr.Gallery(
+                            label=f"{size} px",
+                            columns=2,
+                            height=320,
+                            object_fit="contain",
+                            buttons=["download", "fullscreen"],
+                            interactive=False,
+                            scale=2 + i,
+                            min_width=140,
+                            elem_id=f"stage{i}",
+                            elem_classes="stage",
+                        )
+                        for i, size in enumerate(sizes)
+                    ]
+                told = gr.Markdown("", elem_id="told")
+        mine = gr.Gallery(
+            label="Yours, until you leave the page",
+            columns=6,
+            height="auto",
+            object_fit="contain",
+            buttons=["download", "fullscreen"],
+            interactive=False,
+            elem_id="mine",
+        )
+        settings = [negative, new_seed, seed, guidance, steps, count, made]
+        outputs = [*galleries, told, made, mine, seed]
+        once: dict[str, Any] = dict(
+            outputs=outputs,
+            preprocess=False,
+            concurrency_limit=1,
+            concurrency_id="drawing",
+            show_progress="minimal",
+            show_progress_on=galleries,
+        )
+        gr.on([go.click, prompt.submit], draw, [prompt, *settings], api_name="draw", **once)
+        gr.on(
+            [again.click, instead.submit],
+            paint,
+            [editor, instead, *settings],
+            api_name="paint",
+            **once,
+        )
+        take.click(take_last, made, editor, api_visibility="private")
+    return blocks.queue(max_size=MAX_WAITING, default_concurrency_limit=1, api_open=False)
+
+
+def words(gr: Any, label: str, placeholder: str, name: str):
+    """A box for a prompt; Enter is enough to send it."""
+    return gr.Textbox(
+        label=label,
+        placeholder=placeholder,
+        max_length=limits.recipe.MAX_PROMPT_CHARACTERS,
+        lines=1,
+        max_lines=4,
+        elem_id=name,
+    )
+
+
+def launch(blocks: Any, folder: Path, host: str, port: int, auth: tuple[str, str] | None) -> str:
+    """Serve the page in threads of its own; returns its address.
+
+    Raises:
+      OSError: the port is taken.
+    """
+    import gradio as gr
+    from starlette.middleware import Middleware
+
+    blocks.launch(
+        server_name=host,
+        server_port=port,
+        auth=auth,
+        share=False,
+        inline=False,
+        prevent_thread_lock=True,
+        quiet=True,
+        show_error=False,
+        footer_links=[],
+        run_history=False,
+        enable_monitoring=False,
+        mcp_server=False,
+        ssr_mode=False,
+        pwa=False,
+        num_workers=0,
+        max_file_size=gate.POSTS["/gradio_api/upload"],
+        state_session_capacity=MAX_SESSIONS,
+        app_kwargs={"middleware": [Middleware(gate.gate, folder=folder)]},
+        theme=gr.themes.Default(),
+        css=STYLE,
+    )
+    return blocks.local_url
+
+
+def own_environment(folder: Path) -> None:
+    """Before Gradio is imported: its files go to `folder`, and its variables change nothing.
+
+    They could open paths of this machine, share the page, or report on it.
+    """
+    for name in [name for name in os.environ if name.startswith("GRADIO_")]:
+        del os.environ[name]
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    # it asks itself at the start whether it is there, not by way of a proxy
+    for name in ("NO_PROXY", "no_proxy"):
+        others = os.environ.get(name)
+        os.environ[name] = ",".join(filter(None, [others, "127.0.0.1", "localhost", "::1"]))
+
+
+def sweep(folder: Path, older_than: float) -> None:
+    """Take away files that were written before this time, of whatever origin."""
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # it went meanwhile
+            if path.is_file() and path.stat().st_mtime < older_than:
+                path.unlink()
