@@ -110,6 +110,35 @@ def for_a_laptop(config: ml_collections.ConfigDict) -> None:
     )  # fmt: skip
 
 
+# Things that look unlike each other, drawn in two styles each.
+DEMO_NAMES = (
+    "red_apple",
+    "banana",
+    "watermelon",
+    "strawberry",
+    "pizza",
+    "hamburger",
+    "grinning_face",
+    "red_heart",
+    "rainbow",
+    "sunflower",
+    "cactus",
+    "dog_face",
+    "penguin",
+    "frog",
+    "smiling_face_with_sunglasses",
+    "soccer_ball",
+)
+
+
+def for_minutes(config: ml_collections.ConfigDict) -> None:
+    """A few dozen pictures, learned by heart: what `make demo` trains."""
+    config.data.names = DEMO_NAMES
+    config.diffusion.times = "uniform"
+    config.optim.update(learning_rate=1e-3, warmup_steps=100, decay="cosine")
+    config.train.update(ema=("decay_0.99",), sample_every=0, save_every=500)
+
+
 def for_a_pod(config: ml_collections.ConfigDict) -> None:
     """The paper's batch, steps, optimiser and text, on any accelerators (Imagen, sec. 4.1, app. F).
 

@@ -2,9 +2,10 @@
 
     python -m tools.emoji_classifier --out runs/emoji_classifier.safetensors
 
-Every drawing is a class of its own. It learns from drawings that are moved, blurred, recoloured
-and noised, as a diffusion model may draw them, and its features are the unit vectors before the
-last layer: the nearest drawing is the one of the largest cosine. Minutes on two cores.
+Every drawing is a class of its own. Its features are unit vectors, and the class of a picture is
+the drawing of the largest cosine. It learns to find a drawing that was moved, blurred, recoloured
+and noised, as a diffusion model may draw it, among the 128 of a batch (InfoNCE, van den Oord et al.
+2018): sixteen runs of eight neighbours in the order of names, which look alike. Minutes on 2 cores.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from safetensors.numpy import load_file, save_file
 from diffjax import pixels, rng
 
 SIDE_PX, WIDTH, FEATURES = 32, 32, 128
+RUNS, RUN = 16, 8  # of neighbours in a batch
 TEMPERATURE = 0.05
 
 
@@ -64,39 +66,35 @@ def disturbed(key: Any, x: Float[Array, "b s s c"]) -> Float[Array, "b s s c"]:
     return jax.vmap(one)(jax.random.split(key, len(x)), x)
 
 
-def train(
-    images: UInt8[np.ndarray, "n h w c"], *, num_steps: int = 3000, batch_size: int = 128, seed=0
-) -> dict:
-    """The parameters after telling the pictures apart for so many steps."""
+def train(images: UInt8[np.ndarray, "n h w c"], *, num_steps: int = 800, seed: int = 0) -> dict:
+    """The parameters after telling the pictures, in the order of names, apart for so many steps."""
     pictures = small(images)
     model, root = Features(), jax.random.key(seed)
     tx = optax.adam(optax.cosine_decay_schedule(2e-3, num_steps))
 
-    def loss(params, x, labels):
-        features = model.apply({"params": params["network"]}, x)
-        classes = params["classes"]
-        classes = classes / jnp.linalg.norm(classes, axis=-1, keepdims=True)
-        logits = features @ classes.T / TEMPERATURE
+    def loss(params, x, clean):
+        found, there = (model.apply({"params": params}, pictures) for pictures in (x, clean))
+        logits = found @ there.T / TEMPERATURE
+        labels = jnp.arange(len(x))
         hits = jnp.mean(jnp.argmax(logits, -1) == labels)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), hits
 
     @jax.jit
     def step(params, opt_state, i):
-        chosen = jax.random.randint(rng.stream(root, "choice", i), (batch_size,), 0, len(pictures))
-        x = disturbed(rng.stream(root, "disturb", i), pictures[chosen])
-        (value, hits), gradients = jax.value_and_grad(loss, has_aux=True)(params, x, chosen)
+        starts = jax.random.randint(rng.stream(root, "choice", i), (RUNS, 1), 0, len(pictures))
+        clean = pictures[(starts + jnp.arange(RUN)).reshape(-1) % len(pictures)]
+        x = disturbed(rng.stream(root, "disturb", i), clean)
+        (value, hits), gradients = jax.value_and_grad(loss, has_aux=True)(params, x, clean)
         updates, opt_state = tx.update(gradients, opt_state)
         return optax.apply_updates(params, updates), opt_state, value, hits
 
-    network = model.init(rng.stream(root, "init"), pictures[:1])["params"]
-    classes = jax.random.normal(rng.stream(root, "classes"), (len(pictures), FEATURES))
-    params = {"network": network, "classes": classes}
+    params = model.init(rng.stream(root, "init"), pictures[:1])["params"]
     opt_state = tx.init(params)
     for i in range(num_steps):
         params, opt_state, value, hits = step(params, opt_state, i)
-        if i % 250 == 0 or i == num_steps - 1:
+        if i % 50 == 0 or i == num_steps - 1:
             print(f"classifier: step {i}, loss {value:.3f}, right {hits:.3f}", flush=True)
-    return params["network"]
+    return params
 
 
 def features(
@@ -127,7 +125,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=800)
     flags = parser.parse_args()
     images = drawings(64).images
     params = train(images, num_steps=flags.steps)

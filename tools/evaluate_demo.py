@@ -41,7 +41,7 @@ BATCH = 20
 
 @dataclass(frozen=True)
 class Drawings:
-    """All drawings of the data set, split after split."""
+    """All drawings of the data set."""
 
     images: UInt8[np.ndarray, "n s s 3"]
     names: list[str]
@@ -51,16 +51,16 @@ class Drawings:
 
 @functools.cache
 def drawings(size_px: int) -> Drawings:
-    """Every drawing at a size, with its first caption."""
-    images, names, captions, found = [], [], [], []
+    """Every drawing at a size, with its first caption, in the order of names."""
+    rows = []
     for split in splits.SPLITS:
         source = open_source(f"emoji/{size_px}", split)
         for index in range(len(source)):
             record = source[index]
-            images.append(ops.decode(record["image"]))
-            names.append(record["name"])
-            captions.append(record["captions"][0])
-            found.append(split)
+            picture = ops.decode(record["image"])
+            rows.append((record["name"], record["captions"][0], split, picture))
+    rows.sort(key=lambda row: row[:2])
+    names, captions, found, images = (list(column) for column in zip(*rows, strict=True))
     return Drawings(np.stack(images), names, captions, found)
 
 
