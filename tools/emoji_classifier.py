@@ -73,7 +73,7 @@ def train(images: UInt8[np.ndarray, "n h w c"], *, num_steps: int = 800, seed: i
     tx = optax.adam(optax.cosine_decay_schedule(2e-3, num_steps))
 
     def loss(params, x, clean):
-        found, there = (model.apply({"params": params}, pictures) for pictures in (x, clean))
+        found, there = (jnp.asarray(model.apply({"params": params}, given)) for given in (x, clean))
         logits = found @ there.T / TEMPERATURE
         labels = jnp.arange(len(x))
         hits = jnp.mean(jnp.argmax(logits, -1) == labels)

@@ -1,0 +1,130 @@
+"""Makes the files of diffjax/shipped from a trained cascade, and the figures of its card.
+
+    python -m diffjax.main --config configs/cascade.py --workdir runs/emoji    # hours on 2 cores
+    python -m tools.ship_cascade --workdir runs/emoji                          # half an hour
+    python -m tools.ship_cascade --card                # only the card, from the figures at hand
+
+The stages are exported in bfloat16 and measured as they ship (tools/evaluate_demo.py).
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from diffjax import config, stored, tensorfile
+from diffjax.checkpoint.__main__ import main as checkpoint
+
+FIGURES = Path(__file__).resolve().parent.parent / "benchmarks/results/shipped.json"
+BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
+SETS = {
+    "seen": "its drawing was trained on",
+    "style": "training saw the thing in the other style only",
+    "compositional": "training saw profession and skin tone, never together",
+    "test": "training saw neither name nor drawing",
+}
+
+
+def export(workdir: Path) -> None:
+    """The average that is sampled, of each stage, in bfloat16."""
+    for place in stored.stage_dirs(workdir):
+        name = config.restore(place / "config.json").stage
+        out = stored.shipped() / f"{name}.safetensors"
+        if checkpoint(["export", str(place), "--dtype", "bfloat16", "--out", str(out)]):
+            sys.exit(f"{place} could not be exported")
+
+
+def percent(share: dict[str, float]) -> str:
+    """A share and its interval, as the card has it."""
+    return f"{share['share']:.0%} ({share['low']:.0%} to {share['high']:.0%})"
+
+
+def training(place: Path) -> str:
+    """A line on how a stage was trained, by its own config."""
+    options = stored.options_of(place)
+    metadata = tensorfile.read_metadata(place)
+    step, batch = int(metadata["step"]), options.data.batch_size
+    count = sum(_size(shape) for shape in tensorfile.shapes(place).values())
+    side = options.data.crop_px or options.data.size_px
+    return (
+        f"| {options.stage} | {count / 1e6:.1f} M | {step:,} x {batch} pictures of {side} px | "
+        f"{options.optim.name}, rate {options.optim.learning_rate:g} | {metadata['ema']} | "
+        f"{place.stat().st_size / 1e6:.1f} MB |"
+    )
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    count = 1
+    for side in shape:
+        count *= side
+    return count
+
+
+def tables(figures: dict[str, Any]) -> str:
+    """The part of the card that is made of figures."""
+    rows = [
+        "| stage | parameters | trained on | optimiser | average | file |",
+        "|---|---|---|---|---|---|",
+        *(training(place) for place in stored.stage_dirs()),
+        "",
+        "The nearest of all 7,841 drawings is the one asked for (95 % interval):",
+        "",
+        "| prompts | of | by pixels at 16 px | by the classifier | among its first five | "
+        "right thing, either style |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, meaning in SETS.items():
+        found = figures["sets"][name]
+        pixels, classifier = found["pixels"], found["classifier"]
+        rows.append(
+            f"| {name}: {meaning} | {pixels['right']['of']} | {percent(pixels['right'])} | "
+            f"{percent(classifier['right'])} | {percent(classifier['first_five'])} | "
+            f"{percent(classifier['name'])} |"
+        )
+    rows += ["", "| guidance weight | by pixels | by the classifier |", "|---|---|---|"]
+    for weight, found in figures["curve"].items():
+        shares = (found[space]["right"] for space in ("pixels", "classifier"))
+        rows.append(f"| {float(weight):g} | {' | '.join(percent(share) for share in shares)} |")
+    rows += [
+        "",
+        "The second stage on true small pictures, against bicubic:",
+        "",
+        "| pictures | PSNR | bicubic | gain | SSIM | bicubic |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, found in figures["enlarged"].items():
+        rows.append(
+            f"| {found['of']} {name} | {found['made_psnr']:.2f} dB | "
+            f"{found['bicubic_psnr']:.2f} dB | {found['gain_db']:+.2f} dB | "
+            f"{found['made_ssim']:.3f} | {found['bicubic_ssim']:.3f} |"
+        )
+    return "\n".join(rows)
+
+
+def card(text: str, figures: dict[str, Any]) -> str:
+    """The card with its figures as they are now."""
+    before, rest = text.split(BEGIN)
+    after = rest.split(END)[1]
+    return f"{before}{BEGIN}\n{tables(figures)}\n{END}{after}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--workdir", type=Path, help="of the trained cascade")
+    what.add_argument("--card", action="store_true", help="write the card again, nothing else")
+    flags = parser.parse_args()
+    if flags.workdir:
+        export(flags.workdir)
+        command = [sys.executable, "-m", "tools.evaluate_demo", "--out", str(FIGURES)]
+        subprocess.run(command, check=True)
+    page = stored.shipped() / "README.md"
+    page.write_text(card(page.read_text(), json.loads(FIGURES.read_text())))
+
+
+if __name__ == "__main__":
+    main()
