@@ -9,6 +9,7 @@ import importlib.util
 import ipaddress
 import os
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(flags: argparse.Namespace) -> int:
     """What the flags ask for; returns when the process is told to end."""
     auth = login(flags.auth)
-    config.require(0 < flags.port < 65536, "--port", flags.port, "1 to 65535")
+    check_free(flags.host, flags.port)
     if not is_loopback(flags.host) and not auth:
         say(f"warning: anyone who reaches {flags.host} can draw; --auth USER:PASSWORD asks who")
     from diffjax import parallel, stored, trained
@@ -90,6 +91,26 @@ def login(text: str | None) -> tuple[str, str] | None:
     user, _, password = text.partition(":")
     config.require(bool(user and password), "--auth", "...", "want USER:PASSWORD")
     return user, password
+
+
+def check_free(host: str, port: int) -> None:
+    """Refuse a port that is taken, before minutes of compiling.
+
+    Raises:
+      ConfigError: it is, or the host or the port is none of this machine.
+    """
+    config.require(0 < port < 65536, "--port", port, "1 to 65535")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(address)
+    except OSError as error:
+        raise config.ConfigError(
+            "--host and --port", f"{host}:{port}", f"{error.strerror}; give others"
+        ) from None
 
 
 def is_loopback(host: str) -> bool:

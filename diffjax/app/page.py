@@ -24,10 +24,14 @@ SWEEP_SECONDS = 600
 MAX_SESSIONS = 100
 EDITOR_PX = 512
 STYLE = """
-.gradio-container {max-width: 1080px !important; margin: 0 auto !important}
+.gradio-container {width: 100%; max-width: 1120px !important; margin: 0 auto !important}
 #head h1 {font-size: 1.5rem; margin: 0}
-#head p, #told p {color: var(--body-text-color-subdued); margin: 0}
-.stage img {image-rendering: pixelated}
+#head p, #told p, .title p {opacity: .7; margin: 0}
+.title p {font-size: var(--text-sm)}
+.stage, .stage > div {min-height: 180px}
+.stage .grid-wrap, #mine .grid-wrap {overflow: hidden; max-height: none; min-height: 0 !important}
+.stage:has(.preview) .gallery-container, #mine:has(.preview) .gallery-container {height: 400px}
+.small img {image-rendering: pixelated}
 footer {display: none !important}
 """
 
@@ -91,13 +95,17 @@ def build(trained: Cascade, folder: Path):
         yield {seed: wish.jobs[0].seed}
         frame = None
         for frame in coming:
-            pictures = dict(zip(galleries, frame.stages, strict=True))
-            yield {**pictures, told: frame.told}
+            columns = 1 if len(wish.jobs) == 1 else 2
+            pictures = [
+                gr.Gallery([path for path, _ in stage], columns=columns) for stage in frame.stages
+            ]
+            yield {**dict(zip(galleries, pictures, strict=True)), told: frame.told}
         rows = zip(*frame.stages, strict=True) if frame else ()
         new = [Kept(tuple(path for path, _ in row), row[0][1]) for row in rows]
         kept = [*reversed(new), *kept][:KEPT_JOBS]
         whole = [(path, one.caption) for one in kept for path in one.paths[-1:]]
-        yield {made: kept, mine: whole, told: "Done. Open a picture to download it."}
+        shelf = gr.Gallery(whole, visible=True)
+        yield {made: kept, mine: shelf, told: "Done. Open a picture to download it."}
 
     def draw(prompt, negative, new_seed, seed, guidance, steps, count, kept):
         wish = checked(limits.wish, prompt, negative, new_seed, seed, guidance, steps, count)
@@ -129,6 +137,7 @@ def build(trained: Cascade, folder: Path):
     blocks = gr.Blocks(
         title="diffjax",
         analytics_enabled=False,
+        fill_width=True,
         delete_cache=(SWEEP_SECONDS, KEPT_SECONDS),
     )
     with blocks:
@@ -163,7 +172,7 @@ def build(trained: Cascade, folder: Path):
                     count = gr.Slider(
                         1, limits.MAX_PICTURES, 1, step=1, label="Pictures", elem_id="count"
                     )
-                    negative = words(gr, "Keep away from", "", "negative")
+                    negative = words(gr, "Negative prompt: what to keep away from", "", "negative")
                     new_seed = gr.Checkbox(True, label="A new seed each time", elem_id="new_seed")
                     seed = gr.Number(0, precision=0, label="Seed", elem_id="seed")
                     guidance = gr.Slider(
@@ -183,30 +192,18 @@ def build(trained: Cascade, folder: Path):
                         info="other values than at first are compiled once, which takes a while",
                     )
             with gr.Column(scale=6, min_width=300):
-                with gr.Row():
-                    galleries = [
-                        gr.Gallery(
-                            label=f"{size} px",
-                            columns=2,
-                            height=320,
-                            object_fit="contain",
-                            buttons=["download", "fullscreen"],
-                            interactive=False,
-                            scale=2 + i,
-                            min_width=140,
-                            elem_id=f"stage{i}",
-                            elem_classes="stage",
-                        )
-                        for i, size in enumerate(sizes)
-                    ]
-                told = gr.Markdown("", elem_id="told")
+                told = gr.Markdown("What is drawn appears here.", elem_id="told")
+                with gr.Row(equal_height=False):
+                    galleries = [stage_gallery(gr, i, sizes) for i in range(len(sizes))]
         mine = gr.Gallery(
             label="Yours, until you leave the page",
-            columns=6,
+            columns=5,
             height="auto",
+            fit_columns=False,
             object_fit="contain",
             buttons=["download", "fullscreen"],
             interactive=False,
+            visible=False,
             elem_id="mine",
         )
         settings = [negative, new_seed, seed, guidance, steps, count, made]
@@ -229,6 +226,24 @@ def build(trained: Cascade, folder: Path):
         )
         take.click(take_last, made, editor, api_visibility="private")
     return blocks.queue(max_size=MAX_WAITING, default_concurrency_limit=1, api_open=False)
+
+
+def stage_gallery(gr: Any, stage: int, sizes: Sequence[int]):
+    """The title and the pictures of a stage; small pixels are shown as they are."""
+    last = stage == len(sizes) - 1
+    with gr.Column(scale=2 + stage, min_width=130):
+        gr.Markdown(f"{sizes[stage]} px", elem_classes="title")
+        return gr.Gallery(
+            show_label=False,
+            columns=1,
+            height="auto",
+            fit_columns=False,
+            object_fit="contain",
+            buttons=["download", "fullscreen"],
+            interactive=False,
+            elem_id=f"stage{stage}",
+            elem_classes=["stage"] if last else ["stage", "small"],
+        )
 
 
 def words(gr: Any, label: str, placeholder: str, name: str):
