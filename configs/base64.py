@@ -2,9 +2,9 @@
 
     python -m diffjax.main --config configs/base64.py --workdir runs/base64
 
-emoji (the default): about 7,000 captioned pictures, a net of 8.0 M parameters that works at
-16 x 16 (pixel-unshuffled by 4); on 2 CPU cores about 50 images/s. It is the first stage of the
-cascade that ships. demo: one of 3.7 M, on 16 things. tiny: for tests, seconds.
+emoji (the default): about 7,000 captioned pictures, a net of 3.7 M parameters that works at
+16 x 16 (pixel-unshuffled by 4); on 2 CPU cores about 90 images/s. It is the first stage of the
+cascade that ships. demo: the same net on 16 things. tiny: for tests, seconds.
 
 At the paper's scale, for accelerators; `--mode=compile --topology=v5e:16x16` plans without one:
 2b: Imagen's base network (app. F.1), 2.26 B parameters. 500m: that of NVIDIA's JAX-Toolbox, 503 M
@@ -44,7 +44,7 @@ def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
     common.for_a_laptop(config)
     config.model.update(
         kind="unet",
-        width=96,
+        width=64,
         mults=(1, 2),
         num_blocks=1,
         attention_levels=(1,),
@@ -52,13 +52,17 @@ def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
         token_width=128,
         patch=4,
     )
-    config.data.batch_size = 16
-    config.diffusion.times = "stratified"
-    config.optim.update(learning_rate=7e-4, warmup_steps=500, decay="cooldown")
+    # For so short a run small batches: at equal images, 8 came further than 16.
+    config.data.batch_size = 8
+    # Drawings are flat, and told from each other through much noise: only what lies deeper teaches
+    # what the text says. Unshifted, 3 % of the levels are below a log SNR of -6; shifted, 10 %.
+    config.diffusion.update(times="stratified", shift=0.3)
+    config.optim.update(warmup_steps=500, decay="cooldown")
     config.train.update(num_steps=40_000, ema=("decay_0.9995",))
     if preset == "demo":
         common.for_minutes(config)
-        config.model.width = 64
+        config.data.batch_size = 16
+        config.diffusion.shift = 1.0
         config.train.num_steps = 900
     if preset == "tiny":
         common.for_tests(config)

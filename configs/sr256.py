@@ -41,7 +41,7 @@ def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
         patch=4,
     )
     config.diffusion.times = "stratified"
-    config.optim.update(learning_rate=7e-4, warmup_steps=500, decay="cooldown")
+    config.optim.update(warmup_steps=500, decay="cooldown")
     config.train.update(num_steps=10_000, ema=("decay_0.9995",))
     if preset == "demo":
         common.for_minutes(config)
