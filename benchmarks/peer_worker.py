@@ -17,12 +17,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.protocol import serve
-from benchmarks.works import MODES, WORKS
+from benchmarks.works import MODES, WORKS, Work
 
 
 def diffusers_net(name: str):
     """(module, (x, t, low_res, text) -> eps)."""
-    from diffusers import UNet2DConditionModel, UNet2DModel
+    from diffusers import UNet2DModel
 
     work = WORKS[name]
     channels, attends = work.channels, work.attends
@@ -35,18 +35,7 @@ def diffusers_net(name: str):
             up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in attends[::-1]),
         )  # fmt: skip
         return net, lambda x, t, low_res, text: net(x, t, return_dict=False)[0]
-    down, up = "SimpleCrossAttnDownBlock2D", "SimpleCrossAttnUpBlock2D"
-    net = UNet2DConditionModel(
-        sample_size=work.side, in_channels=6 if work.low_res else 3, out_channels=3,
-        layers_per_block=work.blocks, block_out_channels=channels,
-        down_block_types=tuple(down if a else "ResnetDownsampleBlock2D" for a in attends),
-        up_block_types=tuple(up if a else "ResnetUpsampleBlock2D" for a in attends[::-1]),
-        mid_block_type="UNetMidBlock2DSimpleCrossAttn", cross_attention_dim=channels[-1],
-        encoder_hid_dim=work.text[1], encoder_hid_dim_type="text_proj", attention_head_dim=64,
-        resnet_time_scale_shift="scale_shift", addition_embed_type="text",
-        addition_embed_type_num_heads=8, cross_attention_norm="group_norm",
-        class_embed_type="timestep" if work.low_res else None,
-    )  # fmt: skip
+    net = floyd_net(work)
 
     def call(x, t, low_res, text):
         labels = None
@@ -58,8 +47,56 @@ def diffusers_net(name: str):
     return net, call
 
 
+def floyd_net(work: Work, out_channels: int = 3):
+    """A UNet2DConditionModel in DeepFloyd IF's form."""
+    from diffusers import UNet2DConditionModel
+
+    channels, attends = work.channels, work.attends
+    down, up = "SimpleCrossAttnDownBlock2D", "SimpleCrossAttnUpBlock2D"
+    return UNet2DConditionModel(
+        sample_size=work.side, in_channels=6 if work.low_res else 3, out_channels=out_channels,
+        layers_per_block=work.blocks, block_out_channels=channels,
+        down_block_types=tuple(down if a else "ResnetDownsampleBlock2D" for a in attends),
+        up_block_types=tuple(up if a else "ResnetUpsampleBlock2D" for a in attends[::-1]),
+        mid_block_type="UNetMidBlock2DSimpleCrossAttn", cross_attention_dim=channels[-1],
+        encoder_hid_dim=work.text[1], encoder_hid_dim_type="text_proj", attention_head_dim=64,
+        resnet_time_scale_shift="scale_shift", addition_embed_type="text",
+        addition_embed_type_num_heads=8, cross_attention_norm="group_norm",
+        class_embed_type="timestep" if work.low_res else None,
+    )  # fmt: skip
+
+
 def imagen_net(name: str):
     """(module, (x, t, low_res, text) -> eps), of the package's network file alone."""
+    work = WORKS[name]
+    net = imagen_unet(work)
+
+    def call(x, t, low_res, text):
+        options = {}
+        if low_res is not None:
+            options = dict(lowres_cond_img=low_res, lowres_noise_times=torch.full_like(t, 0.2))
+        return net(x, t / 1000, text_embeds=text, **options)
+
+    return net, call
+
+
+def imagen_unet(work: Work):
+    """imagen-pytorch's Unet of that shape."""
+    efficient = work.low_res
+    length, text_width = work.text
+    return imagen_package().Unet(
+        dim=work.width, dim_mults=work.mults,
+        layer_attns=work.attends, layer_cross_attns=work.attends,
+        num_resnet_blocks=work.blocks if efficient else tuple(b - 1 for b in work.blocks),
+        text_embed_dim=text_width, max_text_len=length, cond_dim=text_width, attn_heads=8,
+        memory_efficient=efficient, lowres_cond=efficient,
+    )  # fmt: skip
+
+
+def imagen_package():
+    """The file of imagen-pytorch that holds Unet and Imagen, without trainers and data loaders."""
+    if "imagen_pytorch" in sys.modules:
+        return sys.modules["imagen_pytorch.imagen_pytorch"]
     spec = importlib.util.find_spec("imagen_pytorch")
     package = types.ModuleType("imagen_pytorch")
     package.__path__ = list(spec.submodule_search_locations)
@@ -82,26 +119,9 @@ def imagen_net(name: str):
         for attribute in names:
             setattr(stub, attribute, anything)
         sys.modules[missing] = stub
-    from imagen_pytorch.imagen_pytorch import Unet
+    from imagen_pytorch import imagen_pytorch
 
-    work = WORKS[name]
-    efficient = work.low_res
-    length, text_width = work.text
-    net = Unet(
-        dim=work.width, dim_mults=work.mults,
-        layer_attns=work.attends, layer_cross_attns=work.attends,
-        num_resnet_blocks=work.blocks if efficient else tuple(b - 1 for b in work.blocks),
-        text_embed_dim=text_width, max_text_len=length, cond_dim=text_width, attn_heads=8,
-        memory_efficient=efficient, lowres_cond=efficient,
-    )  # fmt: skip
-
-    def call(x, t, low_res, text):
-        options = {}
-        if low_res is not None:
-            options = dict(lowres_cond_img=low_res, lowres_noise_times=torch.full_like(t, 0.2))
-        return net(x, t / 1000, text_embeds=text, **options)
-
-    return net, call
+    return imagen_pytorch
 
 
 def step_of(net, call, name: str, mode: str):

@@ -87,12 +87,17 @@ class Racer:
 
     def go(self, num_steps: int) -> None:
         """A turn: the median of the steps after the first."""
+        said, others = self.watched(f"go {num_steps + 1}", "ms")
+        self.turns.append(Turn(statistics.median(said["ms"][1:]), others))
+
+    def watched(self, order: str, key: str) -> tuple[dict[str, Any], float]:
+        """(what it says of `key` after the order, the share of all cores that others took)."""
         busy, total, own = *ticks(), ticks_of(self.process.pid)
-        self.order(f"go {num_steps + 1}")
-        ms = statistics.median(self.hear("ms")["ms"][1:])
+        self.order(order)
+        said = self.hear(key)
         busy_after, total_after = ticks()
         others = (busy_after - busy) - (ticks_of(self.process.pid) - own)
-        self.turns.append(Turn(ms, max(0.0, others / max(1, total_after - total))))
+        return said, max(0.0, others / max(1, total_after - total))
 
     def end(self) -> dict[str, Any]:
         """What it says at the end."""

@@ -1,0 +1,138 @@
+"""Our cascade of `benchmarks.cascades`, sampled on demand as `diffjax.sample` does it.
+
+Its parameters are random; they are filled in as a checkpoint would fill them, not initialised.
+"""
+
+import argparse
+import dataclasses
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.cascades import AUG_LEVEL, GUIDANCE, SIZES, serve
+from benchmarks.works import Work
+from diffjax import hlo, making
+from diffjax.cascade import SampleSettings, TrainedStage, compiled_stage
+from diffjax.jobs import Job
+from diffjax.models import convolve
+from diffjax.models.efficient_unet import EfficientUNet
+from diffjax.models.unet import UNet
+from diffjax.stage import Stage, init_params
+from diffjax.trained import Cascade
+
+PHASES = {
+    "/jax/core/compile/jaxpr_trace_duration": "trace_s",
+    "/jax/core/compile/jaxpr_to_mlir_module_duration": "lower_s",
+    "/jax/core/compile/backend_compile_duration": "compile_s",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """Text embeddings that are there already, in the place of an encoder."""
+
+    text: Any
+    max_length: int
+
+    def encode(self, prompts, max_length):
+        """The same embeddings for every prompt."""
+        return self.text, jnp.ones((1, max_length), bool)
+
+
+def stage_of(name: str, work: Work, low_res_px: int | None) -> Stage:
+    """The stage of that shape."""
+    assert work.text
+    levels = tuple(level for level, attends in enumerate(work.attends) if attends)
+    given: dict[str, Any] = dict(
+        width=work.width,
+        mults=work.mults,
+        attention_levels=levels,
+        convolution=convolve.fastest(),
+    )
+    if low_res_px:
+        model: Any = EfficientUNet(num_blocks=work.blocks, **given)
+    else:
+        model = UNet(num_blocks=work.blocks[0], **given)
+    length, width = work.text
+    return Stage(
+        name, model, work.side, text_width=width, max_tokens=length, low_res_px=low_res_px,
+        predict="eps",
+    )  # fmt: skip
+
+
+def filled(stage: Stage, rng: np.random.Generator) -> Any:
+    """Random parameters, small enough for finite pictures."""
+    shapes = jax.eval_shape(lambda key: init_params(stage, key), jax.random.key(0))
+    fill = lambda leaf: 0.02 * rng.standard_normal(leaf.shape, np.float32)  # noqa: E731
+    return jax.device_put(jax.tree.map(fill, shapes), jax.devices()[0])
+
+
+def cascade_of(size: str) -> Cascade:
+    """The cascade of that size."""
+    shape, rng = SIZES[size]["diffjax"], np.random.default_rng(0)
+    assert shape.base.text
+    stages = (stage_of("base", shape.base, None), stage_of("sr", shape.sr, shape.base.side))
+    settings = (
+        SampleSettings(num_steps=steps, guidance_weight=GUIDANCE, aug_level=AUG_LEVEL)
+        for steps in shape.steps
+    )
+    trained = tuple(
+        TrainedStage(stage, filled(stage, rng), how)
+        for stage, how in zip(stages, settings, strict=True)
+    )
+    text = jnp.asarray(rng.standard_normal((1, *shape.base.text), np.float32))
+    encoder: Any = Given(text, shape.base.text[0])
+    return Cascade(trained, (), encoder)
+
+
+def flops_of(cascade: Cascade) -> int:
+    """FLOPs of one picture: of every stage's program, all its steps."""
+    text, mask, seeds, _ = making.inputs_of(
+        [Job("", 0)], lambda prompt: making.embedded(cascade.encoder, [prompt])
+    )
+    keys, low_res, flops = jax.vmap(jax.random.key)(seeds), None, 0
+    for trained in cascade.stages:
+        run = compiled_stage(trained.stage, trained.settings)
+        traced = run.trace(trained.params, text, mask, keys, low_res, None)
+        flops += hlo.flops(traced.jaxpr)
+        low_res = jnp.zeros((1, trained.stage.size_px, trained.stage.size_px, 3))
+    return flops
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("name", choices=("diffjax",))
+    parser.add_argument("--size", choices=SIZES, default="race")
+    parser.add_argument("--started", type=float, default=time.time())
+    flags = parser.parse_args()
+    spent = dict.fromkeys(PHASES.values(), 0.0)
+
+    def note(event: str, seconds: float, **_) -> None:
+        if event in PHASES:
+            spent[PHASES[event]] += seconds
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    cascade = cascade_of(flags.size)
+
+    def make(count: int):
+        made = list(making.make(cascade, [Job("", seed) for seed in range(count)]))
+        assert all(np.ptp(row[-1]) > 0 for row in made), "pictures of one colour"
+
+    def facts() -> dict[str, Any]:
+        phases = {name: round(seconds, 2) for name, seconds in spent.items()}
+        params = [leaf for one in cascade.stages for leaf in jax.tree.leaves(one.params)]
+        return {
+            "flops_picture": flops_of(cascade),
+            "params": sum(leaf.size for leaf in params),
+            "framework": f"jax {jax.__version__}",
+            **phases,
+        }
+
+    serve(make, facts, started=flags.started)
+
+
+if __name__ == "__main__":
+    main()
