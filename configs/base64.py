@@ -51,6 +51,7 @@ def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
         head_width=32,
         token_width=128,
         patch=4,
+        canvas=64,  # drawings of one thing are laid out alike: the loss falls faster
     )
     # For so short a run small batches: at equal images, 8 came further than 16.
     config.data.batch_size = 8
@@ -63,6 +64,7 @@ def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
         common.for_minutes(config)
         config.data.batch_size = 16
         config.diffusion.shift = 1.0
+        config.model.canvas = 0
         config.train.num_steps = 900
     if preset == "tiny":
         common.for_tests(config)

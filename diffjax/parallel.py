@@ -26,7 +26,7 @@ OUT_OF: tuple[str | None, ...] = ("tensor", "fsdp")  # ... and what the next one
 # First match wins; a spec names a leaf's last axes, so blocks may be stacked on leading ones.
 # A leaf that no rule names is an error.
 RULES: tuple[Rule, ...] = (
-    (r"(.*/)?(conv_0|qkv|q|text_kv|scale_shift|dense_0|value)/kernel", INTO),
+    (r"(.*/)?(conv_0|qkv|q|text_kv|scale_shift|dense_0|value|draw)/kernel", INTO),
     (r"(.*/)?(conv_1|out|skip|\w+_stride|dense_1)/kernel", OUT_OF),
     (r"(.*/)?head/conv/kernel", ("fsdp", None)),  # 3 output channels
     (r"(.*/)?(stem|text_in)/kernel", (None, "fsdp")),  # 3 input channels; text of any width

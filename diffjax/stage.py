@@ -60,8 +60,9 @@ class Condition:
 
 def init_params(stage: Stage, key: PRNGKey) -> Any:
     """Fresh parameters, from the smallest picture that the network takes; to be jitted."""
-    stride = stage.model.stride
-    picture = jnp.zeros((1, stride, stride, 3))
+    # a canvas is of one size; all other parameters are the same whatever the picture's
+    side_px = stage.size_px if getattr(stage.model, "canvas", 0) else stage.model.stride
+    picture = jnp.zeros((1, side_px, side_px, 3))
     condition = Condition(
         jnp.zeros((1, stage.max_tokens, stage.text_width)),
         jnp.ones((1, stage.max_tokens), bool),

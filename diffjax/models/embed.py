@@ -86,3 +86,28 @@ class Conditioning(nn.Module):
         emb = emb + TextPooling(self.width, name="text_pool")(tokens, text_mask)
         tokens = nn.LayerNorm(dtype=jnp.float32, name="token_norm")(tokens)
         return nn.silu(emb), tokens.astype(self.dtype)
+
+
+class Canvas(nn.Module):
+    """The vector drawn on a grid: what to draw says where, with no way through attention.
+
+    One dense layer gives every place `channels` numbers of its own, as the first layer of a
+    picture's generator does (DCGAN, Radford et al. 2015, sec. 3); its biases are an embedding of
+    places. It is cheap, a product per picture and not per place, and bound to one size of picture.
+    """
+
+    width: int
+    channels: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, emb: Float[Array, "b e"], height: int, width: int
+    ) -> Float[Array, "b {height} {width} {self.width}"]:
+        """[b e] -> [b height width c], nought before training."""
+        drawn = nn.Dense(height * width * self.channels, dtype=jnp.float32, name="draw")(emb)
+        drawn = nn.silu(drawn).reshape(-1, height, width, self.channels).astype(self.dtype)
+        return nn.Dense(
+            self.width, use_bias=False, kernel_init=nn.initializers.zeros, dtype=self.dtype,
+            name="out",
+        )(drawn)  # fmt: skip

@@ -11,7 +11,7 @@ from jax import lax
 from diffjax.models.attention import Attention
 from diffjax.models.blocks import Head, product, to_patches
 from diffjax.models.convolve import Convolution
-from diffjax.models.embed import Conditioning
+from diffjax.models.embed import Canvas, Conditioning
 from diffjax.models.level import Remat, Unpack, block_class, run
 from diffjax.types import Image, LogSnr, Text, TextMask
 
@@ -23,6 +23,8 @@ class UNet(nn.Module):
     picture's divided by `patch` (pixel unshuffle; 1 in the paper). Levels in
     `attention_levels` attend to themselves and to the text after every block.
 
+    canvas: channels that `embed.Canvas` draws before the middle, a quarter of them after the stem;
+    the network then takes pictures of one size. 0: none, as in the paper.
     scan: the equal blocks of a level are one scan, so that the program does not grow with them.
     remat: what the backward pass computes again, see `level.KEPT`.
     """
@@ -35,6 +37,7 @@ class UNet(nn.Module):
     num_heads: int = 0
     token_width: int = 512
     patch: int = 1
+    canvas: int = 0
     scan: bool = False
     remat: Remat = "none"
     unpack: Unpack | None = None  # what a block does to its parameters where it uses them
@@ -92,6 +95,10 @@ class UNet(nn.Module):
                 name="stem",
             )(h)
         )  # fmt: skip
+        if self.canvas:
+            h = h + Canvas(h.shape[-1], self.canvas // 4, self.dtype, name="canvas_first")(
+                emb, *h.shape[1:3]
+            )
         skips = [h]
         for level in range(last + 1):
             h = one(h, level, f"down_{level}_0")  # alone: it may widen
@@ -102,6 +109,10 @@ class UNet(nn.Module):
                 h = one(h, level, f"down_{level}_to_{level + 1}", None, "down", attend=False)
                 skips.append(h)
 
+        if self.canvas:
+            h = h + Canvas(h.shape[-1], self.canvas, self.dtype, name="canvas_last")(
+                emb, *h.shape[1:3]
+            )
         for i, attend in enumerate((attention, None)):
             middle = block_class(self.remat, unpack=self.unpack)(
                 h.shape[-1],
