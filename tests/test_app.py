@@ -20,7 +20,7 @@ from PIL import Image
 
 from diffjax import editing, jobs, making, pixels, png, recipe, sample, trained
 from diffjax.app import __main__ as command
-from diffjax.app import drawing, gate, limits, page
+from diffjax.app import drawing, gate, limits, page, server
 from diffjax.app.limits import Refused
 from tests import cascades
 
@@ -266,7 +266,7 @@ def test_old_files_are_swept_and_new_ones_stay(tmp_path):
     for age in (0, 100):
         (tmp_path / str(age)).write_text("x")
         os.utime(tmp_path / str(age), (time.time() - age,) * 2)
-    page.sweep(tmp_path, time.time() - 50)
+    server.sweep(tmp_path, time.time() - 50)
     assert [path.name for path in tmp_path.iterdir()] == ["0"]
 
 
@@ -391,9 +391,12 @@ def test_variables_of_gradio_change_nothing(tmp_path, monkeypatch):
         for name in ("GRADIO_ALLOWED_PATHS", "GRADIO_SHARE", "GRADIO_TEMP_DIR", "GRADIO_NEW_ONE"):
             patch.setenv(name, "/")
         patch.setenv("NO_PROXY", "example.org")
-        for name in ("GRADIO_ANALYTICS_ENABLED", "HF_HUB_DISABLE_TELEMETRY", "no_proxy"):
+        for name in ("GRADIO_ANALYTICS_ENABLED", "GRADIO_RUN_HISTORY", "GRADIO_NUM_WORKERS"):
             patch.setenv(name, "")
-        page.own_environment(tmp_path)
+        for name in ("HF_HUB_DISABLE_TELEMETRY", "no_proxy"):
+            patch.setenv(name, "")
+        server.own_environment(tmp_path)
         left = {name: x for name, x in os.environ.items() if name.startswith("GRADIO_")}
-        assert left == {"GRADIO_TEMP_DIR": str(tmp_path), "GRADIO_ANALYTICS_ENABLED": "False"}
+        told = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False"}
+        assert left == {**told, "GRADIO_TEMP_DIR": str(tmp_path), "GRADIO_NUM_WORKERS": "0"}
         assert os.environ["NO_PROXY"] == "example.org,127.0.0.1,localhost,::1"

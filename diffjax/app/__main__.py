@@ -64,7 +64,7 @@ def run(flags: argparse.Namespace) -> int:
     if not is_loopback(flags.host) and not auth:
         say(f"warning: anyone who reaches {flags.host} can draw; --auth USER:PASSWORD asks who")
     from diffjax import parallel, stored, trained
-    from diffjax.app import drawing, page
+    from diffjax.app import drawing, page, server
 
     dirs = stored.stage_dirs(flags.workdir, flags.stages)
     parallel.keep_compilations()
@@ -76,11 +76,11 @@ def run(flags: argparse.Namespace) -> int:
         signal.signal(number, lambda *_: stop.set())
     with tempfile.TemporaryDirectory(prefix="diffjax-app-", ignore_cleanup_errors=True) as name:
         folder = Path(name).resolve()
-        page.own_environment(folder)
-        address = page.launch(page.build(cascade, folder), folder, flags.host, flags.port, auth)
+        server.own_environment(folder)
+        address = server.launch(page.build(cascade, folder), folder, flags.host, flags.port, auth)
         say(f"the page is at {address}; Ctrl+C ends it")
         while not stop.wait(page.SWEEP_SECONDS):
-            page.sweep(folder, time.time() - page.KEPT_SECONDS)
+            server.sweep(folder, time.time() - page.KEPT_SECONDS)
     return 143
 
 

@@ -4,36 +4,22 @@ One job at a time, whoever asks. What a visitor made is known to the visitor's s
 files bear names that nobody can guess. Raw values reach `limits`, which refuses in one line.
 """
 
-import contextlib
 import html
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from diffjax import album
+from diffjax import album, recipe
 from diffjax.app import drawing, gate, limits
 from diffjax.jobs import Job
+from diffjax.storage import StorageError
 from diffjax.trained import Cascade
 
 MAX_WAITING = 16
 KEPT_JOBS = 40
 KEPT_SECONDS = 4 * 3600
 SWEEP_SECONDS = 600
-# Of visitors whose tabs are open or were of late: how many are remembered.
-MAX_SESSIONS = 100
 EDITOR_PX = 512
-STYLE = """
-.gradio-container {width: 100%; max-width: 1120px !important; margin: 0 auto !important}
-#head h1 {font-size: 1.5rem; margin: 0}
-#head p, #told p, .title p {opacity: .7; margin: 0}
-.title p {font-size: var(--text-sm)}
-.stage, .stage > div {min-height: 180px}
-.stage .grid-wrap, #mine .grid-wrap {overflow: hidden; max-height: none; min-height: 0 !important}
-.stage:has(.preview) .gallery-container, #mine:has(.preview) .gallery-container {height: 400px}
-.small img {image-rendering: pixelated}
-footer {display: none !important}
-"""
 
 
 class Kept(NamedTuple):
@@ -89,17 +75,21 @@ def build(trained: Cascade, folder: Path):
 
     def refusal(line: str) -> Exception:
         # the message of a gr.Error is shown as HTML
-        return gr.Error(html.escape(line), title="Not drawn", print_exception=False)
+        return gr.Error(html.escape(line, quote=False), title="Not drawn", print_exception=False)
 
     def shown(kept: list[Kept], wish: limits.Wish, coming: Iterator[Frame]) -> Iterator[dict]:
         yield {seed: wish.jobs[0].seed}
         frame = None
-        for frame in coming:
-            columns = 1 if len(wish.jobs) == 1 else 2
-            pictures = [
-                gr.Gallery([path for path, _ in stage], columns=columns) for stage in frame.stages
-            ]
-            yield {**dict(zip(galleries, pictures, strict=True)), told: frame.told}
+        columns = 1 if len(wish.jobs) == 1 else 2
+        try:
+            for frame in coming:
+                pictures = [
+                    gr.Gallery([path for path, _ in stage], columns=columns)
+                    for stage in frame.stages
+                ]
+                yield {**dict(zip(galleries, pictures, strict=True)), told: frame.told}
+        except StorageError:
+            raise refusal("There is no room for further pictures.") from None
         rows = zip(*frame.stages, strict=True) if frame else ()
         new = [Kept(tuple(path for path, _ in row), row[0][1]) for row in rows]
         kept = [*reversed(new), *kept][:KEPT_JOBS]
@@ -251,66 +241,8 @@ def words(gr: Any, label: str, placeholder: str, name: str):
     return gr.Textbox(
         label=label,
         placeholder=placeholder,
-        max_length=limits.recipe.MAX_PROMPT_CHARACTERS,
+        max_length=recipe.MAX_PROMPT_CHARACTERS,
         lines=1,
         max_lines=4,
         elem_id=name,
     )
-
-
-def launch(blocks: Any, folder: Path, host: str, port: int, auth: tuple[str, str] | None) -> str:
-    """Serve the page in threads of its own; returns its address.
-
-    Raises:
-      OSError: the port is taken.
-    """
-    import gradio as gr
-    from starlette.middleware import Middleware
-
-    blocks.launch(
-        server_name=host,
-        server_port=port,
-        auth=auth,
-        share=False,
-        inline=False,
-        prevent_thread_lock=True,
-        quiet=True,
-        show_error=False,
-        footer_links=[],
-        run_history=False,
-        enable_monitoring=False,
-        mcp_server=False,
-        ssr_mode=False,
-        pwa=False,
-        num_workers=0,
-        max_file_size=gate.POSTS["/gradio_api/upload"],
-        state_session_capacity=MAX_SESSIONS,
-        app_kwargs={"middleware": [Middleware(gate.gate, folder=folder)]},
-        theme=gr.themes.Default(),
-        css=STYLE,
-    )
-    return blocks.local_url
-
-
-def own_environment(folder: Path) -> None:
-    """Before Gradio is imported: its files go to `folder`, and its variables change nothing.
-
-    They could open paths of this machine, share the page, or report on it.
-    """
-    for name in [name for name in os.environ if name.startswith("GRADIO_")]:
-        del os.environ[name]
-    os.environ["GRADIO_TEMP_DIR"] = str(folder)
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    # it asks itself at the start whether it is there, not by way of a proxy
-    for name in ("NO_PROXY", "no_proxy"):
-        others = os.environ.get(name)
-        os.environ[name] = ",".join(filter(None, [others, "127.0.0.1", "localhost", "::1"]))
-
-
-def sweep(folder: Path, older_than: float) -> None:
-    """Take away files that were written before this time, of whatever origin."""
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # it went meanwhile
-            if path.is_file() and path.stat().st_mtime < older_than:
-                path.unlink()
