@@ -27,6 +27,7 @@ AT_SCALE = {
 
 def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
     config = common.stage_config("base64", 64)
+    config.model.canvas = 0  # channels drawn from the text on the grid, as no paper has it
     if preset in AT_SCALE:
         common.for_a_pod(config)
         config.model.update(
@@ -69,5 +70,5 @@ def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
     if preset == "tiny":
         common.for_tests(config)
         config.data.update(size_px=16)
-        config.model.update(width=16, head_width=16, token_width=32)
+        config.model.update(width=16, head_width=16, token_width=32, canvas=0)
     return config

@@ -34,7 +34,6 @@ def stage_config(name: str, size_px: int) -> ml_collections.ConfigDict:
             scan=False,  # equal blocks as one scan: a shorter program, the same network
             remat="none",  # "products": the backward pass computes all but these again; "full"
             num_heads=0,  # 0: as many heads of head_width as fill the channels
-            canvas=0,  # channels of the base network's canvas; 0: none
             patch=1,  # pixel unshuffle before the stem, and back after the head
         )
     )

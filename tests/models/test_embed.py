@@ -62,3 +62,18 @@ def test_every_condition_moves_the_embedding(conditioning):
     ):
         emb, _ = module.apply(variables, *changed)
         assert float(jnp.abs(emb - base).max()) > 1e-3
+
+
+def test_a_canvas_is_a_dense_layer_with_numbers_of_its_own_for_every_place():
+    canvas = embed.Canvas(width=5, channels=4)
+    emb = jax.random.normal(jax.random.key(1), (2, 8))
+    params = canvas.init(jax.random.key(0), emb, 2, 3)["params"]
+    np.testing.assert_array_equal(canvas.apply({"params": params}, emb, 2, 3), 0.0)
+    rng = np.random.default_rng(1)
+    params = jax.tree.map(lambda p: rng.normal(size=p.shape), params)
+    told = np.asarray(emb, np.float64) @ params["draw"]["kernel"] + params["draw"]["bias"]
+    drawn = (told / (1 + np.exp(-told))).reshape(2, 2, 3, 4)  # silu
+    want = np.stack([[[drawn[b, y, x] @ params["out"]["kernel"] for x in range(3)]
+                      for y in range(2)] for b in range(2)])  # fmt: skip
+    made = canvas.apply({"params": jax.tree.map(jnp.float32, params)}, emb, 2, 3)
+    np.testing.assert_allclose(made, want, rtol=1e-5, atol=1e-5)

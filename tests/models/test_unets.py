@@ -107,3 +107,19 @@ def test_bfloat16_stays_near_float32(name):
     assert rough.dtype == jnp.float32
     scale = float(jnp.sqrt(jnp.mean(exact**2)))
     assert 0 < float(jnp.sqrt(jnp.mean((rough - exact) ** 2))) < 0.03 * scale
+
+
+def test_a_canvas_lets_the_text_say_where():
+    """With no attention and a blank picture, places far from the rim differ by the canvas alone."""
+    spread = {}
+    for canvas in (0, 8):
+        net = UNet(**TINY | {"mults": (1,), "attention_levels": ()}, num_blocks=1, canvas=canvas)
+        given = inputs(net, size=48, b=1) | {"x_t": jnp.zeros((1, 48, 48, 3))}
+        params = jax.jit(net.init)(jax.random.key(0), **given)["params"]
+        params = jax.tree.map(
+            lambda p: p + 0.1 * np.sin(np.arange(p.size)).reshape(p.shape), params
+        )
+        middle = jax.jit(net.apply)({"params": params}, **given)[0, 20:28, 20:28]
+        spread[canvas] = float(jnp.std(middle, axis=(0, 1)).max())
+    assert spread[0] < 1e-4
+    assert spread[8] > 1e-2
