@@ -57,6 +57,7 @@ def test_data_parallel_gradients_cross_once(accumulate):
     assert found["all-reduce"].bytes == pytest.approx(num_bytes(shapes.params), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_fully_sharded_states_are_an_eighth_each_and_cross_by_gather_and_scatter_alone():
     compiled_step, shapes, place = compiled(WIDE, (1, 8, 1))
     params = num_bytes(shapes.params)
@@ -68,7 +69,8 @@ def test_fully_sharded_states_are_an_eighth_each_and_cross_by_gather_and_scatter
     assert num_bytes(shapes, place) <= 1.05 / 8 * num_bytes(shapes)
 
 
-@pytest.mark.parametrize("sizes", [(1, 8, 1), pytest.param((2, 2, 2), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("sizes", [(1, 8, 1), (2, 2, 2)])
 def test_donated_bytes_are_state_bytes(sizes):
     compiled_step, shapes, place = compiled(WIDE if sizes[1] == 8 else BASE, sizes)
     donated = compiled_step.memory_analysis().alias_size_in_bytes

@@ -12,6 +12,7 @@ from diffjax.models import stacking
 from diffjax.models.efficient_unet import EfficientUNet
 from diffjax.models.unet import UNet
 from tests.diffusion.helpers import images
+from tests.models.parameters import anywhere
 from tests.models.test_unets import inputs
 
 TINY = {"width": 16, "mults": (1, 2), "head_width": 16, "token_width": 8}
@@ -34,11 +35,7 @@ def started(name):
     """Random parameters, off zero, of the scanned network, and what the network says."""
     net = NETS[name].clone(scan=True)
     given = inputs(net)
-    params = jax.jit(net.init)(jax.random.key(0), **given)["params"]
-    leaves, treedef = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    moved = [p + 0.05 * jax.random.normal(k, p.shape) for p, k in zip(leaves, keys, strict=True)]
-    return jax.tree.unflatten(treedef, moved), given
+    return anywhere(net, **given), given
 
 
 @functools.cache

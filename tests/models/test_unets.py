@@ -7,6 +7,7 @@ from diffjax import trees
 from diffjax.models.efficient_unet import EfficientUNet
 from diffjax.models.unet import UNet
 from tests.diffusion.helpers import images
+from tests.models.parameters import anywhere
 
 TINY = {"width": 16, "mults": (1, 2), "head_width": 16, "token_width": 8}
 NETS = {
@@ -31,14 +32,9 @@ def inputs(net, size=16, b=2):
 
 @pytest.fixture(scope="module", params=NETS)
 def trained(request):
-    """A net whose zero-initialised layers have been moved off zero, as training would."""
     net = NETS[request.param]
-    params = jax.jit(net.init)(jax.random.key(0), **inputs(net))["params"]
-    keys = jax.random.split(jax.random.key(1), len(jax.tree.leaves(params)))
-    leaves, treedef = jax.tree.flatten(params)
-    moved = [p + 0.05 * jax.random.normal(k, p.shape) for p, k in zip(leaves, keys, strict=True)]
     apply = jax.jit(lambda p, **given: net.apply({"params": p}, **given))
-    return net, apply, jax.tree.unflatten(treedef, moved)
+    return net, apply, anywhere(net, **inputs(net))
 
 
 def test_a_new_net_says_zero(trained):
@@ -75,7 +71,7 @@ def test_an_image_does_not_depend_on_its_batch(trained):
 
 def test_only_cross_attention_makes_a_net_independent_of_the_picture_size():
     net = NETS["efficient_cross"]
-    params = jax.jit(net.init)(jax.random.key(0), **inputs(net))["params"]
+    params = anywhere(net, **inputs(net))
     out = jax.eval_shape(lambda: net.apply({"params": params}, **inputs(net, size=24)))
     assert out.shape == (2, 24, 24, 3)
 
@@ -115,10 +111,7 @@ def test_a_canvas_lets_the_text_say_where():
     for canvas in (0, 8):
         net = UNet(**TINY | {"mults": (1,), "attention_levels": ()}, num_blocks=1, canvas=canvas)
         given = inputs(net, size=48, b=1) | {"x_t": jnp.zeros((1, 48, 48, 3))}
-        params = jax.jit(net.init)(jax.random.key(0), **given)["params"]
-        params = jax.tree.map(
-            lambda p: p + 0.1 * np.sin(np.arange(p.size)).reshape(p.shape), params
-        )
+        params = anywhere(net, **given)
         middle = jax.jit(net.apply)({"params": params}, **given)[0, 20:28, 20:28]
         spread[canvas] = float(jnp.std(middle, axis=(0, 1)).max())
     assert spread[0] < 1e-4
