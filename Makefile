@@ -47,8 +47,8 @@ demo: $(VENV)/.installed  ## train a small cascade on emoji and sample it (about
 # The prompt goes through the environment: no shell ever reads it.
 export PROMPT ?= a red apple
 SEEDS ?= 0-3
-sample: $(VENV)/.installed  ## draw PROMPT="a red apple" with the cascade that ships (SEEDS=0-3)
-	@$(PY) -m diffjax.sample --prompt "$$PROMPT" --seeds "$(SEEDS)" --out out --overwrite
+sample: $(VENV)/.installed  ## draw PROMPT="a red apple" with the cascade that ships, or WORKDIR=runs/demo (SEEDS=0-3)
+	@$(PY) -m diffjax.sample $(if $(WORKDIR),--workdir "$(WORKDIR)") --prompt "$$PROMPT" --seeds "$(SEEDS)" --out out --overwrite
 
 # Tracing keeps one core busy: a process for each core, at most four, a file's tests in one process.
 SPREAD := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder

@@ -36,6 +36,12 @@ def stage_dirs(workdir: Path | None = None, stages: str | None = None) -> list[P
         return [Path(part) for part in parts]
     if workdir is None:
         workdir = shipped()
+        config.require(
+            any(workdir.glob(f"*{SAFETENSORS}")),
+            "--workdir",
+            None,
+            "no trained cascade came with this diffjax; `make demo` trains one: --workdir runs/demo",
+        )
     if is_file(workdir) or (workdir / CONFIG).exists():
         return [workdir]
     found = [path.parent for path in workdir.glob(f"*/{CONFIG}")]

@@ -48,6 +48,12 @@ def test_an_empty_folder_is_refused(tmp_path):
         stored.stage_dirs(tmp_path)
 
 
+def test_where_no_cascade_came_along_it_is_said_how_to_get_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(stored, "shipped", lambda: tmp_path / "absent")
+    with pytest.raises(ConfigError, match=r"--workdir.*make demo.*--workdir runs/demo"):
+        stored.stage_dirs()
+
+
 def test_what_is_no_export_is_refused_in_a_line_that_names_it(tmp_path):
     tensorfile.write(tmp_path / "bare.safetensors", {"w": np.zeros(3)}, {})
     tensorfile.write(tmp_path / "odd.safetensors", {"w": np.zeros(3)}, {"config": "{"})
