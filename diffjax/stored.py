@@ -40,7 +40,7 @@ def stage_dirs(workdir: Path | None = None, stages: str | None = None) -> list[P
             any(workdir.glob(f"*{SAFETENSORS}")),
             "--workdir",
             None,
-            "no trained cascade came with this diffjax; `make demo` trains one: --workdir runs/demo",
+            "no trained cascade came along; `make demo` trains one: --workdir runs/demo",
         )
     if is_file(workdir) or (workdir / CONFIG).exists():
         return [workdir]
