@@ -3,8 +3,8 @@
     python -m diffjax.main --config configs/sr256.py --workdir runs/sr256
 
 emoji (the default): an Efficient U-Net of 2.5 M parameters on whole pictures: their rims are
-white, which crops do not tell. It is the second stage of the cascade that ships. demo: on crops
-of 128 px; its only attention is to the text, so whole pictures can be sampled. tiny: for tests.
+white, which crops do not tell. It is the second stage of the cascade that is to ship. demo: on
+crops of 128 px; its only attention is to the text, so it samples whole pictures. tiny: for tests.
 
 At the paper's scale, for accelerators: paper: app. F.2, 459 M parameters, with self-attention at
 the lowest level. 600m: that of NVIDIA's JAX-Toolbox, 617 M.
