@@ -52,23 +52,25 @@ def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
         head_width=32,
         token_width=128,
         patch=4,
-        canvas=64,  # drawings of one thing are laid out alike: the loss falls faster
     )
-    # For so short a run small batches: at equal images, 8 came further than 16.
-    config.data.batch_size = 8
-    # Drawings are flat, and told from each other through much noise: only what lies deeper teaches
-    # what the text says. Unshifted, 3 % of the levels are below a log SNR of -6; shifted, 10 %.
-    config.diffusion.update(times="stratified", shift=0.3)
-    config.optim.update(warmup_steps=500, decay="cooldown")
-    config.train.update(num_steps=40_000, ema=("decay_0.9995",))
+    if preset == "emoji":
+        # Every thing by name: the text's way in is wide, the rest narrow, to see more pictures.
+        config.model.update(width=48, head_width=24, token_width=256, canvas=64)
+        config.data.batch_size = 16
+        # Drawings are flat, and told from each other through much noise: only what lies deeper
+        # teaches what the text says. Here 45 % of the levels are below a log SNR of -6; with the
+        # cosine, 3 %, and 220,000 pictures did not teach a frog from a cactus.
+        config.diffusion.update(
+            schedule="uniform", logsnr_min=-16.0, logsnr_max=6.0, times="stratified"
+        )
+        config.optim.update(warmup_steps=300, decay="cooldown")
+        config.train.update(num_steps=40_000, ema=("decay_0.9995",))
     if preset == "demo":
         common.for_minutes(config)
         config.data.batch_size = 16
-        config.diffusion.shift = 1.0
-        config.model.canvas = 0
         config.train.num_steps = 900
     if preset == "tiny":
         common.for_tests(config)
         config.data.update(size_px=16)
-        config.model.update(width=16, head_width=16, token_width=32, canvas=0)
+        config.model.update(width=16, head_width=16, token_width=32)
     return config

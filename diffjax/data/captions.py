@@ -24,9 +24,10 @@ _PLURALS = {"man": "men", "woman": "women", "child": "children"}
 
 
 def captions(name: str, style: str, *, is_flag: bool = False) -> tuple[str, ...]:
-    """Four different captions of a picture, each naming its style, at most 96 UTF-8 bytes each.
+    """Five different captions of a picture, at most 96 UTF-8 bytes each.
 
-    `name` is the CLDR short name with underscores, as `drawings.Drawing` has it.
+    All but the last name the style. `name` is the CLDR short name with underscores, as
+    `drawings.Drawing` has it.
     """
     noun = noun_phrase(name, is_flag=is_flag)
     short = noun.replace(" skin tones", " skin").replace(" skin tone", " skin")
@@ -38,6 +39,7 @@ def captions(name: str, style: str, *, is_flag: bool = False) -> tuple[str, ...]
         f"{noun}, {style} style",
         f"{short} in the {style} style",
         f"{style} emoji: {bare}",
+        noun,  # as most people ask for it
     )
 
 

@@ -78,10 +78,11 @@ class Emoji(tfds.core.GeneratorBasedBuilder, skip_registration=_IS_AGAIN):  # ty
     """OpenMoji and Twemoji drawings, captioned, at 64, 256 or 1024 px."""
 
     name = "emoji"
-    VERSION = tfds.core.Version("1.0.1")
+    VERSION = tfds.core.Version("1.0.2")
     RELEASE_NOTES = {  # noqa: RUF012
         "1.0.0": "OpenMoji 17.0, Twemoji 17, names of emoji 2.16.",
         "1.0.1": "The one drawing that is no square, Twemoji's watermelon, is set in one.",
+        "1.0.2": "A fifth caption, which names no style.",
     }
     BUILDER_CONFIGS = [  # noqa: RUF012
         tfds.core.BuilderConfig(name=str(size_px), description=f"{size_px} px squared, RGB")

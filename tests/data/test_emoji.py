@@ -26,12 +26,12 @@ def records(builder_dir, split):
 
 def test_every_split_holds_what_was_assigned(few_emoji):
     for split, assigned in splits.assign(some_drawings(5)).items():
-        got = records(few_emoji / "emoji/64/1.0.1", split)
+        got = records(few_emoji / "emoji/64/1.0.2", split)
         assert sorted(record["name"] for record in got) == sorted(d.name for d in assigned)
 
 
 def test_the_folder_tells_licences_and_sizes(few_emoji):
-    folder = few_emoji / "emoji/64/1.0.1"
+    folder = few_emoji / "emoji/64/1.0.2"
     info = json.loads((folder / "dataset_info.json").read_text())
     assert info["fileFormat"] == "array_record"
     assert "CC BY-SA 4.0" in (folder / "LICENSE").read_text()
@@ -41,7 +41,7 @@ def test_the_folder_tells_licences_and_sizes(few_emoji):
 
 def test_a_prepared_set_is_not_made_again(few_emoji, monkeypatch):
     monkeypatch.setattr(drawings, "catalogue", lambda: pytest.fail("made again"))
-    assert emoji.prepare(64, few_emoji) == few_emoji / "emoji/64/1.0.1"
+    assert emoji.prepare(64, few_emoji) == few_emoji / "emoji/64/1.0.2"
 
 
 def test_records_do_not_depend_on_the_number_of_processes(tiny, tmp_path):
@@ -77,7 +77,7 @@ def test_all_sizes_share_their_splits(tiny, tmp_path):
 
 def test_the_default_folder_follows_the_environment(tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    assert emoji.prepare() == tmp_path / "emoji/64/1.0.1"
+    assert emoji.prepare() == tmp_path / "emoji/64/1.0.2"
 
 
 def test_an_unknown_size_is_a_value_error():

@@ -53,13 +53,13 @@ def test_a_record_holds_an_encoded_image_and_its_captions(few_emoji):
     record = source[0]
     assert ops.decode(record["image"]).shape == (64, 64, 3)
     assert record["name"] == "red_apple"
-    assert len(record["captions"]) == 4
+    assert len(record["captions"]) == 5
     assert all("red apple" in caption for caption in record["captions"])
 
 
 def test_a_set_is_found_by_name_and_by_folder(few_emoji):
     by_name = open_source("emoji/64", "test", few_emoji)
-    by_folder = open_source(str(few_emoji / "emoji/64/1.0.1"), "test")
+    by_folder = open_source(str(few_emoji / "emoji/64/1.0.2"), "test")
     assert [by_name[i] for i in range(len(by_name))] == [by_folder[i] for i in range(len(by_name))]
 
 
