@@ -44,7 +44,7 @@ def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
         config.model.update(width=48, head_width=24)
         config.diffusion.times = "stratified"
         config.optim.update(warmup_steps=300, decay="cooldown")
-        config.train.update(num_steps=10_000, ema=("decay_0.9995",))
+        config.train.update(num_steps=5_000, ema=("decay_0.9995",))
         config.sample.update(sampler="ddim", threshold="static")  # as base64's, and why
     if preset == "demo":
         common.for_minutes(config)
