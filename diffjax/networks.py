@@ -52,6 +52,12 @@ def model_of(config: ConfigDict) -> Any:
             model.num_blocks,
             f"must have one entry per level of model.mults, {num_levels}",
         )
+    require(
+        not model.get("from_low_res", False) or config.diffusion.predict == "x_0",
+        "model.from_low_res",
+        True,
+        'wants diffusion.predict="x_0": only a picture can be added to a picture',
+    )
     allowed = {
         "attention": ("self", "cross"),
         "remat": ("none", *KEPT),

@@ -68,6 +68,11 @@ def test_every_preset_is_sound(file):
         (FILES[1], {"data__crop_px": 40}, ["data.crop_px = 40", "multiple of 16"]),
         (FILES[1], {"data__crop_px": 128}, ["data.crop_px = 128", "at most data.size_px, 64"]),
         (FILES[1], {"model__num_blocks": "(1,)"}, ["model.num_blocks = (1,)", "model.mults, 2"]),
+        (
+            FILES[1],
+            {"model__from_low_res": True, "diffusion__predict": "v"},
+            ["model.from_low_res = True", 'diffusion.predict="x_0"'],
+        ),
         (FILES[1], {"model__attention": "self"}, ["data.crop_px = 32", "cross"]),
         (FILES[1], {"train__ema": "('decay_1.0',)"}, ["train.ema = ('decay_1.0',)", "D < 1"]),
     ],

@@ -35,6 +35,9 @@ class EfficientUNet(nn.Module):
     cheapest), or one to four times the channels and a pixel shuffle ("shuffle").
     skip_conv: a residual block's own skip always is a 1x1 convolution (fig. A.27), or only where
     widths differ, which lets a new block be the identity.
+
+    from_low_res: an answer x_0 is what is to be added to the low-resolution picture z, to alpha z
+    of its own noise level, which of all multiples of z is nearest to it. As no paper has it.
     """
 
     width: int = 128
@@ -50,6 +53,7 @@ class EfficientUNet(nn.Module):
     skip_scale: float = math.sqrt(0.5)
     upsampling: Literal["repeat", "shuffle"] = "repeat"
     skip_conv: bool = False
+    from_low_res: bool = False
     scan: bool = False
     remat: Remat = "none"
     unpack: Unpack | None = None  # what a block does to its parameters where it uses them
@@ -149,4 +153,7 @@ class EfficientUNet(nn.Module):
             h = blocks(joined(h, skips[level]), level, f"up_{level}")
             h = doubled(h, self.width * self.mults[max(level - 1, 0)], f"up_{level}_stride")
         # full-resolution detail, the noise above all, reaches the head by the stem alone
-        return Head(x_t.shape[-1], self.patch, self.convolution, name="head")(joined(h, stem))
+        answer = Head(x_t.shape[-1], self.patch, self.convolution, name="head")(joined(h, stem))
+        if self.from_low_res:
+            answer += jnp.sqrt(nn.sigmoid(aug_logsnr))[:, None, None, None] * low_res
+        return answer

@@ -116,3 +116,21 @@ def test_a_canvas_lets_the_text_say_where():
         spread[canvas] = float(jnp.std(middle, axis=(0, 1)).max())
     assert spread[0] < 1e-4
     assert spread[8] > 1e-2
+
+
+def test_from_low_res_a_new_net_says_the_multiple_of_it_that_is_nearest():
+    net = EfficientUNet(**TINY, num_blocks=(1, 1), from_low_res=True)
+    draw = np.random.default_rng(0)
+    clean, noise = draw.normal(size=(2, 2, 32, 32, 3))
+    level = np.array([3.7, -2.0])  # log SNR
+    alpha, sigma = (np.sqrt(1 / (1 + np.exp(s * level)))[:, None, None, None] for s in (-1, 1))
+    low_res = alpha * clean + sigma * noise
+    given = inputs(net, size=32) | {
+        "low_res": jnp.float32(low_res),
+        "aug_logsnr": jnp.float32(level),
+    }
+    params = jax.jit(net.init)(jax.random.key(0), **given)
+    said = np.asarray(jax.jit(net.apply)(params, **given), np.float64)
+    nearest = [np.vdot(c, z) / np.vdot(z, z) for c, z in zip(clean, low_res, strict=True)]
+    np.testing.assert_allclose(nearest, alpha.ravel(), atol=0.03)
+    np.testing.assert_allclose(said, alpha * low_res, atol=1e-5)
