@@ -44,8 +44,8 @@ def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
     if preset == "emoji":
         # The network is too narrow to carry the small picture through: it adds to it.
         config.model.update(width=48, head_width=24, from_low_res=True)
-        # The first stage's pictures are seldom noisier; with levels up to 1 most lessons would be on
-        # what hardly helps, and the true small pictures came out worse than enlarged.
+        # The first stage's pictures are seldom noisier; with levels up to 1 most lessons would be
+        # on what hardly helps, and true small pictures came out worse than enlarged.
         config.low_res.max_aug_level = 0.3
         config.diffusion.times = "stratified"
         config.optim.update(warmup_steps=300, decay="cooldown")
