@@ -134,8 +134,6 @@ DEMO_NAMES = (
 def for_minutes(config: ml_collections.ConfigDict) -> None:
     """A few dozen pictures, learned by heart: what `make demo` trains."""
     config.data.names = DEMO_NAMES
-    config.diffusion.times = "uniform"
-    config.optim.update(learning_rate=1e-3, warmup_steps=100, decay="cosine")
     config.train.update(ema=("decay_0.99",), sample_every=0, save_every=500)
 
 

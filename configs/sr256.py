@@ -41,6 +41,7 @@ def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
         token_width=128,
         patch=4,
     )
+    config.sample.update(num_steps=16, guidance_weight=1.0, aug_level=0.1)
     if preset == "emoji":
         # The network is too narrow to carry the small picture through: it adds to it.
         config.model.update(width=48, head_width=24, from_low_res=True)
@@ -50,13 +51,11 @@ def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
         config.diffusion.times = "stratified"
         config.optim.update(warmup_steps=300, decay="cooldown")
         config.train.update(num_steps=5_000, ema=("decay_0.998",))
+        config.sample.update(sampler="ddim", threshold="static", aug_level=0.02)  # as base64's
     if preset == "demo":
         common.for_minutes(config)
         config.data.update(crop_px=128, batch_size=16)
         config.train.num_steps = 400
-    config.sample.update(num_steps=16, guidance_weight=1.0, aug_level=0.1)
-    if preset == "emoji":  # as base64's, and why
-        config.sample.update(sampler="ddim", threshold="static", aug_level=0.02)
     if preset == "tiny":
         common.for_tests(config)
         config.data.update(size_px=64, crop_px=32)
