@@ -42,6 +42,7 @@ def test_it_asks_whether_to_leave_stop_or_delete(answer, goes_on, deleted, tmp_p
         [cloud.root / "launch" / "tpu.sh", "train", *WHERE, "--type", "v6e-8"], env=cloud.env(),
         stdin=theirs if answer else subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # an ignored one stays so
     )  # fmt: skip
     end = time.monotonic() + 60
     while not running(cloud):
