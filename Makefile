@@ -42,7 +42,7 @@ demo: $(VENV)/.installed  ## train a small cascade on emoji and sample it (about
 	@echo
 	@echo "Each pair: the 64 px stage, then the 256 px stage, over its prompt. Next:"
 	@echo '  $(PY) -m diffjax.sample --workdir runs/demo --prompt "an openmoji drawing of a frog" --seeds 0-7'
-	@echo '  $(PY) -m diffjax.main --config configs/cascade.py --workdir runs/emoji    # all emoji, two hours'
+	@echo '  $(PY) -m diffjax.main --config configs/cascade.py --workdir runs/emoji    # all emoji, 2.5 hours'
 
 # The prompt goes through the environment: no shell ever reads it.
 export PROMPT ?= a red apple

@@ -2,8 +2,8 @@
 
     python -m diffjax.main --config configs/sr256.py --workdir runs/sr256
 
-emoji (the default): an Efficient U-Net of 1.4 M parameters on whole pictures: their rims are
-white, which crops do not tell. It is the second stage of the cascade that is to ship. demo: on
+emoji (the default): an Efficient U-Net of 1.5 M parameters on whole pictures: their rims are
+white, which crops do not tell. It is the second stage of the cascade that ships. demo: on
 crops of 128 px; its only attention is to the text, so it samples whole pictures. tiny: for tests.
 
 At the paper's scale, for accelerators: paper: app. F.2, 459 M parameters, with self-attention at
@@ -50,7 +50,7 @@ def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
         config.low_res.max_aug_level = 0.3
         config.diffusion.times = "stratified"
         config.optim.update(warmup_steps=300, decay="cooldown")
-        config.train.update(num_steps=5_000, ema=("decay_0.998",))
+        config.train.update(num_steps=7_000, ema=("decay_0.998",))
         config.sample.update(sampler="ddim", threshold="static", aug_level=0.02)  # as base64's
     if preset == "demo":
         common.for_minutes(config)

@@ -1,0 +1,56 @@
+"""The cascade that ships: small, whole, told about truly, and able to draw."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from diffjax import making, stored, tensorfile, trained
+from diffjax.jobs import Job
+from diffjax.metrics import retrieval
+from tools import ship_cascade
+
+PLACES = stored.stage_dirs()
+
+
+def test_the_files_are_whole_small_and_in_bfloat16():
+    assert [place.name for place in PLACES] == ["base64.safetensors", "sr256.safetensors"]
+    assert sum(place.stat().st_size for place in PLACES) <= 40_000_000
+    for place in PLACES:
+        assert int(tensorfile.verify(place)["step"]) > 1000
+        names = tensorfile.shapes(place)
+        assert {tensorfile.read(place, name).dtype.name for name in names} == {"bfloat16"}
+
+
+def test_the_card_has_the_figures_that_were_measured():
+    """If not: python -m tools.ship_cascade --card."""
+    card = (stored.shipped() / "README.md").read_text()
+    assert card == ship_cascade.card(card, json.loads(ship_cascade.FIGURES.read_text()))
+
+
+def test_the_files_are_those_that_the_configs_train():
+    for place in PLACES:
+        options = stored.options_of(place)
+        preset = ship_cascade.config.load(f"configs/{options.stage}.py")
+        for part in ("model", "diffusion", "low_res", "text"):
+            assert options[part].to_dict() == preset[part].to_dict(), (place, part)
+
+
+@pytest.mark.slow
+def test_it_draws_what_it_is_asked_for():
+    """Of eight drawings of each style, the one that was asked for is nearest for most prompts."""
+    from tools.evaluate_demo import drawings
+
+    every = drawings(64)
+    names = ("red_apple", "frog", "pizza", "red_heart", "rainbow", "cactus", "penguin", "sunflower")
+    wanted = [(every.names.index(name) + i, name) for name in names for i in range(2)]
+    cascade = trained.load(PLACES[:1])
+    jobs = [Job(every.captions[index], 0) for index, _ in wanted]
+    made = np.stack([pictures[0] for pictures in making.make(cascade, jobs)])
+    real = np.stack([every.images[index] for index, _ in wanted])
+    rank = retrieval.ranks(
+        retrieval.small_pixels(made), retrieval.small_pixels(real), np.arange(len(wanted))
+    )
+    assert (rank == 0).mean() >= 0.75, rank
+    jax.clear_caches()
