@@ -51,7 +51,7 @@ def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
         config.diffusion.times = "stratified"
         config.optim.update(warmup_steps=300, decay="cooldown")
         config.train.update(num_steps=7_000, ema=("decay_0.998",))
-        config.sample.update(sampler="ddim", threshold="static", aug_level=0.02)  # as base64's
+        config.sample.update(sampler="ddim", aug_level=0.02)  # as base64's
     if preset == "demo":
         common.for_minutes(config)
         config.data.update(crop_px=128, batch_size=16)

@@ -150,6 +150,6 @@ def test_every_cell_runs_and_the_pictures_are_there(tmp_path, monkeypatch):
     assert pictures["morph"][0].n_frames == 4 + 2
     [outputs] = [cell.outputs for cell in notebook.cells if cell.id == "again"]
     said = "".join(output.get("text", "") for output in outputs)
-    assert "'an openmoji drawing of a frog', seed 0: 0 of " in said
+    assert "'an openmoji drawing of a woman astronaut', seed 0: 0 of " in said
     lines = (tmp_path / "runs/mine/metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [10, 20]
