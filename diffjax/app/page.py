@@ -20,6 +20,7 @@ KEPT_JOBS = 40
 KEPT_SECONDS = 4 * 3600
 SWEEP_SECONDS = 600
 EDITOR_PX = 512
+BRUSH = 3 / 32  # its radius, of the side of a picture
 
 
 class Kept(NamedTuple):
@@ -141,7 +142,9 @@ def build(trained: Cascade, folder: Path):
             with gr.Column(scale=5, min_width=300):
                 with gr.Tabs():
                     with gr.Tab("Draw"):
-                        prompt = words(gr, "Prompt", "an openmoji drawing of a frog", "prompt")
+                        prompt = words(
+                            gr, "Prompt", "an openmoji drawing of a woman astronaut", "prompt"
+                        )
                         go = gr.Button("Draw", variant="primary", elem_id="draw")
                     with gr.Tab("Draw anew in part"):
                         editor = gr.ImageEditor(
@@ -149,7 +152,11 @@ def build(trained: Cascade, folder: Path):
                             sources=("upload", "clipboard"),
                             transforms=(),
                             layers=False,
-                            brush=gr.Brush(default_size=24, colors=["#ff00ff"], color_mode="fixed"),
+                            brush=gr.Brush(
+                                default_size=max(1, round(BRUSH * sizes[-1])),
+                                colors=["#ff00ff"],
+                                color_mode="fixed",
+                            ),
                             buttons=[],
                             height=360,
                             canvas_size=(EDITOR_PX, EDITOR_PX),
