@@ -36,7 +36,7 @@ $(VENV)/.installed-peers: requirements-peers.txt $(VENV)/.installed-dev
 
 setup: $(VENV)/.installed-dev  ## create .venv with all that lint and test need
 
-demo: $(VENV)/.installed  ## train a small cascade on emoji and sample it (about 10 minutes on 2 cores)
+demo: $(VENV)/.installed  ## train a small cascade on emoji and sample it (5 to 10 minutes on 2 cores)
 	$(PY) -m diffjax.main --config configs/cascade.py:demo --workdir runs/demo
 	$(PY) -m diffjax.sample --workdir runs/demo --prompts configs/demo_prompts.txt --out runs/demo/pictures --overwrite
 	@echo

@@ -33,8 +33,11 @@ def test_the_files_are_those_that_the_configs_train():
     for place in PLACES:
         options = stored.options_of(place)
         preset = ship_cascade.config.load(f"configs/{options.stage}.py")
-        for part in ("model", "diffusion", "low_res", "text"):
+        for part in ("data", "text", "model", "diffusion", "low_res", "optim", "sample"):
             assert options[part].to_dict() == preset[part].to_dict(), (place, part)
+        metadata = tensorfile.read_metadata(place)
+        assert int(metadata["step"]) == preset.train.num_steps
+        assert metadata["ema"] == preset.train.ema[0]
 
 
 @pytest.mark.slow
