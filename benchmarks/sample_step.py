@@ -15,7 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import timing
-from diffjax import abstract, build, cascade, config, rng, trees
+from diffjax import abstract, build, cascade
+from diffjax.core import rng, trees
+from diffjax.core.errors import ConfigError
 from diffjax.diffusion import sampler, spacing
 from diffjax.diffusion.step import remembering
 from diffjax.stage import Condition, init_params
@@ -78,7 +80,7 @@ def main() -> int:
     try:
         for spec in flags.config or ("configs/base64.py", "configs/sr256.py"):
             measure(spec, flags, overrides)
-    except config.ConfigError as error:
+    except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
     return 0

@@ -14,7 +14,9 @@ import jax
 import numpy as np
 
 from benchmarks import timing
-from diffjax import abstract, config, hlo, trees
+from diffjax import abstract, hlo
+from diffjax.core import trees
+from diffjax.core.errors import ConfigError
 
 
 def measure(spec: str, flags, overrides: list[str]) -> None:
@@ -62,7 +64,7 @@ def main() -> int:
     try:
         for spec in flags.config or ("configs/base64.py", "configs/sr256.py"):
             measure(spec, flags, overrides)
-    except config.ConfigError as error:
+    except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
     return 0

@@ -20,9 +20,9 @@ from PIL import Image
 
 import diffjax
 from diffjax import film, grid, png, recipe
-from diffjax.config import ConfigError, require
+from diffjax.core.errors import ConfigError, require
+from diffjax.core.files import storing
 from diffjax.jobs import Job
-from diffjax.storage import storing
 from diffjax.trained import Cascade
 
 SHEET = "grid.png"

@@ -10,7 +10,9 @@ from ml_collections import ConfigDict
 
 from diffjax import averages, optim, parallel, stage, state, steps
 from diffjax.cascade import THRESHOLDS, SampleSettings
-from diffjax.config import ConfigError, one_of, require
+from diffjax.config import one_of
+from diffjax.core.errors import ConfigError, require
+from diffjax.core.types import Schedule
 from diffjax.data import fake, pipeline, source
 from diffjax.data.batch import RecordSource
 from diffjax.diffusion import schedule, weighting
@@ -21,7 +23,6 @@ from diffjax.diffusion.times import TIMES
 from diffjax.networks import DTYPES, MODELS, model_of
 from diffjax.text import cache
 from diffjax.text.encoder import TextEncoder, load_encoder
-from diffjax.types import Schedule
 
 # These have two ends to choose, logsnr_min and logsnr_max.
 WITH_ENDS = ("cosine", "sigmoid", "flow", "uniform", "edm")

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from diffjax import rng
+from diffjax.core import rng
+from diffjax.core.types import Denoiser, Image, PRNGKeys, Resized, Text, TextMask
 from diffjax.diffusion import guidance, sampler, spacing
 from diffjax.diffusion.predict import as_denoiser
 from diffjax.stage import Condition, Stage, bind, condition_low_res
 from diffjax.text.condition import null_text
-from diffjax.types import Denoiser, Image, PRNGKeys, Resized, Text, TextMask
 
 THRESHOLDS = ("dynamic", "static", "none")
 # The embeddings and the mask of a prompt to keep away from, if there is one.

@@ -13,15 +13,10 @@ from typing import Any
 
 import ml_collections
 
+from diffjax.core.errors import ConfigError, require
+
 # Keys of runs that this version cannot go on with, and what replaced them.
 RENAMED = {"train.ema_decay": "one average, now train.ema = ('decay_D',)"}
-
-
-class ConfigError(ValueError):
-    """A mistake in a config: the key, the value seen, what is allowed. Ends with exit code 2."""
-
-    def __init__(self, key: str, value: Any, allowed: str):
-        super().__init__(f"config error: {key} = {value!r}: {allowed}")
 
 
 def load(spec: str) -> ml_collections.ConfigDict:
@@ -115,12 +110,6 @@ def leaves(config: ml_collections.ConfigDict, prefix: str = "") -> Iterator[tupl
             yield from leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
-
-
-def require(holds: bool, key: str, value: Any, allowed: str) -> None:
-    """Raise a ConfigError unless `holds`."""
-    if not holds:
-        raise ConfigError(key, value, allowed)
 
 
 def one_of(config: ml_collections.ConfigDict, key: str, allowed: Iterable[Any]) -> Any:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from diffjax import config
+from diffjax.core.errors import ConfigError
 
 # What a run may not change when it goes on: the checkpoint or its meaning would not fit.
 FIXED = ("model", "diffusion", "text", "low_res", "optim.name", "data.size_px", "train.ema")
@@ -35,7 +36,7 @@ def check(options: ConfigDict, workdir: Path) -> list[Change]:
     refused = [c for c in changed if c.key.startswith(FIXED) and not _allowed(c, options)]
     if refused:
         first = refused[0]
-        raise config.ConfigError(
+        raise ConfigError(
             first.key,
             first.now,
             f"{workdir} was begun with {first.before!r}; {_hint(refused)}\n{table(refused)}",

@@ -21,9 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax._src.distributed import global_state  # what jax shows to users meets on devices alone
 
-from diffjax.config import ConfigError
+from diffjax.core.errors import EXIT_MISSING, ConfigError
 
-EXIT_MISSING = 1  # a launcher may try again
 CONNECT_S = 300  # how long the others may take to come up
 REMIND_S = 30
 # What launchers call the same thing: ours, then those of Kubernetes job sets (xpk).

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from diffjax.core.errors import ConfigError
+
 GIB = 2**30
 MIN_DISK, MIN_MEMORY, MIN_FILES = 2 * GIB, 2 * GIB, 256
 DEVICES_S = 3.5  # how long devices may take to answer, unless --wait_s says otherwise
@@ -228,11 +230,11 @@ def tokens(environ: Mapping[str, str]) -> Finding:
 
 def processes(environ: Mapping[str, str]) -> Finding:
     """Whether a run started here would look for others."""
-    from diffjax import config, distributed
+    from diffjax import distributed
 
     try:
         cluster = distributed.find(environ)
-    except config.ConfigError as error:
+    except ConfigError as error:
         return Finding("processes", "not clear", str(error))
     return Finding("processes", "one" if cluster is None else str(cluster))
 

@@ -14,8 +14,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from diffjax import abstract, build, chips, hlo, liveness, memory, parallel, plan, trees
-from diffjax.config import ConfigError
+from diffjax import abstract, build, chips, hlo, liveness, memory, parallel, plan
+from diffjax.core import trees
+from diffjax.core.errors import ConfigError
 from diffjax.data import pipeline
 from diffjax.data.batch import RecordSource
 from diffjax.embeddings import embeddings_of

@@ -12,8 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffjax import config, edits, jobs, morphing, parallel, paths, pictures, trained
-from diffjax.storage import StorageError
+from diffjax import edits, jobs, morphing, parallel, paths, pictures, trained
+from diffjax.core.errors import ConfigError, StorageError, require
 
 
 def parser() -> argparse.ArgumentParser:
@@ -111,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StorageError as error:
         print(error, file=sys.stderr)
         return 5
-    except (config.ConfigError, OSError) as error:
+    except (ConfigError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     print(path)
@@ -127,7 +127,7 @@ def run(flags: argparse.Namespace) -> Path:
     prompts = [jobs.check_prompt("--prompt", prompt) for prompt in _listed(flags.prompt)]
     seeds = jobs.parse_seeds(flags.seeds)
     negative = jobs.check_prompt("--negative", flags.negative) if flags.negative else None
-    config.require(
+    require(
         bool(prompts) or (negative is None and flags.guidance is None),
         "--negative" if negative else "--guidance",
         negative or flags.guidance,
@@ -161,15 +161,15 @@ def run(flags: argparse.Namespace) -> Path:
 def _check(flags: argparse.Namespace, given: list, prompts: list, seeds: list) -> None:
     """What argparse does not check."""
     strength = getattr(flags, "strength", 1.0)
-    config.require(0 < strength <= 1, "--strength", strength, "above 0 and at most 1")
+    require(0 < strength <= 1, "--strength", strength, "above 0 and at most 1")
     if flags.kind != "interpolate":
         return
-    config.require(2 <= flags.frames <= 1000, "--frames", flags.frames, "2 to 1000")
-    config.require(10 <= flags.ms <= 10_000, "--ms", flags.ms, "10 to 10000 milliseconds")
+    require(2 <= flags.frames <= 1000, "--frames", flags.frames, "2 to 1000")
+    require(10 <= flags.ms <= 10_000, "--ms", flags.ms, "10 to 10000 milliseconds")
     ends = len(given) or len(prompts)
     what = "--picture" if given else "--prompt"
-    config.require(2 <= ends <= 50, what, ends, "2 to 50 of them: a path has two ends")
-    config.require(
+    require(2 <= ends <= 50, what, ends, "2 to 50 of them: a path has two ends")
+    require(
         not given or len(prompts) in (0, ends),
         "--prompt",
         len(prompts),
@@ -178,11 +178,9 @@ def _check(flags: argparse.Namespace, given: list, prompts: list, seeds: list) -
     for name in ("guidance", "sampler", "noise", "threshold", "negative") if given else ():
         value = getattr(flags, name)
         what = "a path between pictures is that of ddim without guidance"
-        config.require(value is None, f"--{name}", value, what)
+        require(value is None, f"--{name}", value, what)
     most = 1 if given else ends
-    config.require(
-        len(seeds) in (1, most), "--seeds", flags.seeds, f"1 seed, or {most}: one for each end"
-    )
+    require(len(seeds) in (1, most), "--seeds", flags.seeds, f"1 seed, or {most}: one for each end")
 
 
 def _settings(flags: argparse.Namespace, cascade: trained.Cascade, prompts: list, seeds: list):
@@ -198,13 +196,13 @@ def _settings(flags: argparse.Namespace, cascade: trained.Cascade, prompts: list
     elif flags.kind == "interpolate" and len(set(seeds)) > 1:
         defaults[0] = edits.with_changes(defaults[0], sampler="ddim", noise=0.0)
     settings = jobs.settings_of(flags, defaults)
-    config.require(
+    require(
         flags.kind != "interpolate" or len(set(seeds)) == 1 or not morphing.draws(settings[0]),
         "--sampler",
         settings[0].sampler,
         "draws noise at every step; a path between seeds wants one that draws none, such as ddim",
     )
-    config.require(
+    require(
         flags.negative is None or any(one.guidance_weight != 1 for one in settings),
         "--negative",
         flags.negative,
@@ -221,7 +219,7 @@ def _resample(flags: argparse.Namespace, count: int) -> tuple[int, ...] | None:
     parts = text.split(",")
     numbers = [int(part) if part.strip().isdecimal() else 0 for part in parts]
     fits = len(parts) in (1, count) and all(1 <= number <= 100 for number in numbers)
-    config.require(fits, "--resample", text, f"1 to 100, once or {count} times with commas")
+    require(fits, "--resample", text, f"1 to 100, once or {count} times with commas")
     return tuple(numbers) * (count if len(numbers) == 1 else 1)
 
 
@@ -229,7 +227,7 @@ def _picture(flag: str, path: Path):
     try:
         return pictures.read(path)
     except ValueError as error:
-        raise config.ConfigError(flag, str(path)[:200], _without(path, error)) from None
+        raise ConfigError(flag, str(path)[:200], _without(path, error)) from None
 
 
 def _mask(path: Path, shape: tuple[int, int]):
@@ -237,15 +235,15 @@ def _mask(path: Path, shape: tuple[int, int]):
     try:
         mask = pictures.read_mask(path)
     except ValueError as error:
-        raise config.ConfigError("--mask", str(path)[:200], _without(path, error)) from None
+        raise ConfigError("--mask", str(path)[:200], _without(path, error)) from None
     (height, width), (high, wide) = shape, mask.shape
-    config.require(
+    require(
         (high, wide) == shape,
         "--mask",
         str(path),
         f"is {wide} x {high} px, the picture {width} x {height}; they must be of one size",
     )
-    config.require(bool(mask.any()), "--mask", str(path), "is black: white is painted anew")
+    require(bool(mask.any()), "--mask", str(path), "is black: white is painted anew")
     return mask
 
 
@@ -261,7 +259,7 @@ def _listed(value) -> list:
 
 
 if __name__ == "__main__":
-    from diffjax import faults
+    from diffjax.core import signals
 
-    faults.leave_on_signals()
+    signals.leave_on_signals()
     sys.exit(main())

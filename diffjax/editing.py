@@ -14,13 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from diffjax import rng
 from diffjax.cascade import Negative, SampleSettings, TrainedStage, ready
+from diffjax.core import rng
+from diffjax.core.types import Image, PRNGKeys, Resized, Schedule, Text, TextMask
 from diffjax.diffusion import editing, sampler, spacing
 from diffjax.diffusion.process import diffuse
 from diffjax.stage import Stage, shrink
 from diffjax.text.condition import null_text
-from diffjax.types import Image, PRNGKeys, Resized, Schedule, Text, TextMask
 
 Mask = Bool[Array, "b h w 1"]
 AnyMask = Bool[Array, "b _ _ 1"]

@@ -28,12 +28,12 @@ from diffjax import (
     upscaling,
 )
 from diffjax.cascade import SampleSettings
-from diffjax.config import ConfigError, require
+from diffjax.core.errors import ConfigError, require
+from diffjax.core.files import storing
+from diffjax.core.types import Resized
 from diffjax.jobs import Job, asked
 from diffjax.progress import Progress
-from diffjax.storage import storing
 from diffjax.trained import Cascade
-from diffjax.types import Resized
 
 Picture = UInt8[np.ndarray, "_ _ 3"]
 

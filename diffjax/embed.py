@@ -22,8 +22,9 @@ import jax
 from tqdm import tqdm
 
 from diffjax import distributed, text
+from diffjax.core.errors import EXIT_MISSING, StorageError
 from diffjax.data import texts
-from diffjax.text.cache import SHARD_BYTES, STORAGES, StorageError
+from diffjax.text.cache import SHARD_BYTES, STORAGES
 
 A_DAY_S = 24 * 3600
 
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 5
     except distributed.WorkersMissing as error:
         print(f"embed: {error}", file=sys.stderr)
-        return distributed.EXIT_MISSING
+        return EXIT_MISSING
     except (ValueError, OSError) as error:
         print(f"embed: {error}", file=sys.stderr)
         return 2

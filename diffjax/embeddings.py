@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
-from diffjax.config import ConfigError, require
+from diffjax.core.errors import ConfigError, require
 from diffjax.data.batch import RecordSource
 from diffjax.text import cache
 from diffjax.text.encoder import TextEncoder

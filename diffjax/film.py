@@ -13,10 +13,11 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from diffjax import cascade, making, rng
-from diffjax.config import require
+from diffjax import cascade, making
+from diffjax.core import rng
+from diffjax.core.errors import require
+from diffjax.core.files import write_whole
 from diffjax.jobs import Job
-from diffjax.storage import write_whole
 from diffjax.trained import Cascade, devices
 
 FRAMES_PER_STAGE = 40

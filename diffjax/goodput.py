@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from diffjax.storage import storing
+from diffjax.core.files import storing
 
 # What a process does, one thing at a time, and what only a later one can know of it.
 WORK = ("start", "compile", "data", "step", "checkpoint", "sample")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from diffjax import recipe
 from diffjax.cascade import SampleSettings
-from diffjax.config import ConfigError, require
+from diffjax.core.errors import ConfigError, require
 from diffjax.diffusion.sampler import by_name
 
 MAX_PICTURES = 100_000

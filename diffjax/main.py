@@ -19,7 +19,9 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from diffjax import config, faults
+from diffjax import config
+from diffjax.core import signals
+from diffjax.core.errors import EXIT_MISSING, EXIT_TERMINATED, ConfigError, require
 
 MODES = ("train", "compile", "compile-sample")
 
@@ -46,16 +48,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = config.load(known.config)
         config.override(options, overrides)
         if known.dry_run:
-            config.require(known.mode == "train", "--mode", known.mode, "not with --dry_run")
+            require(known.mode == "train", "--mode", known.mode, "not with --dry_run")
             if known.topology:  # what is shown needs none of the machines
                 return show(options, known.workdir, known.topology)
             return together(known, functools.partial(show, options, known.workdir))
         if known.mode != "train":
             return compile_only(options, known.mode, known.topology)
-        config.require(known.workdir is not None, "--workdir", "", "needed to train")
-        config.require(not known.topology, "--topology", known.topology, "only with --mode=compile")
+        require(known.workdir is not None, "--workdir", "", "needed to train")
+        require(not known.topology, "--topology", known.topology, "only with --mode=compile")
         return together(known, functools.partial(run, options, known.workdir))
-    except config.ConfigError as error:
+    except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
 
@@ -74,15 +76,15 @@ def together(flags: argparse.Namespace, work: Callable[[], int]) -> int:
         return work()
     try:
         # until the others are there this is one call of C, and nothing is unsaved
-        with faults.signals() as watch, watch.meanwhile(lambda: faults.EXIT_TERMINATED):
+        with signals.signals() as watch, watch.meanwhile(lambda: EXIT_TERMINATED):
             distributed.initialize(cluster, flags.connect_s)
     except distributed.WorkersMissing as error:
         print(error, file=sys.stderr)
-        return distributed.EXIT_MISSING
+        return EXIT_MISSING
     code = 1
     try:
         code = work()
-    except config.ConfigError as error:
+    except ConfigError as error:
         print(error, file=sys.stderr)
         code = 2
     except Exception:  # the others wait: say what it was, and leave at once
@@ -106,8 +108,9 @@ def show(options, workdir: Path | None, topology: str = "") -> int:
 def run(options, workdir: Path) -> int:
     """Train what the config names; heavy imports wait until its syntax is known to be right."""
     from diffjax import build, parallel
-    from diffjax.text.cache import Damaged, MissingCaption, StorageError
-    from diffjax.train import Diverged, OutOfTime, Terminated, train
+    from diffjax.core.errors import Diverged, OutOfTime, StorageError, Terminated
+    from diffjax.text.cache import Damaged, MissingCaption
+    from diffjax.train import train
 
     parallel.keep_compilations()
     stages = [(options, workdir)]
@@ -160,5 +163,5 @@ def compile_only(options, mode: str, topology: str) -> int:
 
 
 if __name__ == "__main__":
-    faults.leave_on_signals()
+    signals.leave_on_signals()
     sys.exit(main())

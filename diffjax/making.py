@@ -13,10 +13,10 @@ import numpy as np
 from jaxtyping import Array, UInt8
 
 from diffjax import cascade, parallel, pixels
+from diffjax.core.types import Resized, Text, TextMask
 from diffjax.jobs import Job
 from diffjax.text.encoder import TextEncoder
 from diffjax.trained import Cascade, devices
-from diffjax.types import Resized, Text, TextMask
 
 # Pictures per call on accelerators, or as many as there are devices; every call has as many rows,
 # so that one program serves all.

@@ -19,7 +19,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tensorboard.util import tensor_util
 
 from diffjax.background import Background
-from diffjax.storage import storing
+from diffjax.core.files import storing
 
 
 class EventWriter:

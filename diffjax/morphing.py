@@ -13,14 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffjax import rng
 from diffjax.cascade import Negative, SampleSettings, TrainedStage, compiled_stage, ready
+from diffjax.core import rng
+from diffjax.core.types import Image, PRNGKeys, Resized, Text, TextMask
 from diffjax.diffusion import sampler
 from diffjax.diffusion.editing import slerp
 from diffjax.diffusion.process import alpha_sigma
 from diffjax.editing import at_size, compiled
 from diffjax.stage import Stage, shrink
-from diffjax.types import Image, PRNGKeys, Resized, Text, TextMask
 
 Weights = Float[Array, " b"]
 Pair = Float[Array, "2 _ _ _"]

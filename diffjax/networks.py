@@ -5,7 +5,8 @@ from typing import Any
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from diffjax.config import ConfigError, one_of, require
+from diffjax.config import one_of
+from diffjax.core.errors import ConfigError, require
 from diffjax.models import convolve
 from diffjax.models.attention import fastest_implementation
 from diffjax.models.efficient_unet import EfficientUNet

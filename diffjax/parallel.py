@@ -12,7 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from diffjax import trees
+from diffjax.core import trees
 
 # The batch is split over data and fsdp. Parameters, their average and the optimiser's state are
 # kept split over fsdp and tensor; a device gathers those of its fsdp group when it uses them,

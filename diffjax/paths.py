@@ -11,13 +11,13 @@ from jaxtyping import Array
 
 from diffjax import editing, edits, film, making, morphing, pictures, pixels
 from diffjax.cascade import TrainedStage
-from diffjax.config import require
+from diffjax.core.errors import require
+from diffjax.core.types import Resized
 from diffjax.edits import Ask, Picture, Place
 from diffjax.jobs import Job
 from diffjax.morphing import Prompt
 from diffjax.progress import Progress
 from diffjax.trained import Cascade
-from diffjax.types import Resized
 
 # Steps of a path between pictures: it goes through their noises, found by going back step by step.
 PATH_STEPS = 32

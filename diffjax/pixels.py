@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, UInt8
 
-from diffjax.types import Image, Resized
+from diffjax.core.types import Image, Resized
 
 
 def from_uint8(pixels: UInt8[Array, "b h w c"]) -> Image:

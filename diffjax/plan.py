@@ -16,7 +16,8 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from diffjax import abstract, build, chips, hlo, memory, trees
+from diffjax import abstract, build, chips, hlo, memory
+from diffjax.core import trees
 from diffjax.memory import of_size
 from diffjax.text.abstract import Encoding
 from diffjax.topology import devices_of

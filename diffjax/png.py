@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, PngImagePlugin
 
-from diffjax.storage import write_whole
+from diffjax.core.files import write_whole
 
 KEY = "diffjax"
 MAX_PIXELS = 64_000_000

@@ -10,9 +10,10 @@ import jax
 from ml_collections import ConfigDict
 
 from diffjax import build, checkpoint, config, distributed, monitor, parallel, snapshots
+from diffjax.core.errors import ConfigError
+from diffjax.core.signals import Watch
 from diffjax.data import pipeline
 from diffjax.embeddings import embeddings_of
-from diffjax.faults import Watch
 from diffjax.goodput import Goodput
 from diffjax.journal import Journal
 from diffjax.preview import Preview
@@ -65,7 +66,7 @@ def begin(
     except FileNotFoundError:
         state, position = place.init(jax.random.key(options.seed)), {}
     except ValueError as error:
-        raise config.ConfigError("workdir", str(workdir), str(error)) from None
+        raise ConfigError("workdir", str(workdir), str(error)) from None
     step = int(parallel.fetch(state.step))
     if position:
         batches.set_state(position.get("data", position))  # older runs saved the data's alone

@@ -10,8 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffjax import config
-from diffjax.storage import StorageError
+from diffjax.core.errors import ConfigError, StorageError, require
 
 
 def parser() -> argparse.ArgumentParser:
@@ -76,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StorageError as error:
         print(error, file=sys.stderr)
         return 5
-    except (config.ConfigError, OSError) as error:
+    except (ConfigError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     print(path)
@@ -98,7 +97,7 @@ def run(flags: argparse.Namespace) -> Path:
     stages = load(flags, dirs, like)
     settings = jobs.settings_of(flags, [stage.settings for stage in stages.stages])
     guided = any(one.guidance_weight != 1 for one in settings)
-    config.require(
+    require(
         todo[0].negative is None or guided,
         "--negative",
         todo[0].negative,
@@ -140,9 +139,7 @@ def asked(flags: argparse.Namespace, like) -> list:
         prompts = prompts or [like.prompt]
         seeds = seeds if flags.seeds is not None else [like.seed]
         negative = like.negative if flags.negative is None else negative
-    config.require(
-        bool(prompts), "--prompt", "", "give at least one prompt, or --prompts FILE, or --like"
-    )
+    require(bool(prompts), "--prompt", "", "give at least one prompt, or --prompts FILE, or --like")
     return jobs.asked(prompts, seeds, negative)
 
 
@@ -157,9 +154,7 @@ def read_like(path: Path):
     try:
         return recipe.read(path)
     except ValueError as error:
-        raise config.ConfigError(
-            "--like", str(path), str(error).removeprefix(f"{path}: ")
-        ) from None
+        raise ConfigError("--like", str(path), str(error).removeprefix(f"{path}: ")) from None
 
 
 def load(flags: argparse.Namespace, dirs: Sequence[Path], like):
@@ -179,7 +174,7 @@ def load_stages(dirs: Sequence[Path], ema: str | None = None, verify: str = "ful
 
 
 if __name__ == "__main__":
-    from diffjax import faults
+    from diffjax.core import signals
 
-    faults.leave_on_signals()
+    signals.leave_on_signals()
     sys.exit(main())

@@ -31,9 +31,11 @@ import numpy as np
 from jax import export
 from jaxtyping import UInt8
 
-from diffjax import cascade, config, pixels, rng, tensorfile, trees
+from diffjax import cascade, pixels
+from diffjax.core import rng, tensorfile, trees
+from diffjax.core.errors import ConfigError, StorageError, require
+from diffjax.core.files import storing, write_whole
 from diffjax.models import convolve
-from diffjax.storage import StorageError, storing, write_whole
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 GRAPH, PARAMS, CARD = "graph.bin", "params.safetensors", "card.json"
@@ -131,8 +133,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags = parser.parse_args(arguments)
     try:
         platforms = flags.platforms.split(",")
-        config.require(flags.batch > 0, "--batch", flags.batch, "must be at least 1")
-        config.require(
+        require(flags.batch > 0, "--batch", flags.batch, "must be at least 1")
+        require(
             set(platforms) <= set(PLATFORMS), "--platforms", flags.platforms,
             f"allowed: {', '.join(PLATFORMS)}",
         )  # fmt: skip
@@ -141,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stages, encoder = load_stages(stage_dirs(None, flags.stages), flags.ema)
         whose = {"name": encoder.name, "fingerprint": encoder.fingerprint}
         save(flags.out, stages, whose | {"max_length": encoder.max_length}, flags.batch, platforms)
-    except config.ConfigError as error:
+    except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
     except StorageError as error:

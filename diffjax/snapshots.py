@@ -12,10 +12,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from diffjax import parallel, tensorfile, trees
+from diffjax import parallel
 from diffjax.averages import width_of
+from diffjax.core import tensorfile, trees
+from diffjax.core.files import storing
 from diffjax.state import TrainState
-from diffjax.storage import storing
 
 FOLDER = "averages"
 

@@ -8,10 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffjax import pixels
-from diffjax.diffusion.augment import augment
-from diffjax.diffusion.schedule import cosine
-from diffjax.models.efficient_unet import EfficientUNet
-from diffjax.types import (
+from diffjax.core.types import (
     Image,
     LogSnr,
     Network,
@@ -22,6 +19,9 @@ from diffjax.types import (
     Text,
     TextMask,
 )
+from diffjax.diffusion.augment import augment
+from diffjax.diffusion.schedule import cosine
+from diffjax.models.efficient_unet import EfficientUNet
 
 
 @dataclass(frozen=True)

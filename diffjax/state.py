@@ -10,7 +10,7 @@ from flax import struct
 from jaxtyping import Array, Bool
 
 from diffjax.averages import LIVE, Averages, step_towards
-from diffjax.types import PRNGKey
+from diffjax.core.types import PRNGKey
 
 
 class TrainState(struct.PyTreeNode):

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from diffjax import pixels, rng
+from diffjax import pixels
 from diffjax.averages import Averages
+from diffjax.core import rng
+from diffjax.core.types import Image, LogSnr, PRNGKey, Scalar
 from diffjax.diffusion.loss import mean_over, weighted_error
 from diffjax.diffusion.process import diffuse
 from diffjax.diffusion.times import Times, TimeSampler, uniform
@@ -18,7 +20,6 @@ from diffjax.models.level import is_block
 from diffjax.stage import Condition, Stage, bind, condition_low_res, shrink
 from diffjax.state import TrainState, apply_gradients
 from diffjax.text.condition import drop_text, mask_from_length
-from diffjax.types import Image, LogSnr, PRNGKey, Scalar
 
 Batch = dict[str, Array]
 Metrics = dict[str, Array]

@@ -7,8 +7,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from diffjax import build, checkpoint, config, tensorfile
+from diffjax import build, checkpoint, config
 from diffjax.averages import LIVE
+from diffjax.core import tensorfile
+from diffjax.core.errors import ConfigError, require
 from diffjax.recipe import FROM_A_FILE
 from diffjax.state import averaged
 
@@ -32,11 +34,11 @@ def stage_dirs(workdir: Path | None = None, stages: str | None = None) -> list[P
     """
     if stages is not None:
         parts = stages.split(",")
-        config.require(all(parts), "--stages", stages, "one place for each stage: DIR,DIR,...")
+        require(all(parts), "--stages", stages, "one place for each stage: DIR,DIR,...")
         return [Path(part) for part in parts]
     if workdir is None:
         workdir = shipped()
-        config.require(
+        require(
             any(workdir.glob(f"*{SAFETENSORS}")),
             "--workdir",
             None,
@@ -46,9 +48,7 @@ def stage_dirs(workdir: Path | None = None, stages: str | None = None) -> list[P
         return [workdir]
     found = [path.parent for path in workdir.glob(f"*/{CONFIG}")]
     found = found or list(workdir.glob(f"*{SAFETENSORS}"))
-    config.require(
-        bool(found), "--workdir", str(workdir), "holds no trained stage; train one first"
-    )
+    require(bool(found), "--workdir", str(workdir), "holds no trained stage; train one first")
     return sorted(found, key=lambda path: options_of(path).data.size_px)
 
 
@@ -69,10 +69,10 @@ def options_of(place: Path) -> ConfigDict:
         text = tensorfile.read_metadata(place).get("config", "")
         json.loads(text)
     except OSError:
-        raise config.ConfigError("--stages", str(place), "there is no such file") from None
+        raise ConfigError("--stages", str(place), "there is no such file") from None
     except ValueError as error:
         message = str(error) if "safetensors" in str(error) else "holds no config: not an export"
-        raise config.ConfigError("--stages", str(place), message) from None
+        raise ConfigError("--stages", str(place), message) from None
     return config.from_json(text, place)
 
 
@@ -100,13 +100,13 @@ def params_of(
         params, metadata = _read(place, state_shape.params, "--stages")
         there = metadata.get("ema", FROM_A_FILE)
         allowed = f"{place} holds {there} alone"
-        config.require(name in (None, there, FROM_A_FILE), "--ema", name, allowed)
+        require(name in (None, there, FROM_A_FILE), "--ema", name, allowed)
         return params, metadata.get("step", "unknown"), there
     name = name or build.sampled_average(options)
     try:
         like = averaged(state_shape, name)
     except ValueError as error:
-        raise config.ConfigError("--ema", name, f"{error} in {place}") from None
+        raise ConfigError("--ema", name, f"{error} in {place}") from None
     where = "params" if name == LIVE else f"ema_params/{name}"
     found = checkpoint.open_to_read(place / "checkpoints")
     for wanted in (step, None) if step is not None else (None,):
@@ -115,12 +115,12 @@ def params_of(
         except FileNotFoundError:
             continue
         except ValueError as error:
-            raise config.ConfigError("--stages", str(place), str(error)) from None
-    raise config.ConfigError("--stages", str(place), "has no checkpoint yet")
+            raise ConfigError("--stages", str(place), str(error)) from None
+    raise ConfigError("--stages", str(place), "has no checkpoint yet")
 
 
 def _read(file: Path, like: Any, flag: str, ending: str = "") -> tuple[Any, dict[str, str]]:
     try:
         return tensorfile.read_tree(file, like)
     except (ValueError, OSError) as error:
-        raise config.ConfigError(flag, str(file), f"{error}{ending}") from None
+        raise ConfigError(flag, str(file), f"{error}{ending}") from None

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from diffjax import chips
-from diffjax.config import ConfigError, require
+from diffjax.core.errors import ConfigError, require
 
 
 def devices_of(topology: str) -> list[Any]:

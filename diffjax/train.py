@@ -13,20 +13,20 @@ import jax
 from ml_collections import ConfigDict
 
 from diffjax import build, checkpoint, continuing, distributed, monitor
-from diffjax.digest import digest_of
-from diffjax.faults import (
+from diffjax.core.digest import digest_of
+from diffjax.core.errors import (
     EXIT_DIVERGED,
     EXIT_STORAGE,
     EXIT_TERMINATED,
     Diverged,
     OutOfTime,
+    StorageError,
     Terminated,
-    signals,
 )
+from diffjax.core.signals import signals
 from diffjax.goodput import table
 from diffjax.run import Run, begin
 from diffjax.state import averaged
-from diffjax.storage import StorageError
 from diffjax.text.cache import Damaged, MissingCaption
 from diffjax.workdir import lock
 

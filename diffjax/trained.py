@@ -8,8 +8,10 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from diffjax import build, config, digest, parallel, stored
+from diffjax import build, parallel, stored
 from diffjax.cascade import SampleSettings, TrainedStage
+from diffjax.core import digest
+from diffjax.core.errors import require
 from diffjax.recipe import FROM_A_FILE, Origin, Recipe
 from diffjax.stored import stage_dirs
 from diffjax.text.encoder import TextEncoder
@@ -63,20 +65,20 @@ def load(
     encoder = build.encoder_of(first)
     names = ema.split(",") if isinstance(ema, str) else ema or [None]
     allowed = f"one for all stages, or {len(dirs)} with commas"
-    config.require(len(names) in (1, len(dirs)), "--ema", ema, allowed)
+    require(len(names) in (1, len(dirs)), "--ema", ema, allowed)
     trained, origins, size_px = [], [], 0
     names = list(names) * (len(dirs) // len(names))
     for path, name, step in zip(dirs, names, steps or [None] * len(dirs), strict=True):
         options = stored.options_of(path)
         for key in ("encoder", "max_tokens"):
-            config.require(
+            require(
                 options.text[key] == first.text[key],
                 f"text.{key} of {path}",
                 options.text[key],
                 f"the first stage was trained with {first.text[key]!r}",
             )
         stage = build.stage_of(options, encoder.width)
-        config.require(
+        require(
             stage.low_res_px == (size_px or None),
             "--stages",
             str(path),
@@ -132,24 +134,22 @@ def load_like(
       StorageError: as `load`.
     """
     count = len(recipe.stages)
-    config.require(
-        len(dirs) >= count, "--like", count, f"stages made the picture, here are {len(dirs)}"
-    )
+    require(len(dirs) >= count, "--like", count, f"stages made the picture, here are {len(dirs)}")
     there = [origin for origin, _ in recipe.stages]
     names = [None if origin.average == FROM_A_FILE else origin.average for origin in there]
     cascade = load(dirs[:count], ema or names, verify, [origin.step for origin in there])
     for was, here in zip(there, cascade.origins, strict=True):
         same = (was.name, was.size_px) == (here.name, here.size_px)
         shown = f"{was.name}, {was.size_px} px"
-        config.require(same, "--like", shown, f"here is {here.name}, {here.size_px} px")
-        config.require(
+        require(same, "--like", shown, f"here is {here.name}, {here.size_px} px")
+        require(
             anyway or was.checkpoint == here.checkpoint,
             "--like",
             _said(was),
             f"made the picture, here is another checkpoint: {_said(here)}; give the workdir and "
             "--ema that made it, or --anyway to take this one",
         )
-    config.require(
+    require(
         anyway or recipe.encoder == cascade.encoder.fingerprint,
         "--like",
         recipe.encoder[:12],

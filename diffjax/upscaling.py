@@ -7,14 +7,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from diffjax import pixels, rng
+from diffjax import pixels
 from diffjax.cascade import Negative, SampleSettings, TrainedStage, guided_denoiser
+from diffjax.core import rng
+from diffjax.core.types import Denoiser, Image, LogSnr, PRNGKeys, Resized, Text, TextMask
 from diffjax.diffusion import sampler, spacing
 from diffjax.diffusion.predict import x_0_of
 from diffjax.diffusion.tiles import starts, tiled
 from diffjax.editing import compiled
 from diffjax.stage import Condition, Stage, condition_low_res, shrink
-from diffjax.types import Denoiser, Image, LogSnr, PRNGKeys, Resized, Text, TextMask
 
 # Tiles overlap by a quarter of their side.
 OVERLAP = 4

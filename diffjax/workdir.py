@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from diffjax.config import ConfigError
-from diffjax.storage import StorageError, free_bytes, human
+from diffjax.core.errors import ConfigError, StorageError
+from diffjax.core.files import free_bytes, human
 
 LOCK = "lock.json"
 # The holder touches its lock so often; one that another host holds counts as left behind when it

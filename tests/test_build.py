@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from diffjax import build, config, stage
-from diffjax.config import ConfigError
+from diffjax.core.errors import ConfigError
 from diffjax.diffusion import schedule
 
 FILES = ("configs/base64.py", "configs/sr256.py", "configs/sr1024.py")

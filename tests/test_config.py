@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffjax import config
-from diffjax.config import ConfigError
+from diffjax.core.errors import ConfigError
 
 
 def example():

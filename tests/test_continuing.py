@@ -3,6 +3,7 @@ import time
 import pytest
 
 from diffjax import config, continuing
+from diffjax.core.errors import ConfigError
 from tests import runs
 from tests.encoders import save_tiny
 
@@ -33,7 +34,7 @@ def begun(tmp_path):
 @pytest.mark.parametrize("what", CHANGES)
 def test_what_would_not_fit_is_refused_in_two_columns_with_a_hint(what, begun):
     flag, key, before, now = CHANGES[what]
-    with pytest.raises(config.ConfigError) as caught:
+    with pytest.raises(ConfigError) as caught:
         continuing.check(options_of(flag), begun)
     first, header, row = str(caught.value).splitlines()
     assert first.startswith(f"config error: {key} = ")
@@ -44,7 +45,7 @@ def test_what_would_not_fit_is_refused_in_two_columns_with_a_hint(what, begun):
 
 
 def test_all_that_differs_is_shown_at_once(begun):
-    with pytest.raises(config.ConfigError) as caught:
+    with pytest.raises(ConfigError) as caught:
         continuing.check(options_of(*(flag for flag, *_ in CHANGES.values())), begun)
     assert all(key in str(caught.value) for _, key, *_ in CHANGES.values())
 
@@ -52,10 +53,10 @@ def test_all_that_differs_is_shown_at_once(begun):
 def test_a_dtype_may_change_if_it_is_said_and_alone(begun):
     allowed = "train.allow_dtype_change=true"
     flag, key, *_ = CHANGES["dtype"]
-    with pytest.raises(config.ConfigError, match=f"go on with --config.{allowed}"):
+    with pytest.raises(ConfigError, match=f"go on with --config.{allowed}"):
         continuing.check(options_of(flag), begun)
     assert key in [change.key for change in continuing.check(options_of(flag, allowed), begun)]
-    with pytest.raises(config.ConfigError, match="another workdir, or the old values"):
+    with pytest.raises(ConfigError, match="another workdir, or the old values"):
         continuing.check(options_of(flag, allowed, "model.width=32"), begun)
 
 

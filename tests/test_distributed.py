@@ -3,7 +3,7 @@
 import pytest
 
 from diffjax import distributed
-from diffjax.config import ConfigError
+from diffjax.core.errors import ConfigError
 from diffjax.distributed import Cluster
 
 SRUN = {

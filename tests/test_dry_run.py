@@ -5,6 +5,7 @@ import jax
 import pytest
 
 from diffjax import abstract, build, config, dry_run, embed, liveness, main, plan
+from diffjax.core.errors import ConfigError
 from diffjax.data import fake
 from tests.encoders import save_tiny
 
@@ -72,7 +73,7 @@ def test_embeddings_of_a_named_cache_are_shown_and_what_it_lacks_is_said(tmp_pat
     table = dry_run.batch_table(options, one, loaded)
     assert "text         bfloat16 (8, 96, 16), from " in table
     assert f"caption      '{known}'" in table
-    with pytest.raises(config.ConfigError, match="no caption"):
+    with pytest.raises(ConfigError, match="no caption"):
         dry_run.batch_table(options, [dict(records[0], captions=("unheard of",))], loaded)
 
 

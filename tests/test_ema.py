@@ -12,20 +12,9 @@ import optax
 import pytest
 from PIL import Image
 
-from diffjax import (
-    averages,
-    config,
-    ema,
-    parallel,
-    profiles,
-    sample,
-    snapshots,
-    state,
-    stored,
-    tensorfile,
-)
-from diffjax.config import ConfigError
-from diffjax.storage import StorageError
+from diffjax import averages, config, ema, parallel, profiles, sample, snapshots, state, stored
+from diffjax.core import tensorfile
+from diffjax.core.errors import ConfigError, StorageError
 from tests import runs
 from tests.encoders import save_tiny
 from tests.test_processes import MESH, saved, together

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from diffjax import config, embed, text
-from diffjax.config import ConfigError
+from diffjax.core.errors import ConfigError
 from diffjax.data import fake, pipeline, source, texts
 from diffjax.embeddings import embeddings_of
 from diffjax.text import cache

@@ -6,7 +6,7 @@ from PIL import Image, ImageSequence
 
 from diffjax import film, making
 from diffjax.cascade import SampleSettings
-from diffjax.config import ConfigError
+from diffjax.core.errors import ConfigError
 from diffjax.jobs import Job
 from tests import cascades
 

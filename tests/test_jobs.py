@@ -4,7 +4,7 @@ import pytest
 
 from diffjax import jobs
 from diffjax.cascade import SampleSettings
-from diffjax.config import ConfigError
+from diffjax.core.errors import ConfigError
 
 STAGES = [SampleSettings(num_steps=8), SampleSettings(num_steps=4, aug_level=0.3)]
 

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax import cascade, editing, morphing, rng
+from diffjax import cascade, editing, morphing
 from diffjax.cascade import SampleSettings, TrainedStage
+from diffjax.core import rng
 from diffjax.diffusion.process import alpha_sigma
 from diffjax.morphing import Prompt
 from diffjax.stage import Stage, shrink

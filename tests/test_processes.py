@@ -35,7 +35,7 @@ def call(self, flag):
     return told(self, flag)
 
 distributed.Agreement.__call__ = call
-faults.leave_on_signals()
+signals.leave_on_signals()
 sys.exit(main.main(sys.argv[1:]))
 """
 

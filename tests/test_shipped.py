@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from diffjax import making, stored, tensorfile, trained
+from diffjax import making, stored, trained
+from diffjax.core import tensorfile
 from diffjax.jobs import Job
 from diffjax.metrics import retrieval
 from tools import ship_cascade

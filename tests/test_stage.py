@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax import pixels, rng, stage
+from diffjax import pixels, stage
+from diffjax.core import rng
 from diffjax.diffusion.process import alpha_sigma
 from diffjax.models.efficient_unet import EfficientUNet
 from diffjax.models.unet import UNet

@@ -7,7 +7,8 @@ import numpy as np
 import optax
 import pytest
 
-from diffjax import averages, parallel, pixels, rng, state, steps
+from diffjax import averages, parallel, pixels, state, steps
+from diffjax.core import rng
 from diffjax.diffusion.loss import diffusion_loss
 from diffjax.diffusion.times import stratified
 from diffjax.stage import Condition, bind, init_params

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from configs import base64, sr256
-from diffjax import config, stored, tensorfile
-from diffjax.config import ConfigError
+from diffjax import config, stored
+from diffjax.core import tensorfile
+from diffjax.core.errors import ConfigError
 
 
 def save(path, options, **metadata):

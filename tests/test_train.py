@@ -7,8 +7,9 @@ import time
 import numpy as np
 import pytest
 
-from diffjax import checkpoint, faults, goodput, journal, monitor, parallel, preview, train
-from diffjax.trees import named_leaves
+from diffjax import checkpoint, goodput, journal, monitor, parallel, preview, train
+from diffjax.core import signals
+from diffjax.core.trees import named_leaves
 from tests import runs
 from tests.encoders import save_tiny
 
@@ -154,7 +155,7 @@ def test_a_signal_while_pictures_are_made_saves_the_step_from_beside(
 ):
     """Here the process may not end, so what would end it is looked at."""
     left = []
-    watched = lambda: faults.signals(faults.Watch(left.append))  # noqa: E731
+    watched = lambda: signals.signals(signals.Watch(left.append))  # noqa: E731
     monkeypatch.setattr(train, "signals", watched)
 
     def sampled(self, step, params):

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 import diffjax
-from diffjax import checkpoint, config, tensorfile
+from diffjax import checkpoint, config
 from diffjax.checkpoint import portable
+from diffjax.core import tensorfile
+from diffjax.core.errors import ConfigError
 from diffjax.text import tensors
 from tests.checkpoint.states import fill, like
 
@@ -105,7 +107,7 @@ def test_a_pickle_under_the_name_of_weights_or_config_is_refused(name, pack, bom
     if file.suffix == ".safetensors":
         with pytest.raises(ValueError, match="not safetensors"):
             tensorfile.verify(file)
-        with pytest.raises(config.ConfigError, match="not safetensors"):
+        with pytest.raises(ConfigError, match="not safetensors"):
             portable.load(file)
     assert not went_off()
 

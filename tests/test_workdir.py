@@ -9,8 +9,7 @@ import time
 import pytest
 
 from diffjax import workdir
-from diffjax.config import ConfigError
-from diffjax.storage import StorageError
+from diffjax.core.errors import ConfigError, StorageError
 
 HOLD = """
 import sys, time

@@ -10,7 +10,7 @@ import argparse
 import sys
 
 from diffjax import plan
-from diffjax.config import ConfigError
+from diffjax.core.errors import ConfigError
 from diffjax.text.abstract import abstract_encoding
 from diffjax.text.t5 import T5Config
 from diffjax.topology import devices_of

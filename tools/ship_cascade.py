@@ -14,8 +14,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from diffjax import config, stored, tensorfile
+from diffjax import config, stored
 from diffjax.checkpoint.__main__ import main as checkpoint
+from diffjax.core import tensorfile
 
 FIGURES = Path(__file__).resolve().parent.parent / "benchmarks/results/shipped.json"
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"

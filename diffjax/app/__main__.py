@@ -17,8 +17,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffjax import config
-from diffjax.storage import StorageError
+from diffjax.core.errors import ConfigError, StorageError, require
 
 
 def parser() -> argparse.ArgumentParser:
@@ -52,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StorageError as error:
         print(error, file=sys.stderr)
         return 5
-    except (config.ConfigError, OSError) as error:
+    except (ConfigError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
 
@@ -89,7 +88,7 @@ def login(text: str | None) -> tuple[str, str] | None:
     if text is None:
         return None
     user, _, password = text.partition(":")
-    config.require(bool(user and password), "--auth", "...", "want USER:PASSWORD")
+    require(bool(user and password), "--auth", "...", "want USER:PASSWORD")
     return user, password
 
 
@@ -99,7 +98,7 @@ def check_free(host: str, port: int) -> None:
     Raises:
       ConfigError: it is, or the host or the port is none of this machine.
     """
-    config.require(0 < port < 65536, "--port", port, "1 to 65535")
+    require(0 < port < 65536, "--port", port, "1 to 65535")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -108,7 +107,7 @@ def check_free(host: str, port: int) -> None:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             trial.bind(address)
     except OSError as error:
-        raise config.ConfigError(
+        raise ConfigError(
             "--host and --port", f"{host}:{port}", f"{error.strerror}; give others"
         ) from None
 
@@ -127,9 +126,9 @@ def say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    from diffjax import faults
+    from diffjax.core import signals
 
-    faults.leave_on_signals()
+    signals.leave_on_signals()
     code = main()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -14,9 +14,9 @@ from jaxtyping import UInt8
 
 from diffjax import album, cascade, editing, edits, making, pictures, png, recipe
 from diffjax.app.limits import Painting, Wish
+from diffjax.core.types import Resized
 from diffjax.jobs import Job
 from diffjax.trained import Cascade
-from diffjax.types import Resized
 
 Picture = UInt8[np.ndarray, "_ _ 3"]
 # Of one stage: the pictures of a call's rows, from its inputs; called stage after stage.

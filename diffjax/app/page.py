@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from diffjax import album, recipe
 from diffjax.app import drawing, gate, limits
+from diffjax.core.errors import StorageError
 from diffjax.jobs import Job
-from diffjax.storage import StorageError
 from diffjax.trained import Cascade
 
 MAX_WAITING = 16

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import jax
 
-from diffjax import checkpoint, digest, workdir
+from diffjax import checkpoint, workdir
 from diffjax.checkpoint import folder, portable
 from diffjax.checkpoint.manifest import GOOD, UNVERIFIED, Found
-from diffjax.config import ConfigError, require
-from diffjax.storage import StorageError, human, storing
+from diffjax.core import digest
+from diffjax.core.errors import ConfigError, StorageError, require
+from diffjax.core.files import human, storing
 
 
 def parser() -> argparse.ArgumentParser:

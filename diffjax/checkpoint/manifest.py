@@ -12,7 +12,7 @@ import os
 import time
 from pathlib import Path
 
-from diffjax.storage import publish
+from diffjax.core.files import publish
 
 NAME = "manifest.json"
 FORMAT = "diffjax-checkpoint-1"

@@ -8,11 +8,11 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from diffjax import digest, tensorfile
 from diffjax.averages import LIVE
 from diffjax.checkpoint.reading import read
-from diffjax.config import require
-from diffjax.trees import named_leaves
+from diffjax.core import digest, tensorfile
+from diffjax.core.errors import require
+from diffjax.core.trees import named_leaves
 
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
 STATE, EMA = "state", "ema"

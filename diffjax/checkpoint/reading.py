@@ -12,8 +12,8 @@ import orbax.checkpoint as ocp
 from diffjax.checkpoint import folder, manifest
 from diffjax.checkpoint.manifest import CORRUPT, GOOD, INCOMPLETE, UNVERIFIED
 from diffjax.checkpoint.saving import Checkpoints, agreed, settle
-from diffjax.storage import StorageError
-from diffjax.trees import map_named, named_leaves
+from diffjax.core.errors import StorageError
+from diffjax.core.trees import map_named, named_leaves
 
 VERIFY = ("full", "size")
 

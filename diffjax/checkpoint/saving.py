@@ -16,8 +16,9 @@ from jax.experimental import multihost_utils
 
 from diffjax.checkpoint import folder, manifest
 from diffjax.checkpoint.manifest import CORRUPT, GOOD, INCOMPLETE, UNVERIFIED, Found
-from diffjax.storage import StorageError, free_bytes, human
-from diffjax.trees import named_leaves
+from diffjax.core.errors import StorageError
+from diffjax.core.files import free_bytes, human
+from diffjax.core.trees import named_leaves
 
 GO, THERE, FULL = 0, 1, 2
 FINISH_SECONDS = 60  # no longer does one process wait for the others, one of which may be gone

@@ -3,11 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from diffjax import rng
+from diffjax.core import rng
+from diffjax.core.types import Denoised, Guess, LogSnr, PerImage
 from diffjax.diffusion.predict import x_0_of
 from diffjax.diffusion.process import alpha_sigma, per_image, posterior
 from diffjax.diffusion.step import Step, half_step, image_of, towards
-from diffjax.types import Denoised, Guess, LogSnr, PerImage
 
 
 def ddpm(gamma: float = 0.0) -> Step:

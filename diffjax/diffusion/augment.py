@@ -3,9 +3,9 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffjax import rng
+from diffjax.core import rng
+from diffjax.core.types import Image, LogSnr, PRNGKey, PRNGKeys, Schedule
 from diffjax.diffusion.process import diffuse
-from diffjax.types import Image, LogSnr, PRNGKey, PRNGKeys, Schedule
 
 
 def augment(

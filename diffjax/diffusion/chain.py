@@ -27,10 +27,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffjax import rng
+from diffjax.core import rng
+from diffjax.core.types import Image, LogSnr, PRNGKey, PRNGKeys, Resized, Schedule
 from diffjax.diffusion.augment import augment
 from diffjax.diffusion.gaussian import gaussian_log_likelihood
-from diffjax.types import Image, LogSnr, PRNGKey, PRNGKeys, Resized, Schedule
 
 PerExample = Float[Array, " b"]
 Keys: TypeAlias = PRNGKey | PRNGKeys

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from diffjax import rng
+from diffjax.core import rng
+from diffjax.core.types import Denoiser, Image, LogSnr, PRNGKey, PRNGKeys
 from diffjax.diffusion.process import diffuse, per_image, renoise
 from diffjax.diffusion.sampler import ddim, invert, sample
 from diffjax.diffusion.step import Multistep, Step, remembering
-from diffjax.types import Denoiser, Image, LogSnr, PRNGKey, PRNGKeys
 
 Mask = Bool[Array, "#b h w #c"]
 

@@ -18,11 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffjax import rng
+from diffjax.core import rng
+from diffjax.core.types import Denoiser, Image, LogSnr, PRNGKey, PRNGKeys
 from diffjax.diffusion.gaussian import HALF_BIN
 from diffjax.diffusion.predict import x_0_of
 from diffjax.diffusion.process import alpha_sigma
-from diffjax.types import Denoiser, Image, LogSnr, PRNGKey, PRNGKeys
 
 PerExample = Float[Array, " b"]
 # dx / dl at (x, logsnr).

@@ -6,8 +6,8 @@ import numpy as np
 from jax.scipy.special import log_ndtr
 from jaxtyping import Array, Float
 
+from diffjax.core.types import Image, LogSnr
 from diffjax.diffusion.process import alpha_sigma, per_image
-from diffjax.types import Image, LogSnr
 
 Numbers = Float[Array, "..."]
 Number = float | Numbers

@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from diffjax.core.types import Denoised, Denoiser, Image, LogSnr, Scalar
 from diffjax.diffusion.predict import KINDS, Kind, convert, to_x_0, with_x_0, x_0_of
 from diffjax.diffusion.process import alpha_sigma, per_image
 from diffjax.diffusion.threshold import dynamic_threshold as dynamic_threshold
 from diffjax.diffusion.threshold import static_threshold as static_threshold
-from diffjax.types import Denoised, Denoiser, Image, LogSnr, Scalar
 
 PerRow: TypeAlias = Float[Array, " b"]
 # A number, one per image, or a function of the noise level.

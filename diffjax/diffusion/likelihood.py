@@ -20,7 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffjax import rng
+from diffjax.core import rng
+from diffjax.core.types import Denoised, Denoiser, Guess, Image, LogSnr, PRNGKey, PRNGKeys
 from diffjax.diffusion.gaussian import (
     discretised_log_likelihood,
     gaussian_kl,
@@ -29,7 +30,6 @@ from diffjax.diffusion.gaussian import (
 )
 from diffjax.diffusion.predict import x_0_of
 from diffjax.diffusion.process import alpha_sigma, diffuse, per_image
-from diffjax.types import Denoised, Denoiser, Guess, Image, LogSnr, PRNGKey, PRNGKeys
 
 PerExample = Float[Array, " b"]
 

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from diffjax.core.types import Image, LogSnr, Network, PRNGKey, Scalar, Schedule
 from diffjax.diffusion.predict import KINDS, Kind, target
 from diffjax.diffusion.process import diffuse
 from diffjax.diffusion.schedule import dlogsnr_du
 from diffjax.diffusion.times import Times, TimeSampler, uniform
 from diffjax.diffusion.weighting import Weighting, relative_weight
-from diffjax.types import Image, LogSnr, Network, PRNGKey, Scalar, Schedule
 
 
 class LossAux(NamedTuple):

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from diffjax.core.types import Denoised, Denoiser, Guess, Image, LogSnr, Network, PerImage
 from diffjax.diffusion.process import alpha_sigma
-from diffjax.types import Denoised, Denoiser, Guess, Image, LogSnr, Network, PerImage
 
 Kind: TypeAlias = str
 KINDS = ("eps", "v", "x_0", "score", "flow", "edm")

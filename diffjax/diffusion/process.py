@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffjax.types import Image, LogSnr, PerImage
+from diffjax.core.types import Image, LogSnr, PerImage
 
 
 def per_image(x: Float[Array, " b"]) -> PerImage:

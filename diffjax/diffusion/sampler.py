@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffjax import rng
+from diffjax.core import rng
+from diffjax.core.types import Denoiser, Image, PRNGKey, PRNGKeys
 from diffjax.diffusion.ancestral import ddim, ddpm, ddpm_learned
 from diffjax.diffusion.predict import x_0_of
 from diffjax.diffusion.process import alpha_sigma
@@ -22,7 +23,6 @@ from diffjax.diffusion.solver import (
     unipc,
 )
 from diffjax.diffusion.step import Multistep, Step, remembering
-from diffjax.types import Denoiser, Image, PRNGKey, PRNGKeys
 
 SAMPLERS: dict[str, Callable[..., Step | Multistep]] = {
     "ddpm": ddpm,

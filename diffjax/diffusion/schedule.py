@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from diffjax.core.types import PRNGKey, Schedule
 from diffjax.diffusion import table
-from diffjax.types import PRNGKey, Schedule
 
 # The noise levels of EDM's samplers, sigma / alpha = 80 and 0.002 (Karras et al. 2022, table 1).
 EDM_LOGSNR_MIN, EDM_LOGSNR_MAX = -2 * math.log(80.0), -2 * math.log(0.002)

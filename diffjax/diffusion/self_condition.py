@@ -8,9 +8,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from diffjax.core.types import Denoiser, Image, LogSnr, Network, PRNGKey, Resized
 from diffjax.diffusion import predict
 from diffjax.diffusion.step import Multistep, Step, remembering
-from diffjax.types import Denoiser, Image, LogSnr, Network, PRNGKey, Resized
 
 
 def with_guess(network: Network, x_0_hat: Image) -> Network:

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from diffjax import rng
+from diffjax.core import rng
+from diffjax.core.types import Image, LogSnr, PerImage
 from diffjax.diffusion.process import alpha_sigma, renoise
 from diffjax.diffusion.step import Multistep, Step, half_step, image_of, towards
-from diffjax.types import Image, LogSnr, PerImage
 
 
 class Churn(NamedTuple):

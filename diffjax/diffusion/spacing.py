@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from diffjax.core.types import Schedule
 from diffjax.diffusion.table import Sections, Table, kept_steps
-from diffjax.types import Schedule
 
 Rungs: TypeAlias = Float[Array, " n"]
 

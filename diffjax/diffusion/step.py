@@ -6,9 +6,9 @@ from typing import Any, TypeAlias
 
 import jax.numpy as jnp
 
+from diffjax.core.types import Denoiser, Image, LogSnr, PerImage
 from diffjax.diffusion.predict import x_0_of
 from diffjax.diffusion.process import alpha_sigma, per_image
-from diffjax.types import Denoiser, Image, LogSnr, PerImage
 
 # A rule without memory: step(denoise, x_t, logsnr_t, logsnr_s, *, key) -> x_s, s < t.
 Step: TypeAlias = Callable[..., Image]

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from diffjax.types import Schedule
+from diffjax.core.types import Schedule
 
 Table: TypeAlias = Float[np.ndarray, " T"]
 # Which steps to keep: a count, a count for each of several sections, "10,15,20" or "ddim25".

@@ -4,9 +4,9 @@ import math
 
 import jax.numpy as jnp
 
+from diffjax.core.types import Denoised, Denoiser, Image, LogSnr, PerImage
 from diffjax.diffusion.predict import with_x_0, x_0_of
 from diffjax.diffusion.process import per_image
-from diffjax.types import Denoised, Denoiser, Image, LogSnr, PerImage
 
 
 def static_threshold(denoise: Denoiser) -> Denoiser:

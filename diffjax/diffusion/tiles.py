@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from diffjax.core.types import Denoised, Denoiser, Image, LogSnr
 from diffjax.diffusion.predict import x_0_of
-from diffjax.types import Denoised, Denoiser, Image, LogSnr
 
 # (x_t of a tile, logsnr_t, the tile's top left corner as (y, x)) -> x_0_hat of the tile.
 TileDenoiser: TypeAlias = Callable[[Image, LogSnr, Int[Array, "2"]], Denoised]

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from diffjax.types import PRNGKey
+from diffjax.core.types import PRNGKey
 
 
 class Times(NamedTuple):

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from diffjax.core.types import LogSnr, Scalar
 from diffjax.diffusion.loss import LossAux, mean_over
-from diffjax.types import LogSnr, Scalar
 
 Params = dict[str, Float[Array, " n"]]
 

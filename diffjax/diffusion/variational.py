@@ -10,22 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from diffjax.core.types import Denoised, Denoiser, Guess, Image, Network, PRNGKey, Scalar, Schedule
 from diffjax.diffusion.likelihood import decoder_nats, log_small_variance, step_kl
 from diffjax.diffusion.loss import LossAux, diffusion_loss, mean_over, weighted_error
 from diffjax.diffusion.predict import KINDS, Kind, to_x_0, variance_fraction, x_0_of
 from diffjax.diffusion.process import diffuse, per_image
 from diffjax.diffusion.times import TimeSampler, bin_of, uniform
 from diffjax.diffusion.weighting import Weighting
-from diffjax.types import (
-    Denoised,
-    Denoiser,
-    Guess,
-    Image,
-    Network,
-    PRNGKey,
-    Scalar,
-    Schedule,
-)
 
 Ladder = Float[Array, " n"]
 Rungs = Int[Array, " b"]

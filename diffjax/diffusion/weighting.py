@@ -12,8 +12,8 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 
+from diffjax.core.types import LogSnr
 from diffjax.diffusion import predict
-from diffjax.types import LogSnr
 
 LogWeight: TypeAlias = Callable[[LogSnr], LogSnr]
 Weighting: TypeAlias = str | LogWeight

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from diffjax.core.types import Image, TextMask
 from diffjax.models.blocks import Norm, materialised, product
-from diffjax.types import Image, TextMask
 
 
 @functools.cache

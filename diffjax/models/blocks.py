@@ -12,8 +12,8 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
+from diffjax.core.types import Image, Resized
 from diffjax.models.convolve import Convolution, after_doubling
-from diffjax.types import Image, Resized
 
 # The name of what is worth keeping for the backward pass: results of convolutions and projections.
 PRODUCT = "product"

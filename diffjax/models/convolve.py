@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from diffjax.types import Image, Resized
+from diffjax.core.types import Image, Resized
 
 # As `lax.conv_general_dilated`, which is one.
 Convolution: TypeAlias = Callable[..., Array]

@@ -9,12 +9,12 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
 
+from diffjax.core.types import Image, LogSnr, Text, TextMask
 from diffjax.models.attention import Attention
 from diffjax.models.blocks import Head, from_patches, product, to_patches, upsample
 from diffjax.models.convolve import Convolution
 from diffjax.models.embed import Conditioning
 from diffjax.models.level import Remat, Unpack, block_class, run
-from diffjax.types import Image, LogSnr, Text, TextMask
 
 
 class EfficientUNet(nn.Module):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffjax.types import LogSnr, Text, TextMask
+from diffjax.core.types import LogSnr, Text, TextMask
 
 # The slowest wave spans the range of log SNR in use, -20 to 20, once and a half; the fastest
 # tells levels 0.05 apart.

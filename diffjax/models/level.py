@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from diffjax.core.types import Image, Resized, TextMask
 from diffjax.models.attention import Attention
 from diffjax.models.blocks import PRODUCT, ResBlock
 from diffjax.models.convolve import Convolution
-from diffjax.types import Image, Resized, TextMask
 
 Unpack: TypeAlias = Callable[[Any], Any]
 Remat: TypeAlias = Literal["none", "products", "full"]

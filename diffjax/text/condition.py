@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from diffjax.types import Text, TextMask
+from diffjax.core.types import Text, TextMask
 
 
 def mask_from_length(length: Int[Array, "b"], max_length: int) -> Bool[Array, "b {max_length}"]:

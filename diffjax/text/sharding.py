@@ -10,7 +10,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from diffjax import parallel, trees
+from diffjax import parallel
+from diffjax.core import trees
 from diffjax.parallel import BATCH_AXES, INTO, OUT_OF
 from diffjax.text.t5 import (
     Block,

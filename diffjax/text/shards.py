@@ -25,7 +25,8 @@ from absl import logging
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from jaxtyping import Shaped
 
-from diffjax.storage import StorageError, publish, storing
+from diffjax.core.errors import StorageError
+from diffjax.core.files import publish, storing
 from diffjax.text import rows
 from diffjax.text.rows import Damaged
 

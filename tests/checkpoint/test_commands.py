@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from diffjax import checkpoint, digest
+from diffjax import checkpoint
 from diffjax.checkpoint import __main__ as commands
+from diffjax.core import digest
 from tests.checkpoint.states import POSITION, array_files, fill, flip, like, state
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/checkpoints.md"

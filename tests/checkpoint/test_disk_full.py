@@ -13,7 +13,7 @@ FILL = """
 import sys
 from pathlib import Path
 from diffjax import checkpoint
-from diffjax.storage import StorageError
+from diffjax.core.files import StorageError
 from diffjax.checkpoint import saving
 from tests.checkpoint.states import POSITION, fill, like, state
 path = Path(sys.argv[1]) / "checkpoints"

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from diffjax import checkpoint, digest
+from diffjax import checkpoint
+from diffjax.core import digest
 from tests.checkpoint.states import POSITION, like, state
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -4,8 +4,9 @@ import shutil
 
 import pytest
 
-from diffjax import checkpoint, digest
+from diffjax import checkpoint
 from diffjax.checkpoint import manifest
+from diffjax.core import digest
 from tests.checkpoint.states import array_files, fill, like, state
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from diffjax import checkpoint, digest, parallel
-from diffjax.storage import StorageError
+from diffjax import checkpoint, parallel
+from diffjax.core import digest
+from diffjax.core.errors import StorageError
 from tests.checkpoint.states import POSITION, array_files, fill, flip, like, state
 
 

@@ -7,9 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from diffjax import checkpoint, digest
+from diffjax import checkpoint
 from diffjax.checkpoint import folder, manifest, saving
-from diffjax.storage import StorageError
+from diffjax.core import digest
+from diffjax.core.errors import StorageError
 from tests.checkpoint.states import POSITION, array_files, fill, flip, like, state
 
 

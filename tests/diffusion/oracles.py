@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffjax import rng
+from diffjax.core import rng
 from diffjax.diffusion.process import alpha_sigma
 
 

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax import rng
+from diffjax.core import rng
 from diffjax.diffusion.augment import augment
 from diffjax.diffusion.process import alpha_sigma
 from diffjax.diffusion.schedule import cosine

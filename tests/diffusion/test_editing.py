@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax import rng
+from diffjax.core import rng
 from diffjax.diffusion import editing, sampler
 from diffjax.diffusion.process import alpha_sigma
 from tests.diffusion import oracles

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffjax.core.types import Guess
 from diffjax.diffusion import guidance, predict
 from diffjax.diffusion.process import alpha_sigma
-from diffjax.types import Guess
 from tests.diffusion import oracles
 from tests.diffusion.helpers import constant_denoiser, gaussian_denoiser, images
 

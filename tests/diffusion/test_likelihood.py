@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from diffjax import rng
+from diffjax.core import rng
+from diffjax.core.types import Guess
 from diffjax.diffusion import likelihood
-from diffjax.types import Guess
 from tests.diffusion import oracles
 from tests.diffusion.helpers import gaussian_denoiser
 

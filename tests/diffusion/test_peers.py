@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from diffjax import rng
+from diffjax.core import rng
 from diffjax.diffusion import predict, sampler, spacing, table
 from diffjax.diffusion.guidance import classifier_free
 from diffjax.diffusion.solver import Churn

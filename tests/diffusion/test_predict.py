@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from diffjax.core.types import Guess
 from diffjax.diffusion import predict
 from diffjax.diffusion.process import alpha_sigma, diffuse
-from diffjax.types import Guess
 from tests.diffusion.helpers import images
 
 KINDS = predict.KINDS

@@ -3,11 +3,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax import rng
+from diffjax.core import rng
+from diffjax.core.types import Guess
 from diffjax.diffusion import sampler, spacing
 from diffjax.diffusion.process import alpha_sigma, diffuse
 from diffjax.diffusion.schedule import cosine, linear
-from diffjax.types import Guess
 from tests.diffusion.helpers import constant_denoiser, gaussian_denoiser, images
 
 KEY = jax.random.key(3)

@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffjax.core.types import Guess
 from diffjax.diffusion import guidance, threshold
-from diffjax.types import Guess
 from tests.diffusion.helpers import images
 
 LOGSNR = jnp.linspace(-3.0, 3.0, 4)

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffjax.core.types import Guess
 from diffjax.diffusion import likelihood, loss, predict, schedule, table, times, variational
-from diffjax.types import Guess
 from tests.diffusion.helpers import constant_denoiser, images
 
 KEY = jax.random.key(17)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffjax import trees
+from diffjax.core import trees
 
 
 def anywhere(net, seed=0, **given):

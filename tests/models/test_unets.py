@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax import trees
+from diffjax.core import trees
 from diffjax.models.efficient_unet import EfficientUNet
 from diffjax.models.unet import UNet
 from tests.diffusion.helpers import images

@@ -15,6 +15,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from diffjax.core.errors import StorageError
 from diffjax.text import cache, rows, shards
 from tests.text.stub import Stub
 
@@ -292,7 +293,7 @@ def test_a_full_disk_leaves_whole_files_and_the_same_call_goes_on(limit, tmp_pat
     folder, encoder = tmp_path / "c", Stub(width=64)
     captions = many(300)
     cache.extend(folder, encoder, captions[:20])
-    with full_disk(limit), pytest.raises(cache.StorageError, match="File too large") as caught:
+    with full_disk(limit), pytest.raises(StorageError, match="File too large") as caught:
         cache.extend(folder, encoder, captions)
     assert str(folder) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -303,7 +304,7 @@ def test_a_full_disk_leaves_whole_files_and_the_same_call_goes_on(limit, tmp_pat
 
 
 def test_a_disk_full_from_the_start_leaves_no_cache(tmp_path):
-    with full_disk(10), pytest.raises(cache.StorageError):
+    with full_disk(10), pytest.raises(StorageError):
         cache.extend(tmp_path / "c", Stub(), CAPTIONS)
     assert files(tmp_path / "c") == []
 

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax import hlo, memory, parallel, text, trees
+from diffjax import hlo, memory, parallel, text
+from diffjax.core import trees
 from diffjax.text import abstract, sharding, t5, weights
 from tests.text import family
 from tests.text.test_t5 import random_params

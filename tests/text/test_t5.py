@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from diffjax import trees
+from diffjax.core import trees
 from diffjax.text import t5, weights
 from tests.text import family
 

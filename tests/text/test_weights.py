@@ -9,7 +9,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from safetensors.numpy import load_file, save_file
 
-from diffjax import trees
+from diffjax.core import trees
 from diffjax.text import weights
 from diffjax.text.t5 import T5Config, shapes
 from tests.text.test_t5 import CONFIGS, GOLDEN, random_params, run

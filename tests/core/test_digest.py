@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax import digest, parallel
+from diffjax import parallel
+from diffjax.core import digest
 
 TREE = {"b": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}, "a": np.int32(7)}
 POSITION = {"next_index": 5, "epoch": 1}

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from diffjax.storage import publish
-from diffjax.trees import map_named, named_leaves
+from diffjax.core.files import publish
+from diffjax.core.trees import map_named, named_leaves
 
 BLOCK_BYTES = 1 << 22
 UNKNOWN = "0" * 64

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from diffjax import faults
+from diffjax.core import signals
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def child(body, tmp_path):
@@ -19,7 +19,7 @@ def child(body, tmp_path):
     path = tmp_path / "program.py"
     path.write_text(
         "import hashlib, sys, time\n"
-        "from diffjax.faults import signals\n"
+        "from diffjax.core.signals import signals\n"
         "def deaf():\n"
         "    # one call of C, many seconds long, that lets other threads run meanwhile\n"
         "    hashlib.pbkdf2_hmac('sha256', b'', b'', 200_000_000)\n"
@@ -36,7 +36,7 @@ def child(body, tmp_path):
     return process
 
 
-@pytest.mark.parametrize("number", faults.SIGNALS)
+@pytest.mark.parametrize("number", signals.SIGNALS)
 def test_a_signal_is_acted_on_while_the_main_thread_sits_in_one_call_of_c(number, tmp_path):
     body = ["with watch.meanwhile(rescue):", "    print('ready', flush=True)", "    deaf()"]
     process = child(body, tmp_path)
@@ -81,21 +81,21 @@ def test_outside_of_it_a_signal_is_only_remembered(tmp_path):
 
 
 def test_the_first_interrupt_is_remembered_and_the_second_raises():
-    before = [signal.getsignal(number) for number in faults.SIGNALS]
-    with faults.signals() as watch:
+    before = [signal.getsignal(number) for number in signals.SIGNALS]
+    with signals.signals() as watch:
         assert not watch
         signal.raise_signal(signal.SIGINT)
         assert watch
         signal.raise_signal(signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-    assert [signal.getsignal(number) for number in faults.SIGNALS] == before
+    assert [signal.getsignal(number) for number in signals.SIGNALS] == before
     assert not any(thread.name == "signals" for thread in threading.enumerate())
 
 
 def test_a_signal_between_the_last_look_and_the_work_is_acted_on_before_the_work():
     codes = []
-    watch = faults.Watch(leave=codes.append)
+    watch = signals.Watch(leave=codes.append)
     watch.tell()
     with watch.meanwhile(lambda: 143):
         assert codes == [143]
@@ -111,7 +111,7 @@ def test_work_that_is_done_is_held_until_a_rescue_that_has_begun_is_over():
         order.append("saved")
         return 143
 
-    watch = faults.Watch(leave=lambda code: order.append(code))
+    watch = signals.Watch(leave=lambda code: order.append(code))
     with watch.meanwhile(rescue):
         threading.Thread(target=watch.act).start()
         begun.wait()
@@ -121,7 +121,7 @@ def test_work_that_is_done_is_held_until_a_rescue_that_has_begun_is_over():
 
 def test_a_rescue_that_fails_is_heard_of_and_the_process_ends_all_the_same(capsys):
     codes = []
-    watch = faults.Watch(leave=codes.append)
+    watch = signals.Watch(leave=codes.append)
     with watch.meanwhile(lambda: 1 // 0):
         watch.act()
     assert codes == [1]
@@ -132,7 +132,7 @@ def test_another_signal_wakes_the_watch_for_nothing():
     heard = []
     previous = signal.signal(signal.SIGUSR1, lambda *_: heard.append(1))
     try:
-        with faults.signals() as watch:
+        with signals.signals() as watch:
             signal.raise_signal(signal.SIGUSR1)
             time.sleep(0.05)
             assert not watch

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from diffjax import tensorfile
+from diffjax.core import tensorfile
 
 RANDOM = np.random.default_rng(0)
 TENSORS = {

@@ -8,21 +8,9 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from diffjax.core.errors import EXIT_TERMINATED
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# What the process ends with; launchers never try 2, 3 and 4 again.
-EXIT_DIVERGED, EXIT_STORAGE, EXIT_TERMINATED = 4, 5, 143
-
-
-class Terminated(Exception):
-    """SIGTERM or SIGINT came; the finished step is saved."""
-
-
-class OutOfTime(Exception):
-    """`train.max_seconds` are over; the finished step is saved, and to be gone on from."""
-
-
-class Diverged(Exception):
-    """The loss or a gradient is no longer a number; the last checkpoint is of finite numbers."""
 
 
 class Watch:

@@ -6,12 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-
-class StorageError(OSError):
-    """The disk took no more, or gave back other bytes; what is whole stays. Ends with exit code 5.
-
-    One line that names the file or folder, what is wrong, and the remedy.
-    """
+from diffjax.core.errors import StorageError
 
 
 @contextlib.contextmanager

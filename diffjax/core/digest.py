@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from diffjax.trees import named_leaves
+from diffjax.core.trees import named_leaves
 
 
 def digest_of(state: Any, data_position: dict) -> str:

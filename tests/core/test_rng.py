@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax import rng
+from diffjax.core import rng
 
 KEY = jax.random.key(0)
 

@@ -2,11 +2,12 @@ import shutil
 
 import pytest
 
-from diffjax import storage
+from diffjax.core import files
+from diffjax.core.errors import StorageError
 
 
 def test_free_bytes_are_those_of_the_file_system_also_of_a_folder_yet_to_be_made(tmp_path):
-    free = storage.free_bytes(tmp_path / "a/b/c")
+    free = files.free_bytes(tmp_path / "a/b/c")
     assert abs(free - shutil.disk_usage(tmp_path).free) < 1 << 30
 
 
@@ -14,15 +15,15 @@ def test_what_is_published_is_whole_and_replaces_what_was_there(tmp_path):
     temporary, path = tmp_path / "x.tmp", tmp_path / "x"
     path.write_text("old")
     temporary.write_text("new")
-    storage.publish(temporary, path)
+    files.publish(temporary, path)
     assert path.read_text() == "new"
     assert not temporary.exists()
 
 
 def test_what_the_disk_refuses_is_a_storage_error_of_one_line(tmp_path):
     with (
-        pytest.raises(storage.StorageError, match="absent: No such file"),
-        storage.storing(tmp_path / "absent"),
+        pytest.raises(StorageError, match="absent: No such file"),
+        files.storing(tmp_path / "absent"),
     ):
         (tmp_path / "absent").read_text()
 
@@ -33,4 +34,4 @@ def test_what_the_disk_refuses_is_a_storage_error_of_one_line(tmp_path):
      (1.5e13, "15 TB")],
 )  # fmt: skip
 def test_bytes_are_said_with_three_digits(num_bytes, text):
-    assert storage.human(num_bytes) == text
+    assert files.human(num_bytes) == text

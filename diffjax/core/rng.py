@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from diffjax.types import PRNGKey, PRNGKeys
+from diffjax.core.types import PRNGKey, PRNGKeys
 
 
 def stream(

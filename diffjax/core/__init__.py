@@ -1,0 +1,1 @@
+"""The ground: types, keys, trees, digests, files, errors, signals. Knows nothing of diffusion."""
