@@ -11,7 +11,8 @@ import jax
 from ml_collections import ConfigDict
 
 from benchmarks.protocol import forget_peak, peak_bytes
-from diffjax import build, chips, config, hlo, memory
+from diffjax import build, config, hlo, memory
+from diffjax.devices import chips
 
 GROUPS = 5  # of steps; their median counts
 
@@ -95,7 +96,7 @@ def timed(
 
 
 def mfu(flops: float, seconds: float, devices: int = 1) -> str:
-    """The share of the devices' bfloat16 peak; "" where `diffjax.chips` has none of theirs."""
+    """The share of the devices' bfloat16 peak; "" where `chips` has none of theirs."""
     chip = chips.chip_of(jax.devices()[0].device_kind)
     if chip is None:
         return ""

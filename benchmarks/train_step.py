@@ -5,7 +5,7 @@
 
 Without --config: the laptop presets of base64 and sr256. FLOP/s are of the traced program's
 matrix products and convolutions, so with what rematerialisation computes twice; MFU, on chips that
-`diffjax.chips` knows, is of what the model needs, nothing twice.
+`diffjax.devices.chips` knows, is of what the model needs, nothing twice.
 """
 
 import sys

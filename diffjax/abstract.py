@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from diffjax import build, cascade, parallel, steps
+from diffjax import build, cascade, steps
+from diffjax.devices import mesh
 from diffjax.diffusion.times import TIMES
 from diffjax.program import program_of
 from diffjax.stage import Stage
@@ -78,7 +79,7 @@ def sampling(options: ConfigDict, devices: list[Any]) -> Work:
     sampler = cascade.compiled_stage(stage, build.settings_of(options))
     params, batch = averaged(place.state_shape, build.sampled_average(options)), len(devices)
     one_row = sampler.trace(_unplaced(params), *prompts(stage, 1)).jaxpr
-    arguments = (params, *prompts(stage, batch, parallel.batch_sharding(place.mesh)))
+    arguments = (params, *prompts(stage, batch, mesh.batch_sharding(place.mesh)))
     return Work(sampler, arguments, batch, place, one_row, 1)
 
 

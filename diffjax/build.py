@@ -8,13 +8,14 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from diffjax import averages, optim, parallel, stage, state, steps
+from diffjax import averages, optim, stage, state, steps
 from diffjax.cascade import THRESHOLDS, SampleSettings
 from diffjax.config import one_of
 from diffjax.core.errors import ConfigError, require
 from diffjax.core.types import Schedule
 from diffjax.data import fake, pipeline, source
 from diffjax.data.batch import RecordSource
+from diffjax.devices import mesh as mesh_lib
 from diffjax.diffusion import schedule, weighting
 from diffjax.diffusion.predict import KINDS
 from diffjax.diffusion.sampler import SAMPLERS, by_name
@@ -230,14 +231,14 @@ def train_iterator_of(
     config: ConfigDict, records: RecordSource, embeddings: cache.Embeddings
 ) -> Any:
     """This process's rows of the batches, with a position that can be saved and restored."""
-    batch_sharding = parallel.batch_sharding(parallel.make_mesh(**config.mesh))
+    batch_sharding = mesh_lib.batch_sharding(mesh_lib.make_mesh(**config.mesh))
     return pipeline.train_iterator(
         records,
         batch_size=config.data.batch_size,
         size_px=config.data.size_px,
         crop_px=config.data.crop_px or None,
         seed=config.seed,
-        rows=parallel.rows_here(batch_sharding, config.data.batch_size),
+        rows=mesh_lib.rows_here(batch_sharding, config.data.batch_size),
         embed=embeddings.__getitem__,
         max_length=config.text.max_tokens,
     )
@@ -261,12 +262,12 @@ def placement_of(
     `init(key)` is jitted and makes the state in its shards.
     """
     try:
-        mesh = parallel.make_mesh(**config.mesh, devices=devices)
+        mesh = mesh_lib.make_mesh(**config.mesh, devices=devices)
         create = functools.partial(
             state.create, functools.partial(stage.init_params, the_stage), tx, config.train.ema
         )
         shape = jax.eval_shape(create, jax.random.key(0))
-        sharding = parallel.state_sharding(mesh, shape)
+        sharding = mesh_lib.state_sharding(mesh, shape)
     except ValueError as error:
         raise ConfigError("mesh", dict(config.mesh), str(error)) from None
     shape = jax.tree.map(
@@ -290,7 +291,7 @@ def train_step_of(
         root_key=jax.random.key(config.seed),
         averages=averages_of(config),
         accumulate=config.train.accumulate,
-        spread=parallel.spread(place.mesh, place.state_sharding.params),
+        spread=mesh_lib.spread(place.mesh, place.state_sharding.params),
         rate=rate,
         weighting=config.diffusion.weighting,
         times=TIMES[config.diffusion.times],

@@ -230,10 +230,10 @@ def tokens(environ: Mapping[str, str]) -> Finding:
 
 def processes(environ: Mapping[str, str]) -> Finding:
     """Whether a run started here would look for others."""
-    from diffjax import distributed
+    from diffjax.devices.processes import find
 
     try:
-        cluster = distributed.find(environ)
+        cluster = find(environ)
     except ConfigError as error:
         return Finding("processes", "not clear", str(error))
     return Finding("processes", "one" if cluster is None else str(cluster))

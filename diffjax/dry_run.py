@@ -14,15 +14,16 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from diffjax import abstract, build, chips, hlo, liveness, memory, parallel, plan
+from diffjax import abstract, build, hlo, liveness, memory, plan
 from diffjax.core import trees
 from diffjax.core.errors import ConfigError
 from diffjax.data import pipeline
 from diffjax.data.batch import RecordSource
+from diffjax.devices import chips, mesh
+from diffjax.devices.topology import devices_of
 from diffjax.embeddings import embeddings_of
 from diffjax.memory import of_size
 from diffjax.text.encoder import TextEncoder
-from diffjax.topology import devices_of
 
 SHOWN_EXAMPLES, SHOWN_CAPTIONS = 16, 4
 SLACK = 2.4  # XLA took 1.7 to 2.4 times the estimate for the networks and TPUs of docs/scale.md
@@ -41,7 +42,7 @@ def parts(options: ConfigDict, workdir: Path | None = None, topology: str = "") 
     work = abstract.training(options, devices)
     yield heading(options, work, devices)
     state, sharding = work.place.state_shape, work.place.state_sharding
-    yield f"parameters and where they lie:\n{parallel.state_table(sharding, state)}"
+    yield f"parameters and where they lie:\n{mesh.state_table(sharding, state)}"
     yield costs(options, work, devices[0])
     yield disk(options, state, workdir)
     records, encoder = build.source_of(options), build.encoder_of(options)

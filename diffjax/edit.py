@@ -12,8 +12,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffjax import edits, jobs, morphing, parallel, paths, pictures, trained
+from diffjax import edits, jobs, morphing, paths, pictures, trained
 from diffjax.core.errors import ConfigError, StorageError, require
+from diffjax.devices import mesh
 
 
 def parser() -> argparse.ArgumentParser:
@@ -147,7 +148,7 @@ def run(flags: argparse.Namespace) -> Path:
     )
     where = edits.Place(flags.out, flags.overwrite, not flags.no_metadata)
     where.check()
-    parallel.keep_compilations()
+    mesh.keep_compilations()
     cascade = trained.load(trained.stage_dirs(flags.workdir, flags.stages), flags.ema, flags.verify)
     cascade = cascade.with_settings(_settings(flags, cascade, prompts, seeds))
     if flags.kind == "upscale":

@@ -21,9 +21,10 @@ from pathlib import Path
 import jax
 from tqdm import tqdm
 
-from diffjax import distributed, text
+from diffjax import text
 from diffjax.core.errors import EXIT_MISSING, StorageError
 from diffjax.data import texts
+from diffjax.devices import processes
 from diffjax.text.cache import SHARD_BYTES, STORAGES
 
 A_DAY_S = 24 * 3600
@@ -61,12 +62,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 shard_bytes=args.shard_mib << 20,
             )
         if not signals:  # the first may not leave: the others' connection would go with it
-            distributed.meet("embedded", A_DAY_S)
+            processes.meet("embedded", A_DAY_S)
         cache = text.cache.open_cache(args.out, encoder)
     except StorageError as error:
         print(f"embed: {error}; what is finished is kept: make room, run again", file=sys.stderr)
         return 5
-    except distributed.WorkersMissing as error:
+    except processes.WorkersMissing as error:
         print(f"embed: {error}", file=sys.stderr)
         return EXIT_MISSING
     except (ValueError, OSError) as error:
@@ -120,10 +121,10 @@ def _process(args: argparse.Namespace) -> tuple[int, int]:
         raise ValueError("--process-index and --process-count need each other")
     if args.process_index is not None:
         return args.process_index, args.process_count
-    cluster = distributed.find(os.environ)
+    cluster = processes.find(os.environ)
     if cluster is not None and cluster.process_id is not None and cluster.num_processes:
         return cluster.process_id, cluster.num_processes  # each can work without knowing the others
-    distributed.initialize(cluster)
+    processes.initialize(cluster)
     return jax.process_index(), jax.process_count()
 
 

@@ -64,9 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def together(flags: argparse.Namespace, work: Callable[[], int]) -> int:
     """Meet the other processes, if there are any, and work with them."""
-    from diffjax import distributed
+    from diffjax.devices import processes
 
-    cluster = distributed.find(
+    cluster = processes.find(
         os.environ,
         coordinator=flags.coordinator,
         num_processes=flags.num_processes,
@@ -77,8 +77,8 @@ def together(flags: argparse.Namespace, work: Callable[[], int]) -> int:
     try:
         # until the others are there this is one call of C, and nothing is unsaved
         with signals.signals() as watch, watch.meanwhile(lambda: EXIT_TERMINATED):
-            distributed.initialize(cluster, flags.connect_s)
-    except distributed.WorkersMissing as error:
+            processes.initialize(cluster, flags.connect_s)
+    except processes.WorkersMissing as error:
         print(error, file=sys.stderr)
         return EXIT_MISSING
     code = 1
@@ -89,7 +89,7 @@ def together(flags: argparse.Namespace, work: Callable[[], int]) -> int:
         code = 2
     except Exception:  # the others wait: say what it was, and leave at once
         traceback.print_exc()
-    return distributed.leave(code)
+    return processes.leave(code)
 
 
 def show(options, workdir: Path | None, topology: str = "") -> int:
@@ -107,12 +107,13 @@ def show(options, workdir: Path | None, topology: str = "") -> int:
 
 def run(options, workdir: Path) -> int:
     """Train what the config names; heavy imports wait until its syntax is known to be right."""
-    from diffjax import build, parallel
+    from diffjax import build
     from diffjax.core.errors import Diverged, OutOfTime, StorageError, Terminated
+    from diffjax.devices import mesh
     from diffjax.text.cache import Damaged, MissingCaption
     from diffjax.train import train
 
-    parallel.keep_compilations()
+    mesh.keep_compilations()
     stages = [(options, workdir)]
     if "stages" in options:
         stages = [(options[name], workdir / name) for name in options.stages]

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, UInt8
 
-from diffjax import cascade, parallel, pixels
+from diffjax import cascade, pixels
 from diffjax.core.types import Resized, Text, TextMask
+from diffjax.devices import mesh
 from diffjax.jobs import Job
 from diffjax.text.encoder import TextEncoder
 from diffjax.trained import Cascade, devices
@@ -65,7 +66,7 @@ def inputs_of(jobs: Sequence[Job], embed) -> tuple[Text, TextMask, Array, tuple 
     Raises:
       ValueError: some of the jobs have a negative prompt and some have none.
     """
-    split = parallel.batch_sharding(parallel.make_mesh(devices=devices()))
+    split = mesh.batch_sharding(mesh.make_mesh(devices=devices()))
     stacked = lambda prompts: tuple(  # noqa: E731
         jnp.concatenate(parts) for parts in zip(*map(embed, prompts), strict=True)
     )

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
-from diffjax.chips import GIB, Chip
+from diffjax.devices.chips import GIB, Chip
 
 SHOWN = 6  # of the largest buffers
 

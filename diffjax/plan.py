@@ -16,11 +16,12 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from diffjax import abstract, build, chips, hlo, memory
+from diffjax import abstract, build, hlo, memory
 from diffjax.core import trees
+from diffjax.devices import chips
+from diffjax.devices.topology import devices_of
 from diffjax.memory import of_size
 from diffjax.text.abstract import Encoding
-from diffjax.topology import devices_of
 
 MFU = 0.35  # the share of the peak that well-tuned training of such networks reaches
 

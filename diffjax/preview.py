@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from diffjax import build, cascade, distributed, grid, monitor, parallel, pixels
+from diffjax import build, cascade, grid, monitor, pixels
 from diffjax.data import pipeline
 from diffjax.data.batch import Record, RecordSource
+from diffjax.devices import mesh, processes
 from diffjax.program import Program
 from diffjax.stage import shrink
 from diffjax.text import cache
@@ -66,15 +67,15 @@ class Preview:
         if self._stage.low_res_px:
             truth = pixels.from_uint8(jnp.asarray(batch["image"]))
             low_res = shrink(truth, self._stage.factor)
-        inputs = parallel.everywhere((text, mask, jnp.arange(len(text)), low_res), self._mesh)
+        inputs = mesh.everywhere((text, mask, jnp.arange(len(text)), low_res), self._mesh)
         text, mask, seeds, given = inputs
         trained = cascade.TrainedStage(self._stage, params, self._settings)
         (made,) = cascade.generate([trained], text, mask, seeds=seeds, low_res=given)
-        columns = [np.asarray(pixels.to_uint8(jnp.asarray(parallel.fetch(made))))]
+        columns = [np.asarray(pixels.to_uint8(jnp.asarray(mesh.fetch(made))))]
         if low_res is not None:
             columns = [np.asarray(pixels.to_uint8(low_res)), *columns, batch["image"]]
         path = self._folder / f"{step:07d}.png"
-        if distributed.is_first():
+        if processes.is_first():
             rows = list(zip(*columns, strict=True))
             tile_px = min(self._stage.size_px * 2, 256)
             sheet = grid.contact_sheet(rows, self._captions, tile_px=tile_px)

@@ -7,7 +7,8 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from diffjax import build, config, parallel, steps
+from diffjax import build, config, steps
+from diffjax.devices import mesh
 from diffjax.stage import Stage
 
 
@@ -55,8 +56,8 @@ def _program(options: ConfigDict, text_width: int, devices: list | None) -> Prog
     stage = build.stage_of(options, text_width)
     tx, rate = build.optimiser_of(options)
     place = build.placement_of(options, stage, tx, devices)
-    batch_sharding = parallel.batch_sharding(place.mesh)
-    everywhere = parallel.replicated(place.mesh)
+    batch_sharding = mesh.batch_sharding(place.mesh)
+    everywhere = mesh.replicated(place.mesh)
     return Program(
         stage,
         place,

@@ -9,10 +9,11 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from diffjax import build, checkpoint, config, distributed, monitor, parallel, snapshots
+from diffjax import build, checkpoint, config, monitor, snapshots
 from diffjax.core.errors import ConfigError
 from diffjax.core.signals import Watch
 from diffjax.data import pipeline
+from diffjax.devices import mesh, processes
 from diffjax.embeddings import embeddings_of
 from diffjax.goodput import Goodput
 from diffjax.journal import Journal
@@ -46,7 +47,7 @@ def begin(
 
     What must be closed is left to `at_the_end`. Raises what `train.train` does.
     """
-    first = distributed.is_first()
+    first = processes.is_first()
     spent = Goodput(workdir / "goodput.json" if first else None)
     records, encoder = build.source_of(options), build.encoder_of(options)
     embeddings = embeddings_of(options, records, encoder, _encoding_progress)
@@ -67,7 +68,7 @@ def begin(
         state, position = place.init(jax.random.key(options.seed)), {}
     except ValueError as error:
         raise ConfigError("workdir", str(workdir), str(error)) from None
-    step = int(parallel.fetch(state.step))
+    step = int(mesh.fetch(state.step))
     if position:
         batches.set_state(position.get("data", position))  # older runs saved the data's alone
         print(f"resuming from step {step} in {workdir}", flush=True)
@@ -81,13 +82,13 @@ def begin(
         print(parameters, flush=True)
         log.text("parameters", f"```\n{parameters}\n```")
     if place.mesh.size > 1:
-        print(parallel.state_table(place.state_sharding, place.state_shape), flush=True)
+        print(mesh.state_table(place.state_sharding, place.state_shape), flush=True)
     journal = Journal(
         log, spent,
         no_readings=program.no_readings, record=program.record,
         images_per_step=options.data.batch_size, saved=position.get("log"),
     )  # fmt: skip
-    to_devices = functools.partial(parallel.to_devices, sharding=program.batch_sharding)
+    to_devices = functools.partial(mesh.to_devices, sharding=program.batch_sharding)
     run = Run(
         options, workdir, program, step, pipeline.Ahead(batches, to_devices), checkpoints,
         kept, log, journal, Preview(options, program, records, embeddings, workdir, log), watch,

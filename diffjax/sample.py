@@ -84,8 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(flags: argparse.Namespace) -> Path:
     """Make and write the pictures that are not there yet; returns the path of the sheet."""
-    from diffjax import album, film, jobs, making, parallel, trained
+    from diffjax import album, film, jobs, making, trained
     from diffjax.cascade import SampleSettings
+    from diffjax.devices import mesh
     from diffjax.progress import Progress
 
     like = read_like(flags.like) if flags.like else None
@@ -93,7 +94,7 @@ def run(flags: argparse.Namespace) -> Path:
     dirs = trained.stage_dirs(flags.workdir, flags.stages)
     # what is wrong whatever the stages is said before they are loaded
     jobs.settings_of(flags, [SampleSettings()] * (len(like.stages) if like else len(dirs)))
-    parallel.keep_compilations()
+    mesh.keep_compilations()
     stages = load(flags, dirs, like)
     settings = jobs.settings_of(flags, [stage.settings for stage in stages.stages])
     guided = any(one.guidance_weight != 1 for one in settings)

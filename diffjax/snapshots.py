@@ -12,10 +12,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from diffjax import parallel
 from diffjax.averages import width_of
 from diffjax.core import tensorfile, trees
 from diffjax.core.files import storing
+from diffjax.devices import mesh
 from diffjax.state import TrainState
 
 FOLDER = "averages"
@@ -70,7 +70,7 @@ class Snapshots:
         for name in self._names:
             tensors = {}
             for key, leaf in trees.named_leaves(state.ema_params[name]).items():
-                whole = parallel.fetch(leaf)
+                whole = mesh.fetch(leaf)
                 if jax.process_index() == 0:
                     tensors[key] = np.array(whole)  # the next step takes the leaf's own memory
             if jax.process_index() == 0:

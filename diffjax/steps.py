@@ -47,7 +47,7 @@ class Losses(NamedTuple):
 
 
 def whole(work: Work) -> Callable[[Any, Any], tuple[Any, Any]]:
-    """One device does all rows and has all parameters; `parallel.spread` is for many."""
+    """One device does all rows and has all parameters; `mesh.spread` is for many."""
     return lambda params, rows: work(params, rows, gather=None)
 
 

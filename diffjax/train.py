@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from diffjax import build, checkpoint, continuing, distributed, monitor
+from diffjax import build, checkpoint, continuing, monitor
 from diffjax.core.digest import digest_of
 from diffjax.core.errors import (
     EXIT_DIVERGED,
@@ -24,6 +24,7 @@ from diffjax.core.errors import (
     Terminated,
 )
 from diffjax.core.signals import signals
+from diffjax.devices import processes
 from diffjax.goodput import table
 from diffjax.run import Run, begin
 from diffjax.state import averaged
@@ -59,7 +60,7 @@ def train(options: ConfigDict, workdir: Path) -> Report:
         print(f"changed since this run was last started:\n{continuing.table(changes)}", flush=True)
     with signals() as watch, ExitStack() as at_the_end:
         with watch.meanwhile(nothing_lost):
-            if distributed.is_first():
+            if processes.is_first():
                 at_the_end.enter_context(lock(workdir))
             run, state = begin(options, workdir, watch, at_the_end)
         state = loop(run, state)
@@ -75,7 +76,7 @@ def loop(run: Run, state: Any) -> Any:
     every, step = run.options.train, run.first_step
     train_step, before = run.program.train_step, None
     rescue: Callable[[], int] | None = nothing_lost
-    agree, alone = distributed.Agreement(), jax.process_count() == 1
+    agree, alone = processes.Agreement(), jax.process_count() == 1
     while step < every.num_steps:
         run.spent.to("data")
         with run.watch.meanwhile(rescue):
@@ -84,7 +85,7 @@ def loop(run: Run, state: Any) -> Any:
             run.spent.to("compile")
             with run.watch.meanwhile(nothing_lost):
                 train_step = _compile(train_step, state, batch)
-                distributed.meet(f"{run.options.stage} step {step}")
+                processes.meet(f"{run.options.stage} step {step}")
         run.spent.to("step")
         state, metrics = train_step(state, batch)
         run.journal.add(metrics)

@@ -8,10 +8,11 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from diffjax import build, parallel, stored
+from diffjax import build, stored
 from diffjax.cascade import SampleSettings, TrainedStage
 from diffjax.core import digest
 from diffjax.core.errors import require
+from diffjax.devices import mesh
 from diffjax.recipe import FROM_A_FILE, Origin, Recipe
 from diffjax.stored import stage_dirs
 from diffjax.text.encoder import TextEncoder
@@ -60,7 +61,7 @@ def load(
       ConfigError: the stages do not fit each other, or one has no checkpoint or no such average.
       StorageError: a stage has checkpoints, and none is whole.
     """
-    everywhere = parallel.replicated(parallel.make_mesh(devices=devices()))
+    everywhere = mesh.replicated(mesh.make_mesh(devices=devices()))
     first = stored.options_of(dirs[0])
     encoder = build.encoder_of(first)
     names = ema.split(",") if isinstance(ema, str) else ema or [None]

@@ -236,7 +236,7 @@ def test_a_picture_of_the_page_is_made_again_byte_for_byte(cascade, tmp_path, mo
     assert last.told == "16 px: 1 of 1"
     assert os.stat(os.path.dirname(large)).st_mode & 0o777 == 0o700
     monkeypatch.setattr(trained, "load", lambda dirs, ema, verify, steps: cascade)
-    monkeypatch.setattr("diffjax.parallel.keep_compilations", lambda: None)
+    monkeypatch.setattr("diffjax.devices.mesh.keep_compilations", lambda: None)
     flags = ["--stages", "a,b", "--like", large, "--out", str(tmp_path / "again")]
     assert sample.main(flags) == 0
     for path in map(Path, (small, large)):

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax import cascade, hlo, main, monitor, parallel, steps, train
+from diffjax import cascade, hlo, main, monitor, steps, train
 from diffjax.data import pipeline
+from diffjax.devices import mesh
 from diffjax.models.unet import UNet
 from diffjax.stage import Condition, Stage, bind, init_params
 from diffjax.text.encoder import load_encoder
@@ -31,7 +32,7 @@ WIDE = Stage(
 @functools.cache
 def compiled(the_stage, sizes, **options):
     """The step compiled for a mesh, the state's shapes, and where it lies."""
-    step, shapes, place, _ = placed(the_stage, parallel.make_mesh(*sizes), **options)
+    step, shapes, place, _ = placed(the_stage, mesh.make_mesh(*sizes), **options)
     batch = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, batch_of(the_stage.size_px, 16)))
     return step.lower(shapes, batch).compile(), shapes, place
 
@@ -89,7 +90,7 @@ def test_a_step_computes_the_networks_products_and_no_more(sizes, accumulate):
 
     model = jax.make_jaxpr(jax.grad(bare))(shapes.params, jnp.zeros((16, 16, 16, 3)), batch["text"])
     if sizes:
-        step = placed(BASE, parallel.make_mesh(*sizes), accumulate=accumulate)[0]
+        step = placed(BASE, mesh.make_mesh(*sizes), accumulate=accumulate)[0]
     else:
         step = step_of(BASE)
     ours = jax.make_jaxpr(step)(shapes, batch)
@@ -117,7 +118,7 @@ def test_200_steps_move_their_batches_to_the_device_and_one_reading_per_log_back
 ):
     """The real loop, where only what is moved explicitly may move; and that is counted."""
     sent, read = [], []
-    whole, put, get = train.loop, parallel.to_devices, jax.device_get
+    whole, put, get = train.loop, mesh.to_devices, jax.device_get
 
     def guarded(run, state):
         with jax.transfer_guard("disallow"):
@@ -128,7 +129,7 @@ def test_200_steps_move_their_batches_to_the_device_and_one_reading_per_log_back
         return put(batch, sharding)
 
     monkeypatch.setattr(train, "loop", guarded)
-    monkeypatch.setattr(parallel, "to_devices", counted)
+    monkeypatch.setattr(mesh, "to_devices", counted)
     monkeypatch.setattr(jax, "device_get", lambda tree: read.append(tree.shape) or get(tree))
     flags = [f"--config.train.{key}" for key in
              ("num_steps=200", "log_every=50", "sample_every=0", "save_every=0")]  # fmt: skip

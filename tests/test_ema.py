@@ -12,9 +12,10 @@ import optax
 import pytest
 from PIL import Image
 
-from diffjax import averages, config, ema, parallel, profiles, sample, snapshots, state, stored
+from diffjax import averages, config, ema, profiles, sample, snapshots, state, stored
 from diffjax.core import tensorfile
 from diffjax.core.errors import ConfigError, StorageError
+from diffjax.devices.mesh import make_mesh, state_sharding
 from tests import runs
 from tests.encoders import save_tiny
 from tests.test_processes import MESH, saved, together
@@ -28,10 +29,10 @@ SHAPES = {"stem": {"kernel": (3, 3, 4, 16)}, "mid": {"dense_0": {"kernel": (16, 
 def walked(folder):
     """A random walk of 96 steps in a workdir, snapshots every 8; the parameters of each step."""
     is_shape = lambda x: isinstance(x, tuple)  # noqa: E731
-    mesh, tx, kept = parallel.make_mesh(2, 4, 1), optax.sgd(1.0), averages.parse(NAMES)
+    mesh, tx, kept = make_mesh(2, 4, 1), optax.sgd(1.0), averages.parse(NAMES)
     init = lambda key: jax.tree.map(lambda s: jnp.full(s, 3.0), SHAPES, is_leaf=is_shape)  # noqa: E731
     create = functools.partial(state.create, init, tx, NAMES)
-    place = parallel.state_sharding(mesh, jax.eval_shape(create, jax.random.key(0)))
+    place = state_sharding(mesh, jax.eval_shape(create, jax.random.key(0)))
 
     def walk(current, key):
         leaves, structure = jax.tree.flatten(current.params)

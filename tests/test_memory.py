@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 from diffjax import memory
-from diffjax.chips import CHIPS, GIB
+from diffjax.devices.chips import CHIPS, GIB
 
 ASSIGNMENT = textwrap.dedent("""\
     BufferAssignment:

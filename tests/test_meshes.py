@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from diffjax import checkpoint, config, parallel
+from diffjax import checkpoint, config
+from diffjax.devices import mesh
 from diffjax.program import program_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # each mesh is a program to compile
@@ -38,7 +39,7 @@ def go_on(sizes, state, first=0, last=STEPS, **which):
     losses = []
     for step in range(first, last):
         batch = batch_at(step, options.data.size_px, options.text.max_tokens)
-        batch = parallel.to_devices(batch, made.batch_sharding)
+        batch = mesh.to_devices(batch, made.batch_sharding)
         state, metrics = made.train_step(state, batch)
         losses.append(metrics["loss"])
     return state, [float(loss) for loss in losses]

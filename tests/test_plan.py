@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from diffjax import config, main, memory, plan, topology
-from diffjax.chips import CHIPS
+from diffjax import config, main, memory, plan
+from diffjax.devices import topology
+from diffjax.devices.chips import CHIPS
 from tools import write_scale_page
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -25,7 +25,7 @@ STOPPED = """
 import os, signal, sys
 from diffjax import distributed, faults, main
 
-told = distributed.Agreement.__call__
+told = processes.Agreement.__call__
 calls = []
 
 def call(self, flag):
@@ -34,7 +34,7 @@ def call(self, flag):
         os.kill(os.getpid(), signal.SIGTERM)
     return told(self, flag)
 
-distributed.Agreement.__call__ = call
+processes.Agreement.__call__ = call
 signals.leave_on_signals()
 sys.exit(main.main(sys.argv[1:]))
 """

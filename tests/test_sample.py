@@ -37,7 +37,7 @@ def command(whole, tmp_path, monkeypatch, capsys):
         )
 
     monkeypatch.setattr(trained, "load", load)
-    monkeypatch.setattr("diffjax.parallel.keep_compilations", lambda: None)
+    monkeypatch.setattr("diffjax.devices.mesh.keep_compilations", lambda: None)
 
     def run(*flags, cascade=whole, out="out"):
         loaded["cascade"] = cascade

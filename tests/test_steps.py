@@ -7,8 +7,9 @@ import numpy as np
 import optax
 import pytest
 
-from diffjax import averages, parallel, pixels, state, steps
+from diffjax import averages, pixels, state, steps
 from diffjax.core import rng
+from diffjax.devices import mesh as mesh_lib
 from diffjax.diffusion.loss import diffusion_loss
 from diffjax.diffusion.times import stratified
 from diffjax.stage import Condition, bind, init_params
@@ -43,10 +44,10 @@ def create(the_stage):
 def placed(the_stage, mesh, **options):
     """The jitted step on a mesh, the state's shapes, and where state and batch lie."""
     shapes = jax.eval_shape(create(the_stage), KEY)
-    place = parallel.state_sharding(mesh, shapes)
-    batch_place = parallel.batch_sharding(mesh)
+    place = mesh_lib.state_sharding(mesh, shapes)
+    batch_place = mesh_lib.batch_sharding(mesh)
     step = jax.jit(
-        step_of(the_stage, spread=parallel.spread(mesh, place.params), **options),
+        step_of(the_stage, spread=mesh_lib.spread(mesh, place.params), **options),
         in_shardings=(place, batch_place),
         out_shardings=(place, None),
         donate_argnums=0,
@@ -58,7 +59,7 @@ def run(the_stage, mesh, num_steps=2, **options):
     """The state after some steps on a mesh, and the losses, gathered on the host."""
     step, _, place, batch_place = placed(the_stage, mesh, **options)
     current = jax.device_put(started(the_stage), place)
-    batch = parallel.to_devices(batch_of(the_stage.size_px, 16), batch_place)
+    batch = mesh_lib.to_devices(batch_of(the_stage.size_px, 16), batch_place)
     losses = []
     for _ in range(num_steps):
         current, metrics = step(current, batch)
@@ -73,7 +74,7 @@ def started(the_stage):
 
 @functools.cache
 def on_one_device(the_stage):
-    return run(the_stage, parallel.make_mesh(devices=jax.devices()[:1]))
+    return run(the_stage, mesh_lib.make_mesh(devices=jax.devices()[:1]))
 
 
 SCANNED = dataclasses.replace(
@@ -107,7 +108,7 @@ MESHES = [
 def test_eight_devices_do_what_one_does(the_stage, sizes, accumulate):
     """Losses and, as Adam keeps them, gradients and their squares: on every mesh, in parts too."""
     expected, losses = on_one_device(the_stage)
-    got, got_losses = run(the_stage, parallel.make_mesh(*sizes), accumulate=accumulate)
+    got, got_losses = run(the_stage, mesh_lib.make_mesh(*sizes), accumulate=accumulate)
     np.testing.assert_allclose(got_losses, losses, atol=1e-5)
     for mine, theirs in zip(
         jax.tree.leaves(got.opt_state), jax.tree.leaves(expected.opt_state), strict=True
@@ -117,9 +118,9 @@ def test_eight_devices_do_what_one_does(the_stage, sizes, accumulate):
 
 
 def test_parameters_really_lie_in_shards():
-    mesh = parallel.make_mesh(fsdp=8)
+    mesh = mesh_lib.make_mesh(fsdp=8)
     make = create(BASE)
-    place = parallel.state_sharding(mesh, jax.eval_shape(make, KEY))
+    place = mesh_lib.state_sharding(mesh, jax.eval_shape(make, KEY))
     kernel = jax.jit(make, out_shardings=place)(KEY).params["stem"]["kernel"]
     assert kernel.addressable_shards[0].data.shape == (*kernel.shape[:-1], kernel.shape[-1] // 8)
 
@@ -128,7 +129,7 @@ def test_parameters_really_lie_in_shards():
 def test_micro_batches_do_not_change_a_step():
     """All chance is drawn for the whole batch: in 4 parts or at once, the same up to rounding."""
     whole, losses = on_one_device(BASE)
-    mesh = parallel.make_mesh(devices=jax.devices()[:1])
+    mesh = mesh_lib.make_mesh(devices=jax.devices()[:1])
     parts, part_losses = run(BASE, mesh, accumulate=4)
     np.testing.assert_allclose(part_losses, losses, atol=1e-5)
     for mine, theirs in zip(

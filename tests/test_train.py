@@ -7,9 +7,10 @@ import time
 import numpy as np
 import pytest
 
-from diffjax import checkpoint, goodput, journal, monitor, parallel, preview, train
+from diffjax import checkpoint, goodput, journal, monitor, preview, train
 from diffjax.core import signals
 from diffjax.core.trees import named_leaves
+from diffjax.devices import mesh
 from tests import runs
 from tests.encoders import save_tiny
 
@@ -35,7 +36,7 @@ def saved(workdir, step):
 
 def poison(monkeypatch, is_bad):
     """The text of those batches (counted from 1) is no number."""
-    put, sent = parallel.to_devices, []
+    put, sent = mesh.to_devices, []
 
     def poisoned(batch, sharding):
         sent.append(1)
@@ -43,7 +44,7 @@ def poison(monkeypatch, is_bad):
             batch = {**batch, "text": np.full_like(batch["text"], np.nan)}
         return put(batch, sharding)
 
-    monkeypatch.setattr(parallel, "to_devices", poisoned)
+    monkeypatch.setattr(mesh, "to_devices", poisoned)
 
 
 def stop_after(monkeypatch, count):

@@ -11,9 +11,9 @@ import sys
 
 from diffjax import plan
 from diffjax.core.errors import ConfigError
+from diffjax.devices.topology import devices_of
 from diffjax.text.abstract import abstract_encoding
 from diffjax.text.t5 import T5Config
-from diffjax.topology import devices_of
 
 ENCODERS = {  # vocabulary, width, size of a head, feed-forward, layers, heads
     "t5-small": T5Config(32128, 512, 64, 2048, 6, 8, feed_forward="relu"),

@@ -62,11 +62,12 @@ def run(flags: argparse.Namespace) -> int:
     check_free(flags.host, flags.port)
     if not is_loopback(flags.host) and not auth:
         say(f"warning: anyone who reaches {flags.host} can draw; --auth USER:PASSWORD asks who")
-    from diffjax import parallel, stored, trained
+    from diffjax import stored, trained
     from diffjax.app import drawing, page, server
+    from diffjax.devices import mesh
 
     dirs = stored.stage_dirs(flags.workdir, flags.stages)
-    parallel.keep_compilations()
+    mesh.keep_compilations()
     cascade = trained.load(dirs, flags.ema)
     drawing.warm_up(cascade, say)
     drawing.keep_no_more_programs()

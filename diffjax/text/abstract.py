@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
-from diffjax import parallel
+from diffjax.devices.mesh import batch_sharding, make_mesh
 from diffjax.text import sharding
 from diffjax.text.t5 import T5Config, T5Encoder, shapes
 
@@ -44,7 +44,7 @@ def abstract_encoding(
     Raises:
       ValueError: the mesh does not fit the devices, or the batch the mesh.
     """
-    mesh = parallel.make_mesh(-1, fsdp, tensor, devices)
+    mesh = make_mesh(-1, fsdp, tensor, devices)
     shards = sharding.row_shards(mesh)
     if batch % shards:
         raise ValueError(f"batch={batch}, want a multiple of the mesh's {shards} row shards")
@@ -60,7 +60,7 @@ def abstract_encoding(
     )
     return Encoding(
         sharding.compiled(config, dtype, mesh),
-        (params, *captions(batch, length, parallel.batch_sharding(mesh))),
+        (params, *captions(batch, length, batch_sharding(mesh))),
         batch,
         mesh,
         params,

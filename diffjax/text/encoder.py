@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from diffjax import parallel
+from diffjax.devices import mesh
 from diffjax.text import hub, sharding, tokenizer, weights
 from diffjax.text.t5 import checked_dtype
 
@@ -66,7 +66,7 @@ class TextEncoder:
             shape = (_round_up(len(rows), shards), longest)
             part = (_fitted(x[rows], shape) for x in (ids, mask))
             parts.append(self.apply(self.params, *part))
-        everywhere = None if self.mesh is None else parallel.replicated(self.mesh)
+        everywhere = None if self.mesh is None else mesh.replicated(self.mesh)
         places = _places(groups, parts)
         return _in_order(parts, places, mask.shape[1], everywhere), jnp.asarray(mask)
 
@@ -100,7 +100,7 @@ def load_encoder(
     it and the embeddings have it: float32 or bfloat16; None is float32 on CPUs, where bfloat16
     saves no time, and bfloat16 on accelerators. Norms, softmax and residual stream are computed
     in float32 whatever it is. On a `mesh` of
-    `parallel.make_mesh` parameters and rows are split, with the same results to rounding; `encode`
+    `mesh.make_mesh` parameters and rows are split, with the same results to rounding; `encode`
     then hands every device all embeddings, `apply` its rows alone.
 
     The name of a folder is its last part. The weights' names and shapes are checked now, their

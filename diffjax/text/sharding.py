@@ -10,9 +10,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from diffjax import parallel
 from diffjax.core import trees
-from diffjax.parallel import BATCH_AXES, INTO, OUT_OF
+from diffjax.devices.mesh import BATCH_AXES, INTO, OUT_OF, Rule, batch_sharding, spec_of
 from diffjax.text.t5 import (
     Block,
     RMSNorm,
@@ -23,9 +22,9 @@ from diffjax.text.t5 import (
     shapes,
 )
 
-# As `parallel.RULES`: tensor splits heads and feed-forwards (Shoeybi et al. 2019) and the
+# As `mesh.RULES`: tensor splits heads and feed-forwards (Shoeybi et al. 2019) and the
 # vocabulary, fsdp the other axis of every matrix.
-RULES: tuple[parallel.Rule, ...] = (
+RULES: tuple[Rule, ...] = (
     (r"embedding", OUT_OF),
     (r"block_\d+/(attention/[qkv]|feed_forward/wi(_[01])?)/kernel", INTO),
     (r"block_\d+/(attention/o|feed_forward/wo)/kernel", OUT_OF),
@@ -41,7 +40,7 @@ def params_sharding(mesh: Mesh, config: T5Config) -> dict:
     """
 
     def place(name: str, leaf: Any) -> NamedSharding:
-        axes = zip(parallel.spec_of(name, leaf, RULES), leaf.shape, strict=True)
+        axes = zip(spec_of(name, leaf, RULES), leaf.shape, strict=True)
         splits = lambda axis, size: mesh.shape[axis] > 1 and size % mesh.shape[axis] == 0  # noqa: E731
         spec = (axis if axis and splits(axis, size) else None for axis, size in axes)
         return NamedSharding(mesh, PartitionSpec(*spec))
@@ -57,7 +56,7 @@ def row_shards(mesh: Mesh | None) -> int:
 def compiled(config: T5Config, dtype: DTypeLike, mesh: Mesh | None = None) -> Any:
     """The jitted (params, ids [b l], mask [b l]) -> [b l d] of `T5Encoder(config, dtype)`.
 
-    On a mesh, parameters lie as `params_sharding` says and rows as `parallel.batch_sharding`. A
+    On a mesh, parameters lie as `params_sharding` says and rows as `mesh.batch_sharding`. A
     matrix is gathered over fsdp where it is used, and each device works with its tensor share.
 
     Raises:
@@ -67,7 +66,7 @@ def compiled(config: T5Config, dtype: DTypeLike, mesh: Mesh | None = None) -> An
     if mesh is None:
         alone = T5Encoder(config, dtype)
         return jax.jit(lambda params, ids, mask: alone.apply({"params": params}, ids, mask))
-    rows, kept = parallel.batch_sharding(mesh), params_sharding(mesh, config)
+    rows, kept = batch_sharding(mesh), params_sharding(mesh, config)
     look_up = _look_up(kept["embedding"])
     model = T5Encoder(config, dtype, look_up)
     apply: Any = lambda params, ids, mask: model.apply({"params": params}, ids, mask)  # noqa: E731

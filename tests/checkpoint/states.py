@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from diffjax import checkpoint, parallel
+from diffjax import checkpoint
+from diffjax.devices.mesh import make_mesh, state_sharding
 from diffjax.state import TrainState
 
 TX = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3))
@@ -26,7 +27,7 @@ def state(step: int = 3, size: int = 64) -> TrainState:
 def like(mesh: jax.sharding.Mesh | None = None, size: int = 64) -> TrainState:
     """Its shapes, in the shardings of the mesh."""
     shapes = jax.eval_shape(lambda: state(size=size))
-    place = parallel.state_sharding(mesh or parallel.make_mesh(devices=jax.devices()[:1]), shapes)
+    place = state_sharding(mesh or make_mesh(devices=jax.devices()[:1]), shapes)
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, place
     )

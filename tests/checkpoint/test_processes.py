@@ -23,7 +23,7 @@ jax.distributed.initialize(f"localhost:{port}", 2, index)
 from jax.experimental import multihost_utils
 from diffjax import checkpoint, digest, parallel
 from tests.checkpoint.states import POSITION, array_files, flip, like, state
-target = like(parallel.make_mesh(fsdp=4))
+target = like(mesh.make_mesh(fsdp=4))
 place = jax.jit(lambda tree: tree, out_shardings=jax.tree.map(lambda x: x.sharding, target))
 checkpoints = checkpoint.open_dir(path, keep=2)
 for step in (1, 2, 3):

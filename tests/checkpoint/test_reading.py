@@ -4,9 +4,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from diffjax import checkpoint, parallel
+from diffjax import checkpoint
 from diffjax.core import digest
 from diffjax.core.errors import StorageError
+from diffjax.devices import mesh
 from tests.checkpoint.states import POSITION, array_files, fill, flip, like, state
 
 
@@ -40,11 +41,11 @@ def test_a_state_comes_back_bit_for_bit_with_the_position_of_the_data(saved):
 def test_a_state_goes_to_another_number_of_devices_bit_for_bit(before, after, tmp_path):
     devices = jax.devices()
     place = jax.tree.map(
-        lambda x: x.sharding, like(parallel.make_mesh(devices=devices[:before], fsdp=before))
+        lambda x: x.sharding, like(mesh.make_mesh(devices=devices[:before], fsdp=before))
     )
     with checkpoint.open_dir(tmp_path) as checkpoints:
         checkpoint.save(checkpoints, 3, jax.device_put(state(3), place), POSITION)
-        target = like(parallel.make_mesh(devices=devices[:after], fsdp=after))
+        target = like(mesh.make_mesh(devices=devices[:after], fsdp=after))
         restored, _ = checkpoint.restore(checkpoints, target)
     assert digest.leaf_digests(restored) == digest.leaf_digests(state(3))
     kernel = restored.params["out"]["kernel"]

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax import parallel
 from diffjax.core import digest
+from diffjax.devices.mesh import make_mesh, state_sharding
 
 TREE = {"b": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}, "a": np.int32(7)}
 POSITION = {"next_index": 5, "epoch": 1}
@@ -53,8 +53,8 @@ def test_it_does_not_depend_on_where_the_arrays_lie(dtype):
     tree = {"out/kernel": jnp.arange(64).reshape(8, 8).astype(dtype)}
     host = digest.digest_of(jax.tree.map(np.asarray, tree), {})
     for count in (1, 2, 8):
-        mesh = parallel.make_mesh(devices=jax.devices()[:count], fsdp=count)
-        placed = jax.device_put(tree, parallel.state_sharding(mesh, jax.eval_shape(lambda: tree)))
+        mesh = make_mesh(devices=jax.devices()[:count], fsdp=count)
+        placed = jax.device_put(tree, state_sharding(mesh, jax.eval_shape(lambda: tree)))
         assert digest.digest_of(placed, {}) == host
 
 

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax import hlo, memory, parallel, text
+from diffjax import hlo, memory, text
 from diffjax.core import trees
+from diffjax.devices.mesh import make_mesh, spec_of
 from diffjax.text import abstract, sharding, t5, weights
 from tests.text import family
 from tests.text.test_t5 import random_params
@@ -30,14 +31,14 @@ def test_every_parameter_of_the_family_has_a_rule(name):
     sizes = {k: v for k, v in family.FAMILY[name].items() if k in t5.T5Config.__annotations__}
     config = t5.T5Config(**sizes, feed_forward=family.FAMILY[name]["feed_forward_proj"])
     for path, leaf in trees.named_leaves(t5.shapes(config)).items():
-        spec = parallel.spec_of(path, leaf, sharding.RULES)
+        spec = spec_of(path, leaf, sharding.RULES)
         assert (path.endswith("kernel") or path == "embedding") == (
             "fsdp" in spec and "tensor" in spec
         )
 
 
 def test_a_mesh_splits_each_matrix_twice_and_what_does_not_divide_stays_whole():
-    mesh = parallel.make_mesh(1, 4, 2)
+    mesh = make_mesh(1, 4, 2)
     places = trees.named_leaves(sharding.params_sharding(mesh, EVEN))
     whole = trees.named_leaves(t5.shapes(EVEN))
     shards = {name: places[name].shard_shape(leaf.shape) for name, leaf in whole.items()}
@@ -54,7 +55,7 @@ def test_a_mesh_splits_each_matrix_twice_and_what_does_not_divide_stays_whole():
 
 @pytest.mark.parametrize("sides", [(8, 1, 1), (2, 2, 2), (1, 2, 4)])
 def test_a_mesh_encodes_as_one_device_does(folder, sides):
-    encoder = text.load_encoder(folder, mesh=parallel.make_mesh(*sides))
+    encoder = text.load_encoder(folder, mesh=make_mesh(*sides))
     embedded, mask = encoder.encode(CAPTIONS)  # 3 rows, which no mesh here divides
     expected, expected_mask = text.load_encoder(folder).encode(CAPTIONS)
     np.testing.assert_allclose(embedded, expected, atol=1e-5, rtol=0)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from diffjax import distributed
 from diffjax.core.errors import ConfigError
-from diffjax.distributed import Cluster
+from diffjax.devices import processes
+from diffjax.devices.processes import Cluster
 
 SRUN = {
     "SLURM_JOB_ID": "41234567",
@@ -74,7 +74,7 @@ POD = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "1"}
     ],
 )
 def test_a_cluster_is_told_by_flags_variables_or_its_launcher(environ, flags, cluster):
-    assert distributed.find(environ, **flags) == cluster
+    assert processes.find(environ, **flags) == cluster
 
 
 @pytest.mark.parametrize(
@@ -82,13 +82,13 @@ def test_a_cluster_is_told_by_flags_variables_or_its_launcher(environ, flags, cl
     [("n7", "n7"), ("n1,n2", "n1"), ("gpu[3-4]", "gpu3"), ("a-b[01,07-09],c2", "a-b01")],
 )
 def test_the_first_host_of_a_node_list_coordinates(nodes, host):
-    found = distributed.slurm({**SRUN, "SLURM_STEP_NODELIST": nodes})
+    found = processes.slurm({**SRUN, "SLURM_STEP_NODELIST": nodes})
     assert found.coordinator.partition(":")[0] == host
 
 
 def test_jobs_that_share_a_node_have_ports_of_their_own():
     ports = {
-        distributed.slurm({**SRUN, "SLURM_JOB_ID": str(job)}).coordinator for job in range(50, 60)
+        processes.slurm({**SRUN, "SLURM_JOB_ID": str(job)}).coordinator for job in range(50, 60)
     }
     assert len(ports) == 10
 
@@ -106,27 +106,27 @@ def test_jobs_that_share_a_node_have_ports_of_their_own():
     ],
 )
 def test_what_lacks_or_contradicts_is_one_line(environ, flags, words, monkeypatch):
-    monkeypatch.setattr(distributed.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(processes.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=words) as caught:
-        distributed.find(environ, **flags)
+        processes.find(environ, **flags)
     assert "\n" not in str(caught.value)
 
 
 def test_a_pod_with_the_kubernetes_client_asks_the_cluster(monkeypatch):
-    monkeypatch.setattr(distributed.util, "find_spec", lambda name: object())
-    assert distributed.find(POD) == Cluster("Kubernetes")
+    monkeypatch.setattr(processes.util, "find_spec", lambda name: object())
+    assert processes.find(POD) == Cluster("Kubernetes")
 
 
 def test_one_process_agrees_with_itself_at_once_and_for_nothing():
-    agree = distributed.Agreement()
+    agree = processes.Agreement()
     assert [agree(told) for told in (False, True, False)] == [False, True, False]
     assert vars(agree) == {"_alone": True, "_before": None}  # no program, no array
 
 
 def test_alone_nothing_is_begun_hushed_or_left(capsys):
-    distributed.initialize(None)
-    distributed.hush()
+    processes.initialize(None)
+    processes.hush()
     print("heard")
     assert capsys.readouterr().out == "heard\n"
-    assert [distributed.leave(code) for code in (0, 2, 143)] == [0, 2, 143]
-    assert distributed.is_first()
+    assert [processes.leave(code) for code in (0, 2, 143)] == [0, 2, 143]
+    assert processes.is_first()

@@ -6,8 +6,8 @@ from typing import Any
 
 import jax
 
-from diffjax import chips
 from diffjax.core.errors import ConfigError, require
+from diffjax.devices import chips
 
 
 def devices_of(topology: str) -> list[Any]:

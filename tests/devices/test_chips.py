@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from diffjax import chips
+from diffjax.devices import chips
 
 
 @pytest.mark.parametrize(
