@@ -19,9 +19,11 @@ from jaxtyping import UInt8
 from PIL import Image
 
 import diffjax
-from diffjax import film, grid, png, recipe
+from diffjax import recipe
 from diffjax.core.errors import ConfigError, require
 from diffjax.core.files import storing
+from diffjax.images import film, png
+from diffjax.images.sheet import contact_sheet
 from diffjax.jobs import Job
 from diffjax.trained import Cascade
 
@@ -171,7 +173,7 @@ def write_sheet(out: Path, slots: Sequence[Slot]) -> Path:
     width, _ = png.read_size(shown[0].paths[-1])
     tile_px = min(max(width, least), most)
     cells = [[thumbnail(png.read(path), tile_px) for path in slot.paths] for slot in shown]
-    sheet = np.asarray(grid.contact_sheet(cells, captions, tile_px=tile_px))
+    sheet = np.asarray(contact_sheet(cells, captions, tile_px=tile_px))
     png.write(out / SHEET, sheet, SHEET_METADATA if slots[0].recipes[0] else None)
     return out / SHEET
 

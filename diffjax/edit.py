@@ -12,9 +12,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffjax import edits, jobs, morphing, paths, pictures, trained
+from diffjax import edits, jobs, morphing, paths, trained
 from diffjax.core.errors import ConfigError, StorageError, require
 from diffjax.devices import mesh
+from diffjax.images import read
 
 
 def parser() -> argparse.ArgumentParser:
@@ -54,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     for kind in (paint, redraw, vary, path):
         kind.add_argument(
             "--fit",
-            choices=pictures.FITS,
+            choices=read.FITS,
             default="crop",
             help="make a picture square: its middle, or all of it between white",
         )
@@ -226,7 +227,7 @@ def _resample(flags: argparse.Namespace, count: int) -> tuple[int, ...] | None:
 
 def _picture(flag: str, path: Path):
     try:
-        return pictures.read(path)
+        return read.read(path)
     except ValueError as error:
         raise ConfigError(flag, str(path)[:200], _without(path, error)) from None
 
@@ -234,7 +235,7 @@ def _picture(flag: str, path: Path):
 def _mask(path: Path, shape: tuple[int, int]):
     """The mask of a picture of this (height, width)."""
     try:
-        mask = pictures.read_mask(path)
+        mask = read.read_mask(path)
     except ValueError as error:
         raise ConfigError("--mask", str(path)[:200], _without(path, error)) from None
     (height, width), (high, wide) = shape, mask.shape

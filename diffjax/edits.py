@@ -16,21 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, UInt8
 
-from diffjax import (
-    album,
-    editing,
-    grid,
-    making,
-    pictures,
-    pixels,
-    png,
-    recipe,
-    upscaling,
-)
+from diffjax import album, editing, making, recipe, upscaling
 from diffjax.cascade import SampleSettings
 from diffjax.core.errors import ConfigError, require
 from diffjax.core.files import storing
 from diffjax.core.types import Resized
+from diffjax.images import pixels, png, read
+from diffjax.images.sheet import contact_sheet
 from diffjax.jobs import Job, asked
 from diffjax.progress import Progress
 from diffjax.trained import Cascade
@@ -90,10 +82,10 @@ def redraw(
 ) -> Path:
     """inpaint, img2img and vary: a picture per seed and stage, and a sheet; returns its path."""
     size_px = trained.stages[-1].stage.size_px
-    given = pictures.square(ask.pictures[0], size_px, ask.fit)
+    given = read.square(ask.pictures[0], size_px, ask.fit)
     shown, said = [given], {"strength": ask.strength, **about(ask)}
     if ask.mask is not None:
-        mask = pictures.square_mask(ask.mask, size_px, ask.fit)
+        mask = read.square_mask(ask.mask, size_px, ask.fit)
         require(bool(mask.any()), "--mask", "", "is cropped away; try --fit pad")
         require(
             not trained.stages[0].stage.low_res_px,
@@ -226,5 +218,5 @@ def write_sheet(where: Place, name: str, cells: list, captions: Sequence[str]) -
     """The pictures beside each other over their captions."""
     tile_px = min(max(cells[0][-1].shape[0], album.TILE_PX[0]), album.TILE_PX[1])
     cells = [[album.thumbnail(picture, tile_px) for picture in row] for row in cells]
-    sheet = np.asarray(grid.contact_sheet(cells, captions, tile_px=tile_px))
+    sheet = np.asarray(contact_sheet(cells, captions, tile_px=tile_px))
     return where.write(name, sheet, album.SHEET_METADATA)

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, UInt8
 
-from diffjax import cascade, pixels
+from diffjax import cascade
 from diffjax.core.types import Resized, Text, TextMask
 from diffjax.devices import mesh
+from diffjax.images import pixels
 from diffjax.jobs import Job
 from diffjax.text.encoder import TextEncoder
 from diffjax.trained import Cascade, devices

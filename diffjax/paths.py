@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from diffjax import editing, edits, film, making, morphing, pictures, pixels
+from diffjax import editing, edits, making, morphing
 from diffjax.cascade import TrainedStage
 from diffjax.core.errors import require
 from diffjax.core.types import Resized
 from diffjax.edits import Ask, Picture, Place
+from diffjax.images import film, pixels, read
 from diffjax.jobs import Job
 from diffjax.morphing import Prompt
 from diffjax.progress import Progress
@@ -106,7 +107,7 @@ def leg_of(
     )
     if ask.pictures:
         size_px = trained.stages[-1].stage.size_px
-        pair = [pictures.square(one, size_px, ask.fit) for one in ask.pictures[leg : leg + 2]]
+        pair = [read.square(one, size_px, ask.fit) for one in ask.pictures[leg : leg + 2]]
         both = pixels.from_uint8(jnp.asarray(np.stack(pair)))
         noises = morphing.noises_of(trained.stages, start, end, both, seed=seeds[0])
     negative = embed([ask.negative]) if ask.negative is not None else None

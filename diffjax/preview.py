@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from diffjax import build, cascade, grid, monitor, pixels
+from diffjax import build, cascade, monitor
 from diffjax.data import pipeline
 from diffjax.data.batch import Record, RecordSource
 from diffjax.devices import mesh, processes
+from diffjax.images import pixels
+from diffjax.images import sheet as sheet_lib
 from diffjax.program import Program
 from diffjax.stage import shrink
 from diffjax.text import cache
@@ -78,8 +80,8 @@ class Preview:
         if processes.is_first():
             rows = list(zip(*columns, strict=True))
             tile_px = min(self._stage.size_px * 2, 256)
-            sheet = grid.contact_sheet(rows, self._captions, tile_px=tile_px)
-            grid.save(sheet, path)
+            sheet = sheet_lib.contact_sheet(rows, self._captions, tile_px=tile_px)
+            sheet_lib.save(sheet, path)
             self._log.image(step, "samples", np.asarray(sheet))
             print(f"samples: {path}", flush=True)
         return path

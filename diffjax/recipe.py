@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from diffjax import png
 from diffjax.cascade import THRESHOLDS, SampleSettings
 from diffjax.diffusion.sampler import SAMPLERS, by_name
 from diffjax.diffusion.spacing import SPACINGS
+from diffjax.images import png
 
 FORMAT = 1
 SAMPLE = "sample"

@@ -31,10 +31,11 @@ import numpy as np
 from jax import export
 from jaxtyping import UInt8
 
-from diffjax import cascade, pixels
+from diffjax import cascade
 from diffjax.core import rng, tensorfile, trees
 from diffjax.core.errors import ConfigError, StorageError, require
 from diffjax.core.files import storing, write_whole
+from diffjax.images import pixels
 from diffjax.models import convolve
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")

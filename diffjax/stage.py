@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffjax import pixels
 from diffjax.core.types import (
     Image,
     LogSnr,
@@ -21,6 +20,7 @@ from diffjax.core.types import (
 )
 from diffjax.diffusion.augment import augment
 from diffjax.diffusion.schedule import cosine
+from diffjax.images import pixels
 from diffjax.models.efficient_unet import EfficientUNet
 
 

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from diffjax import pixels
 from diffjax.averages import Averages
 from diffjax.core import rng
 from diffjax.core.types import Image, LogSnr, PRNGKey, Scalar
 from diffjax.diffusion.loss import mean_over, weighted_error
 from diffjax.diffusion.process import diffuse
 from diffjax.diffusion.times import Times, TimeSampler, uniform
+from diffjax.images import pixels
 from diffjax.models.level import is_block
 from diffjax.stage import Condition, Stage, bind, condition_low_res, shrink
 from diffjax.state import TrainState, apply_gradients

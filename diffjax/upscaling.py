@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from diffjax import pixels
 from diffjax.cascade import Negative, SampleSettings, TrainedStage, guided_denoiser
 from diffjax.core import rng
 from diffjax.core.types import Denoiser, Image, LogSnr, PRNGKeys, Resized, Text, TextMask
@@ -15,6 +14,7 @@ from diffjax.diffusion import sampler, spacing
 from diffjax.diffusion.predict import x_0_of
 from diffjax.diffusion.tiles import starts, tiled
 from diffjax.editing import compiled
+from diffjax.images import pixels
 from diffjax.stage import Condition, Stage, condition_low_res, shrink
 
 # Tiles overlap by a quarter of their side.

@@ -18,10 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from diffjax import editing, jobs, making, pixels, png, recipe, sample, trained
+from diffjax import editing, jobs, making, recipe, sample, trained
 from diffjax.app import __main__ as command
 from diffjax.app import drawing, gate, limits, page, server
 from diffjax.app.limits import Refused
+from diffjax.images import pixels, png
 from tests import cascades
 
 # prompt, negative, new seed, seed, guidance, steps, pictures

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffjax import main, png
+from diffjax import main
+from diffjax.images import png
 from tests import runs, test_app
 from tests.encoders import save_tiny
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffjax import edit, edits, making, paths, pictures, png, recipe, trained
+from diffjax import edit, edits, making, paths, recipe, trained
+from diffjax.images import png, read
 from tests import cascades
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs/editing.md").read_text()
@@ -60,8 +61,8 @@ def test_inpainting_leaves_what_is_not_masked_as_it_was_byte_for_byte(run, files
     assert printed.out.strip().endswith("inpaint_grid.png")
     assert list(made) == ["inpaint_grid.png", "inpaint_seed0_16px.png", "inpaint_seed0_8px.png",
                           "inpaint_seed3_16px.png", "inpaint_seed3_8px.png"]  # fmt: skip
-    given = pictures.square(COLOURS, 16)
-    mask = pictures.square_mask(pictures.read_mask(files / "m.png"), 16)
+    given = read.square(COLOURS, 16)
+    mask = read.square_mask(read.read_mask(files / "m.png"), 16)
     first, other = (png.read(made[f"inpaint_seed{seed}_16px.png"]) for seed in (0, 3))
     for picture in (first, other):
         np.testing.assert_array_equal(picture[~mask], given[~mask])

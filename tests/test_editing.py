@@ -212,7 +212,7 @@ def test_a_picture_of_the_stages_own_size_is_enlarged_as_in_the_cascade():
 @pytest.mark.parametrize("size", [(1, 1), (3, 9)])
 def test_any_picture_is_enlarged_by_the_stages_factor(size):
     """By a network that only enlarges: bicubically, up to its tiles' and the picture's edges."""
-    from diffjax import pixels
+    from diffjax.images import pixels
 
     picture = jnp.tanh(images(6, (1, *size, 3)))
     how = dict(picture=picture, seeds=SEEDS[:1], faithful=False)

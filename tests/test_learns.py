@@ -8,10 +8,11 @@ import numpy as np
 import optax
 import pytest
 
-from diffjax import averages, cascade, pixels, state, steps
+from diffjax import averages, cascade, state, steps
 from diffjax.cascade import SampleSettings, TrainedStage
 from diffjax.data import ops
 from diffjax.data.drawings import catalogue, rasterise
+from diffjax.images import pixels
 from diffjax.models.efficient_unet import EfficientUNet
 from diffjax.models.unet import UNet
 from diffjax.stage import Stage, init_params, shrink

@@ -123,7 +123,7 @@ def test_a_path_between_two_pictures_begins_and_ends_with_them():
     ]
     low = jnp.clip(0.3 * images(5, (2, 4, 4, 3)), -0.9, 0.9)
     grain = 0.1 * images(6, (2, 16, 16, 3))
-    from diffjax import pixels
+    from diffjax.images import pixels
 
     pictures = jnp.clip(pixels.resize(low, 16, 16) + grain, -1, 1)
     ends = (Prompt(*editing.null_of(stages[0].stage, 1)),) * 2

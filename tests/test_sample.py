@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from diffjax import album, film, making, png, sample, trained
+from diffjax import album, making, sample, trained
+from diffjax.images import film, png
 from tests import cascades
-from tests.test_png import crafted, ours
+from tests.images.test_png import crafted, ours
 
 NASTY = ["../../x", "/etc/passwd", "..", ".", "\0", "a\nb", "a/b\\c", "🍏" * 40, "x" * 5000, "",
          "%s{0}$(id)`id`", "con", "grid", "-", "\x1b[31m", "a" * 300 + "/../b"]  # fmt: skip

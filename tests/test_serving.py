@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from diffjax import cascade, pixels, serving, stage
+from diffjax import cascade, serving, stage
 from diffjax.cascade import SampleSettings, TrainedStage
+from diffjax.images import pixels
 from diffjax.models.efficient_unet import EfficientUNet
 from diffjax.models.unet import UNet
 

@@ -3,9 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax import pixels, stage
+from diffjax import stage
 from diffjax.core import rng
 from diffjax.diffusion.process import alpha_sigma
+from diffjax.images import pixels
 from diffjax.models.efficient_unet import EfficientUNet
 from diffjax.models.unet import UNet
 from tests.diffusion.helpers import images

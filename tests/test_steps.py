@@ -7,11 +7,12 @@ import numpy as np
 import optax
 import pytest
 
-from diffjax import averages, pixels, state, steps
+from diffjax import averages, state, steps
 from diffjax.core import rng
 from diffjax.devices import mesh as mesh_lib
 from diffjax.diffusion.loss import diffusion_loss
 from diffjax.diffusion.times import stratified
+from diffjax.images import pixels
 from diffjax.stage import Condition, bind, init_params
 from diffjax.text.condition import mask_from_length
 from tests.test_stage import BASE, KEY, SR

@@ -22,8 +22,8 @@ import optax
 from jaxtyping import Array, Float, UInt8
 from safetensors.numpy import load_file, save_file
 
-from diffjax import pixels
 from diffjax.core import rng
+from diffjax.images import pixels
 
 SIDE_PX, WIDTH, FEATURES = 32, 32, 128
 RUNS, RUN = 16, 8  # of neighbours in a batch

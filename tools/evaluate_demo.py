@@ -25,9 +25,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
 
-from diffjax import cascade, pixels, trained
+from diffjax import cascade, trained
 from diffjax.data import ops, splits
 from diffjax.data.source import open_source
+from diffjax.images import pixels
 from diffjax.metrics import fidelity, retrieval
 from diffjax.stage import shrink
 from tools import emoji_classifier

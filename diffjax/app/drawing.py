@@ -12,9 +12,10 @@ import jax
 import numpy as np
 from jaxtyping import UInt8
 
-from diffjax import album, cascade, editing, edits, making, pictures, png, recipe
+from diffjax import album, cascade, editing, edits, making, recipe
 from diffjax.app.limits import Painting, Wish
 from diffjax.core.types import Resized
+from diffjax.images import png, read
 from diffjax.jobs import Job
 from diffjax.trained import Cascade
 
@@ -68,7 +69,7 @@ def paint(trained: Cascade, jobs: Sequence[Job], painting: Painting) -> Iterator
 
 def squared(painting: Painting, size_px: int) -> tuple[Picture, Any]:
     """The middle of the picture and of the mask, `size_px` on a side."""
-    return pictures.square(painting.picture, size_px), pictures.square_mask(painting.mask, size_px)
+    return read.square(painting.picture, size_px), read.square_mask(painting.mask, size_px)
 
 
 def by_stages(trained: Cascade, jobs: Sequence[Job], run: Run) -> Iterator[Made]:

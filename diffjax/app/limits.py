@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image
 
-from diffjax import pictures, recipe
+from diffjax import recipe
+from diffjax.images import read
 from diffjax.jobs import Job
 
 MAX_PICTURES = 4
@@ -102,11 +103,11 @@ def painting(value: Any, folder: Path) -> Painting:
     _require(len(layers) <= MAX_LAYERS, "picture", f"has more than {MAX_LAYERS} layers")
     paths = [_uploaded(file, folder) for file in (value["background"], *layers)]
     try:
-        sizes = [pictures.size(path, MAX_PIXELS) for path in paths]
+        sizes = [read.size(path, MAX_PIXELS) for path in paths]
         height, width = sizes[0]
         same = all(size == sizes[0] for size in sizes)
         _require(same, "picture", f"is {width} x {height} px, and what is painted is not")
-        picture = pictures.read(paths[0], MAX_PIXELS)
+        picture = read.read(paths[0], MAX_PIXELS)
         mask = np.zeros((height, width), bool)
         for path in paths[1:]:
             mask |= _covered(path, (height, width))

@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from diffjax import pixels
+from diffjax.images import pixels
 
 
 def test_every_byte_survives_the_round_trip():

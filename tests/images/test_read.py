@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffjax import pictures
+from diffjax.images import read
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (6, 5, 3), np.uint8)
 
@@ -26,62 +26,62 @@ def saved(path, image, *args, **options):
 def test_bytes_come_back_as_they_are(tmp_path, kind):
     options = {"lossless": True} if kind == "webp" else {}
     path = saved(tmp_path / f"x.{kind}", Image.fromarray(COLOURS), **options)
-    np.testing.assert_array_equal(pictures.read(path), COLOURS)
-    assert pictures.size(path) == (6, 5)
+    np.testing.assert_array_equal(read.read(path), COLOURS)
+    assert read.size(path) == (6, 5)
 
 
 def test_what_is_transparent_shows_white_and_half_of_it_half(tmp_path):
     rgba = np.zeros((1, 3, 4), np.uint8)
     rgba[0, :, 3] = 0, 128, 255
     path = saved(tmp_path / "x.png", Image.fromarray(rgba))
-    assert pictures.read(path)[0, :, 0].tolist() == [255, 127, 0]
-    assert pictures.read_mask(path).tolist() == [[False, False, False]]
+    assert read.read(path)[0, :, 0].tolist() == [255, 127, 0]
+    assert read.read_mask(path).tolist() == [[False, False, False]]
     rgba[..., :3] = 255
     path = saved(tmp_path / "x.png", Image.fromarray(rgba))
-    assert (pictures.read(path) == 255).all()
+    assert (read.read(path) == 255).all()
     # 128 / 255 of white over black is just past mid grey
-    assert pictures.read_mask(path).tolist() == [[False, True, True]]
+    assert read.read_mask(path).tolist() == [[False, True, True]]
 
 
 def test_palette_grey_cmyk_and_one_bit_pictures_are_rgb(tmp_path):
     grey = np.arange(0, 240, 8, np.uint8).reshape(6, 5)
     as_grey = np.repeat(grey[:, :, None], 3, 2)
     path = saved(tmp_path / "l.png", Image.fromarray(grey))
-    np.testing.assert_array_equal(pictures.read(path), as_grey)
+    np.testing.assert_array_equal(read.read(path), as_grey)
     palette = Image.fromarray(as_grey).quantize(64)
-    np.testing.assert_array_equal(pictures.read(saved(tmp_path / "p.png", palette)), as_grey)
+    np.testing.assert_array_equal(read.read(saved(tmp_path / "p.png", palette)), as_grey)
     clear = Image.fromarray(np.array([[0, 1]], np.uint8), mode="P")
     clear.putpalette([255, 0, 0, 0, 0, 255])
     path = saved(tmp_path / "pt.png", clear, transparency=0)
-    assert pictures.read(path)[0].tolist() == [[255, 255, 255], [0, 0, 255]]
+    assert read.read(path)[0].tolist() == [[255, 255, 255], [0, 0, 255]]
     # no ink is white; full cyan, magenta and yellow are black
     cmyk = Image.fromarray(np.array([[[0] * 4] * 8, [[255, 255, 255, 0]] * 8], np.uint8), "CMYK")
     cmyk = cmyk.resize((16, 16), Image.Resampling.NEAREST)
-    got = pictures.read(saved(tmp_path / "c.jpg", cmyk, quality=100)).astype(int)
+    got = read.read(saved(tmp_path / "c.jpg", cmyk, quality=100)).astype(int)
     np.testing.assert_allclose(got[[0, -1], 0, 0], [255, 0], atol=2)
     one_bit = saved(tmp_path / "1.png", Image.fromarray(grey > 100))
-    np.testing.assert_array_equal(pictures.read(one_bit)[:, :, 0], np.where(grey > 100, 255, 0))
+    np.testing.assert_array_equal(read.read(one_bit)[:, :, 0], np.where(grey > 100, 255, 0))
 
 
 def test_sixteen_bits_keep_their_eight_highest_and_are_not_clipped(tmp_path):
     values = np.array([[0, 128, 257, 32768, 65407, 65535]], np.uint16)
     path = saved(tmp_path / "x.png", Image.fromarray(values))
     want = np.rint(values / 257.0).astype(int)
-    np.testing.assert_array_equal(pictures.read(path)[:, :, 1], want)
-    assert pictures.read_mask(path).tolist() == [[False, False, False, True, True, True]]
+    np.testing.assert_array_equal(read.read(path)[:, :, 1], want)
+    assert read.read_mask(path).tolist() == [[False, False, False, True, True, True]]
 
 
 def test_a_photograph_is_turned_as_its_exif_says(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise to show it
     path = saved(tmp_path / "x.png", Image.fromarray(COLOURS), exif=exif)
-    np.testing.assert_array_equal(pictures.read(path), np.rot90(COLOURS, -1))
+    np.testing.assert_array_equal(read.read(path), np.rot90(COLOURS, -1))
 
 
 def test_of_an_animation_the_first_frame_is_read(tmp_path):
     frames = [Image.new("RGB", (4, 3), colour) for colour in ("white", "black")]
     path = saved(tmp_path / "x.gif", frames[0], save_all=True, append_images=frames[1:])
-    assert (pictures.read(path) == 255).all()
+    assert (read.read(path) == 255).all()
 
 
 def chunk(name, data):
@@ -123,12 +123,12 @@ def test_a_bomb_is_refused_by_its_header(tmp_path, name):
     """In 50 ms and 50 MB."""
     (tmp_path / "x").write_bytes(bombs()[name])
     with pytest.raises(ValueError, match="no picture"):  # the readers are loaded at first use
-        pictures.read(__file__)
+        read.read(__file__)
     before, took = rss(), []
     for _ in range(3):
         start = time.perf_counter()
         with pytest.raises(ValueError, match=r"x: .*(million pixels|no picture)") as caught:
-            pictures.read(tmp_path / "x")
+            read.read(tmp_path / "x")
         took.append(time.perf_counter() - start)
     assert "\n" not in str(caught.value)
     assert min(took) < 0.05
@@ -140,7 +140,7 @@ def test_a_hundred_thousand_frames_cost_as_much_as_one(tmp_path):
     data = b"GIF89a" + struct.pack("<HH", 1, 1) + b"\x80\0\0" + bytes(6) + frame * 100_000 + b";"
     (tmp_path / "x.gif").write_bytes(data)
     start = time.perf_counter()
-    assert pictures.read(tmp_path / "x.gif").shape == (1, 1, 3)
+    assert read.read(tmp_path / "x.gif").shape == (1, 1, 3)
     assert time.perf_counter() - start < 1
 
 
@@ -164,28 +164,28 @@ def test_what_is_no_picture_is_told_in_one_line(tmp_path):
     }  # fmt: skip
     for name, words in wanted.items():
         with pytest.raises(ValueError, match=words) as caught:
-            pictures.read(tmp_path / name)
+            read.read(tmp_path / name)
         assert "\n" not in str(caught.value)
 
 
 def test_a_square_is_the_middle_or_the_whole_between_white():
     wide = np.zeros((4, 8, 3), np.uint8)
     wide[:, 2:6] = 200
-    np.testing.assert_array_equal(pictures.square(wide, 4), np.full((4, 4, 3), 200, np.uint8))
-    padded = pictures.square(wide, 8, "pad")
+    np.testing.assert_array_equal(read.square(wide, 4), np.full((4, 4, 3), 200, np.uint8))
+    padded = read.square(wide, 8, "pad")
     np.testing.assert_array_equal(padded[2:6], wide)
     assert (padded[[0, 1, 6, 7]] == 255).all()
     np.testing.assert_array_equal(
-        pictures.square(COLOURS[:5], 5), COLOURS[:5]
+        read.square(COLOURS[:5], 5), COLOURS[:5]
     )  # of that size already: every byte stays
     for shape in ((1, 3000), (3000, 1), (1, 1)):
-        for fit in pictures.FITS:
-            assert pictures.square(np.zeros((*shape, 3), np.uint8), 8, fit).shape == (8, 8, 3)
+        for fit in read.FITS:
+            assert read.square(np.zeros((*shape, 3), np.uint8), 8, fit).shape == (8, 8, 3)
     with pytest.raises(ValueError, match="fit='stretch'"):
-        pictures.square(wide, 4, "stretch")
+        read.square(wide, 4, "stretch")
 
 
-@pytest.mark.parametrize("fit", pictures.FITS)
+@pytest.mark.parametrize("fit", read.FITS)
 @pytest.mark.parametrize("shape", [(40, 30), (13, 29), (7, 7)])
 def test_what_is_not_masked_holds_nothing_of_what_is(shape, fit):
     """Two pictures that differ under the mask alone agree outside the mask's square."""
@@ -195,8 +195,8 @@ def test_what_is_not_masked_holds_nothing_of_what_is(shape, fit):
     mask[y - 1 : y + 1, x - 1 : x + 2] = True
     one, other = (draw.integers(0, 256, (*shape, 3), np.uint8) for _ in range(2))
     other = np.where(mask[:, :, None], other, one)
-    a, b = (pictures.square(x, 12, fit) for x in (one, other))
-    small = pictures.square_mask(mask, 12, fit)
+    a, b = (read.square(x, 12, fit) for x in (one, other))
+    small = read.square_mask(mask, 12, fit)
     assert small.any()
     assert not small.all()
     np.testing.assert_array_equal(a[~small], b[~small])

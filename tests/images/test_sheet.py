@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from diffjax import grid
+from diffjax.images.sheet import MARGIN_PX, contact_sheet, wrap
 
 
 def tile(value, px=8):
@@ -10,25 +10,25 @@ def tile(value, px=8):
 
 def test_stages_stand_side_by_side_at_one_size_in_reading_order():
     rows = [[tile(0, 8), tile(50, 32)], [tile(100, 8), tile(150, 32)], [tile(200, 8), tile(90, 32)]]
-    sheet = np.asarray(grid.contact_sheet(rows, ["one", "two", "three"], tile_px=32, columns=2))
-    step = 32 + grid.MARGIN_PX
+    sheet = np.asarray(contact_sheet(rows, ["one", "two", "three"], tile_px=32, columns=2))
+    step = 32 + MARGIN_PX
     at = lambda row, column: sheet[  # noqa: E731
-        grid.MARGIN_PX + 16 + row, grid.MARGIN_PX + 16 + column * step, 0
+        MARGIN_PX + 16 + row, MARGIN_PX + 16 + column * step, 0
     ]
     assert [at(0, i) for i in range(4)] == [0, 50, 100, 150]
     assert 200 in sheet[sheet.shape[0] // 2 :]
 
 
 def test_there_is_ink_under_every_picture():
-    sheet = np.asarray(grid.contact_sheet([[tile(255, 64)]], ["a red apple"], tile_px=64))
-    assert (sheet[64 + grid.MARGIN_PX + 2 :] < 100).any()
+    sheet = np.asarray(contact_sheet([[tile(255, 64)]], ["a red apple"], tile_px=64))
+    assert (sheet[64 + MARGIN_PX + 2 :] < 100).any()
 
 
 def test_long_captions_are_wrapped_and_end_in_dots():
     from PIL import ImageFont
 
     font = ImageFont.load_default(size=11)
-    text = grid.wrap("word " * 100, font, 60)
+    text = wrap("word " * 100, font, 60)
     lines = text.split("\n")
     assert len(lines) == 4
     assert lines[-1].endswith("...")
@@ -37,4 +37,4 @@ def test_long_captions_are_wrapped_and_end_in_dots():
 
 def test_a_caption_too_few_is_refused():
     with pytest.raises(ValueError, match="1 cells and 0 captions"):
-        grid.contact_sheet([[tile(0)]], [], tile_px=8)
+        contact_sheet([[tile(0)]], [], tile_px=8)

@@ -108,7 +108,7 @@ def check_whole(path: Path) -> None:
 
 
 def read(path: Path) -> UInt8[np.ndarray, "h w 3"]:
-    """The pixels of a PNG as `write` got them; for pictures of others see `pictures.read`.
+    """The pixels of a PNG as `write` got them; for pictures of others see `read.read`.
 
     Raises:
       ValueError: no PNG, a damaged or an oversized one.

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from diffjax import film, making
+from diffjax import making
 from diffjax.cascade import SampleSettings
 from diffjax.core.errors import ConfigError
+from diffjax.images import film
 from diffjax.jobs import Job
 from tests import cascades
 
