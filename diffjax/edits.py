@@ -24,7 +24,7 @@ from diffjax.core.types import Resized
 from diffjax.images import pixels, png, read
 from diffjax.images.sheet import contact_sheet
 from diffjax.jobs import Job, asked
-from diffjax.progress import Progress
+from diffjax.logs.progress import Progress
 from diffjax.trained import Cascade
 
 Picture = UInt8[np.ndarray, "_ _ 3"]

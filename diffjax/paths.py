@@ -16,8 +16,8 @@ from diffjax.core.types import Resized
 from diffjax.edits import Ask, Picture, Place
 from diffjax.images import film, pixels, read
 from diffjax.jobs import Job
+from diffjax.logs.progress import Progress
 from diffjax.morphing import Prompt
-from diffjax.progress import Progress
 from diffjax.trained import Cascade
 
 # Steps of a path between pictures: it goes through their noises, found by going back step by step.

@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from diffjax import build, cascade, monitor
+from diffjax import build, cascade
 from diffjax.data import pipeline
 from diffjax.data.batch import Record, RecordSource
 from diffjax.devices import mesh, processes
 from diffjax.images import pixels
 from diffjax.images import sheet as sheet_lib
+from diffjax.logs import writer
 from diffjax.program import Program
 from diffjax.stage import shrink
 from diffjax.text import cache
@@ -34,7 +35,7 @@ class Preview:
         records: RecordSource,
         embeddings: cache.Embeddings,
         workdir: Path,
-        log: monitor.Log,
+        log: writer.Log,
     ):
         self._stage, self._mesh = program.stage, program.place.mesh
         self._log, self._folder = log, workdir / "samples"

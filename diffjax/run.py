@@ -9,14 +9,15 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from diffjax import build, checkpoint, config, monitor, snapshots
+from diffjax import build, checkpoint, config, snapshots
 from diffjax.core.errors import ConfigError
 from diffjax.core.signals import Watch
 from diffjax.data import pipeline
 from diffjax.devices import mesh, processes
 from diffjax.embeddings import embeddings_of
-from diffjax.goodput import Goodput
-from diffjax.journal import Journal
+from diffjax.logs import writer
+from diffjax.logs.goodput import Goodput
+from diffjax.logs.journal import Journal
 from diffjax.preview import Preview
 from diffjax.program import Program, program_of
 from diffjax.workdir import check_space
@@ -33,7 +34,7 @@ class Run:
     batches: pipeline.Ahead
     checkpoints: checkpoint.Checkpoints
     snapshots: snapshots.Snapshots
-    log: monitor.Log
+    log: writer.Log
     journal: Journal
     preview: Preview
     watch: Watch
@@ -75,10 +76,10 @@ def begin(
     spent.resume(step)
     kept = snapshots.Snapshots(workdir, options.train.ema, step)
     at_the_end.callback(kept.finish)
-    log = monitor.Log(workdir, enabled=first, resumed_at=step)
+    log = writer.Log(workdir, enabled=first, resumed_at=step)
     at_the_end.callback(log.close)
     if step == 0:
-        parameters = monitor.parameter_table(state.params)
+        parameters = writer.parameter_table(state.params)
         print(parameters, flush=True)
         log.text("parameters", f"```\n{parameters}\n```")
     if place.mesh.size > 1:

@@ -88,7 +88,7 @@ def run(flags: argparse.Namespace) -> Path:
     from diffjax.cascade import SampleSettings
     from diffjax.devices import mesh
     from diffjax.images import film
-    from diffjax.progress import Progress
+    from diffjax.logs.progress import Progress
 
     like = read_like(flags.like) if flags.like else None
     todo = asked(flags, like)

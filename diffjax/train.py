@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from diffjax import build, checkpoint, continuing, monitor
+from diffjax import build, checkpoint, continuing
 from diffjax.core.digest import digest_of
 from diffjax.core.errors import (
     EXIT_DIVERGED,
@@ -25,7 +25,8 @@ from diffjax.core.errors import (
 )
 from diffjax.core.signals import signals
 from diffjax.devices import processes
-from diffjax.goodput import table
+from diffjax.logs import writer
+from diffjax.logs.goodput import table
 from diffjax.run import Run, begin
 from diffjax.state import averaged
 from diffjax.text.cache import Damaged, MissingCaption
@@ -198,7 +199,7 @@ def ended(run: Run, state: Any) -> Report:
     losses, speed = run.journal.losses, run.journal.images_per_second()
     position = {"data": run.batches.get_state(), "log": run.journal.to_json()}
     print(f"digest of step {step}: {digest_of(state, position)}", flush=True)
-    mean = lambda some: monitor.average(some) if some else float("nan")  # noqa: E731
+    mean = lambda some: writer.average(some) if some else float("nan")  # noqa: E731
     report = Report(step, mean(losses[:10]), mean(losses[-50:]), speed)
     if losses:
         print(table(run.spent.seconds()))

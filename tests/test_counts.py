@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax import cascade, hlo, main, monitor, steps, train
+from diffjax import cascade, hlo, main, steps, train
 from diffjax.data import pipeline
 from diffjax.devices import mesh
+from diffjax.logs import writer
 from diffjax.models.unet import UNet
 from diffjax.stage import Condition, Stage, bind, init_params
 from diffjax.text.encoder import load_encoder
@@ -189,7 +190,7 @@ def test_training_evaluation_sampling_and_resuming_trace_once_each(tmp_path, enc
     for module, name in ((steps, "train_step"), (steps, "record"), (cascade, "sample_stage")):
         counted(module, name)
     counted(steps, "eval_step")
-    scalars = monitor.Log.scalars
+    scalars = writer.Log.scalars
 
     def interrupted(self, step, values):
         scalars(self, step, values)
@@ -198,7 +199,7 @@ def test_training_evaluation_sampling_and_resuming_trace_once_each(tmp_path, enc
 
     flags = ["--config.seed=77", "--config.train.num_steps=6", "--config.train.sample_every=2"]
     with monkeypatch.context() as patch:
-        patch.setattr(monitor.Log, "scalars", interrupted)
+        patch.setattr(writer.Log, "scalars", interrupted)
         assert run(tmp_path, encoder, *flags) == 143
     assert run(tmp_path, encoder, *flags) == 0
     assert sorted(p.stem for p in (tmp_path / "samples").iterdir()) == ["0000002", "0000006"]

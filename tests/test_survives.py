@@ -11,7 +11,8 @@ import time
 
 import pytest
 
-from diffjax import checkpoint, journal, steps
+from diffjax import checkpoint, steps
+from diffjax.logs import journal
 from tests import runs
 from tests.encoders import save_tiny
 

@@ -7,10 +7,11 @@ import time
 import numpy as np
 import pytest
 
-from diffjax import checkpoint, goodput, journal, monitor, preview, train
+from diffjax import checkpoint, preview, train
 from diffjax.core import signals
 from diffjax.core.trees import named_leaves
 from diffjax.devices import mesh
+from diffjax.logs import goodput, journal, writer
 from tests import runs
 from tests.encoders import save_tiny
 
@@ -103,7 +104,7 @@ def test_one_bad_batch_is_skipped_counted_and_never_saved(tmp_path, encoder, mon
         raise OSError("gone")
 
     poison(monkeypatch, lambda count: count == 4)
-    monkeypatch.setattr(monitor.EventWriter, "write_scalars", broken)
+    monkeypatch.setattr(writer.EventWriter, "write_scalars", broken)
     assert runs.run(tmp_path, encoder, *FLAGS) == 0
     said = capsys.readouterr()
     assert said.out.count("steps skipped") == 1

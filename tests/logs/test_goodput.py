@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from diffjax import goodput
+from diffjax.logs import goodput
 
 
 class Clock:

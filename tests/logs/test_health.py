@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from diffjax import health
+from diffjax.logs import health
 
 
 def losses(n, seed=0):

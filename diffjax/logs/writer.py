@@ -18,8 +18,8 @@ from tensorboard.plugins.text import metadata as text_metadata
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tensorboard.util import tensor_util
 
-from diffjax.background import Background
 from diffjax.core.files import storing
+from diffjax.logs.background import Background
 
 
 class EventWriter:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffjax import goodput, health, monitor
+from diffjax.logs import goodput, health, writer
 from diffjax.steps import Metrics
 
 # A line has the mean over its steps, but of these the sum, the worst and the last.
@@ -22,7 +22,7 @@ class Journal:
 
     def __init__(
         self,
-        log: monitor.Log,
+        log: writer.Log,
         spent: goodput.Goodput,
         *,
         no_readings: Any,
@@ -79,13 +79,13 @@ class Journal:
         line = {name: _of(name, column) for name, column in values.items()}
         line["spikes"] = len(spikes)
         seconds, training = self._spent.seconds(), self._spent.training()
-        line["images_per_second"] = monitor.images_per_second(self._count, training, self._images)
+        line["images_per_second"] = writer.images_per_second(self._count, training, self._images)
         line |= {f"seconds_{kind}": value for kind, value in seconds.items()}
         self._log.scalars(step, line)
         self._spent.note()
         bad = f"  {int(line['skipped'])} steps skipped" if line["skipped"] else ""
         print(
-            monitor.progress_line(
+            writer.progress_line(
                 step, num_steps, line["loss"],
                 steps=self._count, seconds=training, images_per_step=self._images,
             ) + bad,
@@ -94,7 +94,7 @@ class Journal:
 
     def images_per_second(self) -> float:
         """Over the steps of this process, without compiling, saving and sampling."""
-        return monitor.images_per_second(self._count, self._spent.training(), self._images)
+        return writer.images_per_second(self._count, self._spent.training(), self._images)
 
     def to_json(self) -> dict[str, Any]:
         """What the next lines depend on, exactly."""

@@ -2,7 +2,7 @@ import io
 
 import pytest
 
-from diffjax.progress import Progress, duration
+from diffjax.logs.progress import Progress, duration
 
 
 class Terminal(io.StringIO):

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from diffjax import monitor
+from diffjax.logs.writer import EventWriter, Log, average, progress_line
 
 
 def test_metrics_are_read_back_from_json_lines_and_from_tensorboard(tmp_path):
-    log = monitor.Log(tmp_path)
+    log = Log(tmp_path)
     log.scalars(10, {"loss": 0.5, "bad": float("nan")})
     log.scalars(20, {"loss": 0.25})
     log.image(20, "samples", np.zeros((4, 6, 3), np.uint8))
@@ -25,12 +25,12 @@ def test_metrics_are_read_back_from_json_lines_and_from_tensorboard(tmp_path):
 
 
 def test_the_average_leaves_out_what_is_not_finite():
-    assert monitor.average([1.0, float("nan"), 3.0]) == pytest.approx(2.0)
-    assert np.isnan(monitor.average([float("nan")]))
+    assert average([1.0, float("nan"), 3.0]) == pytest.approx(2.0)
+    assert np.isnan(average([float("nan")]))
 
 
 def progress(step, num_steps, **measured):
-    return monitor.progress_line(step, num_steps, 0.1, images_per_step=8, **measured)
+    return progress_line(step, num_steps, 0.1, images_per_step=8, **measured)
 
 
 def test_time_left_is_that_of_the_steps_measured():
@@ -50,13 +50,13 @@ def test_the_time_left_is_never_negative():
 
 
 def test_lines_of_steps_that_are_done_again_are_forgotten_and_so_is_a_torn_one(tmp_path):
-    log = monitor.Log(tmp_path)
+    log = Log(tmp_path)
     for step in (2, 4, 6):
         log.scalars(step, {"loss": 1.0})
     log.close()
     path = tmp_path / "metrics.jsonl"
     path.write_text(path.read_text() + '{"step": 8, "lo')
-    log = monitor.Log(tmp_path, resumed_at=5)
+    log = Log(tmp_path, resumed_at=5)
     for step in (6, 8):
         log.scalars(step, {"loss": 2.0})
     log.close()
@@ -69,8 +69,8 @@ def test_lines_of_steps_that_are_done_again_are_forgotten_and_so_is_a_torn_one(t
 def test_tensorboard_reads_what_was_written_first_first(tmp_path):
     """Names begun in one second are told apart by numbers, and 10 sorts before 9."""
     for step in range(3):
-        monitor.EventWriter(str(tmp_path)).close()
-        writer = monitor.EventWriter(str(tmp_path))
+        EventWriter(str(tmp_path)).close()
+        writer = EventWriter(str(tmp_path))
         writer.write_scalars(step, {"loss": 1.0})
         writer.close()
     names = sorted(path.name for path in tmp_path.iterdir())
@@ -98,7 +98,7 @@ def test_a_writer_that_raises_or_hangs_costs_one_warning_and_no_line(tmp_path, c
             pass
 
     start = time.monotonic()
-    log = monitor.Log(tmp_path, open_events=Broken)
+    log = Log(tmp_path, open_events=Broken)
     for step in range(1, 1001):
         log.scalars(step, {"loss": 1.0})
         if step == 2:  # else a busy machine may fill the queue before: another warning

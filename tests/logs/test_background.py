@@ -1,7 +1,7 @@
 import threading
 import time
 
-from diffjax.background import Background
+from diffjax.logs.background import Background
 
 
 def test_calls_are_made_in_their_order_and_all_of_them_before_it_is_closed(capsys):

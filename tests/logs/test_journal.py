@@ -6,12 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax import goodput, journal, monitor, steps
+from diffjax import steps
+from diffjax.logs import goodput, journal, writer
 
 NAMES = ("learning_rate", "loss", "nonfinite", "skipped")
 
 
-class Lines(monitor.Log):
+class Lines(writer.Log):
     """Lines are kept here instead of in a file."""
 
     def __init__(self):

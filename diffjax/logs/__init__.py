@@ -1,0 +1,1 @@
+"""What a run says of itself: lines, TensorBoard events, progress, seconds."""
