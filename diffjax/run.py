@@ -10,6 +10,7 @@ import jax
 from ml_collections import ConfigDict
 
 from diffjax import build, checkpoint, config, snapshots
+from diffjax.checkpoint.workdir import check_space
 from diffjax.core.errors import ConfigError
 from diffjax.core.signals import Watch
 from diffjax.data import pipeline
@@ -20,7 +21,6 @@ from diffjax.logs.goodput import Goodput
 from diffjax.logs.journal import Journal
 from diffjax.preview import Preview
 from diffjax.program import Program, program_of
-from diffjax.workdir import check_space
 
 
 @dataclass(frozen=True)

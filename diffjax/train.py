@@ -13,6 +13,7 @@ import jax
 from ml_collections import ConfigDict
 
 from diffjax import build, checkpoint, continuing
+from diffjax.checkpoint.workdir import lock
 from diffjax.core.digest import digest_of
 from diffjax.core.errors import (
     EXIT_DIVERGED,
@@ -30,7 +31,6 @@ from diffjax.logs.goodput import table
 from diffjax.run import Run, begin
 from diffjax.state import averaged
 from diffjax.text.cache import Damaged, MissingCaption
-from diffjax.workdir import lock
 
 
 @dataclass(frozen=True)

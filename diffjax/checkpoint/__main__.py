@@ -14,8 +14,8 @@ from pathlib import Path
 
 import jax
 
-from diffjax import checkpoint, workdir
-from diffjax.checkpoint import folder, portable
+from diffjax import checkpoint
+from diffjax.checkpoint import folder, portable, workdir
 from diffjax.checkpoint.manifest import GOOD, UNVERIFIED, Found
 from diffjax.core import digest
 from diffjax.core.errors import ConfigError, StorageError, require

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from diffjax import workdir
+from diffjax.checkpoint import workdir
 from diffjax.core.errors import ConfigError, StorageError
 
 HOLD = """
