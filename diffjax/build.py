@@ -13,8 +13,9 @@ from diffjax.cascade import THRESHOLDS, SampleSettings
 from diffjax.config import one_of
 from diffjax.core.errors import ConfigError, require
 from diffjax.core.types import Schedule
-from diffjax.data import fake, pipeline, source
-from diffjax.data.batch import RecordSource
+from diffjax.data import pipeline
+from diffjax.data.record import RecordSource
+from diffjax.data.sources import fake, tfds
 from diffjax.devices import mesh as mesh_lib
 from diffjax.diffusion import schedule, weighting
 from diffjax.diffusion.predict import KINDS
@@ -216,7 +217,7 @@ def source_of(config: ConfigDict) -> RecordSource:
         require(count.isdigit() and int(count) > 0, "data.name", data.name, "fake/COUNT, COUNT > 0")
         return fake.Shapes(int(count), data.size_px)
     try:
-        return source.open_source(
+        return tfds.open_source(
             data.name,
             data.split,
             names=data.names,

@@ -18,7 +18,7 @@ from diffjax import abstract, build, hlo, liveness, memory, plan
 from diffjax.core import trees
 from diffjax.core.errors import ConfigError
 from diffjax.data import pipeline
-from diffjax.data.batch import RecordSource
+from diffjax.data.record import RecordSource
 from diffjax.devices import chips, mesh
 from diffjax.devices.topology import devices_of
 from diffjax.embeddings import embeddings_of

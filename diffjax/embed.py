@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from diffjax import text
 from diffjax.core.errors import EXIT_MISSING, StorageError
-from diffjax.data import texts
+from diffjax.data import captions
 from diffjax.devices import processes
 from diffjax.text.cache import SHARD_BYTES, STORAGES
 
@@ -109,10 +109,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _captions(args: argparse.Namespace) -> texts.Captions:
+def _captions(args: argparse.Namespace) -> captions.Captions:
     if args.data_set:
-        return texts.from_data_set(args.data_set, args.split, args.caption_key, args.data_dir)
-    return texts.from_files(args.captions, args.field)
+        return captions.from_data_set(args.data_set, args.split, args.caption_key, args.data_dir)
+    return captions.from_files(args.captions, args.field)
 
 
 def _process(args: argparse.Namespace) -> tuple[int, int]:
@@ -147,7 +147,7 @@ def _stopped() -> Iterator[list[int]]:
 
 
 @contextmanager
-def _progress(found: texts.Captions, every: float) -> Iterator[Callable[[int, int], None]]:
+def _progress(found: captions.Captions, every: float) -> Iterator[Callable[[int, int], None]]:
     """A function of (done, encoded): a bar on a terminal, else a line every so many seconds."""
     if sys.stderr.isatty():
         with tqdm(desc="embed", unit="caption", unit_scale=True) as bar:

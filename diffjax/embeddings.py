@@ -5,7 +5,7 @@ from collections.abc import Callable
 from ml_collections import ConfigDict
 
 from diffjax.core.errors import ConfigError, require
-from diffjax.data.batch import RecordSource
+from diffjax.data.record import RecordSource
 from diffjax.text import cache
 from diffjax.text.encoder import TextEncoder
 

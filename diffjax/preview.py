@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from diffjax import build, cascade
 from diffjax.data import pipeline
-from diffjax.data.batch import Record, RecordSource
+from diffjax.data.record import Record, RecordSource
 from diffjax.devices import mesh, processes
 from diffjax.images import pixels
 from diffjax.images import sheet as sheet_lib

@@ -6,7 +6,7 @@ import pytest
 
 from diffjax import abstract, build, config, dry_run, embed, liveness, main, plan
 from diffjax.core.errors import ConfigError
-from diffjax.data import fake
+from diffjax.data.sources import fake
 from tests.encoders import save_tiny
 
 

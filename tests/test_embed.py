@@ -12,7 +12,9 @@ import pytest
 
 from diffjax import config, embed, text
 from diffjax.core.errors import ConfigError
-from diffjax.data import fake, pipeline, source, texts
+from diffjax.data import pipeline
+from diffjax.data.captions import from_files
+from diffjax.data.sources import fake, tfds
 from diffjax.embeddings import embeddings_of
 from diffjax.text import cache
 from tests.text.stub import Stub
@@ -67,8 +69,8 @@ def test_lines_json_and_parquet_hold_the_same_captions(tmp_path):
         pyarrow.table({"text": [captions[:2], captions[2:]]}), tmp_path / "b.parquet"
     )
     for name in ("a.txt", "a.jsonl", "a.parquet", "b.parquet"):
-        assert list(texts.from_files([tmp_path / name], "text")) == captions
-    both = texts.from_files([tmp_path / "a.txt", tmp_path / "b.parquet"], "text")
+        assert list(from_files([tmp_path / name], "text")) == captions
+    both = from_files([tmp_path / "a.txt", tmp_path / "b.parquet"], "text")
     assert list(both) == captions * 2
     assert both.records == 5
     assert both.estimate() == 6
@@ -76,7 +78,7 @@ def test_lines_json_and_parquet_hold_the_same_captions(tmp_path):
 
 def test_captions_of_a_data_set_come_from_its_split(stub, tmp_path, monkeypatch):
     shapes = fake.Shapes(5, 8)
-    monkeypatch.setattr(source, "open_source", lambda *a, **k: (asked.append((a, k)), shapes)[1])
+    monkeypatch.setattr(tfds, "open_source", lambda *a, **k: (asked.append((a, k)), shapes)[1])
     asked = []
     assert (
         embed.main(["--data-set", "some/64", "--split", "test", "--out", str(tmp_path / "c")]) == 0

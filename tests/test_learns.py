@@ -10,8 +10,8 @@ import pytest
 
 from diffjax import averages, cascade, state, steps
 from diffjax.cascade import SampleSettings, TrainedStage
-from diffjax.data import ops
-from diffjax.data.drawings import catalogue, rasterise
+from diffjax.data import transforms
+from diffjax.data.emoji.drawings import catalogue, rasterise
 from diffjax.images import pixels
 from diffjax.models.efficient_unet import EfficientUNet
 from diffjax.models.unet import UNet
@@ -25,7 +25,7 @@ BASE_PX, SR_PX, TOKENS = 32, 64, 48
 @pytest.fixture(scope="module")
 def drawings():
     by_name = {d.name: d for d in catalogue() if d.style == "twemoji"}
-    pictures = [ops.decode(rasterise(by_name[name], SR_PX)) for name in NAMES]
+    pictures = [transforms.decode(rasterise(by_name[name], SR_PX)) for name in NAMES]
     captions = [f"a twemoji drawing of a {name.replace('_', ' ')}" for name in NAMES]
     text, mask = load_encoder("t5-nano", max_length=TOKENS).encode(captions, TOKENS)
     return jnp.asarray(np.stack(pictures)), text, mask

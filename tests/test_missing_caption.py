@@ -3,7 +3,8 @@
 import pytest
 
 from diffjax import embeddings
-from diffjax.data import fake, pipeline
+from diffjax.data import pipeline
+from diffjax.data.sources import fake
 from diffjax.text import cache, load_encoder
 from tests.encoders import save_tiny
 from tests.runs import digest, run

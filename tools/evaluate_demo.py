@@ -26,8 +26,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from diffjax import cascade, trained
-from diffjax.data import ops, splits
-from diffjax.data.source import open_source
+from diffjax.data import transforms
+from diffjax.data.emoji import splits
+from diffjax.data.sources.tfds import open_source
 from diffjax.images import pixels
 from diffjax.metrics import fidelity, retrieval
 from diffjax.stage import shrink
@@ -58,7 +59,7 @@ def drawings(size_px: int) -> Drawings:
         source = open_source(f"emoji/{size_px}", split)
         for index in range(len(source)):
             record = source[index]
-            picture = ops.decode(record["image"])
+            picture = transforms.decode(record["image"])
             rows.append((record["name"], record["captions"][0], split, picture))
     rows.sort(key=lambda row: row[:2])
     names, captions, found, images = (list(column) for column in zip(*rows, strict=True))

@@ -1,151 +1,129 @@
-"""Captions from emoji names: `red_apple` becomes "a red apple, openmoji style"."""
+"""Captions alone, one after the other: from text files, JSONL, parquet, prepared data sets."""
 
-import re
-from collections import Counter
-
-from diffjax.data import lexicon
-from diffjax.data.places import place
-
-MAX_CAPTION_BYTES = 96
-
-_TONE = re.compile(r"(?:^|_)(medium-light|medium-dark|light|dark|medium)_skin_tone")
-_PERSON = re.compile(r"(man|woman|person)_(.+)")
-_COUPLE = re.compile(r"(couple_with_heart|kiss)_((?:wo)?man_(?:wo)?man|person_person)")
-_SQUARE = re.compile(r"(black|white) (large|medium-small|medium|small) square$")
-_LINKS = re.compile(r" (with|without|in|on|behind|over) ")
-_AN = re.compile(r"(?i)(?!uni|use|uti|eu|ewe|one\b|one-|U\.)(?:[aeiou]|hour|x-|8)")
-_COUPLES = {
-    "man_man": "two men",
-    "woman_woman": "two women",
-    "woman_man": "a woman and a man",
-    "person_person": "two people",
-}
-_PLURALS = {"man": "men", "woman": "women", "child": "children"}
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 
-def captions(name: str, style: str, *, is_flag: bool = False) -> tuple[str, ...]:
-    """Five different captions of a picture, at most 96 UTF-8 bytes each.
+@dataclasses.dataclass
+class Captions:
+    """An iterable of captions, blank ones left out, that knows how far it has come.
 
-    All but the last name the style. `name` is the CLDR short name with underscores, as
-    `drawings.Drawing` has it.
+    `records` counts the lines, rows or examples there are; one may hold several captions.
     """
-    noun = noun_phrase(name, is_flag=is_flag)
-    short = noun.replace(" skin tones", " skin").replace(" skin tone", " skin")
-    bare = re.sub(r"^(?:a|an|the) ", "", short)
-    drawing = f"{article(style)} {style} drawing of "
-    fits = len((drawing + noun).encode()) <= MAX_CAPTION_BYTES
-    return (
-        drawing + (noun if fits else short),
-        f"{noun}, {style} style",
-        f"{short} in the {style} style",
-        f"{style} emoji: {bare}",
-        noun,  # as most people ask for it
-    )
+
+    records: int
+    open: Callable[[], Iterator[tuple[str, ...]]]
+    read_records: int = 0
+    read_captions: int = 0
+
+    def __iter__(self) -> Iterator[str]:
+        """From the start. Mistakes in the input are ValueErrors that name the file and line."""
+        self.read_records = self.read_captions = 0
+        for texts in self.open():
+            self.read_records += 1
+            for text in texts:
+                if text.strip():
+                    self.read_captions += 1
+                    yield text.strip()
+
+    def estimate(self) -> int:
+        """How many captions there may be in all, by what has been read."""
+        if not self.read_records:
+            return self.records
+        return round(self.read_captions * self.records / self.read_records)
 
 
-def noun_phrase(name: str, *, is_flag: bool = False) -> str:
-    """What the picture shows, as one would say it: "a woman firefighter with dark skin tone"."""
-    if is_flag:
-        return f"the flag of {place(name)}"
-    tones = tone_names(name)
-    base = base_name(name)
-    if not base:
-        return f"a patch of {tones[0]} skin tone"
-    head, rest = _head_and_rest(base)
-    if not tones:
-        return head + rest
-    if len(tones) == 2:
-        return f"{head}{rest}, {tones[0]} and {tones[1]} skin tones"
-    if head.startswith(("two men", "two women", "two people", "a woman and", "a couple")):
-        return f"{head}{rest}, both with {tones[0]} skin tone"
-    if rest.startswith(" with "):
-        return f"{head} with {tones[0]} skin tone and{rest.removeprefix(' with')}"
-    return f"{head} with {tones[0]} skin tone{rest}"
+def from_files(paths: Sequence[Path], field: str = "caption") -> Captions:
+    """The captions of files, by their suffix: .jsonl, .parquet, or else text with one a line.
+
+    `field` is the key of a JSON object or the parquet column: a string or a list of strings. A file
+    that is not there, or without the field, is a ValueError.
+    """
+    for path in paths:
+        if not path.is_file():
+            raise ValueError(f"{path}: no such file")
+    kinds = {".jsonl": (_lines_in, _jsonl), ".parquet": (_rows_in, _parquet)}
+    chosen = [(path, *kinds.get(path.suffix, (_lines_in, _text))) for path in paths]
+    records = sum(count(path, field) for path, count, _ in chosen)
+    return Captions(records, lambda: (r for path, _, read in chosen for r in read(path, field)))
 
 
-def tone_names(name: str) -> list[str]:
-    """The skin tones of a name, in its order: none, one, or one for each of two people."""
-    return _TONE.findall(name)
+def from_data_set(
+    name: str, split: str, caption_key: str = "captions", data_dir: str | None = None
+) -> Captions:
+    """The captions of a split that `tfds.open_source` opens; its ValueErrors are passed on."""
+    from diffjax.data.sources import tfds
+
+    found = tfds.open_source(name, split, data_dir, caption_key=caption_key)
+    return Captions(len(found), lambda: (found[i]["captions"] for i in range(len(found))))
 
 
-def base_name(name: str) -> str:
-    """The name without its skin tones."""
-    return _TONE.sub("", name).strip("_")
+def _lines_in(path: Path, field: str) -> int:
+    with open(path, "rb") as stream:
+        return sum(1 for _ in stream)
 
 
-def article(words: str) -> str:
-    """ "a" or "an" by the sound of the first word, as far as its spelling tells."""
-    return "an" if _AN.match(words) else "a"
+def _text(path: Path, field: str) -> Iterator[tuple[str, ...]]:
+    with open(path, "rb") as stream:
+        for number, line in enumerate(stream, 1):
+            try:
+                yield (line.decode("utf-8"),)
+            except UnicodeDecodeError as error:
+                raise ValueError(
+                    f"{path} line {number}: not UTF-8: {error.reason} at byte {error.start}"
+                ) from None
 
 
-def _head_and_rest(base: str) -> tuple[str, str]:
-    """The phrase cut where a skin tone goes in: ("a man", " bouncing a ball")."""
-    if base in lexicon.PHRASES:
-        head, _, rest = lexicon.PHRASES[base].partition("|")
-        return head, rest
-    if match := _COUPLE.fullmatch(base):
-        return _COUPLES[match[2]], " kissing" if match[1] == "kiss" else " with a heart"
-    if match := _PERSON.fullmatch(base):
-        return _person(match[1], match[2])
-    head, link, rest = _thing(base).partition(" with ")
-    return head, link + rest
+def _jsonl(path: Path, field: str) -> Iterator[tuple[str, ...]]:
+    for number, (line,) in enumerate(_text(path, field), 1):
+        if not line.strip():
+            continue
+        where = f"{path} line {number}"
+        try:
+            entry = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{where}: not JSON: {error}") from None
+        if not isinstance(entry, dict) or field not in entry:
+            has = sorted(entry) if isinstance(entry, dict) else f"a {type(entry).__name__}"
+            raise ValueError(f"{where}: no field {field!r}, only {has}; --field names another")
+        yield _texts(entry[field], f"{where}: field {field!r}")
 
 
-def _person(who: str, predicate: str) -> tuple[str, str]:
-    predicate, turned, _ = predicate.partition("_facing_right")
-    rest = " facing right" if turned else ""
-    if predicate == "bald":
-        return f"a bald {who}", rest
-    if predicate in lexicon.ROLES:
-        return f"a {who} {predicate.replace('_', ' ')}", rest
-    if predicate.endswith("_hair"):
-        predicate = f"with_{predicate}"
-    words = lexicon.PREDICATES.get(predicate, predicate).replace("_", " ")
-    return f"a {who}", f" {words}{rest}"
+def _parquet_file(path: Path, field: str) -> Any:
+    try:
+        from pyarrow import lib, parquet
+    except ImportError:
+        raise ValueError(f"{path}: parquet needs pyarrow: pip install 'diffjax[parquet]'") from None
+    try:
+        opened = parquet.ParquetFile(path)
+    except (lib.ArrowException, OSError) as error:
+        raise ValueError(f"{path}: not parquet: {str(error).splitlines()[0]}") from None
+    if field not in opened.schema_arrow.names:
+        has = sorted(opened.schema_arrow.names)
+        raise ValueError(f"{path}: no column {field!r}, only {has}; --field names another")
+    return opened
 
 
-def _thing(base: str) -> str:
-    words = _SQUARE.sub(r"\2 \1 square", base.replace("_", " ").replace("&", "and"))
-    last = words.split()[-1]
-    if base.startswith("family_"):
-        return _family(base.split("_")[1:])
-    if base.startswith("keycap_"):
-        return f"a keycap with {_key(base.removeprefix('keycap_'))}"
-    if base in lexicon.ZODIAC:
-        return f"the {base} zodiac sign"
-    if last == "o'clock":
-        return f"a clock showing {words}"
-    if words.endswith("-thirty"):
-        return f"a clock showing half past {words.removesuffix('-thirty')}"
-    if match := re.fullmatch(r"(\w+) button \(blood type\)", words):
-        return f"the {match[1]} blood type button"
-    if match := re.fullmatch(r"Japanese (.+) button", words):
-        return f'the Japanese "{match[1]}" button'
-    if last == "button" or re.match(r"[A-Z!]{2,} arrow|ON! arrow", words):
-        return f"the {words}"
-    # Every other part is a preposition; the rest get their articles.
-    parts = _LINKS.split(words)
-    return " ".join(part if i % 2 else with_article(part) for i, part in enumerate(parts))
+def _rows_in(path: Path, field: str) -> int:
+    with _parquet_file(path, field) as opened:
+        return opened.metadata.num_rows
 
 
-def with_article(words: str) -> str:
-    """Words with "a" or "an", or with nothing where they are many or stuff."""
-    head = re.split(r" of | and ", words)[0].split()[-1]
-    many = head in lexicon.PLURAL or (
-        head.endswith("s")
-        and not head.endswith(("ss", "us", "is"))
-        and head not in lexicon.SINGULAR_S
-    )
-    return words if many or head in lexicon.MASS else f"{article(words)} {words}"
+def _parquet(path: Path, field: str) -> Iterator[tuple[str, ...]]:
+    row = 0
+    with _parquet_file(path, field) as opened:
+        for batch in opened.iter_batches(columns=[field]):
+            for value in batch.column(0).to_pylist():
+                yield _texts(value, f"{path} row {row}: column {field!r}")
+                row += 1
 
 
-def _family(members: list[str]) -> str:
-    counted = [
-        f"{article(who)} {who}" if n == 1 else f"two {_PLURALS.get(who, who + 's')}"
-        for who, n in Counter(members).items()
-    ]
-    return f"a family of {', '.join(counted[:-1])} and {counted[-1]}"
-
-
-def _key(key: str) -> str:
-    return {"#": "a hash sign", "*": "an asterisk"}.get(key, f"the number {key}")
+def _texts(value: object, where: str) -> tuple[str, ...]:
+    """A string, a list of strings, or null for none."""
+    texts = [value] if isinstance(value, str) else [] if value is None else value
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"{where} is {str(value)[:40]!r}, want a string or a list of strings")
+    return tuple(texts)

@@ -10,8 +10,8 @@ import grain
 import numpy as np
 from absl import flags
 
-from diffjax.data import ops
-from diffjax.data.batch import Batch, Record, RecordSource
+from diffjax.data import transforms
+from diffjax.data.record import Batch, Record, RecordSource
 
 # caption -> its embedding [l d] in its real length; called from several threads.
 Embed: TypeAlias = Callable[[str], np.ndarray]
@@ -214,17 +214,17 @@ def _training_example(
     embed: Embed | None,
     max_length: int,
 ) -> dict[str, Any]:
-    caption = ops.choose_caption(record["captions"], rng)
-    image = ops.resize(ops.decode(record["image"]), size_px)
+    caption = transforms.choose_caption(record["captions"], rng)
+    image = transforms.resize(transforms.decode(record["image"]), size_px)
     if crop_px is not None:
-        image = ops.random_crop(image, crop_px, rng)
+        image = transforms.random_crop(image, crop_px, rng)
     return {"image": image, **_text(caption, embed, max_length)}
 
 
 def _evaluation_example(
     record: Record, size_px: int, embed: Embed | None, max_length: int
 ) -> dict[str, Any]:
-    image = ops.resize(ops.decode(record["image"]), size_px)
+    image = transforms.resize(transforms.decode(record["image"]), size_px)
     caption = record["captions"][0] if record["captions"] else ""
     return {"image": image, **_text(caption, embed, max_length)}
 

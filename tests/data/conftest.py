@@ -2,7 +2,7 @@
 
 import pytest
 
-from diffjax.data import drawings, emoji, splits
+from diffjax.data.emoji import builder, drawings, splits
 
 
 def some_drawings(per_split):
@@ -19,5 +19,5 @@ def few_emoji(tmp_path_factory):
     data_dir, few = tmp_path_factory.mktemp("tfds"), some_drawings(5)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(drawings, "catalogue", lambda: few)
-        emoji.prepare(64, data_dir)
+        builder.prepare(64, data_dir)
     return data_dir

@@ -5,10 +5,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from diffjax.data import ops
-from diffjax.data.batch import Record
-from diffjax.data.fake import Shapes
+from diffjax.data import transforms
 from diffjax.data.pipeline import eval_batches, steps_per_epoch, train_iterator
+from diffjax.data.record import Record
+from diffjax.data.sources.fake import Shapes
 
 
 class Numbered:
@@ -22,7 +22,9 @@ class Numbered:
 
     def __getitem__(self, index):
         image = np.full((self.size_px, self.size_px, 3), index, np.uint8)
-        return Record(image=ops.encode_png(image), captions=(f"{index} a", f"{index} b"), name="")
+        return Record(
+            image=transforms.encode_png(image), captions=(f"{index} a", f"{index} b"), name=""
+        )
 
 
 def numbers(*batches):

@@ -3,8 +3,8 @@
 import numpy as np
 from PIL import Image, ImageDraw
 
-from diffjax.data import ops
-from diffjax.data.batch import Record
+from diffjax.data import transforms
+from diffjax.data.record import Record
 
 COLOURS = {
     "red": (220, 40, 40),
@@ -40,7 +40,7 @@ class Shapes:
         image = _draw(shape, colour, self._size_px, np.random.default_rng((self._seed, index)))
         thing = f"a {colour} {shape}"
         return Record(
-            image=ops.encode_png(image),
+            image=transforms.encode_png(image),
             captions=(f"{thing} on white", f"a drawing of {thing}"),
             name=f"{colour}_{shape}",
         )

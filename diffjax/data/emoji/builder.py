@@ -1,6 +1,6 @@
 """The embedded data set: 7,841 captioned emoji drawings in two styles, as a TFDS builder.
 
-python -c "from diffjax.data import emoji; emoji.prepare(1024)" makes a size ahead of its use.
+python -c "from diffjax.data import emoji; builder.prepare(1024)" makes a size ahead of its use.
 """
 
 import concurrent.futures
@@ -14,10 +14,10 @@ from typing import Any
 import tensorflow_datasets as tfds
 from etils import epath
 
-from diffjax.data import drawings as drawings_lib
-from diffjax.data import splits
-from diffjax.data.captions import captions
-from diffjax.data.drawings import Drawing
+from diffjax.data.emoji import drawings as drawings_lib
+from diffjax.data.emoji import splits
+from diffjax.data.emoji.captions import captions
+from diffjax.data.emoji.drawings import Drawing
 
 SIZES_PX = (64, 256, 1024)
 
@@ -40,7 +40,7 @@ _CITATION = """\
   howpublished={https://github.com/jdecked/twemoji}, note={CC BY 4.0}}
 """
 # TFDS refuses a name twice, but a reload and a spawned `__main__` define the class once more.
-_IS_AGAIN = __name__ != "diffjax.data.emoji" or "Emoji" in globals()
+_IS_AGAIN = __name__ != "diffjax.data.emoji.builder" or "Emoji" in globals()
 
 
 def prepare(

@@ -1,5 +1,5 @@
-from diffjax.data import drawings, lexicon
-from diffjax.data.captions import base_name, noun_phrase
+from diffjax.data.emoji import drawings, lexicon
+from diffjax.data.emoji.captions import base_name, noun_phrase
 
 
 def test_every_phrase_belongs_to_a_name_and_says_more_than_the_rules(monkeypatch):

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from diffjax.data import drawings, emoji, source, splits
+from diffjax.data.emoji import builder, drawings, splits
+from diffjax.data.sources import tfds
 from tests.data.conftest import some_drawings
 
 COUNTS = {"train": 6992, "validation": 320, "test": 303, "compositional": 78, "style": 148}
@@ -20,7 +21,7 @@ def tiny(monkeypatch):
 
 
 def records(builder_dir, split):
-    some = source.open_source(str(builder_dir), split)
+    some = tfds.open_source(str(builder_dir), split)
     return [some[i] for i in range(len(some))]
 
 
@@ -41,12 +42,12 @@ def test_the_folder_tells_licences_and_sizes(few_emoji):
 
 def test_a_prepared_set_is_not_made_again(few_emoji, monkeypatch):
     monkeypatch.setattr(drawings, "catalogue", lambda: pytest.fail("made again"))
-    assert emoji.prepare(64, few_emoji) == few_emoji / "emoji/64/1.0.2"
+    assert builder.prepare(64, few_emoji) == few_emoji / "emoji/64/1.0.2"
 
 
 def test_records_do_not_depend_on_the_number_of_processes(tiny, tmp_path):
-    alone = emoji.prepare(64, tmp_path / "alone", workers=0)
-    pooled = emoji.prepare(64, tmp_path / "pooled", workers=2)
+    alone = builder.prepare(64, tmp_path / "alone", workers=0)
+    pooled = builder.prepare(64, tmp_path / "pooled", workers=2)
     for split in splits.SPLITS:
         assert records(alone, split) == records(pooled, split)
 
@@ -62,13 +63,13 @@ def test_an_interrupted_preparation_does_not_count(tiny, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(drawings, "rasterise", broken)
         with pytest.raises(KeyboardInterrupt):
-            emoji.prepare(64, tmp_path)
+            builder.prepare(64, tmp_path)
     assert not list(tmp_path.rglob("dataset_info.json"))
-    assert (emoji.prepare(64, tmp_path) / "dataset_info.json").exists()
+    assert (builder.prepare(64, tmp_path) / "dataset_info.json").exists()
 
 
 def test_all_sizes_share_their_splits(tiny, tmp_path):
-    small, large = emoji.prepare(64, tmp_path), emoji.prepare(256, tmp_path, workers=0)
+    small, large = builder.prepare(64, tmp_path), builder.prepare(256, tmp_path, workers=0)
     for split in splits.SPLITS:
         one, other = records(small, split), records(large, split)
         assert [r["name"] for r in one] == [r["name"] for r in other]
@@ -77,20 +78,20 @@ def test_all_sizes_share_their_splits(tiny, tmp_path):
 
 def test_the_default_folder_follows_the_environment(tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    assert emoji.prepare() == tmp_path / "emoji/64/1.0.2"
+    assert builder.prepare() == tmp_path / "emoji/64/1.0.2"
 
 
 def test_an_unknown_size_is_a_value_error():
     with pytest.raises(ValueError, match=r"size_px=65 .* \(64, 256, 1024\)"):
-        emoji.prepare(65)
+        builder.prepare(65)
 
 
 def test_importing_the_module_again_registers_nothing_twice():
-    before = emoji.Emoji
+    before = builder.Emoji
     try:
-        assert importlib.reload(emoji).Emoji.name == "emoji"
+        assert importlib.reload(builder).Emoji.name == "emoji"
     finally:
-        emoji.Emoji = before
+        builder.Emoji = before
 
 
 def test_reading_needs_no_tensorflow(few_emoji):
@@ -105,7 +106,7 @@ def test_reading_needs_no_tensorflow(few_emoji):
 
 @pytest.mark.slow
 def test_the_whole_set_has_7841_pictures_and_none_in_two_splits(tmp_path):
-    folder = emoji.prepare(64, tmp_path, workers=2)
+    folder = builder.prepare(64, tmp_path, workers=2)
     pictures = {split: [r["image"] for r in records(folder, split)] for split in splits.SPLITS}
     assert {split: len(some) for split, some in pictures.items()} == COUNTS
     assert sum(COUNTS.values()) == 7841

@@ -2,8 +2,8 @@ import re
 
 import pytest
 
-from diffjax.data import drawings
-from diffjax.data.captions import MAX_CAPTION_BYTES, captions, noun_phrase
+from diffjax.data.emoji import drawings
+from diffjax.data.emoji.captions import MAX_CAPTION_BYTES, captions, noun_phrase
 
 
 @pytest.fixture(scope="module")

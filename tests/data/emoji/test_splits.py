@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from diffjax.data import drawings
-from diffjax.data.drawings import Drawing
-from diffjax.data.splits import SPLITS, assign, bucket, kin_of, profession_and_tone, split_of
+from diffjax.data.emoji import drawings
+from diffjax.data.emoji.drawings import Drawing
+from diffjax.data.emoji.splits import SPLITS, assign, bucket, kin_of, profession_and_tone, split_of
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from typing import Any
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import read_only_builder
 
-from diffjax.data import emoji
-from diffjax.data.batch import Record
+from diffjax.data.emoji.builder import SIZES_PX, prepare, resolve_data_dir
+from diffjax.data.record import Record
 
 
 def open_source(
@@ -128,9 +128,9 @@ def _builder(name: str, data_dir: str | Path | None) -> tfds.core.DatasetBuilder
     if (folder / "dataset_info.json").exists():
         builder = tfds.builder_from_directory(folder)
     elif name.split("/")[0] == "emoji":
-        builder = tfds.builder_from_directory(emoji.prepare(_emoji_size_px(name), data_dir))
+        builder = tfds.builder_from_directory(prepare(_emoji_size_px(name), data_dir))
     else:
-        data_dir = emoji.resolve_data_dir(data_dir)
+        data_dir = resolve_data_dir(data_dir)
         try:
             builder = read_only_builder.builder_from_files(name, data_dir=data_dir)
         except tfds.core.DatasetNotFoundError as error:
@@ -154,7 +154,7 @@ def _check_split(builder: tfds.core.DatasetBuilder, split: str) -> None:
 
 
 def _emoji_size_px(name: str) -> int:
-    allowed = {f"emoji/{size_px}": size_px for size_px in emoji.SIZES_PX}
+    allowed = {f"emoji/{size_px}": size_px for size_px in SIZES_PX}
     if name not in allowed:
         raise ValueError(f"no data set {name!r}: the sizes of emoji are {sorted(allowed)}")
     return allowed[name]
@@ -165,7 +165,7 @@ def _known(data_dir: str) -> list[str]:
     root = Path(data_dir)
     infos = [*root.glob("*/*/dataset_info.json"), *root.glob("*/*/*/dataset_info.json")]
     prepared = {str(path.parent.parent.relative_to(root)) for path in infos}
-    return sorted(prepared | {f"emoji/{size_px}" for size_px in emoji.SIZES_PX})
+    return sorted(prepared | {f"emoji/{size_px}" for size_px in SIZES_PX})
 
 
 def _text(value: bytes | str) -> str:

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from diffjax.data import fake, ops
-from diffjax.data.batch import RecordSource
-from diffjax.data.source import open_source
+from diffjax.data import transforms
+from diffjax.data.record import RecordSource
+from diffjax.data.sources import fake
+from diffjax.data.sources.tfds import open_source
 
 
 class Labelled(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -51,7 +52,7 @@ def test_a_record_holds_an_encoded_image_and_its_captions(few_emoji):
     source = open_source("emoji/64", "train", few_emoji, names=("red_apple",))
     assert isinstance(source, RecordSource)
     record = source[0]
-    assert ops.decode(record["image"]).shape == (64, 64, 3)
+    assert transforms.decode(record["image"]).shape == (64, 64, 3)
     assert record["name"] == "red_apple"
     assert len(record["captions"]) == 5
     assert all("red apple" in caption for caption in record["captions"])

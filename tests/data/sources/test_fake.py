@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from diffjax.data import fake, ops
-from diffjax.data.batch import RecordSource
+from diffjax.data import transforms
+from diffjax.data.record import RecordSource
+from diffjax.data.sources import fake
 
 
 def test_records_are_a_function_of_seed_and_index():
@@ -20,7 +21,7 @@ def test_thirty_records_hold_every_colour_and_shape():
 def test_the_caption_tells_the_colour(index):
     record = fake.Shapes(30, 32)[index]
     colour, _ = record["name"].split("_")
-    image = ops.decode(record["image"])
+    image = transforms.decode(record["image"])
     assert image.shape == (32, 32, 3)
     assert colour in record["captions"][0]
     is_coloured = (image == fake.COLOURS[colour]).all(axis=-1)
@@ -44,5 +45,5 @@ def test_an_empty_source_is_a_value_error():
 
 
 def test_shapes_differ_in_their_pixels():
-    circle, triangle = (ops.decode(fake.Shapes(5, 32)[i]["image"]) for i in (0, 1))
+    circle, triangle = (transforms.decode(fake.Shapes(5, 32)[i]["image"]) for i in (0, 1))
     assert np.any(circle != triangle)

@@ -3,7 +3,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from diffjax.data import drawings, ops
+from diffjax.data import transforms
+from diffjax.data.emoji import drawings
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def test_flags_of_places_are_told_from_other_flags():
 
 @pytest.mark.parametrize("size_px", [16, 64, 100])
 def test_a_drawing_is_rasterised_at_its_size_on_white(apple, size_px):
-    image = ops.decode(drawings.rasterise(apple, size_px))
+    image = transforms.decode(drawings.rasterise(apple, size_px))
     assert image.shape == (size_px, size_px, 3)
     assert (image[[0, 0, -1, -1], [0, -1, 0, -1]] == 255).all()
     red, green, _ = np.moveaxis(image[size_px // 2, size_px // 2].astype(int), -1, 0)
@@ -51,7 +52,7 @@ def test_a_drawing_is_rasterised_at_its_size_on_white(apple, size_px):
 
 def test_a_drawing_that_is_no_square_is_set_in_the_middle_of_one():
     (melon,) = [d for d in drawings.catalogue() if (d.name, d.style) == ("watermelon", "twemoji")]
-    image = ops.decode(drawings.rasterise(melon, 64))
+    image = transforms.decode(drawings.rasterise(melon, 64))
     assert image.shape == (64, 64, 3)
     rows = np.flatnonzero((image < 250).any(axis=(1, 2)))
     assert 5 < rows[0] < 20

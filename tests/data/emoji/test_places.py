@@ -1,7 +1,7 @@
 import pytest
 
-from diffjax.data import drawings, places
-from diffjax.data.captions import noun_phrase
+from diffjax.data.emoji import drawings, places
+from diffjax.data.emoji.captions import noun_phrase
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Where records come from, each behind one signature."""
