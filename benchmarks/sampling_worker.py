@@ -17,8 +17,8 @@ from benchmarks.works import Work
 from diffjax import hlo, making
 from diffjax.cascade import SampleSettings, TrainedStage, compiled_stage
 from diffjax.jobs import Job
-from diffjax.models import convolve
 from diffjax.models.efficient_unet import EfficientUNet
+from diffjax.models.layers import convolve
 from diffjax.models.unet import UNet
 from diffjax.stage import Stage, init_params
 from diffjax.trained import Cascade

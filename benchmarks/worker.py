@@ -17,8 +17,8 @@ from benchmarks.protocol import serve
 from benchmarks.works import MODES, WORKS
 from diffjax import hlo
 from diffjax.diffusion import guidance, loss, predict, sampler, schedule
-from diffjax.models import convolve
 from diffjax.models.efficient_unet import EfficientUNet
+from diffjax.models.layers import convolve
 from diffjax.models.unet import UNet
 
 

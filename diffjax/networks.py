@@ -7,10 +7,10 @@ from ml_collections import ConfigDict
 
 from diffjax.config import one_of
 from diffjax.core.errors import ConfigError, require
-from diffjax.models import convolve
-from diffjax.models.attention import fastest_implementation
 from diffjax.models.efficient_unet import EfficientUNet
-from diffjax.models.level import KEPT
+from diffjax.models.layers import convolve
+from diffjax.models.layers.attention import fastest_implementation
+from diffjax.models.layers.level import KEPT
 from diffjax.models.unet import UNet
 
 MODELS = {"unet": UNet, "efficient_unet": EfficientUNet}

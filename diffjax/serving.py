@@ -36,7 +36,7 @@ from diffjax.core import rng, tensorfile, trees
 from diffjax.core.errors import ConfigError, StorageError, require
 from diffjax.core.files import storing, write_whole
 from diffjax.images import pixels
-from diffjax.models import convolve
+from diffjax.models.layers import convolve
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 GRAPH, PARAMS, CARD = "graph.bin", "params.safetensors", "card.json"

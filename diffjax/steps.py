@@ -16,7 +16,7 @@ from diffjax.diffusion.loss import mean_over, weighted_error
 from diffjax.diffusion.process import diffuse
 from diffjax.diffusion.times import Times, TimeSampler, uniform
 from diffjax.images import pixels
-from diffjax.models.level import is_block
+from diffjax.models.layers.level import is_block
 from diffjax.stage import Condition, Stage, bind, condition_low_res, shrink
 from diffjax.state import TrainState, apply_gradients
 from diffjax.text.condition import drop_text, mask_from_length

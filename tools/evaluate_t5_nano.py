@@ -18,8 +18,8 @@ import numpy as np
 from scipy.stats import rankdata
 
 from diffjax import text
+from diffjax.models.t5 import T5Config, T5Encoder
 from diffjax.text import weights
-from diffjax.text.t5 import T5Config, T5Encoder
 from tools import t5_nano_corpus
 
 TOP = 10

@@ -12,8 +12,8 @@ import sys
 from diffjax import plan
 from diffjax.core.errors import ConfigError
 from diffjax.devices.topology import devices_of
+from diffjax.models.t5 import T5Config
 from diffjax.text.abstract import abstract_encoding
-from diffjax.text.t5 import T5Config
 
 ENCODERS = {  # vocabulary, width, size of a head, feed-forward, layers, heads
     "t5-small": T5Config(32128, 512, 64, 2048, 6, 8, feed_forward="relu"),

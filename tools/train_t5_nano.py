@@ -27,8 +27,8 @@ import numpy as np
 import optax
 from optax.contrib import MuonDimensionNumbers, muon
 
+from diffjax.models.t5 import T5Config, T5Encoder
 from diffjax.text import weights
-from diffjax.text.t5 import T5Config, T5Encoder
 from tools import t5_nano_corpus
 
 CONFIG = T5Config(

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from diffjax.core.types import Image, LogSnr, Text, TextMask
-from diffjax.models.attention import Attention
-from diffjax.models.blocks import Head, from_patches, product, to_patches, upsample
-from diffjax.models.convolve import Convolution
-from diffjax.models.embed import Conditioning
-from diffjax.models.level import Remat, Unpack, block_class, run
+from diffjax.models.layers.attention import Attention
+from diffjax.models.layers.blocks import Head, from_patches, product, to_patches, upsample
+from diffjax.models.layers.convolve import Convolution
+from diffjax.models.layers.embed import Conditioning
+from diffjax.models.layers.level import Remat, Unpack, block_class, run
 
 
 class EfficientUNet(nn.Module):

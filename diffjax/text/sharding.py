@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from diffjax.core import trees
 from diffjax.devices.mesh import BATCH_AXES, INTO, OUT_OF, Rule, batch_sharding, spec_of
-from diffjax.text.t5 import (
+from diffjax.models.t5 import (
     Block,
     RMSNorm,
     T5Config,

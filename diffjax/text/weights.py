@@ -14,8 +14,8 @@ from jax.sharding import Sharding
 from jax.typing import DTypeLike
 from safetensors.numpy import save_file
 
+from diffjax.models.t5 import FEED_FORWARDS, T5Config, shapes
 from diffjax.text import tensors
-from diffjax.text.t5 import FEED_FORWARDS, T5Config, shapes
 from diffjax.text.tensors import INDEX, WEIGHTS, Stored, weight_files
 
 __all__ = [

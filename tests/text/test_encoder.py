@@ -3,9 +3,10 @@ import numpy as np
 import pytest
 
 from diffjax import text
-from diffjax.text import t5, weights
+from diffjax.models import t5
+from diffjax.text import weights
 from diffjax.text.encoder import default_dtype
-from tests.text.test_t5 import random_params
+from tests.models.test_t5 import random_params
 
 CONFIG = t5.T5Config(384, 16, 4, 24, 2, 3)
 CAPTIONS = ["a red apple", "", "two blue birds", "a red apple"]

@@ -6,9 +6,9 @@ import threading
 import pytest
 
 from diffjax import text
+from diffjax.models.t5 import T5Config
 from diffjax.text import hub, tensors, weights
-from diffjax.text.t5 import T5Config
-from tests.text.test_t5 import random_params
+from tests.models.test_t5 import random_params
 
 CONFIG = T5Config(384, 8, 4, 8, 1, 2)
 COMMITS = {"main": "a" * 40, "v2": "b" * 40}

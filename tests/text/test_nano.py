@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from diffjax import text
-from diffjax.text import encoder, t5, weights
+from diffjax.models import t5
+from diffjax.text import encoder, weights
 
 FOLDER = encoder.SHIPPED["t5-nano"]
 BAR = 0.7

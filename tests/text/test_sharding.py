@@ -9,9 +9,10 @@ import pytest
 from diffjax import hlo, memory, text
 from diffjax.core import trees
 from diffjax.devices.mesh import make_mesh, spec_of
-from diffjax.text import abstract, sharding, t5, weights
+from diffjax.models import t5
+from diffjax.text import abstract, sharding, weights
+from tests.models.test_t5 import random_params
 from tests.text import family
-from tests.text.test_t5 import random_params
 
 EVEN = t5.T5Config(384, 32, 8, 48, 2, 4)
 ODD = t5.T5Config(384, 18, 5, 22, 1, 3, feed_forward="relu")

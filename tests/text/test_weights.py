@@ -10,9 +10,9 @@ from jax.sharding import PartitionSpec as P
 from safetensors.numpy import load_file, save_file
 
 from diffjax.core import trees
+from diffjax.models.t5 import T5Config, shapes
 from diffjax.text import weights
-from diffjax.text.t5 import T5Config, shapes
-from tests.text.test_t5 import CONFIGS, GOLDEN, random_params, run
+from tests.models.test_t5 import CONFIGS, GOLDEN, random_params, run
 
 
 @pytest.fixture

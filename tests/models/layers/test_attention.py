@@ -3,11 +3,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax.models import attention
-from diffjax.models.attention import Attention
-from diffjax.models.blocks import num_groups
+from diffjax.models.layers import attention
+from diffjax.models.layers.attention import Attention
+from diffjax.models.layers.blocks import num_groups
 from tests.diffusion.helpers import images
-from tests.models.test_blocks import numpy_group_norm
+from tests.models.layers.test_blocks import numpy_group_norm
 
 
 def setup(kind, length=5):

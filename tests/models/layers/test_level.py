@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from diffjax.core import trees
-from diffjax.models import stacking
 from diffjax.models.efficient_unet import EfficientUNet
+from diffjax.models.layers import stacking
 from diffjax.models.unet import UNet
 from tests.diffusion.helpers import images
 from tests.models.parameters import anywhere

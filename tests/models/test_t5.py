@@ -9,7 +9,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from diffjax.core import trees
-from diffjax.text import t5, weights
+from diffjax.models import t5
+from diffjax.text import weights
 from tests.text import family
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -10,9 +10,9 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from diffjax.core.types import Image, Resized, TextMask
-from diffjax.models.attention import Attention
-from diffjax.models.blocks import PRODUCT, ResBlock
-from diffjax.models.convolve import Convolution
+from diffjax.models.layers.attention import Attention
+from diffjax.models.layers.blocks import PRODUCT, ResBlock
+from diffjax.models.layers.convolve import Convolution
 
 Unpack: TypeAlias = Callable[[Any], Any]
 Remat: TypeAlias = Literal["none", "products", "full"]

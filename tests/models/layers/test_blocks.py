@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax.models import blocks
+from diffjax.models.layers import blocks
 from tests.diffusion.helpers import images
 
 

@@ -13,7 +13,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from diffjax.core.types import Image, Resized
-from diffjax.models.convolve import Convolution, after_doubling
+from diffjax.models.layers.convolve import Convolution, after_doubling
 
 # The name of what is worth keeping for the backward pass: results of convolutions and projections.
 PRODUCT = "product"

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax.models import embed
+from diffjax.models.layers import embed
 
 
 def test_sinusoids_tell_levels_apart_over_the_whole_range():

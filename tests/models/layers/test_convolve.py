@@ -9,7 +9,7 @@ import pytest
 from jax import lax
 
 from diffjax import hlo
-from diffjax.models import convolve
+from diffjax.models.layers import convolve
 from diffjax.models.unet import UNet
 
 NHWC = ("NHWC", "HWIO", "NHWC")

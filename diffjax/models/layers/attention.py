@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffjax.core.types import Image, TextMask
-from diffjax.models.blocks import Norm, materialised, product
+from diffjax.models.layers.blocks import Norm, materialised, product
 
 
 @functools.cache
