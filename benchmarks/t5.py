@@ -65,8 +65,8 @@ def save_checkpoint(folder: Path, size: str) -> None:
     """Random weights in the layout that both read."""
     import jax
 
+    from diffjax.encoders import weights
     from diffjax.models import t5
-    from diffjax.text import weights
 
     config = t5.T5Config(vocab_size=VOCAB, feed_forward="relu", **SIZES[size])
     ids = np.ones((1, 2), np.int32)

@@ -9,7 +9,8 @@ import numpy as np
 
 from benchmarks import t5
 from benchmarks.protocol import serve
-from diffjax.text import encoder, sharding, weights
+from diffjax.encoders import sharding, weights
+from diffjax.encoders.t5 import TextEncoder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +26,7 @@ def main() -> None:
     folder, way, answer = sys.argv[1:]
     config, params = weights.load(folder, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
     apply = sharding.compiled(config, "float32")
-    ours = encoder.TextEncoder(
+    ours = TextEncoder(
         "race", config.d_model, t5.PADDED, "", np.dtype("float32"), Ids(), lambda: params, apply
     )
     given: list[Any] = t5.batches(way)

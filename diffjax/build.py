@@ -22,9 +22,9 @@ from diffjax.diffusion.predict import KINDS
 from diffjax.diffusion.sampler import SAMPLERS, by_name
 from diffjax.diffusion.spacing import SPACINGS
 from diffjax.diffusion.times import TIMES
+from diffjax.encoders.cache import cache
+from diffjax.encoders.t5 import TextEncoder, load_encoder
 from diffjax.networks import DTYPES, MODELS, model_of
-from diffjax.text import cache
-from diffjax.text.encoder import TextEncoder, load_encoder
 
 # These have two ends to choose, logsnr_min and logsnr_max.
 WITH_ENDS = ("cosine", "sigmoid", "flow", "uniform", "edm")

@@ -14,7 +14,7 @@ from diffjax.core.types import Denoiser, Image, PRNGKeys, Resized, Text, TextMas
 from diffjax.diffusion import guidance, sampler, spacing
 from diffjax.diffusion.predict import as_denoiser
 from diffjax.stage import Condition, Stage, bind, condition_low_res
-from diffjax.text.condition import null_text
+from diffjax.tasks.text import null_text
 
 THRESHOLDS = ("dynamic", "static", "none")
 # The embeddings and the mask of a prompt to keep away from, if there is one.

@@ -22,8 +22,8 @@ from diffjax.data.record import RecordSource
 from diffjax.devices import chips, mesh
 from diffjax.devices.topology import devices_of
 from diffjax.embeddings import embeddings_of
+from diffjax.encoders.t5 import TextEncoder
 from diffjax.memory import of_size
-from diffjax.text.encoder import TextEncoder
 
 SHOWN_EXAMPLES, SHOWN_CAPTIONS = 16, 4
 SLACK = 2.4  # XLA took 1.7 to 2.4 times the estimate for the networks and TPUs of docs/scale.md

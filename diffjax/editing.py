@@ -20,7 +20,7 @@ from diffjax.core.types import Image, PRNGKeys, Resized, Schedule, Text, TextMas
 from diffjax.diffusion import editing, sampler, spacing
 from diffjax.diffusion.process import diffuse
 from diffjax.stage import Stage, shrink
-from diffjax.text.condition import null_text
+from diffjax.tasks.text import null_text
 
 Mask = Bool[Array, "b h w 1"]
 AnyMask = Bool[Array, "b _ _ 1"]

@@ -21,11 +21,12 @@ from pathlib import Path
 import jax
 from tqdm import tqdm
 
-from diffjax import text
 from diffjax.core.errors import EXIT_MISSING, StorageError
 from diffjax.data import captions
 from diffjax.devices import processes
-from diffjax.text.cache import SHARD_BYTES, STORAGES
+from diffjax.encoders.cache import cache as cache_lib
+from diffjax.encoders.cache.cache import SHARD_BYTES, STORAGES
+from diffjax.encoders.t5 import load_encoder
 
 A_DAY_S = 24 * 3600
 
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if next(iter(found), None) is None:
             raise ValueError(f"{args.data_set or args.captions[0]}: no captions in it")
         process_index, process_count = _process(args)
-        encoder = text.load_encoder(args.encoder, args.max_length, args.dtype)
+        encoder = load_encoder(args.encoder, args.max_length, args.dtype)
         if args.shard_mib < 1:
             raise ValueError(f"--shard-mib {args.shard_mib}, want at least 1")
         with _stopped() as signals, _progress(found, args.every) as tell:
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 made = encoded
                 tell(done, encoded)
 
-            text.cache.extend(
+            cache_lib.extend(
                 args.out,
                 encoder,
                 found,
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         if not signals:  # the first may not leave: the others' connection would go with it
             processes.meet("embedded", A_DAY_S)
-        cache = text.cache.open_cache(args.out, encoder)
+        cache = cache_lib.open_cache(args.out, encoder)
     except StorageError as error:
         print(f"embed: {error}; what is finished is kept: make room, run again", file=sys.stderr)
         return 5

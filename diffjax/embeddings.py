@@ -6,8 +6,8 @@ from ml_collections import ConfigDict
 
 from diffjax.core.errors import ConfigError, require
 from diffjax.data.record import RecordSource
-from diffjax.text import cache
-from diffjax.text.encoder import TextEncoder
+from diffjax.encoders.cache import cache
+from diffjax.encoders.t5 import TextEncoder
 
 LOOKED_FOR = 64  # records whose captions are looked for before a run begins
 

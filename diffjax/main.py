@@ -110,7 +110,7 @@ def run(options, workdir: Path) -> int:
     from diffjax import build
     from diffjax.core.errors import Diverged, OutOfTime, StorageError, Terminated
     from diffjax.devices import mesh
-    from diffjax.text.cache import Damaged, MissingCaption
+    from diffjax.encoders.cache.cache import Damaged, MissingCaption
     from diffjax.train import train
 
     mesh.keep_compilations()

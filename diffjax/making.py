@@ -15,9 +15,9 @@ from jaxtyping import Array, UInt8
 from diffjax import cascade
 from diffjax.core.types import Resized, Text, TextMask
 from diffjax.devices import mesh
+from diffjax.encoders.t5 import TextEncoder
 from diffjax.images import pixels
 from diffjax.jobs import Job
-from diffjax.text.encoder import TextEncoder
 from diffjax.trained import Cascade, devices
 
 # Pictures per call on accelerators, or as many as there are devices; every call has as many rows,

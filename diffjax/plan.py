@@ -21,7 +21,7 @@ from diffjax.core import trees
 from diffjax.devices import chips
 from diffjax.devices.topology import devices_of
 from diffjax.memory import of_size
-from diffjax.text.abstract import Encoding
+from diffjax.planning.encoding import Encoding
 
 MFU = 0.35  # the share of the peak that well-tuned training of such networks reaches
 

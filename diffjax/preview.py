@@ -11,13 +11,13 @@ from diffjax import build, cascade
 from diffjax.data import pipeline
 from diffjax.data.record import Record, RecordSource
 from diffjax.devices import mesh, processes
+from diffjax.encoders.cache import cache
 from diffjax.images import pixels
 from diffjax.images import sheet as sheet_lib
 from diffjax.logs import writer
 from diffjax.program import Program
 from diffjax.stage import shrink
-from diffjax.text import cache
-from diffjax.text.condition import mask_from_length
+from diffjax.tasks.text import mask_from_length
 
 
 class Preview:

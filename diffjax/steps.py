@@ -19,7 +19,7 @@ from diffjax.images import pixels
 from diffjax.models.layers.level import is_block
 from diffjax.stage import Condition, Stage, bind, condition_low_res, shrink
 from diffjax.state import TrainState, apply_gradients
-from diffjax.text.condition import drop_text, mask_from_length
+from diffjax.tasks.text import drop_text, mask_from_length
 
 Batch = dict[str, Array]
 Metrics = dict[str, Array]

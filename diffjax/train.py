@@ -26,11 +26,11 @@ from diffjax.core.errors import (
 )
 from diffjax.core.signals import signals
 from diffjax.devices import processes
+from diffjax.encoders.cache.cache import Damaged, MissingCaption
 from diffjax.logs import writer
 from diffjax.logs.goodput import table
 from diffjax.run import Run, begin
 from diffjax.state import averaged
-from diffjax.text.cache import Damaged, MissingCaption
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from diffjax.app import __main__ as command
 from diffjax.app import drawing, gate, limits, page, server
 from diffjax.app.limits import Refused
 from diffjax.images import pixels, png
-from tests import cascades
+from tests import tiny_cascade
 
 # prompt, negative, new seed, seed, guidance, steps, pictures
 GOOD = ["a red apple", "", False, 3, 3.0, 2, 2]
@@ -42,7 +42,7 @@ BAD = [
 
 @pytest.fixture(scope="module")
 def cascade(tmp_path_factory):
-    return cascades.cascade(tmp_path_factory.mktemp("t5"))
+    return tiny_cascade.cascade(tmp_path_factory.mktemp("t5"))
 
 
 def request(**changes):

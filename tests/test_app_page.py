@@ -20,7 +20,7 @@ from PIL import Image
 from diffjax import main
 from diffjax.images import png
 from tests import runs, test_app
-from tests.encoders import save_tiny
+from tests.tiny_t5 import save_tiny
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("gradio")

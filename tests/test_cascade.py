@@ -57,7 +57,7 @@ def test_swapping_two_prompts_swaps_the_pictures(trained):
 
 
 def test_zeroing_the_embedding_makes_the_picture_independent_of_the_prompt(trained):
-    from diffjax.text.condition import null_text
+    from diffjax.tasks.text import null_text
 
     seeds = jnp.zeros(4, jnp.int32)
     text, mask = null_text(TEXT, MASK)

@@ -5,7 +5,7 @@ import pytest
 from diffjax import config, continuing
 from diffjax.core.errors import ConfigError
 from tests import runs
-from tests.encoders import save_tiny
+from tests.tiny_t5 import save_tiny
 
 BEGUN = "configs/base64.py:tiny"
 CHANGES = {  # what: (flag, the key, before, now)

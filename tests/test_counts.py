@@ -12,13 +12,13 @@ import pytest
 from diffjax import cascade, hlo, main, steps, train
 from diffjax.data import pipeline
 from diffjax.devices import mesh
+from diffjax.encoders.t5 import load_encoder
 from diffjax.logs import writer
 from diffjax.models.unet import UNet
 from diffjax.stage import Condition, Stage, bind, init_params
-from diffjax.text.encoder import load_encoder
-from tests.encoders import save_tiny
 from tests.test_stage import BASE, KEY
 from tests.test_steps import batch_of, create, placed, step_of
+from tests.tiny_t5 import save_tiny
 
 # Wide enough that vectors, which every device holds whole, are the few percent they are at scale.
 WIDE = Stage(

@@ -7,7 +7,7 @@ import pytest
 from diffjax import abstract, build, config, dry_run, embed, liveness, main, plan
 from diffjax.core.errors import ConfigError
 from diffjax.data.sources import fake
-from tests.encoders import save_tiny
+from tests.tiny_t5 import save_tiny
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from diffjax import edit, edits, making, paths, recipe, trained
 from diffjax.images import png, read
-from tests import cascades
+from tests import tiny_cascade
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs/editing.md").read_text()
 APPLE = "a red apple"
@@ -22,7 +22,7 @@ COLOURS = np.random.default_rng(0).integers(0, 256, (20, 16, 3), np.uint8)
 
 @pytest.fixture(scope="module")
 def cascade(tmp_path_factory):
-    return cascades.cascade(tmp_path_factory.mktemp("t5"))
+    return tiny_cascade.cascade(tmp_path_factory.mktemp("t5"))
 
 
 @pytest.fixture(scope="module")

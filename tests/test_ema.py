@@ -17,8 +17,8 @@ from diffjax.core import tensorfile
 from diffjax.core.errors import ConfigError, StorageError
 from diffjax.devices.mesh import make_mesh, state_sharding
 from tests import runs
-from tests.encoders import save_tiny
 from tests.test_processes import MESH, saved, together
+from tests.tiny_t5 import save_tiny
 
 NUM_STEPS, EVERY = 96, 8
 NAMES = ["decay_0.9", "power_0.05", "power_0.1"]

@@ -16,9 +16,10 @@ from diffjax.data import pipeline
 from diffjax.data.captions import from_files
 from diffjax.data.sources import fake, tfds
 from diffjax.embeddings import embeddings_of
-from diffjax.text import cache
-from tests.text.stub import Stub
-from tests.text.test_encoder import write
+from diffjax.encoders.cache import cache
+from diffjax.encoders.t5 import load_encoder
+from tests.encoders.stub import Stub
+from tests.encoders.test_t5 import write
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def argv(tmp_path):
 def test_the_command_writes_what_the_encoder_says(argv, tmp_path, capsys):
     folder = write(tmp_path / "tiny")
     assert embed.main([*argv, "--encoder", str(folder), "--max-length", "40"]) == 0
-    encoder = text.load_encoder(folder, 40)
+    encoder = load_encoder(folder, 40)
     made = cache.open_cache(tmp_path / "cache", encoder)
     embedded, mask = encoder.encode(["a red apple", "a blue cat"])
     for caption, row, length in zip(sorted(made, reverse=True), embedded, mask.sum(1), strict=True):

@@ -13,7 +13,7 @@ from PIL import Image
 
 from diffjax import edit, main, sample
 from diffjax.checkpoint.__main__ import main as checkpoint_command
-from tests.encoders import save_tiny
+from tests.tiny_t5 import save_tiny
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -12,11 +12,11 @@ from diffjax import averages, cascade, state, steps
 from diffjax.cascade import SampleSettings, TrainedStage
 from diffjax.data import transforms
 from diffjax.data.emoji.drawings import catalogue, rasterise
+from diffjax.encoders.t5 import load_encoder
 from diffjax.images import pixels
 from diffjax.models.efficient_unet import EfficientUNet
 from diffjax.models.unet import UNet
 from diffjax.stage import Stage, init_params, shrink
-from diffjax.text import load_encoder
 
 NAMES = ("red_apple", "banana", "red_heart", "sunflower", "frog", "soccer_ball", "pizza", "cactus")
 BASE_PX, SR_PX, TOKENS = 32, 64, 48

@@ -5,7 +5,7 @@ import pytest
 
 from diffjax import cascade, making
 from diffjax.jobs import Job
-from tests import cascades
+from tests import tiny_cascade
 
 JOBS = [
     Job(prompt, seed) for prompt in ("a red apple", "", "x" * 5000, "🍏\0/..") for seed in (0, 5)
@@ -14,7 +14,7 @@ JOBS = [
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    return cascades.cascade(tmp_path_factory.mktemp("t5"))
+    return tiny_cascade.cascade(tmp_path_factory.mktemp("t5"))
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,10 @@ import pytest
 from diffjax import embeddings
 from diffjax.data import pipeline
 from diffjax.data.sources import fake
-from diffjax.text import cache, load_encoder
-from tests.encoders import save_tiny
+from diffjax.encoders.cache import cache
+from diffjax.encoders.t5 import load_encoder
 from tests.runs import digest, run
+from tests.tiny_t5 import save_tiny
 
 COUNT = 400
 

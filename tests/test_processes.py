@@ -15,8 +15,8 @@ from PIL import Image
 from diffjax import checkpoint, config
 from diffjax.program import program_of
 from tests import runs
-from tests.encoders import save_tiny
 from tests.test_meshes import furthest
+from tests.tiny_t5 import save_tiny
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 MESH = ("mesh.fsdp=2", "mesh.tensor=2")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from diffjax import album, making, sample, trained
 from diffjax.images import film, png
-from tests import cascades
+from tests import tiny_cascade
 from tests.images.test_png import crafted, ours
 
 NASTY = ["../../x", "/etc/passwd", "..", ".", "\0", "a\nb", "a/b\\c", "🍏" * 40, "x" * 5000, "",
@@ -22,7 +22,7 @@ NASTY = ["../../x", "/etc/passwd", "..", ".", "\0", "a\nb", "a/b\\c", "🍏" * 4
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    return cascades.cascade(tmp_path_factory.mktemp("t5"))
+    return tiny_cascade.cascade(tmp_path_factory.mktemp("t5"))
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from diffjax.diffusion.loss import diffusion_loss
 from diffjax.diffusion.times import stratified
 from diffjax.images import pixels
 from diffjax.stage import Condition, bind, init_params
-from diffjax.text.condition import mask_from_length
+from diffjax.tasks.text import mask_from_length
 from tests.test_stage import BASE, KEY, SR
 
 TX = optax.adam(1e-3)

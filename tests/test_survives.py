@@ -14,7 +14,7 @@ import pytest
 from diffjax import checkpoint, steps
 from diffjax.logs import journal
 from tests import runs
-from tests.encoders import save_tiny
+from tests.tiny_t5 import save_tiny
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ from diffjax.core.trees import named_leaves
 from diffjax.devices import mesh
 from diffjax.logs import goodput, journal, writer
 from tests import runs
-from tests.encoders import save_tiny
+from tests.tiny_t5 import save_tiny
 
 FLAGS = ("train.num_steps=7", "train.log_every=3", "train.save_every=99", "train.keep=99",
          "train.sample_every=0", "train.max_bad_steps=3", "text.drop=0.0")  # fmt: skip

@@ -14,7 +14,7 @@ from diffjax import checkpoint, config
 from diffjax.checkpoint import portable
 from diffjax.core import tensorfile
 from diffjax.core.errors import ConfigError
-from diffjax.text import tensors
+from diffjax.encoders import tensors
 from tests.checkpoint.states import fill, like
 
 PACKAGE = Path(diffjax.__file__).parent

@@ -17,15 +17,15 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.stats import rankdata
 
-from diffjax import text
+from diffjax.encoders import weights
+from diffjax.encoders.t5 import SHIPPED, TextEncoder, load_encoder
 from diffjax.models.t5 import T5Config, T5Encoder
-from diffjax.text import weights
 from tools import t5_nano_corpus
 
 TOP = 10
 
 
-def pooled(encoder: text.TextEncoder, phrases: list[str]) -> np.ndarray:
+def pooled(encoder: TextEncoder, phrases: list[str]) -> np.ndarray:
     """The mean over the tokens of each phrase, `[n d]`."""
     order = sorted(range(len(phrases)), key=lambda i: len(phrases[i].encode()))
     out = np.zeros((len(phrases), encoder.width), np.float32)
@@ -69,7 +69,7 @@ def agreement(ours: np.ndarray, teacher: np.ndarray) -> tuple[float, float, floa
     return float(top_1), float(recall), float(np.corrcoef(*ranks)[0, 1])
 
 
-def untrained(config: T5Config, like: Path) -> text.TextEncoder:
+def untrained(config: T5Config, like: Path) -> TextEncoder:
     """An encoder of the same sizes whose weights are as drawn."""
     with tempfile.TemporaryDirectory() as name:
         ids = jnp.ones((1, 4), jnp.int32)
@@ -78,7 +78,7 @@ def untrained(config: T5Config, like: Path) -> text.TextEncoder:
         (Path(name) / "tokenizer_config.json").write_text(
             (like / "tokenizer_config.json").read_text()
         )
-        return text.load_encoder(name)
+        return load_encoder(name)
 
 
 def main() -> None:
@@ -86,7 +86,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--model", type=Path, default=text.encoder.SHIPPED["t5-nano"])
+    parser.add_argument("--model", type=Path, default=SHIPPED["t5-nano"])
     parser.add_argument("--examples", type=int, default=16)
     args = parser.parse_args()
     lines = (args.data / "heldout.txt").read_text(encoding="utf-8").splitlines()
@@ -100,7 +100,7 @@ def main() -> None:
         "emoji names": np.array([kind == "emoji" for kind in kinds]),
     }
 
-    nano = pooled(text.load_encoder(args.model), phrases)
+    nano = pooled(load_encoder(args.model), phrases)
     random = pooled(untrained(weights.load_config(args.model), args.model), phrases)
     print("| held-out phrases | similarity | top-1 | recall@10 | Spearman |")
     print("|---|---|---|---|---|")

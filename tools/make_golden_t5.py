@@ -3,8 +3,8 @@
     PEERS/bin/python -m tools.make_golden_t5      (an environment with PyTorch and transformers)
 
 t5_NAME/ is a checkpoint folder; t5_NAME.safetensors holds ids, mask and the reference's output.
-t5_family.safetensors holds the outputs alone for the configs of `tests.text.family`, whose weights
-and ids are drawn again where they are needed.
+t5_family.safetensors holds the outputs alone for the configs of `tests.encoders.family`, whose
+weights and ids are drawn again where they are needed.
 t5_buckets.safetensors holds the reference's relative-position buckets.
 """
 
@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from transformers import T5Config, T5EncoderModel
 from transformers.models.t5.modeling_t5 import T5Attention
 
-from tests.text import family
+from tests.encoders import family
 
 GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "golden"
 # Odd sizes, so that no two axes can be taken for each other.

@@ -22,7 +22,7 @@ import sentencepiece
 from transformers import ByT5Tokenizer, T5Tokenizer
 from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 
-from tests.text.strings import corpus, texts
+from tests.encoders.strings import corpus, texts
 
 GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "golden"
 SENTINELS = [f"<extra_id_{i}>" for i in range(99, -1, -1)]

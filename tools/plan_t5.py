@@ -13,7 +13,7 @@ from diffjax import plan
 from diffjax.core.errors import ConfigError
 from diffjax.devices.topology import devices_of
 from diffjax.models.t5 import T5Config
-from diffjax.text.abstract import abstract_encoding
+from diffjax.planning.encoding import abstract_encoding
 
 ENCODERS = {  # vocabulary, width, size of a head, feed-forward, layers, heads
     "t5-small": T5Config(32128, 512, 64, 2048, 6, 8, feed_forward="relu"),

@@ -1,4 +1,4 @@
-"""Trains t5-nano, the byte-level T5 encoder that ships in diffjax/text/t5_nano/, by distillation.
+"""Trains t5-nano, the byte-level T5 encoder of diffjax/encoders/t5_nano/, by distillation.
 
 The student never sees a label: MiniLM (all-MiniLM-L6-v2) says what each phrase and each word of it
 means, and the student's bytes must say the same. To reproduce, on 2 CPU cores:
@@ -27,8 +27,8 @@ import numpy as np
 import optax
 from optax.contrib import MuonDimensionNumbers, muon
 
+from diffjax.encoders import weights
 from diffjax.models.t5 import T5Config, T5Encoder
-from diffjax.text import weights
 from tools import t5_nano_corpus
 
 CONFIG = T5Config(

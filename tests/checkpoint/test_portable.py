@@ -9,7 +9,7 @@ from PIL import Image
 
 from diffjax import sample
 from diffjax.checkpoint import __main__ as commands
-from tests import encoders, runs
+from tests import runs, tiny_t5
 from tests.checkpoint.states import flip
 
 
@@ -22,7 +22,7 @@ def test_an_exported_run_goes_on_and_is_sampled_as_if_it_had_never_left(
     tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setenv("DIFFJAX_CACHE_DIR", str(tmp_path / "cache"))
-    encoder = encoders.save_tiny(tmp_path / "t5")
+    encoder = tiny_t5.save_tiny(tmp_path / "t5")
     first, second = tmp_path / "first", tmp_path / "second"
     every = ("train.save_every=2", "train.keep=9", "train.sample_every=0")
     assert runs.run(first, encoder, *every) == 0
@@ -59,7 +59,7 @@ def test_sampling_passes_over_a_damaged_step_and_stops_where_none_is_whole(
     tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setenv("DIFFJAX_CACHE_DIR", str(tmp_path / "cache"))
-    encoder = encoders.save_tiny(tmp_path / "t5")
+    encoder = tiny_t5.save_tiny(tmp_path / "t5")
     assert runs.run(tmp_path / "run", encoder, "train.save_every=2", "train.sample_every=0") == 0
     flags = ["--workdir", str(tmp_path / "run"), "--prompt", "a frog"]
     out = ["--out", str(tmp_path / "out")]

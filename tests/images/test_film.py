@@ -9,7 +9,7 @@ from diffjax.cascade import SampleSettings
 from diffjax.core.errors import ConfigError
 from diffjax.images import film
 from diffjax.jobs import Job
-from tests import cascades
+from tests import tiny_cascade
 
 COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
 FRAMES = [np.full((16, 16, 3), colour, np.uint8) for colour in COLOURS]
@@ -17,7 +17,7 @@ FRAMES = [np.full((16, 16, 3), colour, np.uint8) for colour in COLOURS]
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    return cascades.cascade(tmp_path_factory.mktemp("t5"), num_steps=5)
+    return tiny_cascade.cascade(tmp_path_factory.mktemp("t5"), num_steps=5)
 
 
 def test_a_film_shows_its_frames_in_order_loops_and_holds_the_last(tmp_path):

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from tests import runs
-from tests.encoders import save_tiny
 from tests.launch.cloud import ROOT, Cloud
 from tests.launch.test_slurm import STUBS
+from tests.tiny_t5 import save_tiny
 
 STEPS = 180
 UV = """#!/bin/sh

@@ -9,9 +9,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from diffjax.core import trees
+from diffjax.encoders import weights
 from diffjax.models import t5
-from diffjax.text import weights
-from tests.text import family
+from tests.encoders import family
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 IDS = jnp.ones((1, 2), jnp.int32)

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from diffjax.cascade import SampleSettings, TrainedStage
+from diffjax.encoders.t5 import load_encoder
 from diffjax.recipe import Origin
 from diffjax.stage import Stage
-from diffjax.text.encoder import load_encoder
 from diffjax.trained import Cascade
-from tests.encoders import save_tiny
+from tests.tiny_t5 import save_tiny
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from diffjax.encoders import weights
 from diffjax.models.t5 import T5Config
-from diffjax.text import weights
 
 # As t5-v1.1-large but for fewer layers: 366 MB, of which the embedding table is 132 MB.
 CONFIG = T5Config(32128, 1024, 64, 2816, 4, 16)

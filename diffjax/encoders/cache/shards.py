@@ -27,8 +27,8 @@ from jaxtyping import Shaped
 
 from diffjax.core.errors import StorageError
 from diffjax.core.files import publish, storing
-from diffjax.text import rows
-from diffjax.text.rows import Damaged
+from diffjax.encoders.cache import rows
+from diffjax.encoders.cache.rows import Damaged
 
 FORMAT = "diffjax-text-2"
 HEADER = "header.json"

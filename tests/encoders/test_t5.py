@@ -2,10 +2,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax import text
+from diffjax.encoders import weights
+from diffjax.encoders.t5 import default_dtype, load_encoder
 from diffjax.models import t5
-from diffjax.text import weights
-from diffjax.text.encoder import default_dtype
 from tests.models.test_t5 import random_params
 
 CONFIG = t5.T5Config(384, 16, 4, 24, 2, 3)
@@ -26,7 +25,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def encoder(folder):
-    return text.load_encoder(folder, max_length=40)
+    return load_encoder(folder, max_length=40)
 
 
 def test_encode_gives_one_row_per_caption_and_a_mask_of_their_tokens(encoder):
@@ -94,11 +93,11 @@ def test_float32_is_the_default_on_a_cpu_and_float16_is_refused(encoder, folder)
     assert default_dtype("cpu") == jnp.float32
     assert default_dtype("gpu") == default_dtype("tpu") == jnp.bfloat16
     with pytest.raises(ValueError, match=r"dtype=float16.*65504"):
-        text.load_encoder(folder, dtype="float16")
+        load_encoder(folder, dtype="float16")
 
 
 def test_few_shapes_are_compiled(folder):
-    encoder = text.load_encoder(folder, max_length=32)
+    encoder = load_encoder(folder, max_length=32)
     for rows in range(1, 20):
         encoder.encode(["x" * (i % 31) for i in range(rows)])
     assert encoder.apply._cache_size() <= 9
@@ -116,22 +115,22 @@ def test_one_string_is_an_error(encoder):
 
 
 def test_embeddings_have_the_asked_for_dtype(folder):
-    assert text.load_encoder(folder, dtype=jnp.bfloat16).encode(["a"])[0].dtype == jnp.bfloat16
+    assert load_encoder(folder, dtype=jnp.bfloat16).encode(["a"])[0].dtype == jnp.bfloat16
 
 
 def test_fingerprint_tells_weights_config_and_tokenizer_apart(folder, tmp_path):
-    first = text.load_encoder(folder).fingerprint
-    assert text.load_encoder(write(tmp_path / "same")).fingerprint == first
+    first = load_encoder(folder).fingerprint
+    assert load_encoder(write(tmp_path / "same")).fingerprint == first
     bump = write(tmp_path / "bump", lambda p: p | {"embedding": p["embedding"].at[0, 0].add(1e-3)})
-    assert text.load_encoder(bump).fingerprint != first
+    assert load_encoder(bump).fingerprint != first
     (tmp_path / "same" / "tokenizer_config.json").write_text('{"tokenizer_class":"ByT5Tokenizer"}')
-    assert text.load_encoder(tmp_path / "same").fingerprint != first
+    assert load_encoder(tmp_path / "same").fingerprint != first
 
 
 def test_a_name_that_is_nowhere_is_one_line_that_says_what_to_do(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
     with pytest.raises(ValueError, match=r"'t5-nan0' is neither a folder.*pip install") as caught:
-        text.load_encoder("t5-nan0")
+        load_encoder("t5-nan0")
     assert "t5-nano" in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -10,8 +10,8 @@ from jax.sharding import PartitionSpec as P
 from safetensors.numpy import load_file, save_file
 
 from diffjax.core import trees
+from diffjax.encoders import weights
 from diffjax.models.t5 import T5Config, shapes
-from diffjax.text import weights
 from tests.models.test_t5 import CONFIGS, GOLDEN, random_params, run
 
 

@@ -5,8 +5,8 @@ import json
 import jax
 import jax.numpy as jnp
 
+from diffjax.encoders import weights
 from diffjax.models import t5
-from diffjax.text import weights
 
 
 def save_tiny(folder):

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from diffjax.text import tensors, tokenizer
-from diffjax.text.weights import CONFIG
+from diffjax.encoders import tensors, tokenizer
+from diffjax.encoders.weights import CONFIG
 
 # OWNER/NAME or NAME, and after an @ the revision: a branch, a tag, or the hash of a commit.
 NAME = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")

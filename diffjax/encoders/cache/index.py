@@ -14,7 +14,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Bool, Shaped, UInt64
 
-from diffjax.text import rows, shards
+from diffjax.encoders.cache import rows, shards
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from diffjax.text.encoder import TextEncoder
+from diffjax.encoders.t5 import TextEncoder
 
 
 class Stub(TextEncoder):

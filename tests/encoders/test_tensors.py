@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from diffjax.text import tensors
+from diffjax.encoders import tensors
 
 VALUES = {
     "matrix": np.arange(77, dtype=np.float32).reshape(11, 7),

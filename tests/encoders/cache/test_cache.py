@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 from diffjax.core.errors import StorageError
-from diffjax.text import cache, rows, shards
-from tests.text.stub import Stub
+from diffjax.encoders.cache import cache, rows, shards
+from tests.encoders.stub import Stub
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 CAPTIONS = ["a red apple", "", "two blue birds", "a red apple"]
 
 
@@ -376,8 +376,8 @@ def test_captions_of_two_shards_count_once(tmp_path):
 WRITER = """
 import sys, time
 from diffjax.text import cache
-from tests.text.stub import Stub
-from tests.text.test_cache import many
+from tests.encoders.stub import Stub
+from tests.encoders.cache.test_cache import many
 
 def slowly(done, encoded):
     time.sleep(0.002)

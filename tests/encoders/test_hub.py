@@ -5,9 +5,9 @@ import threading
 
 import pytest
 
-from diffjax import text
+from diffjax.encoders import hub, tensors, weights
+from diffjax.encoders.t5 import load_encoder
 from diffjax.models.t5 import T5Config
-from diffjax.text import hub, tensors, weights
 from tests.models.test_t5 import random_params
 
 CONFIG = T5Config(384, 8, 4, 8, 1, 2)
@@ -102,7 +102,7 @@ def test_a_name_gives_the_folder_with_what_is_needed_and_no_more(server, model):
         "config.json", "tokenizer_config.json", "model.safetensors"
     }  # fmt: skip
     assert (folder / "model.safetensors").read_bytes() == model["model.safetensors"]
-    assert text.load_encoder("owner/t5").encode(["a"])[0].shape == (1, 16, 8)
+    assert load_encoder("owner/t5").encode(["a"])[0].shape == (1, 16, 8)
 
 
 def test_a_revision_is_pinned_by_branch_and_by_commit(server, model):
@@ -137,7 +137,7 @@ def test_without_a_network_the_cache_is_asked(server, monkeypatch):
 )
 def test_what_the_hub_refuses_is_one_line_with_a_remedy(server, name, message):
     with pytest.raises(ValueError, match=message) as caught:
-        text.load_encoder(name)
+        load_encoder(name)
     assert "\n" not in str(caught.value)
     assert "is neither a folder nor one of ['t5-nano']" in str(caught.value)
 
@@ -160,7 +160,7 @@ def test_without_the_package_the_error_says_what_to_install(monkeypatch):
 def test_a_path_is_never_asked_of_the_hub(name, monkeypatch):
     monkeypatch.setattr(hub, "fetch", lambda name: pytest.fail("asked"))
     with pytest.raises(ValueError, match="is neither a folder"):
-        text.load_encoder(name or "no/such/folder")
+        load_encoder(name or "no/such/folder")
     assert not hub.is_name(name)
 
 

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax import text
+from diffjax.encoders import weights
+from diffjax.encoders.t5 import SHIPPED, load_encoder
 from diffjax.models import t5
-from diffjax.text import encoder, weights
 
-FOLDER = encoder.SHIPPED["t5-nano"]
+FOLDER = SHIPPED["t5-nano"]
 BAR = 0.7
 # Each pair says one thing in two ways, with little spelling in common.
 PARAPHRASES = [
@@ -50,7 +50,7 @@ def retrieved(apply, tokens):
 
 @pytest.fixture(scope="module")
 def nano():
-    return text.load_encoder("t5-nano")
+    return load_encoder("t5-nano")
 
 
 def test_it_weighs_at_most_8_megabytes_and_says_what_it_is():
@@ -63,12 +63,12 @@ def test_it_weighs_at_most_8_megabytes_and_says_what_it_is():
 def test_its_name_its_path_and_its_bytes_agree(nano):
     assert nano.name == "t5-nano"
     assert nano.tokens.ids("a", 96) == [100, 1]
-    assert text.load_encoder(FOLDER).fingerprint == nano.fingerprint
+    assert load_encoder(FOLDER).fingerprint == nano.fingerprint
 
 
 def test_the_same_caption_has_the_same_bits(nano):
     first = np.asarray(nano.encode(["a red apple, openmoji style"])[0])
-    again = text.load_encoder("t5-nano").encode(["a red apple, openmoji style"])[0]
+    again = load_encoder("t5-nano").encode(["a red apple, openmoji style"])[0]
     assert first.tobytes() == np.asarray(again).tobytes()
     assert np.all(np.isfinite(first))
 

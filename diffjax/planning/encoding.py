@@ -9,8 +9,8 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from diffjax.devices.mesh import batch_sharding, make_mesh
+from diffjax.encoders import sharding
 from diffjax.models.t5 import T5Config, T5Encoder, shapes
-from diffjax.text import sharding
 
 
 @dataclass(frozen=True)

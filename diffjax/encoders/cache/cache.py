@@ -17,11 +17,11 @@ import numpy as np
 from absl import logging
 from jaxtyping import Bool, Shaped
 
-from diffjax.text import index as indices
-from diffjax.text import rows, shards
-from diffjax.text.encoder import TextEncoder
-from diffjax.text.rows import STORAGES, Damaged
-from diffjax.text.shards import Header, Shards, StorageError
+from diffjax.encoders.cache import index as indices
+from diffjax.encoders.cache import rows, shards
+from diffjax.encoders.cache.rows import STORAGES, Damaged
+from diffjax.encoders.cache.shards import Header, Shards, StorageError
+from diffjax.encoders.t5 import TextEncoder
 
 __all__ = [
     "STORAGES", "Damaged", "Embeddings", "Header", "MissingCaption", "StorageError",

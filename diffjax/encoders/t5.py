@@ -16,8 +16,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from diffjax.devices import mesh
+from diffjax.encoders import hub, sharding, tokenizer, weights
 from diffjax.models.t5 import checked_dtype
-from diffjax.text import hub, sharding, tokenizer, weights
 
 # Names of checkpoints that ship inside this package.
 SHIPPED = {"t5-nano": Path(__file__).parent / "t5_nano"}

@@ -16,7 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from absl import logging
 
-from diffjax.text.tensors import kind, read_json
+from diffjax.encoders.tensors import kind, read_json
 
 PAD, EOS, UNK = 0, 1, 2
 JSON, SENTENCEPIECE, CONFIG = "tokenizer.json", "spiece.model", "tokenizer_config.json"

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from diffjax import steps
+from diffjax.encoders.cache import cache
+from diffjax.encoders.t5 import load_encoder
 from diffjax.stage import init_params
-from diffjax.text import cache, drop_text, load_encoder, mask_from_length, null_text
-from tests.encoders import save_tiny
+from diffjax.tasks.text import drop_text, mask_from_length, null_text
 from tests.test_stage import BASE, KEY
+from tests.tiny_t5 import save_tiny
 
 
 def text_and_mask(seed, lengths):

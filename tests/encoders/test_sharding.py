@@ -6,13 +6,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax import hlo, memory, text
+from diffjax import hlo, memory
 from diffjax.core import trees
 from diffjax.devices.mesh import make_mesh, spec_of
+from diffjax.encoders import sharding, weights
+from diffjax.encoders.t5 import load_encoder
 from diffjax.models import t5
-from diffjax.text import abstract, sharding, weights
+from diffjax.planning import encoding
+from tests.encoders import family
 from tests.models.test_t5 import random_params
-from tests.text import family
 
 EVEN = t5.T5Config(384, 32, 8, 48, 2, 4)
 ODD = t5.T5Config(384, 18, 5, 22, 1, 3, feed_forward="relu")
@@ -56,9 +58,9 @@ def test_a_mesh_splits_each_matrix_twice_and_what_does_not_divide_stays_whole():
 
 @pytest.mark.parametrize("sides", [(8, 1, 1), (2, 2, 2), (1, 2, 4)])
 def test_a_mesh_encodes_as_one_device_does(folder, sides):
-    encoder = text.load_encoder(folder, mesh=make_mesh(*sides))
+    encoder = load_encoder(folder, mesh=make_mesh(*sides))
     embedded, mask = encoder.encode(CAPTIONS)  # 3 rows, which no mesh here divides
-    expected, expected_mask = text.load_encoder(folder).encode(CAPTIONS)
+    expected, expected_mask = load_encoder(folder).encode(CAPTIONS)
     np.testing.assert_allclose(embedded, expected, atol=1e-5, rtol=0)
     np.testing.assert_array_equal(mask, expected_mask)
     kernel = encoder.params["block_0"]["feed_forward"]["wo"]["kernel"]
@@ -67,7 +69,7 @@ def test_a_mesh_encodes_as_one_device_does(folder, sides):
 
 
 def test_a_block_crosses_the_mesh_twice_for_its_rows_and_once_for_each_matrix():
-    work = abstract.abstract_encoding(EVEN, jax.devices(), 8, 16, fsdp=4, tensor=2)
+    work = encoding.abstract_encoding(EVEN, jax.devices(), 8, 16, fsdp=4, tensor=2)
     found = hlo.collectives(work.jitted.lower(*work.arguments).compile().as_text())
     table_and_blocks = 1 + 2 * EVEN.num_layers
     assert found["all-reduce"].count == table_and_blocks
@@ -78,7 +80,7 @@ def test_a_block_crosses_the_mesh_twice_for_its_rows_and_once_for_each_matrix():
 
 def test_the_plan_of_v1_1_xxl_has_its_parameters_and_flops():
     xxl = t5.T5Config(32128, 4096, 64, 10240, 24, 64)
-    work = abstract.abstract_encoding(xxl, jax.devices(), 16, 128, fsdp=4, tensor=2)
+    work = encoding.abstract_encoding(xxl, jax.devices(), 16, 128, fsdp=4, tensor=2)
     assert trees.count(work.params) == 4_762_310_656
     size = lambda leaf: math.prod(leaf.sharding.shard_shape(leaf.shape))  # noqa: E731
     on_one = sum(size(leaf) for leaf in jax.tree.leaves(work.params))
@@ -92,12 +94,12 @@ def test_the_plan_of_v1_1_xxl_has_its_parameters_and_flops():
 def test_v1_1_xxl_split_over_8_is_never_whole_on_a_device():
     """Its parameters are 8.9 GiB in bfloat16, 17.7 in float32, in which a CPU multiplies."""
     xxl = t5.T5Config(32128, 4096, 64, 10240, 24, 64)
-    work = abstract.abstract_encoding(xxl, jax.devices(), 8, 16, fsdp=8)
+    work = encoding.abstract_encoding(xxl, jax.devices(), 8, 16, fsdp=8)
     peak = memory.of(work.jitted.lower(*work.arguments).compile())["peak"]
     assert peak < 5 * 2**30  # its shards, the same stacked, and a block or two
 
 
 def test_a_batch_that_the_mesh_does_not_divide_is_refused():
-    plan = functools.partial(abstract.abstract_encoding, EVEN, jax.devices(), length=16)
+    plan = functools.partial(encoding.abstract_encoding, EVEN, jax.devices(), length=16)
     with pytest.raises(ValueError, match="batch=6, want a multiple of the mesh's 4 row shards"):
         plan(batch=6, fsdp=2, tensor=2)

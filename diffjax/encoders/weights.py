@@ -14,9 +14,9 @@ from jax.sharding import Sharding
 from jax.typing import DTypeLike
 from safetensors.numpy import save_file
 
+from diffjax.encoders import tensors
+from diffjax.encoders.tensors import INDEX, WEIGHTS, Stored, weight_files
 from diffjax.models.t5 import FEED_FORWARDS, T5Config, shapes
-from diffjax.text import tensors
-from diffjax.text.tensors import INDEX, WEIGHTS, Stored, weight_files
 
 __all__ = [
     "CONFIG",

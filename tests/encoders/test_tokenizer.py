@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffjax.text import tokenizer
-from diffjax.text.tokenizer import ByteTokenizer
-from tests.text.strings import texts
+from diffjax.encoders import tokenizer
+from diffjax.encoders.tokenizer import ByteTokenizer
+from tests.encoders.strings import texts
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "tokenizers.tar.xz"
 LONG = 10**6  # tokens: nothing is cut

@@ -1,0 +1,1 @@
+"""Frozen networks that turn text into columns, and their weights."""

@@ -1,0 +1,1 @@
+"""Embeddings on disk: computed once, read by row."""
