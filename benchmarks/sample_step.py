@@ -18,8 +18,8 @@ from benchmarks import timing
 from diffjax import abstract, build, cascade
 from diffjax.core import rng, trees
 from diffjax.core.errors import ConfigError
-from diffjax.diffusion import sampler, spacing
-from diffjax.diffusion.step import remembering
+from diffjax.diffusion.sampling import sampler, spacing
+from diffjax.diffusion.sampling.step import remembering
 from diffjax.stage import Condition, init_params
 
 

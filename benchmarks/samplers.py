@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffjax.diffusion import sampler, spacing
+from diffjax.diffusion.sampling import sampler, spacing
 from tests.diffusion import oracles
 
 EVALUATIONS = (8, 16, 32, 64)

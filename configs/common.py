@@ -44,7 +44,7 @@ def stage_config(name: str, size_px: int) -> ml_collections.ConfigDict:
             logsnr_max=20.0,
             shift=1.0,  # base_px / size_px: noise for large pictures (simple diffusion)
             predict="v",  # a kind of diffjax.diffusion.predict.KINDS
-            weighting="v",  # a name of diffjax.diffusion.weighting.NAMES
+            weighting="v",  # a name of diffjax.diffusion.training.weighting.NAMES
             times="uniform",  # or "stratified": the batch's noise levels spread evenly
         )
     )
@@ -81,9 +81,9 @@ def stage_config(name: str, size_px: int) -> ml_collections.ConfigDict:
     )
     config.sample = ml_collections.ConfigDict(
         dict(
-            sampler="ddpm",  # a name of diffjax.diffusion.sampler.SAMPLERS
+            sampler="ddpm",  # a name of diffjax.diffusion.sampling.sampler.SAMPLERS
             noise=0.0,  # gamma of ddpm, eta of ddim and dpmpp_2m_sde, churn of euler and heun
-            spacing="uniform",  # a name of diffjax.diffusion.spacing.SPACINGS
+            spacing="uniform",  # a name of diffjax.diffusion.sampling.spacing.SPACINGS
             num_steps=32,
             guidance_weight=3.0,
             threshold="dynamic",  # "static", "none"

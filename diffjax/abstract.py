@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from diffjax import build, cascade, steps
 from diffjax.devices import mesh
-from diffjax.diffusion.times import TIMES
+from diffjax.diffusion.training.times import TIMES
 from diffjax.program import program_of
 from diffjax.stage import Stage
 from diffjax.state import averaged

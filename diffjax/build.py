@@ -17,11 +17,12 @@ from diffjax.data import pipeline
 from diffjax.data.record import RecordSource
 from diffjax.data.sources import fake, tfds
 from diffjax.devices import mesh as mesh_lib
-from diffjax.diffusion import schedule, weighting
+from diffjax.diffusion import schedule
 from diffjax.diffusion.predict import KINDS
-from diffjax.diffusion.sampler import SAMPLERS, by_name
-from diffjax.diffusion.spacing import SPACINGS
-from diffjax.diffusion.times import TIMES
+from diffjax.diffusion.sampling.sampler import SAMPLERS, by_name
+from diffjax.diffusion.sampling.spacing import SPACINGS
+from diffjax.diffusion.training import weighting
+from diffjax.diffusion.training.times import TIMES
 from diffjax.encoders.cache import cache
 from diffjax.encoders.t5 import TextEncoder, load_encoder
 from diffjax.networks import DTYPES, MODELS, model_of

@@ -17,8 +17,9 @@ from jaxtyping import Array, Bool, Float, Int
 from diffjax.cascade import Negative, SampleSettings, TrainedStage, ready
 from diffjax.core import rng
 from diffjax.core.types import Image, PRNGKeys, Resized, Schedule, Text, TextMask
-from diffjax.diffusion import editing, sampler, spacing
 from diffjax.diffusion.process import diffuse
+from diffjax.diffusion.sampling import inpaint as inpaint_lib
+from diffjax.diffusion.sampling import sampler, spacing
 from diffjax.stage import Stage, shrink
 from diffjax.tasks.text import null_text
 
@@ -126,7 +127,7 @@ def inpaint_stage(
         params, text, text_mask, keys, low_res, negative, stage=stage, settings=settings
     )
     jump = max(1, round(JUMP * settings.num_steps))
-    image = editing.inpaint(
+    image = inpaint_lib.inpaint(
         denoise, x_T, known=known, mask=mask, resample=resample, jump=jump, **how
     )
     return jnp.clip(image, -1.0, 1.0)

@@ -8,7 +8,7 @@ from pathlib import Path
 from diffjax import recipe
 from diffjax.cascade import SampleSettings
 from diffjax.core.errors import ConfigError, require
-from diffjax.diffusion.sampler import by_name
+from diffjax.diffusion.sampling.sampler import by_name
 
 MAX_PICTURES = 100_000
 # The flags that set how stages are sampled, and the fields of SampleSettings behind them.

@@ -16,9 +16,9 @@ from jaxtyping import Array, Float
 from diffjax.cascade import Negative, SampleSettings, TrainedStage, compiled_stage, ready
 from diffjax.core import rng
 from diffjax.core.types import Image, PRNGKeys, Resized, Text, TextMask
-from diffjax.diffusion import sampler
-from diffjax.diffusion.editing import slerp
 from diffjax.diffusion.process import alpha_sigma
+from diffjax.diffusion.sampling import sampler
+from diffjax.diffusion.sampling.inpaint import slerp
 from diffjax.editing import at_size, compiled
 from diffjax.stage import Stage, shrink
 

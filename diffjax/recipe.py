@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from diffjax.cascade import THRESHOLDS, SampleSettings
-from diffjax.diffusion.sampler import SAMPLERS, by_name
-from diffjax.diffusion.spacing import SPACINGS
+from diffjax.diffusion.sampling.sampler import SAMPLERS, by_name
+from diffjax.diffusion.sampling.spacing import SPACINGS
 from diffjax.images import png
 
 FORMAT = 1

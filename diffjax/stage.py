@@ -18,8 +18,8 @@ from diffjax.core.types import (
     Text,
     TextMask,
 )
-from diffjax.diffusion.augment import augment
 from diffjax.diffusion.schedule import cosine
+from diffjax.diffusion.training.augment import augment
 from diffjax.images import pixels
 from diffjax.models.efficient_unet import EfficientUNet
 

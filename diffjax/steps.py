@@ -12,9 +12,9 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from diffjax.averages import Averages
 from diffjax.core import rng
 from diffjax.core.types import Image, LogSnr, PRNGKey, Scalar
-from diffjax.diffusion.loss import mean_over, weighted_error
 from diffjax.diffusion.process import diffuse
-from diffjax.diffusion.times import Times, TimeSampler, uniform
+from diffjax.diffusion.training.loss import mean_over, weighted_error
+from diffjax.diffusion.training.times import Times, TimeSampler, uniform
 from diffjax.images import pixels
 from diffjax.models.layers.level import is_block
 from diffjax.stage import Condition, Stage, bind, condition_low_res, shrink

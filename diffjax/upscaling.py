@@ -10,9 +10,9 @@ from jaxtyping import Array, Int
 from diffjax.cascade import Negative, SampleSettings, TrainedStage, guided_denoiser
 from diffjax.core import rng
 from diffjax.core.types import Denoiser, Image, LogSnr, PRNGKeys, Resized, Text, TextMask
-from diffjax.diffusion import sampler, spacing
 from diffjax.diffusion.predict import x_0_of
-from diffjax.diffusion.tiles import starts, tiled
+from diffjax.diffusion.sampling import sampler, spacing
+from diffjax.diffusion.sampling.tiles import starts, tiled
 from diffjax.editing import compiled
 from diffjax.images import pixels
 from diffjax.stage import Condition, Stage, condition_low_res, shrink

@@ -16,7 +16,9 @@ import numpy as np
 import optax
 from matplotlib import pyplot
 
-from diffjax.diffusion import loss, predict, sampler, schedule, spacing
+from diffjax.diffusion import predict, schedule
+from diffjax.diffusion.sampling import sampler, spacing
+from diffjax.diffusion.training import loss
 
 SCHEDULE = schedule.cosine(-12.0, 10.0)
 NAMES = [name for name in sampler.SAMPLERS if name not in ("ddpm_learned", "dpmpp_1s")]

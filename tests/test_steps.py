@@ -10,8 +10,8 @@ import pytest
 from diffjax import averages, state, steps
 from diffjax.core import rng
 from diffjax.devices import mesh as mesh_lib
-from diffjax.diffusion.loss import diffusion_loss
-from diffjax.diffusion.times import stratified
+from diffjax.diffusion.training.loss import diffusion_loss
+from diffjax.diffusion.training.times import stratified
 from diffjax.images import pixels
 from diffjax.stage import Condition, bind, init_params
 from diffjax.tasks.text import mask_from_length

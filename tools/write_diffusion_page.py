@@ -53,7 +53,7 @@ A mixture of three Gaussians in the plane with its exact denoiser, on the Karras
 80 to 0.002, by `python -m benchmarks.samplers`. *Path*: the median distance from where the exact
 flow takes the same noise. *Draws*: the sliced 2-Wasserstein distance of 16,384 draws from exact
 ones; the last row is what exact draws have among themselves. The order is that of the error as the
-steps shrink, measured in `tests/diffusion/test_solver.py`. Heun in sigma needs more than 16
+steps shrink, measured in `tests/diffusion/sampling/test_solver.py`. Heun in sigma needs more than 16
 evaluations on so long a ladder: its second slope is taken where the first, over-long step has
 landed.
 

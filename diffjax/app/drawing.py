@@ -55,7 +55,7 @@ def draw(trained: Cascade, jobs: Sequence[Job]) -> Iterator[Made]:
 
 
 def paint(trained: Cascade, jobs: Sequence[Job], painting: Painting) -> Iterator[Made]:
-    """The painting's picture with what is masked drawn anew, likewise (see `editing.inpaint`)."""
+    """The painting's picture with what is masked drawn anew, likewise (see `inpaint.inpaint`)."""
     size_px = trained.stages[-1].stage.size_px
     picture, mask = squared(painting, size_px)
     run = functools.partial(

@@ -10,7 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from diffjax.diffusion import sampler, schedule, spacing
+from diffjax.diffusion import schedule
+from diffjax.diffusion.sampling import sampler, spacing
 from tests.diffusion import oracles
 
 DATA = oracles.mixture(

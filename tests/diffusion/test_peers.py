@@ -15,10 +15,11 @@ import pytest
 from safetensors.numpy import load_file
 
 from diffjax.core import rng
-from diffjax.diffusion import predict, sampler, spacing, table
-from diffjax.diffusion.guidance import classifier_free
-from diffjax.diffusion.solver import Churn
-from diffjax.diffusion.threshold import dynamic_threshold
+from diffjax.diffusion import predict, table
+from diffjax.diffusion.sampling import sampler, spacing
+from diffjax.diffusion.sampling.guidance import classifier_free
+from diffjax.diffusion.sampling.solver import Churn
+from diffjax.diffusion.sampling.threshold import dynamic_threshold
 from tools import random_network
 
 GOLDEN = Path(__file__).parents[1] / "golden"

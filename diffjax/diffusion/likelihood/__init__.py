@@ -1,0 +1,1 @@
+"""How likely the data is under the model."""

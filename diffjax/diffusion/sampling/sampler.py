@@ -1,0 +1,166 @@
+"""Samplers: a step rule, scanned down the rungs of a ladder of noise levels."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from diffjax.core import rng
+from diffjax.core.types import Denoiser, Image, PRNGKey, PRNGKeys
+from diffjax.diffusion.predict import x_0_of
+from diffjax.diffusion.process import alpha_sigma
+from diffjax.diffusion.sampling.ancestral import ddim, ddpm, ddpm_learned
+from diffjax.diffusion.sampling.solver import (
+    Churn,
+    dpmpp_1s,
+    dpmpp_2m,
+    dpmpp_2m_sde,
+    dpmpp_2s,
+    euler,
+    heun,
+    unipc,
+)
+from diffjax.diffusion.sampling.step import Multistep, Step, remembering
+
+SAMPLERS: dict[str, Callable[..., Step | Multistep]] = {
+    "ddpm": ddpm,
+    "ddpm_learned": ddpm_learned,
+    "ddim": ddim,
+    "euler": euler,
+    "heun": heun,
+    "dpmpp_1s": dpmpp_1s,
+    "dpmpp_2s": dpmpp_2s,
+    "dpmpp_2m": dpmpp_2m,
+    "dpmpp_2m_sde": dpmpp_2m_sde,
+    "unipc": unipc,
+}
+__all__ = [
+    "SAMPLERS", "Churn", "Path", "by_name", "guesses", "invert", "sample", "trajectory", *SAMPLERS,
+]  # fmt: skip
+
+
+# What one number of added noise means to each sampler that takes one.
+NOISE = {"ddpm": "gamma", "ddim": "eta", "dpmpp_2m_sde": "eta", "euler": "churn", "heun": "churn"}
+
+
+def by_name(name: str, noise: float = 0.0) -> Step | Multistep:
+    """The sampler called `name`, with its gamma, eta or churn per step set to `noise`.
+
+    Raises:
+      ValueError: for an unknown name, or noise for a sampler that has none to set.
+    """
+    if name not in SAMPLERS:
+        raise ValueError(f"sampler={name!r}: allowed are {', '.join(SAMPLERS)}")
+    if name not in NOISE:
+        if noise:
+            raise ValueError(f"noise={noise}: {name} adds none; those that do: {', '.join(NOISE)}")
+        return SAMPLERS[name]()
+    return SAMPLERS[name](Churn(noise) if NOISE[name] == "churn" else noise)
+
+
+class Path(NamedTuple):
+    """Every image on the way, x_T first, and the level of each."""
+
+    x: Float[Array, "n b h w c"]
+    logsnr: Float[Array, " n"]
+
+
+def sample(
+    denoise: Denoiser,
+    x_T: Image,
+    *,
+    logsnrs: Float[Array, " n"],
+    step: Step | Multistep,
+    key: PRNGKey | PRNGKeys | None,
+) -> Image:
+    """x_0 from noise x_T, one `step` per pair of rungs, as one `lax.scan`.
+
+    logsnrs: n rungs from noise to clean, see `spacing`; the last may be +inf. With one key per
+    example, image i depends on its own key alone, not on the batch. A rule that draws no noise
+    takes None for a key.
+    """
+    return _scan(denoise, x_T, logsnrs, step, key)[0]
+
+
+def trajectory(
+    denoise: Denoiser,
+    x_T: Image,
+    *,
+    logsnrs: Float[Array, " n"],
+    step: Step | Multistep,
+    key: PRNGKey | PRNGKeys | None,
+) -> Path:
+    """Every x_t that `sample` goes through, from x_T to its answer, in memory all at once."""
+    _, x = _scan(denoise, x_T, logsnrs, step, key, keep=lambda x_s, memory: x_s)
+    return Path(jnp.concatenate([x_T[None], x]), logsnrs)
+
+
+def guesses(
+    denoise: Denoiser,
+    x_T: Image,
+    *,
+    logsnrs: Float[Array, " n"],
+    step: Step | Multistep,
+    key: PRNGKey | PRNGKeys | None,
+) -> tuple[Image, Float[Array, "n-1 b h w c"]]:
+    """What `sample` gives, and the x_0_hat that each step set out with, in memory all at once."""
+    watched = _watched(remembering(step))
+    return _scan(denoise, x_T, logsnrs, watched, key, keep=lambda x_s, memory: memory[1])
+
+
+def _watched(rule: Multistep) -> Multistep:
+    """The rule; its memory holds, after its own, the x_0_hat of the step's first evaluation."""
+
+    def step(denoise, x_t, logsnr_t, logsnr_s, memory, *, key):
+        seen = []
+
+        def watched(x, logsnr):
+            guess = denoise(x, logsnr)
+            seen.append(x_0_of(guess))
+            return guess
+
+        x_s, own = rule.step(watched, x_t, logsnr_t, logsnr_s, memory[0], key=key)
+        return x_s, (own, seen[0])
+
+    return Multistep(lambda x_T: (rule.start(x_T), jnp.zeros_like(x_T)), step)
+
+
+def _scan(denoise, x_T, logsnrs, step, key, *, keep=None):
+    rule = remembering(step)
+
+    def body(carry, rung):
+        x_t, memory = carry
+        logsnr_t, logsnr_s, key = rung
+        at = lambda logsnr: jnp.broadcast_to(logsnr, x_t.shape[:1])  # noqa: E731
+        x_s, memory = rule.step(denoise, x_t, at(logsnr_t), at(logsnr_s), memory, key=key)
+        return (x_s, memory), keep(x_s, memory) if keep else None
+
+    keys = None if key is None else rng.split(key, logsnrs.shape[0] - 1)
+    rungs = (logsnrs[:-1], logsnrs[1:], keys)
+    (x_0, _), path = jax.lax.scan(body, (x_T, rule.start(x_T)), rungs)
+    return x_0, path
+
+
+def invert(
+    denoise: Denoiser,
+    x_0: Image,
+    *,
+    logsnrs: Float[Array, " n"],
+    step: Step | Multistep | None = None,
+) -> Image:
+    """The noise x_T from which a deterministic sampler comes to x_0  (Song et al. 2021, sec. 4.3).
+
+    logsnrs: the rungs to sample with, noise first; they are climbed from the cleanest finite one,
+    at which x_0 is taken to stand without noise. step: a rule that draws nothing, `ddim()` if
+    None. The return is exact in the limit of small steps.
+
+    Raises:
+      ValueError: when traced, if the rule draws noise, which cannot be undone.
+    """
+    climb = logsnrs[::-1]
+    # a step from a rung to itself goes nowhere, whether the ladder ends clean or not
+    climb = climb.at[0].set(jnp.where(jnp.isposinf(climb[0]), climb[1], climb[0]))
+    alpha, _ = alpha_sigma(climb[:1])
+    return _scan(denoise, alpha * x_0, climb, step or ddim(), None)[0]
