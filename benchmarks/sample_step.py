@@ -15,12 +15,13 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import timing
-from diffjax import abstract, build, cascade
+from diffjax import abstract, build
 from diffjax.core import rng, trees
 from diffjax.core.errors import ConfigError
 from diffjax.diffusion.sampling import sampler, spacing
 from diffjax.diffusion.sampling.step import remembering
-from diffjax.stage import Condition, init_params
+from diffjax.tasks import sampling
+from diffjax.tasks.denoising import Condition, init_params
 
 
 def denoise(params, x_t, condition, keys, *, stage, settings):
@@ -28,7 +29,7 @@ def denoise(params, x_t, condition, keys, *, stage, settings):
     rungs = spacing.SPACINGS[settings.spacing](stage.schedule, settings.num_steps)
     at = lambda i: jnp.broadcast_to(rungs[i], x_t.shape[:1])  # noqa: E731
     rule = remembering(sampler.by_name(settings.sampler, settings.noise))
-    guided = cascade.guided_denoiser(stage, params, condition, settings)
+    guided = sampling.guided_denoiser(stage, params, condition, settings)
     middle = (settings.num_steps - 1) // 2
     key = rng.split(keys, 1)[0]
     return rule.step(guided, x_t, at(middle), at(middle + 1), rule.start(x_t), key=key)[0]
@@ -61,7 +62,7 @@ def measure(spec: str, flags, overrides: list[str]) -> None:
     )
     print(step.line("one step", count) + timing.mfu(step.flops, step.call_s), flush=True)
     whole = timing.timed(
-        cascade.compiled_stage(stage, settings),
+        sampling.compiled_stage(stage, settings),
         (params, text, mask, keys, low_res),
         max(1, flags.steps // num),
     )

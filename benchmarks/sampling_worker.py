@@ -15,12 +15,12 @@ import numpy as np
 from benchmarks.cascades import AUG_LEVEL, GUIDANCE, SIZES, serve
 from benchmarks.works import Work
 from diffjax import hlo, making
-from diffjax.cascade import SampleSettings, TrainedStage, compiled_stage
 from diffjax.jobs import Job
 from diffjax.models.efficient_unet import EfficientUNet
 from diffjax.models.layers import convolve
 from diffjax.models.unet import UNet
-from diffjax.stage import Stage, init_params
+from diffjax.tasks.denoising import Stage, init_params
+from diffjax.tasks.sampling import SampleSettings, TrainedStage, compiled_stage
 from diffjax.trained import Cascade
 
 COMPILED = "/jax/core/compile/backend_compile_duration"  # jax's own clock of XLA

@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from diffjax import build, cascade, steps
+from diffjax import build, steps
 from diffjax.devices import mesh
 from diffjax.diffusion.training.times import TIMES
 from diffjax.program import program_of
-from diffjax.stage import Stage
 from diffjax.state import averaged
+from diffjax.tasks.denoising import Stage
+from diffjax.tasks.sampling import compiled_stage
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def sampling(options: ConfigDict, devices: list[Any]) -> Work:
     options.mesh.update(data=-1, fsdp=1, tensor=1)
     stage = build.stage_of(options, text_width(options))
     place = build.placement_of(options, stage, build.optimiser_of(options)[0], devices)
-    sampler = cascade.compiled_stage(stage, build.settings_of(options))
+    sampler = compiled_stage(stage, build.settings_of(options))
     params, batch = averaged(place.state_shape, build.sampled_average(options)), len(devices)
     one_row = sampler.trace(_unplaced(params), *prompts(stage, 1)).jaxpr
     arguments = (params, *prompts(stage, batch, mesh.batch_sharding(place.mesh)))
@@ -94,7 +95,7 @@ def examples(stage: Stage, count: int, side: int, sharding=None) -> dict[str, An
 
 
 def prompts(stage: Stage, count: int, sharding=None) -> tuple[Any, ...]:
-    """What `cascade.sample_stage` takes beside parameters: text, mask, keys, small pictures."""
+    """What `sampling.sample_stage` takes beside parameters: text, mask, keys, small pictures."""
     shape = functools.partial(jax.ShapeDtypeStruct, sharding=sharding)
     side = stage.low_res_px
     return (

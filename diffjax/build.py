@@ -8,8 +8,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from diffjax import averages, optim, stage, state, steps
-from diffjax.cascade import THRESHOLDS, SampleSettings
+from diffjax import averages, optim, state, steps
 from diffjax.config import one_of
 from diffjax.core.errors import ConfigError, require
 from diffjax.core.types import Schedule
@@ -26,6 +25,8 @@ from diffjax.diffusion.training.times import TIMES
 from diffjax.encoders.cache import cache
 from diffjax.encoders.t5 import TextEncoder, load_encoder
 from diffjax.networks import DTYPES, MODELS, model_of
+from diffjax.tasks import denoising
+from diffjax.tasks.sampling import THRESHOLDS, SampleSettings
 
 # These have two ends to choose, logsnr_min and logsnr_max.
 WITH_ENDS = ("cosine", "sigmoid", "flow", "uniform", "edm")
@@ -120,7 +121,7 @@ def _check_sizes(config: ConfigDict) -> None:
     require(crop <= size, "data.crop_px", crop, f"must be at most data.size_px, {size}")
     if crop and crop < size:
         require(
-            stage.is_convolutional(model),
+            denoising.is_convolutional(model),
             "data.crop_px",
             crop,
             'crops need model.kind "efficient_unet" with model.attention "cross"',
@@ -150,9 +151,9 @@ def schedule_of(config: ConfigDict) -> Schedule:
     return made if shift == 1 else schedule.shifted(made, shift)
 
 
-def stage_of(config: ConfigDict, text_width: int) -> stage.Stage:
+def stage_of(config: ConfigDict, text_width: int) -> denoising.Stage:
     """The stage, for embeddings of `text_width`."""
-    return stage.Stage(
+    return denoising.Stage(
         name=config.stage,
         model=model_of(config),
         size_px=config.data.size_px,
@@ -257,7 +258,7 @@ class Placement:
 
 
 def placement_of(
-    config: ConfigDict, the_stage: stage.Stage, tx: Any, devices: list | None = None
+    config: ConfigDict, the_stage: denoising.Stage, tx: Any, devices: list | None = None
 ) -> Placement:
     """The mesh of the config, over all devices unless some are named.
 
@@ -266,7 +267,7 @@ def placement_of(
     try:
         mesh = mesh_lib.make_mesh(**config.mesh, devices=devices)
         create = functools.partial(
-            state.create, functools.partial(stage.init_params, the_stage), tx, config.train.ema
+            state.create, functools.partial(denoising.init_params, the_stage), tx, config.train.ema
         )
         shape = jax.eval_shape(create, jax.random.key(0))
         sharding = mesh_lib.state_sharding(mesh, shape)
@@ -280,7 +281,7 @@ def placement_of(
 
 def train_step_of(
     config: ConfigDict,
-    the_stage: stage.Stage,
+    the_stage: denoising.Stage,
     tx: optax.GradientTransformation,
     place: Placement,
     rate: optax.Schedule | None = None,

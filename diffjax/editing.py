@@ -14,13 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from diffjax.cascade import Negative, SampleSettings, TrainedStage, ready
 from diffjax.core import rng
 from diffjax.core.types import Image, PRNGKeys, Resized, Schedule, Text, TextMask
 from diffjax.diffusion.process import diffuse
 from diffjax.diffusion.sampling import inpaint as inpaint_lib
 from diffjax.diffusion.sampling import sampler, spacing
-from diffjax.stage import Stage, shrink
+from diffjax.tasks.denoising import Stage, shrink
+from diffjax.tasks.sampling import Negative, SampleSettings, TrainedStage, ready
 from diffjax.tasks.text import null_text
 
 Mask = Bool[Array, "b h w 1"]
@@ -122,7 +122,7 @@ def inpaint_stage(
     settings: SampleSettings,
     resample: int,
 ) -> Resized:
-    """`cascade.sample_stage` with the pixels outside the mask given."""
+    """`sampling.sample_stage` with the pixels outside the mask given."""
     denoise, x_T, how = ready(
         params, text, text_mask, keys, low_res, negative, stage=stage, settings=settings
     )
@@ -147,7 +147,7 @@ def img2img(
 
     Every stage starts from the picture noised to a level and goes down from there in all of its
     steps. strength in (0, 1] is that level for the first stage, in u of its schedule: near 0 the
-    picture comes back, 1 is `cascade.generate`. See `ladders` for the stages after it.
+    picture comes back, 1 is `sampling.generate`. See `ladders` for the stages after it.
 
     Raises:
       ValueError: a picture of another size, or a strength outside (0, 1].
@@ -209,7 +209,7 @@ def sdedit_stage(
     stage: Stage,
     settings: SampleSettings,
 ) -> Resized:
-    """`cascade.sample_stage` from the picture noised to the first rung, with the same noise."""
+    """`sampling.sample_stage` from the picture noised to the first rung, with the same noise."""
     denoise, eps, how = ready(
         params, text, text_mask, keys, low_res, negative, stage=stage, settings=settings
     )

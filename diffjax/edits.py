@@ -17,7 +17,6 @@ import numpy as np
 from jaxtyping import Array, Bool, UInt8
 
 from diffjax import album, editing, making, recipe, upscaling
-from diffjax.cascade import SampleSettings
 from diffjax.core.errors import ConfigError, require
 from diffjax.core.files import storing
 from diffjax.core.types import Resized
@@ -25,6 +24,7 @@ from diffjax.images import pixels, png, read
 from diffjax.images.sheet import contact_sheet
 from diffjax.jobs import Job, asked
 from diffjax.logs.progress import Progress
+from diffjax.tasks.sampling import SampleSettings
 from diffjax.trained import Cascade
 
 Picture = UInt8[np.ndarray, "_ _ 3"]

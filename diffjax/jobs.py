@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from diffjax import recipe
-from diffjax.cascade import SampleSettings
 from diffjax.core.errors import ConfigError, require
 from diffjax.diffusion.sampling.sampler import by_name
+from diffjax.tasks.sampling import SampleSettings
 
 MAX_PICTURES = 100_000
 # The flags that set how stages are sampled, and the fields of SampleSettings behind them.

@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, UInt8
 
-from diffjax import cascade
 from diffjax.core.types import Resized, Text, TextMask
 from diffjax.devices import mesh
 from diffjax.encoders.t5 import TextEncoder
 from diffjax.images import pixels
 from diffjax.jobs import Job
+from diffjax.tasks import sampling
 from diffjax.trained import Cascade, devices
 
 # Pictures per call on accelerators, or as many as there are devices; every call has as many rows,
@@ -36,7 +36,7 @@ def make(trained: Cascade, jobs: Sequence[Job]) -> Iterator[list[UInt8[np.ndarra
         some = jobs[first : first + rows]
         padded = [*some, *[some[-1]] * (rows - len(some))]
         inputs = inputs_of(padded, embed)
-        pictures = cascade.generate(
+        pictures = sampling.generate(
             trained.stages, *inputs[:2], seeds=inputs[2], negative=inputs[3]
         )
         stages = [to_bytes(picture) for picture in pictures]

@@ -13,14 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffjax.cascade import Negative, SampleSettings, TrainedStage, compiled_stage, ready
 from diffjax.core import rng
 from diffjax.core.types import Image, PRNGKeys, Resized, Text, TextMask
 from diffjax.diffusion.process import alpha_sigma
 from diffjax.diffusion.sampling import sampler
 from diffjax.diffusion.sampling.inpaint import slerp
 from diffjax.editing import at_size, compiled
-from diffjax.stage import Stage, shrink
+from diffjax.tasks.denoising import Stage, shrink
+from diffjax.tasks.sampling import Negative, SampleSettings, TrainedStage, compiled_stage, ready
 
 Weights = Float[Array, " b"]
 Pair = Float[Array, "2 _ _ _"]
@@ -48,7 +48,7 @@ def between_prompts(
 ) -> list[Resized]:
     """Frames on the way from (start, seeds[0]) to (end, seeds[1]), of every stage.
 
-    Text and the first stage's x_T go along great circles. Weight 0 is `cascade.generate` of the
+    Text and the first stage's x_T go along great circles. Weight 0 is `sampling.generate` of the
     start, weight 1 that of the end if both have one seed. negative: embeddings of one prompt.
 
     Raises:
@@ -82,7 +82,7 @@ def draws(settings: SampleSettings) -> bool:
 
 
 def first_noise(stage: Stage, keys: PRNGKeys) -> Resized:
-    """The x_T that `cascade.sample_stage` draws for a base stage from these keys."""
+    """The x_T that `sampling.sample_stage` draws for a base stage from these keys."""
     shape = (len(keys), stage.size_px, stage.size_px, 3)
     return rng.normal(rng.stream(rng.stream(keys, stage.name), "x_T"), shape)
 
@@ -200,7 +200,7 @@ def from_noise(
     stage: Stage,
     settings: SampleSettings,
 ) -> Resized:
-    """`cascade.sample_stage` from noise that is given; all other noise is the keys'."""
+    """`sampling.sample_stage` from noise that is given; all other noise is the keys'."""
     denoise, _, how = ready(
         params, text, text_mask, keys, low_res, negative, stage=stage, settings=settings
     )

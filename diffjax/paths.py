@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Array
 
 from diffjax import editing, edits, making, morphing
-from diffjax.cascade import TrainedStage
 from diffjax.core.errors import require
 from diffjax.core.types import Resized
 from diffjax.edits import Ask, Picture, Place
@@ -18,6 +17,7 @@ from diffjax.images import film, pixels, read
 from diffjax.jobs import Job
 from diffjax.logs.progress import Progress
 from diffjax.morphing import Prompt
+from diffjax.tasks.sampling import TrainedStage
 from diffjax.trained import Cascade
 
 # Steps of a path between pictures: it goes through their noises, found by going back step by step.

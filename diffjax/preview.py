@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from diffjax import build, cascade
+from diffjax import build
 from diffjax.data import pipeline
 from diffjax.data.record import Record, RecordSource
 from diffjax.devices import mesh, processes
@@ -16,7 +16,8 @@ from diffjax.images import pixels
 from diffjax.images import sheet as sheet_lib
 from diffjax.logs import writer
 from diffjax.program import Program
-from diffjax.stage import shrink
+from diffjax.tasks import sampling
+from diffjax.tasks.denoising import shrink
 from diffjax.tasks.text import mask_from_length
 
 
@@ -72,8 +73,8 @@ class Preview:
             low_res = shrink(truth, self._stage.factor)
         inputs = mesh.everywhere((text, mask, jnp.arange(len(text)), low_res), self._mesh)
         text, mask, seeds, given = inputs
-        trained = cascade.TrainedStage(self._stage, params, self._settings)
-        (made,) = cascade.generate([trained], text, mask, seeds=seeds, low_res=given)
+        trained = sampling.TrainedStage(self._stage, params, self._settings)
+        (made,) = sampling.generate([trained], text, mask, seeds=seeds, low_res=given)
         columns = [np.asarray(pixels.to_uint8(jnp.asarray(mesh.fetch(made))))]
         if low_res is not None:
             columns = [np.asarray(pixels.to_uint8(low_res)), *columns, batch["image"]]

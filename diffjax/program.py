@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from diffjax import build, config, steps
 from diffjax.devices import mesh
-from diffjax.stage import Stage
+from diffjax.tasks.denoising import Stage
 
 
 @dataclass(frozen=True)

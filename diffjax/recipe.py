@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from diffjax.cascade import THRESHOLDS, SampleSettings
 from diffjax.diffusion.sampling.sampler import SAMPLERS, by_name
 from diffjax.diffusion.sampling.spacing import SPACINGS
 from diffjax.images import png
+from diffjax.tasks.sampling import THRESHOLDS, SampleSettings
 
 FORMAT = 1
 SAMPLE = "sample"

@@ -85,10 +85,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(flags: argparse.Namespace) -> Path:
     """Make and write the pictures that are not there yet; returns the path of the sheet."""
     from diffjax import album, jobs, making, trained
-    from diffjax.cascade import SampleSettings
     from diffjax.devices import mesh
     from diffjax.images import film
     from diffjax.logs.progress import Progress
+    from diffjax.tasks.sampling import SampleSettings
 
     like = read_like(flags.like) if flags.like else None
     todo = asked(flags, like)

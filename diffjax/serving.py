@@ -31,29 +31,29 @@ import numpy as np
 from jax import export
 from jaxtyping import UInt8
 
-from diffjax import cascade
 from diffjax.core import rng, tensorfile, trees
 from diffjax.core.errors import ConfigError, StorageError, require
 from diffjax.core.files import storing, write_whole
 from diffjax.images import pixels
 from diffjax.models.layers import convolve
+from diffjax.tasks import sampling
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 GRAPH, PARAMS, CARD = "graph.bin", "params.safetensors", "card.json"
 
 
-def flat_params(stages: Sequence[cascade.TrainedStage]) -> dict[str, Any]:
+def flat_params(stages: Sequence[sampling.TrainedStage]) -> dict[str, Any]:
     """The parameters of all stages by "stage/path": what the program takes."""
     return trees.named_leaves({trained.stage.name: trained.params for trained in stages})
 
 
 def exported(
-    stages: Sequence[cascade.TrainedStage], batch: int = 1, platforms: Sequence[str] = ("cpu",)
+    stages: Sequence[sampling.TrainedStage], batch: int = 1, platforms: Sequence[str] = ("cpu",)
 ) -> export.Exported:
     """(params, text, mask, seeds) -> the last stage's pictures, uint8 [b s s 3], as one graph.
 
     A program for CPUs alone has their fastest convolutions; one for several platforms the plain
-    ones. Pictures are those of `cascade.generate` up to rounding: one level of 255 here or there.
+    ones. Pictures are those of `sampling.generate` up to rounding: one level of 255 here or there.
     """
     first = stages[0].stage
     cpu_only = tuple(platforms) == ("cpu",)
@@ -70,7 +70,7 @@ def exported(
         keys = rng.per_example(seeds)
         picture: Any = None
         for stage, one in zip(fitted, stages, strict=True):
-            picture = cascade.sample_stage(
+            picture = sampling.sample_stage(
                 trained[stage.name], text, mask, keys, picture, stage=stage, settings=one.settings
             )
         return pixels.to_uint8(picture)
@@ -87,7 +87,7 @@ def exported(
 
 def save(
     folder: Path,
-    stages: Sequence[cascade.TrainedStage],
+    stages: Sequence[sampling.TrainedStage],
     encoder: dict[str, Any],
     batch: int = 1,
     platforms: Sequence[str] = ("cpu",),

@@ -17,8 +17,8 @@ from diffjax.diffusion.training.loss import mean_over, weighted_error
 from diffjax.diffusion.training.times import Times, TimeSampler, uniform
 from diffjax.images import pixels
 from diffjax.models.layers.level import is_block
-from diffjax.stage import Condition, Stage, bind, condition_low_res, shrink
 from diffjax.state import TrainState, apply_gradients
+from diffjax.tasks.denoising import Condition, Stage, bind, condition_low_res, shrink
 from diffjax.tasks.text import drop_text, mask_from_length
 
 Batch = dict[str, Array]

@@ -9,13 +9,13 @@ import jax
 from ml_collections import ConfigDict
 
 from diffjax import build, stored
-from diffjax.cascade import SampleSettings, TrainedStage
 from diffjax.core import digest
 from diffjax.core.errors import require
 from diffjax.devices import mesh
 from diffjax.encoders.t5 import TextEncoder
 from diffjax.recipe import FROM_A_FILE, Origin, Recipe
 from diffjax.stored import stage_dirs
+from diffjax.tasks.sampling import SampleSettings, TrainedStage
 
 __all__ = ["Cascade", "devices", "identity", "load", "load_like", "load_stages", "stage_dirs"]
 

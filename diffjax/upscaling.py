@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from diffjax.cascade import Negative, SampleSettings, TrainedStage, guided_denoiser
 from diffjax.core import rng
 from diffjax.core.types import Denoiser, Image, LogSnr, PRNGKeys, Resized, Text, TextMask
 from diffjax.diffusion.predict import x_0_of
@@ -15,7 +14,8 @@ from diffjax.diffusion.sampling import sampler, spacing
 from diffjax.diffusion.sampling.tiles import starts, tiled
 from diffjax.editing import compiled
 from diffjax.images import pixels
-from diffjax.stage import Condition, Stage, condition_low_res, shrink
+from diffjax.tasks.denoising import Condition, Stage, condition_low_res, shrink
+from diffjax.tasks.sampling import Negative, SampleSettings, TrainedStage, guided_denoiser
 
 # Tiles overlap by a quarter of their side.
 OVERLAP = 4
@@ -38,7 +38,7 @@ def upscale(
     is cut away again.
 
     faithful: what comes out, shrunk, is what went in (see `consistent`), so that no colour drifts
-    from tile to tile. Without it a picture of just the small size is made as `cascade.generate`
+    from tile to tile. Without it a picture of just the small size is made as `sampling.generate`
     would make it.
 
     Raises:
@@ -105,7 +105,7 @@ def upscale_stage(
     settings: SampleSettings,
     faithful: bool,
 ) -> Resized:
-    """`cascade.sample_stage` with a denoiser that goes over the picture in tiles."""
+    """`sampling.sample_stage` with a denoiser that goes over the picture in tiles."""
     keys = rng.stream(keys, stage.name)
     level = jnp.full(text.shape[:1], settings.aug_level)
     given, aug_logsnr = condition_low_res(stage, low_res, level, key=rng.stream(keys, "aug_noise"))

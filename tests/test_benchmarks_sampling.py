@@ -63,8 +63,8 @@ def test_the_networks_of_the_race_have_the_flops_that_are_written_of_them():
 
     from benchmarks.sampling_worker import stage_of
     from diffjax import hlo
-    from diffjax.cascade import SampleSettings, sample_stage
-    from diffjax.stage import init_params
+    from diffjax.tasks.denoising import init_params
+    from diffjax.tasks.sampling import SampleSettings, sample_stage
 
     shape = SIZES["race"]["diffjax"]
     for work, low_px, gflop in ((shape.base, None, 17.05), (shape.sr, shape.base.side, 28.95)):

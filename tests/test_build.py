@@ -4,9 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from diffjax import build, config, stage
+from diffjax import build, config
 from diffjax.core.errors import ConfigError
 from diffjax.diffusion import schedule
+from diffjax.tasks import denoising
 
 FILES = ("configs/base64.py", "configs/sr256.py", "configs/sr1024.py")
 
@@ -116,7 +117,7 @@ AT_SCALE = {
 def test_every_network_at_scale_has_its_parameters(spec, parameters):
     options = config.load(spec)
     made = build.stage_of(options, options.text.width)
-    shapes = jax.eval_shape(lambda: stage.init_params(made, jax.random.key(0)))
+    shapes = jax.eval_shape(lambda: denoising.init_params(made, jax.random.key(0)))
     assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) == parameters
 
 

@@ -9,14 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax import cascade, hlo, main, steps, train
+from diffjax import hlo, main, steps, train
 from diffjax.data import pipeline
 from diffjax.devices import mesh
 from diffjax.encoders.t5 import load_encoder
 from diffjax.logs import writer
 from diffjax.models.unet import UNet
-from diffjax.stage import Condition, Stage, bind, init_params
-from tests.test_stage import BASE, KEY
+from diffjax.tasks import sampling
+from diffjax.tasks.denoising import Condition, Stage, bind, init_params
+from tests.tasks.test_denoising import BASE, KEY
 from tests.test_steps import batch_of, create, placed, step_of
 from tests.tiny_t5 import save_tiny
 
@@ -187,7 +188,7 @@ def test_training_evaluation_sampling_and_resuming_trace_once_each(tmp_path, enc
 
         monkeypatch.setattr(module, name, call)
 
-    for module, name in ((steps, "train_step"), (steps, "record"), (cascade, "sample_stage")):
+    for module, name in ((steps, "train_step"), (steps, "record"), (sampling, "sample_stage")):
         counted(module, name)
     counted(steps, "eval_step")
     scalars = writer.Log.scalars

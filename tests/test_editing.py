@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax import cascade, editing, upscaling
-from diffjax.cascade import SampleSettings, TrainedStage
+from diffjax import editing, upscaling
 from diffjax.diffusion.process import alpha_sigma
-from diffjax.stage import Stage, shrink
+from diffjax.tasks import sampling
+from diffjax.tasks.denoising import Stage, shrink
+from diffjax.tasks.sampling import SampleSettings, TrainedStage
 from tests.diffusion.helpers import gaussian_denoiser, images
 
 SEEDS = jnp.arange(6)
@@ -181,7 +182,7 @@ def test_later_stages_start_where_the_first_one_hides_as_much():
 def test_at_full_strength_nothing_is_left_of_the_picture_and_near_zero_all():
     pictures = jnp.tanh(images(4, (6, 16, 16, 3)))
     edit = functools.partial(editing.img2img, GAUSSIAN, *no_text(6), seeds=SEEDS)
-    fresh = cascade.generate(GAUSSIAN, *no_text(6), seeds=SEEDS)
+    fresh = sampling.generate(GAUSSIAN, *no_text(6), seeds=SEEDS)
     for a, b in zip(edit(picture=pictures, strength=1.0), fresh, strict=True):
         np.testing.assert_allclose(a, b, atol=2e-3)
     _, same = edit(picture=pictures * 0.3, strength=0.002)
@@ -205,7 +206,7 @@ def test_a_picture_of_the_stages_own_size_is_enlarged_as_in_the_cascade():
     small = jnp.tanh(images(5, (6, 4, 4, 3)))
     how = dict(seeds=SEEDS)
     (a,) = upscaling.upscale(GAUSSIAN[1:], *no_text(6), picture=small, faithful=False, **how)
-    (b,) = cascade.generate(GAUSSIAN[1:], *no_text(6), low_res=small, **how)
+    (b,) = sampling.generate(GAUSSIAN[1:], *no_text(6), low_res=small, **how)
     np.testing.assert_allclose(a, b, atol=1e-6)
 
 

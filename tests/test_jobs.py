@@ -3,8 +3,8 @@ import argparse
 import pytest
 
 from diffjax import jobs
-from diffjax.cascade import SampleSettings
 from diffjax.core.errors import ConfigError
+from diffjax.tasks.sampling import SampleSettings
 
 STAGES = [SampleSettings(num_steps=8), SampleSettings(num_steps=4, aug_level=0.3)]
 

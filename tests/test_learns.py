@@ -8,15 +8,16 @@ import numpy as np
 import optax
 import pytest
 
-from diffjax import averages, cascade, state, steps
-from diffjax.cascade import SampleSettings, TrainedStage
+from diffjax import averages, state, steps
 from diffjax.data import transforms
 from diffjax.data.emoji.drawings import catalogue, rasterise
 from diffjax.encoders.t5 import load_encoder
 from diffjax.images import pixels
 from diffjax.models.efficient_unet import EfficientUNet
 from diffjax.models.unet import UNet
-from diffjax.stage import Stage, init_params, shrink
+from diffjax.tasks import sampling
+from diffjax.tasks.denoising import Stage, init_params, shrink
+from diffjax.tasks.sampling import SampleSettings, TrainedStage
 
 NAMES = ("red_apple", "banana", "red_heart", "sunflower", "frog", "soccer_ball", "pizza", "cactus")
 BASE_PX, SR_PX, TOKENS = 32, 64, 48
@@ -84,7 +85,7 @@ def base(drawings):
 def test_the_nearest_drawing_is_the_one_prompted(drawings, base, seed):
     _, text, mask = drawings
     trained, small = base
-    (made,) = cascade.generate([trained], text, mask, seeds=seed + jnp.arange(8))
+    (made,) = sampling.generate([trained], text, mask, seeds=seed + jnp.arange(8))
     assert np.sum(nearest(made, small) == np.arange(8)) >= 7
 
 
@@ -93,7 +94,7 @@ def test_swapping_two_prompts_swaps_the_drawings(drawings, base):
     _, text, mask = drawings
     trained, small = base
     swap = jnp.array([1, 0, *range(2, 8)])
-    (made,) = cascade.generate([trained], text[swap], mask[swap], seeds=jnp.arange(8))
+    (made,) = sampling.generate([trained], text[swap], mask[swap], seeds=jnp.arange(8))
     assert list(nearest(made, small)[:2]) == [1, 0]
 
 
@@ -109,7 +110,7 @@ def test_super_resolution_beats_bicubic_on_its_training_pictures(drawings):
     real = pixels.from_uint8(images)
     low_res = shrink(real, stage.factor)
     settings = SampleSettings(num_steps=16, aug_level=0.0)
-    (made,) = cascade.generate(
+    (made,) = sampling.generate(
         [TrainedStage(stage, params, settings)], text, mask, seeds=jnp.arange(8), low_res=low_res
     )
     bicubic = jnp.clip(pixels.resize(low_res, SR_PX, SR_PX), -1.0, 1.0)

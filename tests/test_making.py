@@ -3,8 +3,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from diffjax import cascade, making
+from diffjax import making
 from diffjax.jobs import Job
+from diffjax.tasks import sampling
 from tests import tiny_cascade
 
 JOBS = [
@@ -37,13 +38,13 @@ def test_every_job_gets_a_picture_of_every_stage(pictures):
 def test_on_a_cpu_a_picture_is_the_same_in_any_company(trained, pictures, monkeypatch):
     """Order, neighbours and count: not one bit; and it is one program that makes them all."""
     programs = []
-    generate = cascade.generate
+    generate = sampling.generate
 
     def watched(stages, text, *args, **kwargs):
         programs.append(text.shape)
         return generate(stages, text, *args, **kwargs)
 
-    monkeypatch.setattr(cascade, "generate", watched)
+    monkeypatch.setattr(sampling, "generate", watched)
     for order in ([3], [5, 3, 0], list(reversed(range(len(JOBS))))):
         made = making.make(trained, [JOBS[i] for i in order])
         for i, row in zip(order, made, strict=True):

@@ -6,12 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax import cascade, editing, morphing
-from diffjax.cascade import SampleSettings, TrainedStage
+from diffjax import editing, morphing
 from diffjax.core import rng
 from diffjax.diffusion.process import alpha_sigma
 from diffjax.morphing import Prompt
-from diffjax.stage import Stage, shrink
+from diffjax.tasks import sampling
+from diffjax.tasks.denoising import Stage, shrink
+from diffjax.tasks.sampling import SampleSettings, TrainedStage
 from tests.diffusion.helpers import gaussian_denoiser, images
 
 WEIGHTS = jnp.linspace(0.0, 1.0, 9)
@@ -81,7 +82,7 @@ def test_between_no_prompt_and_one_every_number_is_finite():
 def test_a_path_with_one_seed_begins_and_ends_with_the_pictures_of_its_prompts():
     frames = morphing.between_prompts(STAGES, SHORT, LONG, WEIGHTS, seeds=(3, 3))
     for i, end in ((0, SHORT), (8, LONG)):
-        wanted = cascade.generate(STAGES, *end, seeds=jnp.array([3]))
+        wanted = sampling.generate(STAGES, *end, seeds=jnp.array([3]))
         for frame, want in zip(frames, wanted, strict=True):
             np.testing.assert_allclose(frame[i], want[0], atol=1e-5)
 
@@ -106,7 +107,7 @@ def test_a_path_between_seeds_moves_in_even_steps():
     settings = dataclasses.replace(SETTINGS, sampler="ddim")
     still = [dataclasses.replace(STAGES[0], settings=settings)]
     (frames,) = morphing.between_prompts(still, LONG, LONG, WEIGHTS, seeds=(3, 4))
-    (last,) = cascade.generate(still, *LONG, seeds=jnp.array([4]))
+    (last,) = sampling.generate(still, *LONG, seeds=jnp.array([4]))
     np.testing.assert_allclose(frames[-1], last[0], atol=1e-5)
     steps = np.sqrt(np.mean(np.diff(np.asarray(frames), axis=0) ** 2, axis=(1, 2, 3)))
     assert steps.min() > 0.005

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from diffjax import recipe
-from diffjax.cascade import SampleSettings
 from diffjax.recipe import Origin, Recipe
+from diffjax.tasks.sampling import SampleSettings
 
 RECIPE = Recipe(
     prompt="a red apple 🍏 \0",

@@ -10,19 +10,20 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from diffjax import cascade, serving, stage
-from diffjax.cascade import SampleSettings, TrainedStage
+from diffjax import serving
 from diffjax.images import pixels
 from diffjax.models.efficient_unet import EfficientUNet
 from diffjax.models.unet import UNet
+from diffjax.tasks import denoising, sampling
+from diffjax.tasks.sampling import SampleSettings, TrainedStage
 
 TOKENS, WIDTH = 4, 8
 
 
 def trained(name, model, size_px, low_res_px=None, **settings):
     """A stage with random parameters; their head is not zero, so that they paint something."""
-    the_stage = stage.Stage(name, model, size_px, WIDTH, TOKENS, low_res_px=low_res_px)
-    params = jax.jit(lambda key: stage.init_params(the_stage, key))(jax.random.key(1))
+    the_stage = denoising.Stage(name, model, size_px, WIDTH, TOKENS, low_res_px=low_res_px)
+    params = jax.jit(lambda key: denoising.init_params(the_stage, key))(jax.random.key(1))
     leaves, structure = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(2), len(leaves))
     leaves = [x + 0.05 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
@@ -55,7 +56,7 @@ def test_the_program_gives_the_cascades_pictures(stages, folder):
     text, mask, seeds = given()
     graph = jax.export.deserialize(bytearray((folder / serving.GRAPH).read_bytes()))
     made = np.asarray(graph.call(load_file(folder / serving.PARAMS), text, mask, seeds), int)
-    *_, last = cascade.generate(stages, text, mask, seeds=seeds)
+    *_, last = sampling.generate(stages, text, mask, seeds=seeds)
     want = np.asarray(pixels.to_uint8(last), int)
     assert made.shape == want.shape == (2, 16, 16, 3)
     assert want.std() > 5
@@ -90,7 +91,7 @@ def test_the_program_needs_jax_and_safetensors_alone(stages, folder, tmp_path):
     )
     assert run.stdout.strip() == "[]"
     text, mask, seeds = given()
-    *_, last = cascade.generate(stages, text, mask, seeds=seeds)
+    *_, last = sampling.generate(stages, text, mask, seeds=seeds)
     made = load_file(tmp_path / "made.safetensors")["made"].astype(int)
     assert np.abs(made - np.asarray(pixels.to_uint8(last), int)).max() <= 1
 

@@ -13,9 +13,9 @@ from diffjax.devices import mesh as mesh_lib
 from diffjax.diffusion.training.loss import diffusion_loss
 from diffjax.diffusion.training.times import stratified
 from diffjax.images import pixels
-from diffjax.stage import Condition, bind, init_params
+from diffjax.tasks.denoising import Condition, bind, init_params
 from diffjax.tasks.text import mask_from_length
-from tests.test_stage import BASE, KEY, SR
+from tests.tasks.test_denoising import BASE, KEY, SR
 
 TX = optax.adam(1e-3)
 AVERAGES = averages.parse(["decay_0.99"])

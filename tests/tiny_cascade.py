@@ -6,10 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from diffjax.cascade import SampleSettings, TrainedStage
 from diffjax.encoders.t5 import load_encoder
 from diffjax.recipe import Origin
-from diffjax.stage import Stage
+from diffjax.tasks.denoising import Stage
+from diffjax.tasks.sampling import SampleSettings, TrainedStage
 from diffjax.trained import Cascade
 from tests.tiny_t5 import save_tiny
 

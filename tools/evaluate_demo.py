@@ -25,13 +25,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
 
-from diffjax import cascade, trained
+from diffjax import trained
 from diffjax.data import transforms
 from diffjax.data.emoji import splits
 from diffjax.data.sources.tfds import open_source
 from diffjax.images import pixels
 from diffjax.metrics import fidelity, retrieval
-from diffjax.stage import shrink
+from diffjax.tasks import sampling
+from diffjax.tasks.denoising import shrink
 from tools import emoji_classifier
 
 SETS = {"seen": ("train", 500), "style": ("style", 200), "compositional": ("compositional", 200),
@@ -81,7 +82,7 @@ def draw(trained, encoder, captions: list[str], seed: int = 0) -> UInt8[np.ndarr
         text, mask = encoder.encode(part + [""] * (BATCH - len(part)), encoder.max_length)
         text = jnp.asarray(text, jnp.bfloat16).astype(jnp.float32)
         seeds = seed + start + jnp.arange(BATCH)
-        (picture,) = cascade.generate([trained], text, mask, seeds=seeds)
+        (picture,) = sampling.generate([trained], text, mask, seeds=seeds)
         made.append(np.asarray(pixels.to_uint8(picture))[: len(part)])
         print(f"  {min(start + BATCH, len(captions))} of {len(captions)}", flush=True)
     return np.concatenate(made)
@@ -126,7 +127,7 @@ def enlarged(trained, encoder, split: str, count: int) -> dict:
         text = jnp.asarray(text, jnp.bfloat16).astype(jnp.float32)
         low_res = shrink(pixels.from_uint8(jnp.asarray(real)), trained.stage.factor)
         low_res = pixels.from_uint8(pixels.to_uint8(low_res))  # what a PNG would hold
-        (made,) = cascade.generate(
+        (made,) = sampling.generate(
             [trained], text, mask, seeds=start + jnp.arange(len(part)), low_res=low_res
         )
         plain = pixels.resize(low_res, *real.shape[1:3])

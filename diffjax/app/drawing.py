@@ -12,11 +12,12 @@ import jax
 import numpy as np
 from jaxtyping import UInt8
 
-from diffjax import album, cascade, editing, edits, making, recipe
+from diffjax import album, editing, edits, making, recipe
 from diffjax.app.limits import Painting, Wish
 from diffjax.core.types import Resized
 from diffjax.images import png, read
 from diffjax.jobs import Job
+from diffjax.tasks import sampling
 from diffjax.trained import Cascade
 
 Picture = UInt8[np.ndarray, "_ _ 3"]
@@ -46,7 +47,7 @@ def draw(trained: Cascade, jobs: Sequence[Job]) -> Iterator[Made]:
     def run(text, mask, *, seeds, negative) -> Iterator[Resized]:
         low_res = None
         for stage in trained.stages:
-            (low_res,) = cascade.generate(
+            (low_res,) = sampling.generate(
                 [stage], text, mask, seeds=seeds, low_res=low_res, negative=negative
             )
             yield low_res

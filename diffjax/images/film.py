@@ -13,11 +13,12 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from diffjax import cascade, making
+from diffjax import making
 from diffjax.core import rng
 from diffjax.core.errors import require
 from diffjax.core.files import write_whole
 from diffjax.jobs import Job
+from diffjax.tasks import sampling
 from diffjax.trained import Cascade, devices
 
 FRAMES_PER_STAGE = 40
@@ -64,9 +65,9 @@ def frames(
 
 
 @functools.lru_cache(maxsize=32)
-def compiled_watch(stage: Any, settings: cascade.SampleSettings):
-    """`cascade.watch_stage` jitted, once per (stage, settings)."""
-    return jax.jit(functools.partial(cascade.watch_stage, stage=stage, settings=settings))
+def compiled_watch(stage: Any, settings: sampling.SampleSettings):
+    """`sampling.watch_stage` jitted, once per (stage, settings)."""
+    return jax.jit(functools.partial(sampling.watch_stage, stage=stage, settings=settings))
 
 
 def thinned(count: int, most: int) -> list[int]:

@@ -8,7 +8,7 @@ from jax.sharding import PartitionSpec as P
 
 from diffjax import build, config
 from diffjax.devices import mesh as mesh_lib
-from diffjax.stage import init_params
+from diffjax.tasks.denoising import init_params
 
 
 def test_the_mesh_takes_all_devices_unless_told():

@@ -5,10 +5,10 @@ import pytest
 from PIL import Image, ImageSequence
 
 from diffjax import making
-from diffjax.cascade import SampleSettings
 from diffjax.core.errors import ConfigError
 from diffjax.images import film
 from diffjax.jobs import Job
+from diffjax.tasks.sampling import SampleSettings
 from tests import tiny_cascade
 
 COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255))

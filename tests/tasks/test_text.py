@@ -8,9 +8,9 @@ import pytest
 from diffjax import steps
 from diffjax.encoders.cache import cache
 from diffjax.encoders.t5 import load_encoder
-from diffjax.stage import init_params
+from diffjax.tasks.denoising import init_params
 from diffjax.tasks.text import drop_text, mask_from_length, null_text
-from tests.test_stage import BASE, KEY
+from tests.tasks.test_denoising import BASE, KEY
 from tests.tiny_t5 import save_tiny
 
 

@@ -13,7 +13,7 @@ from diffjax.core import rng
 from diffjax.core.types import Denoiser, Image, PRNGKeys, Resized, Text, TextMask
 from diffjax.diffusion.predict import as_denoiser
 from diffjax.diffusion.sampling import guidance, sampler, spacing
-from diffjax.stage import Condition, Stage, bind, condition_low_res
+from diffjax.tasks.denoising import Condition, Stage, bind, condition_low_res
 from diffjax.tasks.text import null_text
 
 THRESHOLDS = ("dynamic", "static", "none")
