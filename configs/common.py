@@ -67,7 +67,7 @@ def stage_config(name: str, size_px: int) -> ml_collections.ConfigDict:
         dict(
             num_steps=100_000,
             accumulate=1,  # micro-batches that make up a batch, one after the other
-            ema=("decay_0.9999",),  # see diffjax.averages; the first is sampled with
+            ema=("decay_0.9999",),  # see diffjax.training.averages; the first is sampled with
             snapshot_every=2_000,  # of averages power_S, of which diffjax.ema makes others
             log_every=50,
             sample_every=2_000,

@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from diffjax import build, steps
+from diffjax import build
 from diffjax.devices import mesh
 from diffjax.diffusion.training.times import TIMES
-from diffjax.program import program_of
-from diffjax.state import averaged
 from diffjax.tasks.denoising import Stage
 from diffjax.tasks.sampling import compiled_stage
+from diffjax.training import step
+from diffjax.training.program import program_of
+from diffjax.training.state import averaged
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def training(options: ConfigDict, devices: list[Any]) -> Work:
     shares = len(devices) // place.mesh.shape["tensor"]
     rows = batch // (shares * options.train.accumulate)
     loss = functools.partial(
-        steps.stage_loss,
+        step.stage_loss,
         stage=dataclasses.replace(stage, model=_without_remat(options)),
         key=jax.random.key(0),
         weighting=options.diffusion.weighting,

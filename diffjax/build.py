@@ -8,7 +8,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from diffjax import averages, optim, state, steps
+from diffjax.checkpoint.portable import LIVE
 from diffjax.config import one_of
 from diffjax.core.errors import ConfigError, require
 from diffjax.core.types import Schedule
@@ -27,6 +27,7 @@ from diffjax.encoders.t5 import TextEncoder, load_encoder
 from diffjax.networks import DTYPES, MODELS, model_of
 from diffjax.tasks import denoising
 from diffjax.tasks.sampling import THRESHOLDS, SampleSettings
+from diffjax.training import averages, optim, state, step
 
 # These have two ends to choose, logsnr_min and logsnr_max.
 WITH_ENDS = ("cosine", "sigmoid", "flow", "uniform", "edm")
@@ -191,7 +192,7 @@ def averages_of(config: ConfigDict) -> dict[str, averages.WeightAt]:
 
 def sampled_average(config: ConfigDict) -> str:
     """The average that pictures are made with unless another is asked for: the first, if any."""
-    return next(iter(config.train.ema), averages.LIVE)
+    return next(iter(config.train.ema), LIVE)
 
 
 def encoder_of(config: ConfigDict) -> TextEncoder:
@@ -288,7 +289,7 @@ def train_step_of(
 ) -> Any:
     """The training step (state, batch) -> (state, metrics), spread over the mesh; to be jitted."""
     return functools.partial(
-        steps.train_step,
+        step.train_step,
         stage=the_stage,
         tx=tx,
         root_key=jax.random.key(config.seed),

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from diffjax import profiles, snapshots
 from diffjax.core import tensorfile
 from diffjax.core.errors import ConfigError, StorageError, require
 from diffjax.core.files import human, storing
-from diffjax.profiles import Fit
-from diffjax.snapshots import Snapshot
+from diffjax.training import profiles, snapshots
+from diffjax.training.profiles import Fit
+from diffjax.training.snapshots import Snapshot
 
 # Widths that `list` tells the error of, and where an error is large enough for a warning.
 WIDTHS = (0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.25)

@@ -111,7 +111,7 @@ def run(options, workdir: Path) -> int:
     from diffjax.core.errors import Diverged, OutOfTime, StorageError, Terminated
     from diffjax.devices import mesh
     from diffjax.encoders.cache.cache import Damaged, MissingCaption
-    from diffjax.train import train
+    from diffjax.training.loop import train
 
     mesh.keep_compilations()
     stages = [(options, workdir)]

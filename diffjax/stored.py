@@ -8,11 +8,11 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from diffjax import build, checkpoint, config
-from diffjax.averages import LIVE
+from diffjax.checkpoint.portable import LIVE
 from diffjax.core import tensorfile
 from diffjax.core.errors import ConfigError, require
 from diffjax.recipe import FROM_A_FILE
-from diffjax.state import averaged
+from diffjax.training.state import averaged
 
 SAFETENSORS = ".safetensors"
 CONFIG = "config.json"

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax import hlo, main, steps, train
+from diffjax import hlo, main
 from diffjax.data import pipeline
 from diffjax.devices import mesh
 from diffjax.encoders.t5 import load_encoder
@@ -17,9 +17,10 @@ from diffjax.logs import writer
 from diffjax.models.unet import UNet
 from diffjax.tasks import sampling
 from diffjax.tasks.denoising import Condition, Stage, bind, init_params
+from diffjax.training import loop, step
 from tests.tasks.test_denoising import BASE, KEY
-from tests.test_steps import batch_of, create, placed, step_of
 from tests.tiny_t5 import save_tiny
+from tests.training.test_step import batch_of, create, placed, step_of
 
 # Wide enough that vectors, which every device holds whole, are the few percent they are at scale.
 WIDE = Stage(
@@ -120,7 +121,7 @@ def test_200_steps_move_their_batches_to_the_device_and_one_reading_per_log_back
 ):
     """The real loop, where only what is moved explicitly may move; and that is counted."""
     sent, read = [], []
-    whole, put, get = train.loop, mesh.to_devices, jax.device_get
+    whole, put, get = loop.loop, mesh.to_devices, jax.device_get
 
     def guarded(run, state):
         with jax.transfer_guard("disallow"):
@@ -130,7 +131,7 @@ def test_200_steps_move_their_batches_to_the_device_and_one_reading_per_log_back
         sent.append({name: (value.dtype.name, value.nbytes) for name, value in batch.items()})
         return put(batch, sharding)
 
-    monkeypatch.setattr(train, "loop", guarded)
+    monkeypatch.setattr(loop, "loop", guarded)
     monkeypatch.setattr(mesh, "to_devices", counted)
     monkeypatch.setattr(jax, "device_get", lambda tree: read.append(tree.shape) or get(tree))
     flags = [f"--config.train.{key}" for key in
@@ -188,9 +189,9 @@ def test_training_evaluation_sampling_and_resuming_trace_once_each(tmp_path, enc
 
         monkeypatch.setattr(module, name, call)
 
-    for module, name in ((steps, "train_step"), (steps, "record"), (sampling, "sample_stage")):
+    for module, name in ((step, "train_step"), (step, "record"), (sampling, "sample_stage")):
         counted(module, name)
-    counted(steps, "eval_step")
+    counted(step, "eval_step")
     scalars = writer.Log.scalars
 
     def interrupted(self, step, values):
@@ -205,7 +206,7 @@ def test_training_evaluation_sampling_and_resuming_trace_once_each(tmp_path, enc
     assert run(tmp_path, encoder, *flags) == 0
     assert sorted(p.stem for p in (tmp_path / "samples").iterdir()) == ["0000002", "0000006"]
 
-    evaluate = jax.jit(functools.partial(steps.eval_step, stage=BASE, weighting="v"))
+    evaluate = jax.jit(functools.partial(step.eval_step, stage=BASE, weighting="v"))
     params = jax.jit(lambda key: init_params(BASE, key))(KEY)
     for i in range(2):
         evaluate(params, jax.tree.map(jnp.asarray, batch_of(16)), key=jax.random.key(i))

@@ -12,10 +12,11 @@ import optax
 import pytest
 from PIL import Image
 
-from diffjax import averages, config, ema, profiles, sample, snapshots, state, stored
+from diffjax import config, ema, sample, stored
 from diffjax.core import tensorfile
 from diffjax.core.errors import ConfigError, StorageError
 from diffjax.devices.mesh import make_mesh, state_sharding
+from diffjax.training import averages, profiles, snapshots, state
 from tests import runs
 from tests.test_processes import MESH, saved, together
 from tests.tiny_t5 import save_tiny

@@ -8,7 +8,6 @@ import numpy as np
 import optax
 import pytest
 
-from diffjax import averages, state, steps
 from diffjax.data import transforms
 from diffjax.data.emoji.drawings import catalogue, rasterise
 from diffjax.encoders.t5 import load_encoder
@@ -18,6 +17,8 @@ from diffjax.models.unet import UNet
 from diffjax.tasks import sampling
 from diffjax.tasks.denoising import Stage, init_params, shrink
 from diffjax.tasks.sampling import SampleSettings, TrainedStage
+from diffjax.training import averages, state
+from diffjax.training.step import train_step
 
 NAMES = ("red_apple", "banana", "red_heart", "sunflower", "frog", "soccer_ball", "pizza", "cactus")
 BASE_PX, SR_PX, TOKENS = 32, 64, 48
@@ -40,7 +41,7 @@ def train(stage, images, text, mask, num_steps, copies, **options):
     batch = {"image": tile(images), "text": tile(text), "text_length": tile(mask.sum(1))}
     step = jax.jit(
         functools.partial(
-            steps.train_step, stage=stage, tx=tx, root_key=jax.random.key(0),
+            train_step, stage=stage, tx=tx, root_key=jax.random.key(0),
             averages=averages.parse(["decay_0.98"]), weighting="x_0", text_drop=0.1, **options,
         ),
         donate_argnums=0,

@@ -8,7 +8,7 @@ import pytest
 
 from diffjax import checkpoint, config
 from diffjax.devices import mesh
-from diffjax.program import program_of
+from diffjax.training.program import program_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # each mesh is a program to compile
 STEPS = 20

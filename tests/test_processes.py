@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from diffjax import checkpoint, config
-from diffjax.program import program_of
+from diffjax.training.program import program_of
 from tests import runs
 from tests.test_meshes import furthest
 from tests.tiny_t5 import save_tiny

@@ -11,8 +11,9 @@ import time
 
 import pytest
 
-from diffjax import checkpoint, steps
+from diffjax import checkpoint
 from diffjax.logs import journal
+from diffjax.training import step as step_lib
 from tests import runs
 from tests.tiny_t5 import save_tiny
 
@@ -68,7 +69,7 @@ def test_five_random_cuts_change_no_bit_of_the_end(config, tmp_path, encoder):
 
 def test_two_hundred_steps_over_four_resumes_draw_no_noise_twice(tmp_path, encoder, monkeypatch):
     """R2: the noise itself is looked at, where the loss of each example is computed."""
-    losses_of, metrics_of = steps.losses_of, steps.metrics_of
+    losses_of, metrics_of = step_lib.losses_of, step_lib.metrics_of
 
     def spied(params, batch, drawn, **rest):
         losses = losses_of(params, batch, drawn, **rest)
@@ -77,8 +78,8 @@ def test_two_hundred_steps_over_four_resumes_draw_no_noise_twice(tmp_path, encod
     def told(losses, times):
         return metrics_of(losses, times) | {"noise": losses.logsnr_t.mean()}
 
-    monkeypatch.setattr(steps, "losses_of", spied)
-    monkeypatch.setattr(steps, "metrics_of", told)
+    monkeypatch.setattr(step_lib, "losses_of", spied)
+    monkeypatch.setattr(step_lib, "metrics_of", told)
     flags = ("train.num_steps=200", "train.log_every=1", "train.save_every=9",
              "train.sample_every=0", "seed=2")  # fmt: skip
     add = journal.Journal.add

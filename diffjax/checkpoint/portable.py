@@ -8,7 +8,6 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from diffjax.averages import LIVE
 from diffjax.checkpoint.reading import read
 from diffjax.core import digest, tensorfile
 from diffjax.core.errors import require
@@ -92,3 +91,7 @@ def _nested(tensors: dict[str, np.ndarray]) -> dict[str, Any]:
         *parents, last = name.split("/")
         functools.reduce(lambda node, key: node.setdefault(key, {}), parents, tree)[last] = array
     return tree
+
+
+# What stands for the parameters themselves where an average is asked for.
+LIVE = "live"

@@ -154,7 +154,7 @@ def _aligned(lines: list[tuple[str, str, str, str]]) -> str:
 
 
 def spread(mesh: Mesh, params_sharding: Any) -> Callable[[Callable], Callable]:
-    """How `steps.train_step` spreads its work: each device does its rows of the batch.
+    """How `step.train_step` spreads its work: each device does its rows of the batch.
 
     `work(params, rows, gather)` sees its own rows and its shards of the parameters. `gather`
     makes them whole over fsdp, and its transpose sums a gradient over fsdp and hands each device

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from diffjax.logs import goodput, health, writer
-from diffjax.steps import Metrics
+from diffjax.training.step import Metrics
 
 # A line has the mean over its steps, but of these the sum, the worst and the last.
 SUMMED, WORST, LAST = ("skipped",), ("nonfinite",), ("learning_rate",)

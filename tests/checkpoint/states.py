@@ -7,7 +7,7 @@ import optax
 
 from diffjax import checkpoint
 from diffjax.devices.mesh import make_mesh, state_sharding
-from diffjax.state import TrainState
+from diffjax.training.state import TrainState
 
 TX = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3))
 POSITION = {"next_index": 17}

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax import steps
 from diffjax.logs import goodput, journal, writer
+from diffjax.training import step
 
 NAMES = ("learning_rate", "loss", "nonfinite", "skipped")
 
@@ -32,24 +32,24 @@ def measured(num_steps):
     return rows
 
 
-record = jax.jit(steps.record)
+record = jax.jit(step.record)
 
 
 def begin(log, every, saved=None):
     return journal.Journal(
         log, goodput.Goodput(clock=lambda: 0.0),
-        no_readings=functools.partial(steps.no_readings, every), record=record,
+        no_readings=functools.partial(step.no_readings, every), record=record,
         images_per_step=8, saved=saved,
     )  # fmt: skip
 
 
 def go_on(ours, rows, first, last, every):
     """Steps first + 1 ... last, with a line at each multiple of `every`."""
-    for step in range(first + 1, last + 1):
-        values = jnp.asarray(rows[step - 1])
+    for number in range(first + 1, last + 1):
+        values = jnp.asarray(rows[number - 1])
         ours.add(dict(zip(NAMES, values, strict=True)))
-        if step % every == 0:
-            ours.write(step, 100)
+        if number % every == 0:
+            ours.write(number, 100)
     return ours
 
 

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax import steps
 from diffjax.encoders.cache import cache
 from diffjax.encoders.t5 import load_encoder
 from diffjax.tasks.denoising import init_params
 from diffjax.tasks.text import drop_text, mask_from_length, null_text
+from diffjax.training import step
 from tests.tasks.test_denoising import BASE, KEY
 from tests.tiny_t5 import save_tiny
 
@@ -77,9 +77,7 @@ def training(tmp_path_factory):
     @jax.jit
     def loss(text, length):
         batch = {"image": jnp.asarray(image), "text": text, "text_length": length}
-        return steps.stage_loss(params, batch, stage=stage, key=KEY, weighting="v", text_drop=0.0)[
-            0
-        ]
+        return step.stage_loss(params, batch, stage=stage, key=KEY, weighting="v", text_drop=0.0)[0]
 
     texts = {"cached": np.asarray(cached, np.float32), "fly": np.asarray(fly)}
     return texts, np.asarray(mask.sum(1), np.int32), loss

@@ -12,11 +12,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from diffjax.averages import width_of
 from diffjax.core import tensorfile, trees
 from diffjax.core.files import storing
 from diffjax.devices import mesh
-from diffjax.state import TrainState
+from diffjax.training.averages import width_of
+from diffjax.training.state import TrainState
 
 FOLDER = "averages"
 

@@ -15,10 +15,10 @@ from diffjax.encoders.cache import cache
 from diffjax.images import pixels
 from diffjax.images import sheet as sheet_lib
 from diffjax.logs import writer
-from diffjax.program import Program
 from diffjax.tasks import sampling
 from diffjax.tasks.denoising import shrink
 from diffjax.tasks.text import mask_from_length
+from diffjax.training.program import Program
 
 
 class Preview:

@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax import averages, profiles
+from diffjax.training import averages, profiles
 
 
 @pytest.mark.parametrize(

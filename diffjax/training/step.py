@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from diffjax.averages import Averages
 from diffjax.core import rng
 from diffjax.core.types import Image, LogSnr, PRNGKey, Scalar
 from diffjax.diffusion.process import diffuse
@@ -17,9 +16,10 @@ from diffjax.diffusion.training.loss import mean_over, weighted_error
 from diffjax.diffusion.training.times import Times, TimeSampler, uniform
 from diffjax.images import pixels
 from diffjax.models.layers.level import is_block
-from diffjax.state import TrainState, apply_gradients
 from diffjax.tasks.denoising import Condition, Stage, bind, condition_low_res, shrink
 from diffjax.tasks.text import drop_text, mask_from_length
+from diffjax.training.averages import Averages
+from diffjax.training.state import TrainState, apply_gradients
 
 Batch = dict[str, Array]
 Metrics = dict[str, Array]

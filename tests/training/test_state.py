@@ -4,7 +4,7 @@ import numpy as np
 import optax
 import pytest
 
-from diffjax import averages, state
+from diffjax.training import averages, state
 
 AVERAGES = averages.parse(["decay_0.99", "decay_0.5", "power_0.1"])
 

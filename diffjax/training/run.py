@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from diffjax import build, checkpoint, config, snapshots
+from diffjax import build, checkpoint, config
 from diffjax.checkpoint.workdir import check_space
 from diffjax.core.errors import ConfigError
 from diffjax.core.signals import Watch
@@ -19,8 +19,9 @@ from diffjax.embeddings import embeddings_of
 from diffjax.logs import writer
 from diffjax.logs.goodput import Goodput
 from diffjax.logs.journal import Journal
-from diffjax.preview import Preview
-from diffjax.program import Program, program_of
+from diffjax.training import snapshots
+from diffjax.training.preview import Preview
+from diffjax.training.program import Program, program_of
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def begin(
 ) -> tuple[Run, Any]:
     """Open everything, and make the first state or restore the newest one.
 
-    What must be closed is left to `at_the_end`. Raises what `train.train` does.
+    What must be closed is left to `at_the_end`. Raises what `loop.train` does.
     """
     first = processes.is_first()
     spent = Goodput(workdir / "goodput.json" if first else None)

@@ -9,8 +9,9 @@ import optax
 from flax import struct
 from jaxtyping import Array, Bool
 
-from diffjax.averages import LIVE, Averages, step_towards
+from diffjax.checkpoint.portable import LIVE
 from diffjax.core.types import PRNGKey
+from diffjax.training.averages import Averages, step_towards
 
 
 class TrainState(struct.PyTreeNode):

@@ -7,7 +7,6 @@ import numpy as np
 import optax
 import pytest
 
-from diffjax import averages, state, steps
 from diffjax.core import rng
 from diffjax.devices import mesh as mesh_lib
 from diffjax.diffusion.training.loss import diffusion_loss
@@ -15,6 +14,8 @@ from diffjax.diffusion.training.times import stratified
 from diffjax.images import pixels
 from diffjax.tasks.denoising import Condition, bind, init_params
 from diffjax.tasks.text import mask_from_length
+from diffjax.training import averages, state
+from diffjax.training import step as step_lib
 from tests.tasks.test_denoising import BASE, KEY, SR
 
 TX = optax.adam(1e-3)
@@ -33,7 +34,7 @@ def batch_of(size_px, b=8):
 
 def step_of(the_stage, **options):
     return functools.partial(
-        steps.train_step, stage=the_stage, tx=TX, root_key=KEY, averages=AVERAGES,
+        step_lib.train_step, stage=the_stage, tx=TX, root_key=KEY, averages=AVERAGES,
         **{**OPTIONS, **options},
     )  # fmt: skip
 
@@ -157,7 +158,7 @@ def test_the_loss_of_a_step_is_the_diffusion_loss():
             weighting="min_snr",
             times=stratified,
         )
-        mine, _ = steps.stage_loss(
+        mine, _ = step_lib.stage_loss(
             params, batch, stage=BASE, key=KEY, weighting="min_snr", text_drop=0.0, times=stratified
         )
         return mine, theirs
@@ -168,9 +169,9 @@ def test_the_loss_of_a_step_is_the_diffusion_loss():
 
 def test_readings_keep_the_last_rows_with_columns_by_name():
     metrics = {"b": jnp.float32(2), "a": jnp.float32(1)}
-    readings = steps.no_readings(3, metrics)
+    readings = step_lib.no_readings(3, metrics)
     for i in range(4):
-        readings = steps.record(readings, {"b": jnp.float32(i), "a": jnp.float32(10 * i)})
+        readings = step_lib.record(readings, {"b": jnp.float32(i), "a": jnp.float32(10 * i)})
     np.testing.assert_array_equal(readings.rows, [[30, 3], [10, 1], [20, 2]])
     assert int(readings.written) == 1
 
@@ -203,7 +204,7 @@ def test_a_step_on_a_bad_batch_counts_and_moves_nothing_else(one_step, value):
             jax.tree.leaves(later.params), jax.tree.leaves(start.params), strict=True
         )
     )
-    assert bool(steps.all_finite(later))
+    assert bool(step_lib.all_finite(later))
 
 
 def test_gradients_whose_squares_overflow_are_not_used_either():
@@ -212,8 +213,8 @@ def test_gradients_whose_squares_overflow_are_not_used_either():
     start = state.create(lambda key: params, TX, (), KEY)
     gradients = {"w": jnp.full(4, 1e30)}
     assert np.isinf(optax.tree.norm(gradients))
-    assert bool(steps.all_finite(gradients))
-    assert not bool(steps.all_finite(state.apply_gradients(start, gradients, TX, {})))
+    assert bool(step_lib.all_finite(gradients))
+    assert not bool(step_lib.all_finite(state.apply_gradients(start, gradients, TX, {})))
     kept = state.apply_gradients(start, gradients, TX, {}, good=jnp.bool_(False))
     assert int(kept.step) == 1
     for mine, theirs in zip(
@@ -227,8 +228,8 @@ def test_gradients_whose_squares_overflow_are_not_used_either():
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_one_number_that_is_not_finite_is_found(value):
     tree = {"step": jnp.int32(3), "a": jnp.zeros((3, 4)), "b": [jnp.zeros(5, jnp.bfloat16)]}
-    assert bool(steps.all_finite(tree))
-    assert not bool(steps.all_finite({**tree, "b": [tree["b"][0].at[4].set(value)]}))
+    assert bool(step_lib.all_finite(tree))
+    assert not bool(step_lib.all_finite({**tree, "b": [tree["b"][0].at[4].set(value)]}))
 
 
 def test_a_step_repeats_itself_and_the_next_draws_anew(one_step):
@@ -245,7 +246,7 @@ def test_the_loss_of_a_net_that_says_zero_is_the_targets_variance():
     params = jax.jit(lambda key: init_params(BASE, key))(KEY)
     batch = jax.tree.map(jnp.asarray, {**batch_of(16, 512), "image": np.full(
         (512, 16, 16, 3), 255, np.uint8)})  # fmt: skip
-    loss, metrics = jax.jit(functools.partial(steps.stage_loss, stage=BASE, key=KEY, **OPTIONS))(
+    loss, metrics = jax.jit(functools.partial(step_lib.stage_loss, stage=BASE, key=KEY, **OPTIONS))(
         params, batch
     )
     assert float(loss) == pytest.approx(1.0, abs=0.02)  # |x_0| = 1 everywhere
@@ -259,7 +260,7 @@ def test_text_is_dropped_in_the_share_asked_for():
     batch = jax.tree.map(jnp.asarray, batch_of(16))
     other = {**batch, "text": batch["text"][::-1], "text_length": batch["text_length"][::-1]}
     loss = jax.jit(
-        lambda batch, drop: steps.stage_loss(
+        lambda batch, drop: step_lib.stage_loss(
             params, batch, stage=BASE, key=KEY, weighting="v", text_drop=drop
         )[0],
         static_argnums=1,
@@ -276,7 +277,7 @@ def test_keys_are_never_used_twice():
     params = jax.eval_shape(lambda key: init_params(SR, key), KEY)
 
     def loss(key, params):
-        return steps.stage_loss(params, batch, stage=SR, key=key, **OPTIONS)[0]
+        return step_lib.stage_loss(params, batch, stage=SR, key=key, **OPTIONS)[0]
 
     with jax.debug_key_reuse(True):
         zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, p.dtype), params)
@@ -289,7 +290,7 @@ def test_the_trained_condition_is_noised_as_far_as_max_aug_level():
     params = jax.tree.map(lambda p: p + 0.05, jax.jit(lambda key: init_params(SR, key))(KEY))
     batch = jax.tree.map(jnp.asarray, batch_of(32))
     loss = jax.jit(
-        lambda level: steps.stage_loss(
+        lambda level: step_lib.stage_loss(
             params, batch, stage=SR, key=KEY, max_aug_level=level, **OPTIONS
         )[0],
         static_argnums=0,
@@ -299,7 +300,7 @@ def test_the_trained_condition_is_noised_as_far_as_max_aug_level():
 
 def test_the_metrics_of_the_two_halves_average_to_the_whole():
     per_example = jnp.array([1.0, 2.0, 3.0, 6.0])
-    halves = steps.by_noise_level(per_example, jnp.array([-1.0, 5.0, -2.0, 3.0]))
+    halves = step_lib.by_noise_level(per_example, jnp.array([-1.0, 5.0, -2.0, 3.0]))
     assert float(halves["loss_noisy"]) == 2.0
     assert float(halves["loss_clean"]) == 4.0
-    assert np.isnan(float(steps.by_noise_level(per_example, jnp.ones(4))["loss_noisy"]))
+    assert np.isnan(float(step_lib.by_noise_level(per_example, jnp.ones(4))["loss_noisy"]))

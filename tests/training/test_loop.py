@@ -7,11 +7,12 @@ import time
 import numpy as np
 import pytest
 
-from diffjax import checkpoint, preview, train
+from diffjax import checkpoint
 from diffjax.core import signals
 from diffjax.core.trees import named_leaves
 from diffjax.devices import mesh
 from diffjax.logs import goodput, journal, writer
+from diffjax.training import loop, preview
 from tests import runs
 from tests.tiny_t5 import save_tiny
 
@@ -158,7 +159,7 @@ def test_a_signal_while_pictures_are_made_saves_the_step_from_beside(
     """Here the process may not end, so what would end it is looked at."""
     left = []
     watched = lambda: signals.signals(signals.Watch(left.append))  # noqa: E731
-    monkeypatch.setattr(train, "signals", watched)
+    monkeypatch.setattr(loop, "signals", watched)
 
     def sampled(self, step, params):
         signal.raise_signal(signal.SIGTERM)

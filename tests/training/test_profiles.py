@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import integrate
 
-from diffjax import profiles
+from diffjax.training import profiles
 
 NUM_STEPS = 1200
 

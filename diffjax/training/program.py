@@ -7,9 +7,10 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from diffjax import build, config, steps
+from diffjax import build, config
 from diffjax.devices import mesh
 from diffjax.tasks.denoising import Stage
+from diffjax.training import step
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,8 @@ def _program(options: ConfigDict, text_width: int, devices: list | None) -> Prog
             donate_argnums=0,
         ),
         no_readings=jax.jit(
-            functools.partial(steps.no_readings, options.train.log_every), out_shardings=everywhere
+            functools.partial(step.no_readings, options.train.log_every), out_shardings=everywhere
         ),
-        record=jax.jit(steps.record, donate_argnums=0),
-        all_finite=jax.jit(steps.all_finite, out_shardings=everywhere),
+        record=jax.jit(step.record, donate_argnums=0),
+        all_finite=jax.jit(step.all_finite, out_shardings=everywhere),
     )

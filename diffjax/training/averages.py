@@ -14,14 +14,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from diffjax.profiles import WIDEST, gamma_of
+from diffjax.training.profiles import WIDEST, gamma_of
 
 # Step t, from 0 -> the weight of the parameters that step t makes; the old average has the rest.
 WeightAt: TypeAlias = Callable[[Int[Array, "..."]], Float[Array, "..."]]
 Averages: TypeAlias = Mapping[str, WeightAt]
-
-# What stands for the parameters themselves where an average is asked for.
-LIVE = "live"
 
 
 def parse(names: Iterable[str]) -> dict[str, WeightAt]:

@@ -29,8 +29,8 @@ from diffjax.devices import processes
 from diffjax.encoders.cache.cache import Damaged, MissingCaption
 from diffjax.logs import writer
 from diffjax.logs.goodput import table
-from diffjax.run import Run, begin
-from diffjax.state import averaged
+from diffjax.training.run import Run, begin
+from diffjax.training.state import averaged
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@ import numpy as np
 import optax
 import pytest
 
-from diffjax import optim
+from diffjax.training import optim
 
 
 def test_the_rate_climbs_to_its_peak_and_stays_or_falls_to_zero():
