@@ -14,14 +14,15 @@ import numpy as np
 
 from benchmarks.cascades import AUG_LEVEL, GUIDANCE, SIZES, serve
 from benchmarks.works import Work
-from diffjax import hlo, making
-from diffjax.jobs import Job
+from diffjax import hlo
+from diffjax.generation import rows
+from diffjax.generation.chain import Cascade
+from diffjax.generation.jobs import Job
 from diffjax.models.efficient_unet import EfficientUNet
 from diffjax.models.layers import convolve
 from diffjax.models.unet import UNet
 from diffjax.tasks.denoising import Stage, init_params
 from diffjax.tasks.sampling import SampleSettings, TrainedStage, compiled_stage
-from diffjax.trained import Cascade
 
 COMPILED = "/jax/core/compile/backend_compile_duration"  # jax's own clock of XLA
 
@@ -86,8 +87,8 @@ def cascade_of(size: str) -> Cascade:
 
 def flops_of(cascade: Cascade) -> int:
     """FLOPs of one picture: of every stage's program, all its steps."""
-    text, mask, seeds, _ = making.inputs_of(
-        [Job("", 0)], lambda prompt: making.embedded(cascade.encoder, [prompt])
+    text, mask, seeds, _ = rows.inputs_of(
+        [Job("", 0)], lambda prompt: rows.embedded(cascade.encoder, [prompt])
     )
     keys, low_res, flops = jax.vmap(jax.random.key)(seeds), None, 0
     for trained in cascade.stages:
@@ -114,7 +115,7 @@ def main() -> None:
     cascade = cascade_of(flags.size)
 
     def make(count: int):
-        made = list(making.make(cascade, [Job("", seed) for seed in range(count)]))
+        made = list(rows.make(cascade, [Job("", seed) for seed in range(count)]))
         assert all(np.ptp(row[-1]) > 0 for row in made), "pictures of one colour"
 
     def facts() -> dict[str, Any]:

@@ -12,9 +12,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffjax import edits, jobs, morphing, paths, trained
+from diffjax import edits, morphing, paths, trained
 from diffjax.core.errors import ConfigError, StorageError, require
 from diffjax.devices import mesh
+from diffjax.generation import jobs
+from diffjax.generation.chain import Cascade
 from diffjax.images import read
 
 
@@ -185,7 +187,7 @@ def _check(flags: argparse.Namespace, given: list, prompts: list, seeds: list) -
     require(len(seeds) in (1, most), "--seeds", flags.seeds, f"1 seed, or {most}: one for each end")
 
 
-def _settings(flags: argparse.Namespace, cascade: trained.Cascade, prompts: list, seeds: list):
+def _settings(flags: argparse.Namespace, cascade: Cascade, prompts: list, seeds: list):
     """The stages' own settings, but for what the flags say and what the edit wants."""
     defaults = [stage.settings for stage in cascade.stages]
     if flags.kind == "vary" or not prompts:

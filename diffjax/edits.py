@@ -16,16 +16,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, UInt8
 
-from diffjax import album, editing, making, recipe, upscaling
+from diffjax import editing, upscaling
 from diffjax.core.errors import ConfigError, require
 from diffjax.core.files import storing
 from diffjax.core.types import Resized
+from diffjax.generation import folder, recipe
+from diffjax.generation import rows as rows_lib
+from diffjax.generation.chain import Cascade
+from diffjax.generation.jobs import Job, asked
 from diffjax.images import pixels, png, read
 from diffjax.images.sheet import contact_sheet
-from diffjax.jobs import Job, asked
 from diffjax.logs.progress import Progress
 from diffjax.tasks.sampling import SampleSettings
-from diffjax.trained import Cascade
 
 Picture = UInt8[np.ndarray, "_ _ 3"]
 
@@ -113,7 +115,7 @@ def redraw(
             for name, picture, data in zip(own, made, told(job, trained, ask, said), strict=True):
                 where.write(name, picture, data)
             cells.append([*shown, *made])
-            captions.append(f"{album.caption(job.prompt) or ask.kind} ({job.seed})")
+            captions.append(f"{folder.caption(job.prompt) or ask.kind} ({job.seed})")
             progress.tick()
     return write_sheet(where, sheet, cells, captions)
 
@@ -169,17 +171,17 @@ def make(
     """For each job, in order, the pictures that `edit` gives, small to large."""
     nothing = editing.null_of(trained.stages[0].stage, 1)
 
-    @functools.lru_cache(maxsize=making.KEPT_EMBEDDINGS)
+    @functools.lru_cache(maxsize=rows_lib.KEPT_EMBEDDINGS)
     def embed(prompt: str):
-        return making.embedded(trained.encoder, [prompt]) if ask.prompts else nothing
+        return rows_lib.embedded(trained.encoder, [prompt]) if ask.prompts else nothing
 
-    rows = making.rows_per_call()
+    rows = rows_lib.rows_per_call()
     for first in range(0, len(todo), rows):
         some = todo[first : first + rows]
         padded = [*some, *[some[-1]] * (rows - len(some))]
-        text, mask, seeds, negative = making.inputs_of(padded, embed)
+        text, mask, seeds, negative = rows_lib.inputs_of(padded, embed)
         made = edit(text, mask, seeds=seeds, negative=negative)
-        stages = [making.to_bytes(picture) for picture in made]
+        stages = [rows_lib.to_bytes(picture) for picture in made]
         yield from [list(row) for row in zip(*stages, strict=True)][: len(some)]
 
 
@@ -200,7 +202,7 @@ def sha256(pixels_: np.ndarray) -> str:
 
 def told(job: Job, trained: Cascade, ask: Ask, said: dict[str, Any]) -> list[dict[str, Any]]:
     """What the picture of each stage says of itself."""
-    recipes = (dataclasses.replace(one, kind=ask.kind) for one in album.recipes_of(job, trained))
+    recipes = (dataclasses.replace(one, kind=ask.kind) for one in folder.recipes_of(job, trained))
     return [{**recipe.to_json(one), "edit": said} for one in recipes]
 
 
@@ -211,12 +213,12 @@ def image_of(picture: Picture) -> Resized:
 
 def rows_of(array: np.ndarray) -> Array:
     """An array, once for each row of a call."""
-    return jnp.asarray(np.repeat(array[None], making.rows_per_call(), axis=0))
+    return jnp.asarray(np.repeat(array[None], rows_lib.rows_per_call(), axis=0))
 
 
 def write_sheet(where: Place, name: str, cells: list, captions: Sequence[str]) -> Path:
     """The pictures beside each other over their captions."""
-    tile_px = min(max(cells[0][-1].shape[0], album.TILE_PX[0]), album.TILE_PX[1])
-    cells = [[album.thumbnail(picture, tile_px) for picture in row] for row in cells]
+    tile_px = min(max(cells[0][-1].shape[0], folder.TILE_PX[0]), folder.TILE_PX[1])
+    cells = [[folder.thumbnail(picture, tile_px) for picture in row] for row in cells]
     sheet = np.asarray(contact_sheet(cells, captions, tile_px=tile_px))
-    return where.write(name, sheet, album.SHEET_METADATA)
+    return where.write(name, sheet, folder.SHEET_METADATA)

@@ -9,16 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from diffjax import editing, edits, making, morphing
+from diffjax import editing, edits, morphing
 from diffjax.core.errors import require
 from diffjax.core.types import Resized
 from diffjax.edits import Ask, Picture, Place
+from diffjax.generation.chain import Cascade
+from diffjax.generation.jobs import Job
+from diffjax.generation.rows import embedded, rows_per_call, to_bytes
 from diffjax.images import film, pixels, read
-from diffjax.jobs import Job
 from diffjax.logs.progress import Progress
 from diffjax.morphing import Prompt
 from diffjax.tasks.sampling import TrainedStage
-from diffjax.trained import Cascade
 
 # Steps of a path between pictures: it goes through their noises, found by going back step by step.
 PATH_STEPS = 32
@@ -101,7 +102,7 @@ def leg_of(
 ) -> Callable[[np.ndarray, int], Iterator[list[Picture]]]:
     """walk(weights, n) -> pictures of the first n stages on the way from end `leg` to the next."""
     nothing = editing.null_of(trained.stages[0].stage, 1)
-    embed = functools.partial(making.embedded, trained.encoder)
+    embed = functools.partial(embedded, trained.encoder)
     start, end = (
         Prompt(*(embed([ask.prompts[i]]) if ask.prompts else nothing)) for i in (leg, leg + 1)
     )
@@ -120,11 +121,11 @@ def leg_of(
         return morphing.between_prompts(stages, start, end, weights, seeds=pair, negative=negative)
 
     def walk(weights: np.ndarray, num_stages: int) -> Iterator[list[Picture]]:
-        rows = making.rows_per_call()
+        rows = rows_per_call()
         for first in range(0, len(weights), rows):
             some = weights[first : first + rows]
             padded = jnp.asarray(np.pad(some, (0, rows - len(some)), mode="edge"))
-            made = [making.to_bytes(x) for x in run(trained.stages[:num_stages], padded)]
+            made = [to_bytes(x) for x in run(trained.stages[:num_stages], padded)]
             yield from [list(row) for row in zip(*made, strict=True)][: len(some)]
 
     return walk

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from diffjax.core.errors import ConfigError, StorageError, require
+from diffjax.generation import watch
 
 
 def parser() -> argparse.ArgumentParser:
     """The flags."""
-    from diffjax import jobs
+    from diffjax.generation import jobs
 
     flags = argparse.ArgumentParser(
         prog="python -m diffjax.sample",
@@ -84,9 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(flags: argparse.Namespace) -> Path:
     """Make and write the pictures that are not there yet; returns the path of the sheet."""
-    from diffjax import album, jobs, making, trained
+    from diffjax import trained
     from diffjax.devices import mesh
-    from diffjax.images import film
+    from diffjax.generation import folder, jobs, rows
     from diffjax.logs.progress import Progress
     from diffjax.tasks.sampling import SampleSettings
 
@@ -107,8 +108,8 @@ def run(flags: argparse.Namespace) -> Path:
     )
     stages = stages.with_settings(settings)
     if flags.film:
-        film.check(stages)
-    slots = album.plan(
+        watch.check(stages)
+    slots = folder.plan(
         flags.out,
         todo,
         stages,
@@ -116,23 +117,23 @@ def run(flags: argparse.Namespace) -> Path:
         metadata=not flags.no_metadata,
         overwrite=flags.overwrite,
     )
-    album.sweep(flags.out)
+    folder.sweep(flags.out)
     missing = [slot for slot in slots if slot.missing]
-    with Progress(len(slots), warm=making.rows_per_call()) as progress:
+    with Progress(len(slots), warm=rows.rows_per_call()) as progress:
         progress.skip(len(slots) - len(missing))
-        made = making.make(stages, [slot.job for slot in missing])
+        made = rows.make(stages, [slot.job for slot in missing])
         for slot, pictures in zip(missing, made, strict=True):
-            reel = film.frames(stages, slot.job, pictures) if flags.film else ()
-            album.write(slot, pictures, reel)
+            reel = watch.frames(stages, slot.job, pictures) if flags.film else ()
+            folder.write(slot, pictures, reel)
             progress.tick()
     if like:
-        print(album.compared(flags.like, like, slots, stages))
-    return album.write_sheet(flags.out, slots)
+        print(folder.compared(flags.like, like, slots, stages))
+    return folder.write_sheet(flags.out, slots)
 
 
 def asked(flags: argparse.Namespace, like) -> list:
     """The jobs: what the flags say, and what they leave open as the picture `like` has it."""
-    from diffjax import jobs
+    from diffjax.generation import jobs
 
     prompts = jobs.read_prompts(flags.prompt, flags.prompts)
     seeds = jobs.parse_seeds(flags.seeds) if flags.seeds is not None else [0]
@@ -151,7 +152,7 @@ def read_like(path: Path):
     Raises:
       ConfigError: it holds none, or a forged one.
     """
-    from diffjax import recipe
+    from diffjax.generation import recipe
 
     try:
         return recipe.read(path)

@@ -11,7 +11,7 @@ from diffjax import build, checkpoint, config
 from diffjax.checkpoint.portable import LIVE
 from diffjax.core import tensorfile
 from diffjax.core.errors import ConfigError, require
-from diffjax.recipe import FROM_A_FILE
+from diffjax.generation.recipe import FROM_A_FILE
 from diffjax.training.state import averaged
 
 SAFETENSORS = ".safetensors"

@@ -1,6 +1,5 @@
 """Trained stages, from where they lie: what they are, their averages, and whose they are."""
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,27 +12,12 @@ from diffjax.core import digest
 from diffjax.core.errors import require
 from diffjax.devices import mesh
 from diffjax.encoders.t5 import TextEncoder
-from diffjax.recipe import FROM_A_FILE, Origin, Recipe
+from diffjax.generation.chain import Cascade
+from diffjax.generation.recipe import FROM_A_FILE, Origin, Recipe
 from diffjax.stored import stage_dirs
-from diffjax.tasks.sampling import SampleSettings, TrainedStage
+from diffjax.tasks.sampling import TrainedStage
 
 __all__ = ["Cascade", "devices", "identity", "load", "load_like", "load_stages", "stage_dirs"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Cascade:
-    """Stages that fit each other, smallest first, where they come from, and their encoder."""
-
-    stages: tuple[TrainedStage, ...]
-    origins: tuple[Origin, ...]
-    encoder: TextEncoder
-
-    def with_settings(self, settings: Sequence[SampleSettings]) -> "Cascade":
-        """The same stages, sampled in another way: one for each."""
-        stages = zip(self.stages, settings, strict=True)
-        return dataclasses.replace(
-            self, stages=tuple(dataclasses.replace(s, settings=new) for s, new in stages)
-        )
 
 
 def load_stages(

@@ -18,10 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from diffjax import editing, jobs, making, recipe, sample, trained
+from diffjax import editing, sample, trained
 from diffjax.app import __main__ as command
 from diffjax.app import drawing, gate, limits, page, server
 from diffjax.app.limits import Refused
+from diffjax.generation import jobs, recipe, rows
 from diffjax.images import pixels, png
 from tests import tiny_cascade
 
@@ -192,18 +193,18 @@ def test_pictures_come_a_stage_at_a_time_with_the_bytes_of_the_command(cascade):
     assert (first.index, first.stage, first.picture.shape) == (0, 0, (8, 8, 3))
     made = [first, *came]
     assert [(one.stage, one.index) for one in made] == [(0, 0), (0, 1), (1, 0), (1, 1)]
-    expected = list(making.make(here, WISH.jobs))
+    expected = list(rows.make(here, WISH.jobs))
     for one in made:
         np.testing.assert_array_equal(one.picture, expected[one.index][one.stage])
 
 
 def test_a_full_batch_comes_in_the_same_order(cascade, monkeypatch):
-    monkeypatch.setattr(making, "rows_per_call", lambda: 3)
+    monkeypatch.setattr(rows, "rows_per_call", lambda: 3)
     made = list(drawing.draw(cascade, WISH.jobs))
     assert [(one.stage, one.index) for one in made] == [(0, 0), (0, 1), (1, 0), (1, 1)]
     for one in made:
         np.testing.assert_array_equal(
-            one.picture, list(making.make(cascade, WISH.jobs))[one.index][one.stage]
+            one.picture, list(rows.make(cascade, WISH.jobs))[one.index][one.stage]
         )
 
 
@@ -214,7 +215,7 @@ def test_painting_anew_leaves_the_rest_and_is_the_inpainting_of_the_library(casc
     made = list(drawing.paint(cascade, WISH.jobs[:1], limits.Painting(given_, mask)))
     assert [one.stage for one in made] == [0, 1]
     np.testing.assert_array_equal(made[1].picture[~mask], given_[~mask])
-    text, text_mask = making.embedded(cascade.encoder, ["a red apple"])
+    text, text_mask = rows.embedded(cascade.encoder, ["a red apple"])
     expected = editing.inpaint(
         cascade.stages,
         text,
@@ -224,7 +225,7 @@ def test_painting_anew_leaves_the_rest_and_is_the_inpainting_of_the_library(casc
         seeds=jnp.array([3]),
     )
     for one, other in zip(made, expected, strict=True):
-        np.testing.assert_array_equal(one.picture, making.to_bytes(other)[0])
+        np.testing.assert_array_equal(one.picture, rows.to_bytes(other)[0])
 
 
 def test_a_picture_of_the_page_is_made_again_byte_for_byte(cascade, tmp_path, monkeypatch):

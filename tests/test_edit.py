@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffjax import edit, edits, making, paths, recipe, trained
+from diffjax import edit, edits, paths, trained
+from diffjax.generation import recipe
+from diffjax.generation import rows as rows_lib
 from diffjax.images import png, read
 from tests import tiny_cascade
 
@@ -102,7 +104,7 @@ def test_a_full_batch_gives_the_same_pictures_to_one_level(run, monkeypatch):
     path = ("interpolate --frames 4 --steps 1 --png", "--prompt", APPLE, "--prompt", "a frog")
     alone = {}
     for rows in (1, 3):
-        monkeypatch.setattr(making, "rows_per_call", lambda rows=rows: rows)
+        monkeypatch.setattr(rows_lib, "rows_per_call", lambda rows=rows: rows)
         assert run(line, "--overwrite")[0] == 0
         code, _, made = run(*path, "--overwrite")
         assert code == 0
@@ -124,7 +126,7 @@ def test_a_film_begins_and_ends_with_the_pictures_of_its_prompts(run, cascade):
     stills = [png.read(path) for name, path in made.items() if re.search(r"_\d{4}_", name)]
     assert len(stills) == 7
     prompts = words[1::2]
-    wanted = list(making.make(cascade, [making.Job(prompt, 5) for prompt in prompts]))
+    wanted = list(rows_lib.make(cascade, [rows_lib.Job(prompt, 5) for prompt in prompts]))
     for still, want in zip(stills[::3], wanted, strict=True):
         assert np.abs(still.astype(int) - want[-1]).max() <= 1
     for name in ("interpolate.webp", "interpolate.gif"):
@@ -291,5 +293,5 @@ def test_every_command_of_the_page_runs(cascade, tmp_path, monkeypatch):
     (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     names = {}
     exec(code, names)
-    painted = np.asarray(making.to_bytes(names["large"]))[0]
+    painted = np.asarray(rows_lib.to_bytes(names["large"]))[0]
     np.testing.assert_array_equal(painted, png.read(tmp_path / "out0/inpaint_seed0_16px.png"))

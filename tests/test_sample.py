@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from diffjax import album, making, sample, trained
+from diffjax import sample, trained
+from diffjax.generation import folder, rows
 from diffjax.images import film, png
 from tests import tiny_cascade
 from tests.images.test_png import crafted, ours
@@ -132,7 +133,7 @@ def test_another_checkpoint_is_told_from_the_one_that_made_it(command, whole, tm
 def test_a_batch_that_was_cut_off_goes_on(command, tmp_path, monkeypatch):
     asked = ["--prompt", "x", "--prompt", "y", "--seeds", "0-1"]
     assert command(*asked, out="whole")[0] == 0
-    made, make = [], making.make
+    made, make = [], rows.make
 
     def cut_off(cascade, jobs):
         for i, pictures in enumerate(make(cascade, jobs)):
@@ -142,12 +143,12 @@ def test_a_batch_that_was_cut_off_goes_on(command, tmp_path, monkeypatch):
             yield pictures
 
     with monkeypatch.context() as patch:
-        patch.setattr(making, "make", cut_off)
+        patch.setattr(rows, "make", cut_off)
         assert command(*asked)[0] == 2
     assert len(contents(tmp_path / "out")) == 4
     (tmp_path / "out" / "0001_seed1_8px.png").unlink()  # cut off between two files
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").iterdir()}
-    monkeypatch.setattr(making, "make", lambda c, jobs: (made.append(len(jobs)), make(c, jobs))[1])
+    monkeypatch.setattr(rows, "make", lambda c, jobs: (made.append(len(jobs)), make(c, jobs))[1])
     code, _, err = command(*asked)
     assert code == 0
     assert made[-1] == 3
@@ -336,7 +337,7 @@ def test_bad_input_ends_with_one_line_and_code_2(flags, words, command):
     ],
 )
 def test_a_caption_is_printable_and_breaks_long_words(prompt, shown):
-    assert album.caption(prompt) == shown
+    assert folder.caption(prompt) == shown
 
 
 class Painted:
@@ -373,7 +374,7 @@ def test_names_come_from_numbers_alone(whole, tmp_path_factory, prompts, data):
     seed = data.draw(st.integers(0, 2**31 - 1))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trained, "load", lambda *args: whole)
-        patch.setattr(making, "make", Painted())
+        patch.setattr(rows, "make", Painted())
         patch.setattr("os.fsync", lambda descriptor: None)
         flags = [f"--prompt={prompt}" for prompt in prompts]
         flags += ["--stages", "a,b", "--seeds", str(seed), "--out", str(out)]

@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from diffjax import making, stored, trained
+from diffjax import stored, trained
 from diffjax.core import tensorfile
-from diffjax.jobs import Job
+from diffjax.generation import rows
+from diffjax.generation.jobs import Job
 from diffjax.metrics import retrieval
 from tools import ship_cascade
 
@@ -51,7 +52,7 @@ def test_it_draws_what_it_is_asked_for():
     wanted = [(every.names.index(name) + i, name) for name in names for i in range(2)]
     cascade = trained.load(PLACES[:1])
     jobs = [Job(every.captions[index], 0) for index, _ in wanted]
-    made = np.stack([pictures[0] for pictures in making.make(cascade, jobs)])
+    made = np.stack([pictures[0] for pictures in rows.make(cascade, jobs)])
     real = np.stack([every.images[index] for index, _ in wanted])
     rank = retrieval.ranks(
         retrieval.small_pixels(made), retrieval.small_pixels(real), np.arange(len(wanted))

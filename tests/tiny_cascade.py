@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from diffjax.encoders.t5 import load_encoder
-from diffjax.recipe import Origin
+from diffjax.generation.chain import Cascade
+from diffjax.generation.recipe import Origin
 from diffjax.tasks.denoising import Stage
 from diffjax.tasks.sampling import SampleSettings, TrainedStage
-from diffjax.trained import Cascade
 from tests.tiny_t5 import save_tiny
 
 

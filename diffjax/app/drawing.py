@@ -1,4 +1,4 @@
-"""Pictures as they come: a stage at a time, with the very bytes of `making.make`, into a folder."""
+"""Pictures as they come: a stage at a time, with the very bytes of `rows.make`, into a folder."""
 
 import dataclasses
 import functools
@@ -12,13 +12,15 @@ import jax
 import numpy as np
 from jaxtyping import UInt8
 
-from diffjax import album, editing, edits, making, recipe
+from diffjax import editing, edits
 from diffjax.app.limits import Painting, Wish
 from diffjax.core.types import Resized
+from diffjax.generation import folder, recipe
+from diffjax.generation import rows as rows_lib
+from diffjax.generation.chain import Cascade
+from diffjax.generation.jobs import Job
 from diffjax.images import png, read
-from diffjax.jobs import Job
 from diffjax.tasks import sampling
-from diffjax.trained import Cascade
 
 Picture = UInt8[np.ndarray, "_ _ 3"]
 # Of one stage: the pictures of a call's rows, from its inputs; called stage after stage.
@@ -74,27 +76,27 @@ def squared(painting: Painting, size_px: int) -> tuple[Picture, Any]:
 
 
 def by_stages(trained: Cascade, jobs: Sequence[Job], run: Run) -> Iterator[Made]:
-    """What `run` gives for the jobs, in the calls of `making.make` and so with its bytes."""
-    embed = functools.lru_cache(maxsize=making.KEPT_EMBEDDINGS)(
-        lambda prompt: making.embedded(trained.encoder, [prompt])
+    """What `run` gives for the jobs, in the calls of `rows.make` and so with its bytes."""
+    embed = functools.lru_cache(maxsize=rows_lib.KEPT_EMBEDDINGS)(
+        lambda prompt: rows_lib.embedded(trained.encoder, [prompt])
     )
-    rows = making.rows_per_call()
+    rows = rows_lib.rows_per_call()
     calls = []
     for first in range(0, len(jobs), rows):
         some = list(jobs[first : first + rows])
-        text, mask, seeds, negative = making.inputs_of(
+        text, mask, seeds, negative = rows_lib.inputs_of(
             [*some, *[some[-1]] * (rows - len(some))], embed
         )
         calls.append((first, len(some), run(text, mask, seeds=seeds, negative=negative)))
     for stage in range(len(trained.stages)):
         for first, num, stages in calls:
-            for i, picture in enumerate(making.to_bytes(next(stages))[:num]):
+            for i, picture in enumerate(rows_lib.to_bytes(next(stages))[:num]):
                 yield Made(first + i, stage, picture)
 
 
 def drawn_of(job: Job, trained: Cascade) -> list[dict[str, Any]]:
     """What the picture of each stage says of itself: as `diffjax.sample` has it."""
-    return [recipe.to_json(one) for one in album.recipes_of(job, trained)]
+    return [recipe.to_json(one) for one in folder.recipes_of(job, trained)]
 
 
 def painted_of(job: Job, trained: Cascade, painting: Painting) -> list[dict[str, Any]]:

@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image
 
-from diffjax import recipe
+from diffjax.generation import recipe
+from diffjax.generation.jobs import Job
 from diffjax.images import read
-from diffjax.jobs import Job
 
 MAX_PICTURES = 4
 MAX_STEPS = 250

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from diffjax import album, recipe
 from diffjax.app import drawing, gate, limits
 from diffjax.core.errors import StorageError
-from diffjax.jobs import Job
-from diffjax.trained import Cascade
+from diffjax.generation import folder, recipe
+from diffjax.generation.chain import Cascade
+from diffjax.generation.jobs import Job
 
 MAX_WAITING = 16
 KEPT_JOBS = 40
@@ -59,7 +59,7 @@ def frames(
 
 def caption(job: Job) -> str:
     """The prompt, not too long, and the seed."""
-    return f"{album.caption(job.prompt)} ({job.seed})"
+    return f"{folder.caption(job.prompt)} ({job.seed})"
 
 
 def build(trained: Cascade, folder: Path):

@@ -1,73 +1,19 @@
 """Denoising as a moving picture: what each step of each stage takes the picture to be."""
 
-import functools
 import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from diffjax import making
-from diffjax.core import rng
-from diffjax.core.errors import require
 from diffjax.core.files import write_whole
-from diffjax.jobs import Job
-from diffjax.tasks import sampling
-from diffjax.trained import Cascade, devices
 
-FRAMES_PER_STAGE = 40
-LEAST_SIDE_PX, MAX_SIDE_PX = 128, 512
 MS_PER_FRAME, MS_AT_THE_END = 80, 2000
-MAX_BYTES = 4_000_000_000
 ENDINGS = (".webp", ".gif")
-
-
-def check(trained: Cascade) -> None:
-    """Refuse what would not fit: the guesses of all steps are in memory at once.
-
-    Raises:
-      ConfigError: they would take more than MAX_BYTES.
-    """
-    for stage in trained.stages:
-        steps, size = stage.settings.num_steps, stage.stage.size_px
-        most = MAX_BYTES // (12 * size * size * len(devices()))
-        require(steps <= most, "--steps", steps, f"--film at {size} px takes at most {most}")
-
-
-def frames(
-    trained: Cascade, job: Job, pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]]
-) -> list[UInt8[np.ndarray, "s s 3"]]:
-    """x_0_hat of the steps of every stage, one stage after the other, large enough to be seen.
-
-    The sampling is done once more, by a program that keeps the guesses. Each stage ends with the
-    picture that it made, from `pictures`.
-    """
-    count = len(devices())  # rows are split over them; the first is shown
-    embed = lambda prompt: making.embedded(trained.encoder, [prompt])  # noqa: E731
-    text, mask, seeds, negative = making.inputs_of([job] * count, embed)
-    keys = rng.per_example(seeds)
-    size_px = pictures[-1].shape[0]
-    side_px = min(size_px * -(-LEAST_SIDE_PX // size_px), MAX_SIDE_PX)
-    low_res, out = None, []
-    for stage, picture in zip(trained.stages, pictures, strict=True):
-        run = compiled_watch(stage.stage, stage.settings)
-        low_res, guesses = run(stage.params, text, mask, keys, low_res, negative)
-        kept = thinned(len(guesses) - 1, FRAMES_PER_STAGE - 1)
-        shown = making.to_bytes(guesses[jnp.array(kept, int), 0])
-        out += [scaled(one, side_px) for one in (*shown, picture)]
-    return out
-
-
-@functools.lru_cache(maxsize=32)
-def compiled_watch(stage: Any, settings: sampling.SampleSettings):
-    """`sampling.watch_stage` jitted, once per (stage, settings)."""
-    return jax.jit(functools.partial(sampling.watch_stage, stage=stage, settings=settings))
 
 
 def thinned(count: int, most: int) -> list[int]:

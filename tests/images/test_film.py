@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from diffjax import making
 from diffjax.core.errors import ConfigError
+from diffjax.generation import rows, watch
+from diffjax.generation.jobs import Job
 from diffjax.images import film
-from diffjax.jobs import Job
 from diffjax.tasks.sampling import SampleSettings
 from tests import tiny_cascade
 
@@ -45,8 +45,8 @@ def test_what_is_no_film_is_said_to_be_none(tmp_path):
 
 def test_the_frames_are_the_guesses_of_each_stage_and_end_with_its_picture(trained):
     job = Job("a red apple", 3)
-    (pictures,) = making.make(trained, [job])
-    frames = film.frames(trained, job, pictures)
+    (pictures,) = rows.make(trained, [job])
+    frames = watch.frames(trained, job, pictures)
     assert len(frames) == 5 + 5
     assert {frame.shape for frame in frames} == {(128, 128, 3)}
     small, large = pictures
@@ -76,5 +76,5 @@ def test_a_film_that_would_not_fit_is_refused(trained):
     stages = (dataclasses.replace(trained.stages[1], stage=large),)
     many = dataclasses.replace(trained, stages=stages).with_settings([SampleSettings(400)])
     with pytest.raises(ConfigError, match="--steps = 400: --film at 1024 px takes at most 317"):
-        film.check(many)
-    film.check(many.with_settings([SampleSettings(300)]))
+        watch.check(many)
+    watch.check(many.with_settings([SampleSettings(300)]))

@@ -19,13 +19,13 @@ from jaxtyping import UInt8
 from PIL import Image
 
 import diffjax
-from diffjax import recipe
 from diffjax.core.errors import ConfigError, require
 from diffjax.core.files import storing
+from diffjax.generation import recipe
+from diffjax.generation.chain import Cascade
+from diffjax.generation.jobs import Job
 from diffjax.images import film, png
 from diffjax.images.sheet import contact_sheet
-from diffjax.jobs import Job
-from diffjax.trained import Cascade
 
 SHEET = "grid.png"
 SHEET_METADATA = {"format": recipe.FORMAT, "kind": "contact sheet"}

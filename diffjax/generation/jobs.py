@@ -5,9 +5,9 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffjax import recipe
 from diffjax.core.errors import ConfigError, require
 from diffjax.diffusion.sampling.sampler import by_name
+from diffjax.generation import recipe
 from diffjax.tasks.sampling import SampleSettings
 
 MAX_PICTURES = 100_000

@@ -3,8 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from diffjax import making
-from diffjax.jobs import Job
+from diffjax.generation import rows
+from diffjax.generation.jobs import Job
 from diffjax.tasks import sampling
 from tests import tiny_cascade
 
@@ -20,7 +20,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pictures(trained):
-    return list(making.make(trained, JOBS))
+    return list(rows.make(trained, JOBS))
 
 
 def test_every_job_gets_a_picture_of_every_stage(pictures):
@@ -46,7 +46,7 @@ def test_on_a_cpu_a_picture_is_the_same_in_any_company(trained, pictures, monkey
 
     monkeypatch.setattr(sampling, "generate", watched)
     for order in ([3], [5, 3, 0], list(reversed(range(len(JOBS))))):
-        made = making.make(trained, [JOBS[i] for i in order])
+        made = rows.make(trained, [JOBS[i] for i in order])
         for i, row in zip(order, made, strict=True):
             for one, other in zip(row, pictures[i], strict=True):
                 np.testing.assert_array_equal(one, other)
@@ -54,8 +54,8 @@ def test_on_a_cpu_a_picture_is_the_same_in_any_company(trained, pictures, monkey
 
 
 def test_a_full_batch_gives_the_same_pictures_to_one_level(trained, pictures, monkeypatch):
-    monkeypatch.setattr(making, "rows_per_call", lambda: 3)
-    for row, alone in zip(making.make(trained, JOBS), pictures, strict=True):
+    monkeypatch.setattr(rows, "rows_per_call", lambda: 3)
+    for row, alone in zip(rows.make(trained, JOBS), pictures, strict=True):
         for one, other in zip(row, alone, strict=True):
             assert np.abs(one.astype(int) - other).max() <= 1
 
@@ -64,13 +64,13 @@ def test_a_negative_prompt_takes_the_place_of_no_prompt(trained, pictures):
     """Guided away from the prompt itself, the weight no longer matters: w c + (1 - w) c = c."""
     itself = [dataclasses.replace(job, negative=job.prompt) for job in JOBS[:2]]
     plain = [dataclasses.replace(stage.settings, guidance_weight=1.0) for stage in trained.stages]
-    unguided = list(making.make(trained.with_settings(plain), JOBS[:2]))
-    for row, same, guided in zip(making.make(trained, itself), unguided, pictures, strict=False):
+    unguided = list(rows.make(trained.with_settings(plain), JOBS[:2]))
+    for row, same, guided in zip(rows.make(trained, itself), unguided, pictures, strict=False):
         assert np.abs(row[0].astype(int) - same[0]).max() <= 1
         assert np.abs(row[0].astype(int) - guided[0]).max() > 1
 
 
 def test_a_call_has_a_negative_prompt_for_all_or_for_none(trained):
-    embed = lambda prompt: making.embedded(trained.encoder, [prompt])  # noqa: E731
+    embed = lambda prompt: rows.embedded(trained.encoder, [prompt])  # noqa: E731
     with pytest.raises(ValueError, match="1 of 2 jobs have a negative prompt"):
-        making.inputs_of([Job("a", 0, "b"), Job("a", 1)], embed)
+        rows.inputs_of([Job("a", 0, "b"), Job("a", 1)], embed)

@@ -15,10 +15,11 @@ from jaxtyping import Array, UInt8
 from diffjax.core.types import Resized, Text, TextMask
 from diffjax.devices import mesh
 from diffjax.encoders.t5 import TextEncoder
+from diffjax.generation.chain import Cascade
+from diffjax.generation.jobs import Job
 from diffjax.images import pixels
-from diffjax.jobs import Job
 from diffjax.tasks import sampling
-from diffjax.trained import Cascade, devices
+from diffjax.trained import devices
 
 # Pictures per call on accelerators, or as many as there are devices; every call has as many rows,
 # so that one program serves all.

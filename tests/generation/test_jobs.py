@@ -2,8 +2,8 @@ import argparse
 
 import pytest
 
-from diffjax import jobs
 from diffjax.core.errors import ConfigError
+from diffjax.generation import jobs
 from diffjax.tasks.sampling import SampleSettings
 
 STAGES = [SampleSettings(num_steps=8), SampleSettings(num_steps=4, aug_level=0.3)]

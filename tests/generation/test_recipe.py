@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from diffjax import recipe
-from diffjax.recipe import Origin, Recipe
+from diffjax.generation import recipe
+from diffjax.generation.recipe import Origin, Recipe
 from diffjax.tasks.sampling import SampleSettings
 
 RECIPE = Recipe(
