@@ -12,9 +12,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffjax import edits, morphing, paths, trained
+from diffjax import trained
 from diffjax.core.errors import ConfigError, StorageError, require
 from diffjax.devices import mesh
+from diffjax.editing import interpolate, morph, request
 from diffjax.generation import jobs
 from diffjax.generation.chain import Cascade
 from diffjax.images import read
@@ -139,7 +140,7 @@ def run(flags: argparse.Namespace) -> Path:
     )
     _check(flags, given, prompts, seeds)
     mask = _mask(flags.mask, given[0].shape[:2]) if flags.kind == "inpaint" else None
-    ask = edits.Ask(
+    ask = request.Ask(
         kind=flags.kind,
         pictures=given,
         mask=mask,
@@ -149,17 +150,19 @@ def run(flags: argparse.Namespace) -> Path:
         strength=getattr(flags, "strength", 1.0),
         fit=getattr(flags, "fit", "crop"),
     )
-    where = edits.Place(flags.out, flags.overwrite, not flags.no_metadata)
+    where = request.Place(flags.out, flags.overwrite, not flags.no_metadata)
     where.check()
     mesh.keep_compilations()
     cascade = trained.load(trained.stage_dirs(flags.workdir, flags.stages), flags.ema, flags.verify)
     cascade = cascade.with_settings(_settings(flags, cascade, prompts, seeds))
     if flags.kind == "upscale":
-        return edits.upscale(cascade, ask, where, flags.factor, not flags.loose)
+        return request.upscale(cascade, ask, where, flags.factor, not flags.loose)
     if flags.kind == "interpolate":
-        reel = paths.Reel(flags.frames, flags.ms, flags.bounce, flags.png, flags.pace == "picture")
-        return paths.interpolate(cascade, ask, where, reel)
-    return edits.redraw(cascade, ask, where, _resample(flags, len(cascade.stages)))
+        reel = interpolate.Reel(
+            flags.frames, flags.ms, flags.bounce, flags.png, flags.pace == "picture"
+        )
+        return interpolate.interpolate(cascade, ask, where, reel)
+    return request.redraw(cascade, ask, where, _resample(flags, len(cascade.stages)))
 
 
 def _check(flags: argparse.Namespace, given: list, prompts: list, seeds: list) -> None:
@@ -191,17 +194,17 @@ def _settings(flags: argparse.Namespace, cascade: Cascade, prompts: list, seeds:
     """The stages' own settings, but for what the flags say and what the edit wants."""
     defaults = [stage.settings for stage in cascade.stages]
     if flags.kind == "vary" or not prompts:
-        defaults = [edits.with_changes(one, guidance_weight=1.0) for one in defaults]
+        defaults = [request.with_changes(one, guidance_weight=1.0) for one in defaults]
     if flags.kind == "interpolate" and _listed(flags.picture):
         defaults = [
-            edits.with_changes(stage.settings, num_steps=paths.PATH_STEPS)
-            for stage in morphing.quiet(cascade.stages)
+            request.with_changes(stage.settings, num_steps=interpolate.PATH_STEPS)
+            for stage in morph.quiet(cascade.stages)
         ]
     elif flags.kind == "interpolate" and len(set(seeds)) > 1:
-        defaults[0] = edits.with_changes(defaults[0], sampler="ddim", noise=0.0)
+        defaults[0] = request.with_changes(defaults[0], sampler="ddim", noise=0.0)
     settings = jobs.settings_of(flags, defaults)
     require(
-        flags.kind != "interpolate" or len(set(seeds)) == 1 or not morphing.draws(settings[0]),
+        flags.kind != "interpolate" or len(set(seeds)) == 1 or not morph.draws(settings[0]),
         "--sampler",
         settings[0].sampler,
         "draws noise at every step; a path between seeds wants one that draws none, such as ddim",

@@ -18,10 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from diffjax import editing, sample, trained
+from diffjax import sample, trained
 from diffjax.app import __main__ as command
 from diffjax.app import drawing, gate, limits, page, server
 from diffjax.app.limits import Refused
+from diffjax.editing import inpaint
 from diffjax.generation import jobs, recipe, rows
 from diffjax.images import pixels, png
 from tests import tiny_cascade
@@ -216,7 +217,7 @@ def test_painting_anew_leaves_the_rest_and_is_the_inpainting_of_the_library(casc
     assert [one.stage for one in made] == [0, 1]
     np.testing.assert_array_equal(made[1].picture[~mask], given_[~mask])
     text, text_mask = rows.embedded(cascade.encoder, ["a red apple"])
-    expected = editing.inpaint(
+    expected = inpaint.inpaint(
         cascade.stages,
         text,
         text_mask,

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffjax import edit, edits, paths, trained
+from diffjax import edit, trained
+from diffjax.editing import interpolate as interpolate_lib
+from diffjax.editing import request
 from diffjax.generation import recipe
 from diffjax.generation import rows as rows_lib
 from diffjax.images import png, read
@@ -151,7 +153,7 @@ def test_seeds_of_a_film_may_differ_where_the_sampler_draws_nothing(run, monkeyp
         made_with.extend(cascade.stages)
         return where.out
 
-    monkeypatch.setattr(paths, "interpolate", interpolate)
+    monkeypatch.setattr(interpolate_lib, "interpolate", interpolate)
     assert run("interpolate --frames 3 --seeds 1,2", *words)[0] == 0
     assert [one.settings.sampler for one in made_with] == ["ddim", "ddpm"]
     code, printed, _ = run("interpolate --frames 3 --seeds 1,2 --sampler ddpm", *words)
@@ -213,7 +215,7 @@ def chunk(name, data):
 def test_what_cannot_be_is_one_line_and_exit_2_and_nothing_is_written(
     run, files, monkeypatch, line, words
 ):
-    monkeypatch.setattr(paths, "MAX_BYTES", 20_000)
+    monkeypatch.setattr(interpolate_lib, "MAX_BYTES", 20_000)
     (files / "text.png").write_text("no picture")
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", 13_000, 13_000, 8, 2, 0, 0, 0))
     (files / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", bytes(99)))
@@ -256,23 +258,23 @@ def test_no_prompt_reaches_the_network_as_the_null_text(cascade, files):
     stages = tuple(
         dataclasses.replace(one, stage=dataclasses.replace(one.stage, model=Spy()))
         for one in cascade.with_settings(
-            [edits.with_changes(s.settings, guidance_weight=1.0) for s in cascade.stages]
+            [request.with_changes(s.settings, guidance_weight=1.0) for s in cascade.stages]
         ).stages[:1]
     )
     spying = dataclasses.replace(cascade, stages=stages)
     for prompts, want in (((), 128), (("apple",), 191)):
-        ask = edits.Ask("vary", [COLOURS], prompts, [0], strength=1.0)
-        todo = edits.asked(list(prompts) or [""], [0])
+        ask = request.Ask("vary", [COLOURS], prompts, [0], strength=1.0)
+        todo = request.asked(list(prompts) or [""], [0])
 
         def run(text, mask, *, seeds, negative):
-            from diffjax import editing
+            from diffjax.editing import inpaint
 
-            return editing.img2img(
-                spying.stages, text, mask, picture=edits.image_of(COLOURS[:8, :8]), strength=1.0,
+            return inpaint.img2img(
+                spying.stages, text, mask, picture=request.image_of(COLOURS[:8, :8]), strength=1.0,
                 seeds=seeds, negative=negative,
             )  # fmt: skip
 
-        (made,) = edits.make(spying, todo, run, ask)
+        (made,) = request.make(spying, todo, run, ask)
         assert (made[-1] == want).all()
 
 

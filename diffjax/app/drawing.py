@@ -12,9 +12,9 @@ import jax
 import numpy as np
 from jaxtyping import UInt8
 
-from diffjax import editing, edits
 from diffjax.app.limits import Painting, Wish
 from diffjax.core.types import Resized
+from diffjax.editing import inpaint, request
 from diffjax.generation import folder, recipe
 from diffjax.generation import rows as rows_lib
 from diffjax.generation.chain import Cascade
@@ -62,10 +62,10 @@ def paint(trained: Cascade, jobs: Sequence[Job], painting: Painting) -> Iterator
     size_px = trained.stages[-1].stage.size_px
     picture, mask = squared(painting, size_px)
     run = functools.partial(
-        editing.inpainted,
+        inpaint.inpainted,
         trained.stages,
-        picture=edits.image_of(picture),
-        mask=edits.rows_of(mask[:, :, None]),
+        picture=request.image_of(picture),
+        mask=request.rows_of(mask[:, :, None]),
     )
     return by_stages(trained, jobs, run)
 
@@ -101,12 +101,12 @@ def drawn_of(job: Job, trained: Cascade) -> list[dict[str, Any]]:
 
 def painted_of(job: Job, trained: Cascade, painting: Painting) -> list[dict[str, Any]]:
     """What the picture of each stage says of itself: as `diffjax.edit inpaint` has it."""
-    ask = edits.Ask(
+    ask = request.Ask(
         "inpaint", [painting.picture], [job.prompt], [job.seed], painting.mask, job.negative
     )
-    resample = list(editing.default_resample(len(trained.stages)))
-    said = {"strength": ask.strength, **edits.about(ask), "resample": resample}
-    return edits.told(job, trained, ask, said)
+    resample = list(inpaint.default_resample(len(trained.stages)))
+    said = {"strength": ask.strength, **request.about(ask), "resample": resample}
+    return request.told(job, trained, ask, said)
 
 
 def keep(folder: Path, job: Job, made: Made, said: Sequence[dict[str, Any]]) -> Path:

@@ -12,7 +12,7 @@ from diffjax.core.types import Denoiser, Image, LogSnr, PRNGKeys, Resized, Text,
 from diffjax.diffusion.predict import x_0_of
 from diffjax.diffusion.sampling import sampler, spacing
 from diffjax.diffusion.sampling.tiles import starts, tiled
-from diffjax.editing import compiled
+from diffjax.editing.inpaint import compiled
 from diffjax.images import pixels
 from diffjax.tasks.denoising import Condition, Stage, condition_low_res, shrink
 from diffjax.tasks.sampling import Negative, SampleSettings, TrainedStage, guided_denoiser

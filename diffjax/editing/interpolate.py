@@ -9,16 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from diffjax import editing, edits, morphing
 from diffjax.core.errors import require
 from diffjax.core.types import Resized
-from diffjax.edits import Ask, Picture, Place
+from diffjax.editing import inpaint, morph, request
+from diffjax.editing.morph import Prompt
+from diffjax.editing.request import Ask, Picture, Place
 from diffjax.generation.chain import Cascade
 from diffjax.generation.jobs import Job
 from diffjax.generation.rows import embedded, rows_per_call, to_bytes
 from diffjax.images import film, pixels, read
 from diffjax.logs.progress import Progress
-from diffjax.morphing import Prompt
 from diffjax.tasks.sampling import TrainedStage
 
 # Steps of a path between pictures: it goes through their noises, found by going back step by step.
@@ -66,10 +66,10 @@ def interpolate(trained: Cascade, ask: Ask, where: Place, reel: Reel) -> Path:
         "seeds": seeds,
         "frames": reel.frames,
         "even": reel.even,
-        **edits.about(ask),
+        **request.about(ask),
     }
     job = Job(ask.prompts[0] if ask.prompts else "", seeds[0], ask.negative)
-    data = edits.told(job, trained, ask, said)[-1]
+    data = request.told(job, trained, ask, said)[-1]
     frames: list[Picture] = []
     with Progress(count, "frames") as progress:
         for leg in range(ends - 1):
@@ -77,14 +77,14 @@ def interpolate(trained: Cascade, ask: Ask, where: Place, reel: Reel) -> Path:
             paced = weights
             for _ in range(PACE_ROUNDS * reel.even):
                 small = np.stack([row[0] for row in walk(paced, 1)]).astype(np.float32)
-                paced = morphing.evenly(paced, small)
+                paced = morph.evenly(paced, small)
             for *_, picture in walk(paced[bool(leg) :], len(trained.stages)):
                 if reel.png:
                     where.write(stills[len(frames)], picture, data)
                 frames.append(picture)
                 progress.tick()
     shown = film.thinned(count, SHEET_FRAMES)
-    path = edits.write_sheet(where, sheet, [[frames[i]] for i in shown], [f"{i}" for i in shown])
+    path = request.write_sheet(where, sheet, [[frames[i]] for i in shown], [f"{i}" for i in shown])
     if reel.bounce:
         frames += frames[-2:0:-1]
     written = film.write(
@@ -101,7 +101,7 @@ def leg_of(
     trained: Cascade, ask: Ask, seeds: Sequence[int], leg: int
 ) -> Callable[[np.ndarray, int], Iterator[list[Picture]]]:
     """walk(weights, n) -> pictures of the first n stages on the way from end `leg` to the next."""
-    nothing = editing.null_of(trained.stages[0].stage, 1)
+    nothing = inpaint.null_of(trained.stages[0].stage, 1)
     embed = functools.partial(embedded, trained.encoder)
     start, end = (
         Prompt(*(embed([ask.prompts[i]]) if ask.prompts else nothing)) for i in (leg, leg + 1)
@@ -110,15 +110,15 @@ def leg_of(
         size_px = trained.stages[-1].stage.size_px
         pair = [read.square(one, size_px, ask.fit) for one in ask.pictures[leg : leg + 2]]
         both = pixels.from_uint8(jnp.asarray(np.stack(pair)))
-        noises = morphing.noises_of(trained.stages, start, end, both, seed=seeds[0])
+        noises = morph.noises_of(trained.stages, start, end, both, seed=seeds[0])
     negative = embed([ask.negative]) if ask.negative is not None else None
 
     def run(stages: Sequence[TrainedStage], weights: Array) -> list[Resized]:
         if ask.pictures:
             own = noises[: len(stages)]
-            return morphing.between_pictures(stages, start, end, own, weights, seed=seeds[0])
+            return morph.between_pictures(stages, start, end, own, weights, seed=seeds[0])
         pair = (seeds[leg], seeds[leg + 1])
-        return morphing.between_prompts(stages, start, end, weights, seeds=pair, negative=negative)
+        return morph.between_prompts(stages, start, end, weights, seeds=pair, negative=negative)
 
     def walk(weights: np.ndarray, num_stages: int) -> Iterator[list[Picture]]:
         rows = rows_per_call()

@@ -18,7 +18,7 @@ from diffjax.core.types import Image, PRNGKeys, Resized, Text, TextMask
 from diffjax.diffusion.process import alpha_sigma
 from diffjax.diffusion.sampling import sampler
 from diffjax.diffusion.sampling.inpaint import slerp
-from diffjax.editing import at_size, compiled
+from diffjax.editing.inpaint import at_size, compiled
 from diffjax.tasks.denoising import Stage, shrink
 from diffjax.tasks.sampling import Negative, SampleSettings, TrainedStage, compiled_stage, ready
 
@@ -125,7 +125,7 @@ def between_pictures(
 ) -> list[Resized]:
     """Frames between the two pictures that `noises_of` went back from (Song et al. 2021, app. D.5).
 
-    start, end: their prompts, or no prompt (`editing.null_of`).
+    start, end: their prompts, or no prompt (`inpaint.null_of`).
     """
     text, mask = morphed_text(start, end, weights)
     keys = rng.per_example(jnp.full(weights.shape, seed, jnp.int32))

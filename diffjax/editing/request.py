@@ -16,10 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, UInt8
 
-from diffjax import editing, upscaling
 from diffjax.core.errors import ConfigError, require
 from diffjax.core.files import storing
 from diffjax.core.types import Resized
+from diffjax.editing import inpaint
+from diffjax.editing import upscale as upscale_lib
 from diffjax.generation import folder, recipe
 from diffjax.generation import rows as rows_lib
 from diffjax.generation.chain import Cascade
@@ -96,11 +97,11 @@ def redraw(
             "starts from a picture; inpainting wants a base stage first",
         )
         shown = [np.where(mask[:, :, None], np.array(HIDDEN, np.uint8), given)]
-        resample = resample or editing.default_resample(len(trained.stages))
+        resample = resample or inpaint.default_resample(len(trained.stages))
         said["resample"] = list(resample)
-        edit = functools.partial(editing.inpaint, mask=rows_of(mask[:, :, None]), resample=resample)
+        edit = functools.partial(inpaint.inpaint, mask=rows_of(mask[:, :, None]), resample=resample)
     else:
-        edit = functools.partial(editing.img2img, strength=ask.strength)
+        edit = functools.partial(inpaint.img2img, strength=ask.strength)
     edit = functools.partial(edit, trained.stages, picture=image_of(given))
     todo = asked(list(ask.prompts) or [""], list(dict.fromkeys(ask.seeds)), ask.negative)
     names = [
@@ -149,12 +150,12 @@ def upscale(
     names = [[f"upscale_seed{job.seed}_{w}x{h}px.png" for w, h in sizes] for job in todo]
     where.check([*itertools.chain(*names)])
     tiles = [
-        upscaling.num_tiles(stage.stage, h // stage.stage.factor, w // stage.stage.factor)
+        upscale_lib.num_tiles(stage.stage, h // stage.stage.factor, w // stage.stage.factor)
         for stage, (w, h) in zip(part.stages, sizes, strict=True)
     ]
     print(f"{width} x {height} -> {sizes[-1][0]} x {sizes[-1][1]} px, tiles: {tiles}")
     edit = functools.partial(
-        upscaling.upscale, part.stages, picture=image_of(ask.pictures[0]), faithful=faithful
+        upscale_lib.upscale, part.stages, picture=image_of(ask.pictures[0]), faithful=faithful
     )
     said = {"faithful": faithful, **about(ask)}
     with Progress(len(todo)) as progress:
@@ -169,7 +170,7 @@ def make(
     trained: Cascade, todo: Sequence[Job], edit: Callable[..., list[Resized]], ask: Ask
 ) -> Iterator[list[Picture]]:
     """For each job, in order, the pictures that `edit` gives, small to large."""
-    nothing = editing.null_of(trained.stages[0].stage, 1)
+    nothing = inpaint.null_of(trained.stages[0].stage, 1)
 
     @functools.lru_cache(maxsize=rows_lib.KEPT_EMBEDDINGS)
     def embed(prompt: str):

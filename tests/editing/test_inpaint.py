@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax import editing, upscaling
 from diffjax.diffusion.process import alpha_sigma
+from diffjax.editing import inpaint, upscale
 from diffjax.tasks import sampling
 from diffjax.tasks.denoising import Stage, shrink
 from diffjax.tasks.sampling import SampleSettings, TrainedStage
@@ -62,7 +62,7 @@ GAUSSIAN = stages_of(Independent(), Independent(), sampler="ddim", num_steps=48)
 
 
 def no_text(num):
-    return editing.null_of(COLOURS[0].stage, num)
+    return inpaint.null_of(COLOURS[0].stage, num)
 
 
 @functools.cache
@@ -73,17 +73,17 @@ def hole():
 
 def test_nothing_under_the_mask_is_known_and_what_is_known_is_what_was_there():
     one, other = jnp.tanh(images(0, (6, 16, 16, 3))), jnp.tanh(images(1, (6, 16, 16, 3)))
-    a, small = editing.known_pixels(one, hole(), 4)
-    b, _ = editing.known_pixels(jnp.where(hole(), other, one), hole(), 4)
+    a, small = inpaint.known_pixels(one, hole(), 4)
+    b, _ = inpaint.known_pixels(jnp.where(hole(), other, one), hole(), 4)
     np.testing.assert_array_equal(a, b)
     want = np.zeros((4, 4), bool)
     want[0:3, 1:3] = True  # rows 3 to 9 and columns 5 to 11 of 16, in fours
     np.testing.assert_array_equal(small[0, :, :, 0], want)
     # of a flat picture the filter's missing part is missed by nobody
-    flat, _ = editing.known_pixels(jnp.full((6, 16, 16, 3), 0.3), hole(), 4)
+    flat, _ = inpaint.known_pixels(jnp.full((6, 16, 16, 3), 0.3), hole(), 4)
     np.testing.assert_allclose(flat[:, 3], 0.3, atol=1e-6)
     np.testing.assert_allclose(flat[:, :, 0], 0.3, atol=1e-6)
-    whole, _ = editing.known_pixels(one, jnp.zeros_like(hole()), 4)
+    whole, _ = inpaint.known_pixels(one, jnp.zeros_like(hole()), 4)
     np.testing.assert_allclose(whole, shrink(one, 4), atol=1e-6)
 
 
@@ -91,7 +91,7 @@ def test_nothing_under_the_mask_is_known_and_what_is_known_is_what_was_there():
 def painted(resample=(10, 1)):
     """Pictures of 0.8, of which a part is not known; and each is another under the mask."""
     picture = jnp.where(hole(), images(2, (6, 16, 16, 3)), 0.8)
-    return picture, editing.inpaint(
+    return picture, inpaint.inpaint(
         COLOURS, *no_text(6), picture=picture, mask=hole(), seeds=SEEDS, resample=resample
     )
 
@@ -120,7 +120,7 @@ def test_what_is_painted_is_what_the_rest_asks_for():
 def test_what_lies_under_the_mask_changes_no_bit():
     _, answers = painted()
     clean = jnp.full((6, 16, 16, 3), 0.8, jnp.float32)
-    again = editing.inpaint(
+    again = inpaint.inpaint(
         COLOURS, *no_text(6), picture=clean, mask=hole(), seeds=SEEDS, resample=(10, 1)
     )
     for a, b in zip(answers, again, strict=True):
@@ -130,7 +130,7 @@ def test_what_lies_under_the_mask_changes_no_bit():
 def test_inpainting_that_cannot_be_is_told():
     picture = jnp.zeros((1, 16, 16, 3))
     text, text_mask = no_text(1)
-    paint = functools.partial(editing.inpaint, text=text, text_mask=text_mask, seeds=SEEDS[:1])
+    paint = functools.partial(inpaint.inpaint, text=text, text_mask=text_mask, seeds=SEEDS[:1])
     with pytest.raises(ValueError, match="mask of \\(8, 16\\) for pictures of \\(16, 16\\)"):
         paint(COLOURS, picture=picture, mask=jnp.zeros((1, 8, 16, 1), bool))
     with pytest.raises(ValueError, match="pictures of \\(4, 4\\): the last stage's are 16 px"):
@@ -153,10 +153,10 @@ def kept(logsnr):
 def test_an_edit_keeps_as_much_of_the_picture_as_its_strength_says(strength):
     """And is itself a draw of the data: the deviation stays."""
     picture = jnp.clip(0.3 * images(3, (6, 16, 16, 3)), -1, 1)
-    answers = editing.img2img(
+    answers = inpaint.img2img(
         GAUSSIAN, *no_text(6), picture=picture, strength=strength, seeds=SEEDS
     )
-    rungs = editing.ladders(GAUSSIAN, strength)
+    rungs = inpaint.ladders(GAUSSIAN, strength)
     for part, answer, ladder in zip((shrink(picture, 4), picture), answers, rungs, strict=True):
         slope = float(jnp.sum(part * answer) / jnp.sum(part**2))
         assert slope == pytest.approx(
@@ -167,7 +167,7 @@ def test_an_edit_keeps_as_much_of_the_picture_as_its_strength_says(strength):
 
 def test_later_stages_start_where_the_first_one_hides_as_much():
     """Noise of 4 x 4 pixels averages to a quarter: their logsnr starts 2 log 4 lower."""
-    small, large = editing.ladders(GAUSSIAN, 0.4)
+    small, large = inpaint.ladders(GAUSSIAN, 0.4)
     want = GAUSSIAN[0].stage.schedule(jnp.float32(0.4))
     assert float(small[0]) == pytest.approx(float(want), abs=1e-3)
     assert float(large[0]) == pytest.approx(float(want) - 2 * np.log(4), abs=1e-3)
@@ -176,12 +176,12 @@ def test_later_stages_start_where_the_first_one_hides_as_much():
     assert bool(jnp.all(jnp.diff(large) > 0))
     for strength in (0.0, -0.1, 1.01, float("nan")):
         with pytest.raises(ValueError, match="strength="):
-            editing.ladders(GAUSSIAN, strength)
+            inpaint.ladders(GAUSSIAN, strength)
 
 
 def test_at_full_strength_nothing_is_left_of_the_picture_and_near_zero_all():
     pictures = jnp.tanh(images(4, (6, 16, 16, 3)))
-    edit = functools.partial(editing.img2img, GAUSSIAN, *no_text(6), seeds=SEEDS)
+    edit = functools.partial(inpaint.img2img, GAUSSIAN, *no_text(6), seeds=SEEDS)
     fresh = sampling.generate(GAUSSIAN, *no_text(6), seeds=SEEDS)
     for a, b in zip(edit(picture=pictures, strength=1.0), fresh, strict=True):
         np.testing.assert_allclose(a, b, atol=2e-3)
@@ -196,8 +196,8 @@ def test_a_variation_needs_no_prompt_and_no_guidance():
         for t in GAUSSIAN
     ]
     how = dict(picture=picture, strength=0.5, seeds=SEEDS)
-    _, a = editing.vary(guided, *no_text(6), **how)
-    _, b = editing.img2img(GAUSSIAN, *no_text(6), **how)
+    _, a = inpaint.vary(guided, *no_text(6), **how)
+    _, b = inpaint.img2img(GAUSSIAN, *no_text(6), **how)
     np.testing.assert_array_equal(a, b)
     assert float(jnp.abs(a[0] - a[1]).max()) > 0.1
 
@@ -205,7 +205,7 @@ def test_a_variation_needs_no_prompt_and_no_guidance():
 def test_a_picture_of_the_stages_own_size_is_enlarged_as_in_the_cascade():
     small = jnp.tanh(images(5, (6, 4, 4, 3)))
     how = dict(seeds=SEEDS)
-    (a,) = upscaling.upscale(GAUSSIAN[1:], *no_text(6), picture=small, faithful=False, **how)
+    (a,) = upscale.upscale(GAUSSIAN[1:], *no_text(6), picture=small, faithful=False, **how)
     (b,) = sampling.generate(GAUSSIAN[1:], *no_text(6), low_res=small, **how)
     np.testing.assert_allclose(a, b, atol=1e-6)
 
@@ -217,20 +217,20 @@ def test_any_picture_is_enlarged_by_the_stages_factor(size):
 
     picture = jnp.tanh(images(6, (1, *size, 3)))
     how = dict(picture=picture, seeds=SEEDS[:1], faithful=False)
-    (large,) = upscaling.upscale(COLOURS[1:], *no_text(1), **how)
+    (large,) = upscale.upscale(COLOURS[1:], *no_text(1), **how)
     height, width = (4 * side for side in size)
     assert large.shape == (1, height, width, 3)
-    padded = upscaling.at_least(picture, COLOURS[1].stage)
+    padded = upscale.at_least(picture, COLOURS[1].stage)
     want = pixels.resize(padded, *(4 * side for side in padded.shape[1:3]))
     np.testing.assert_allclose(large, jnp.clip(want, -1, 1)[:, :height, :width], atol=1e-3)
-    assert upscaling.num_tiles(COLOURS[1].stage, *size) == {1: 1, 9: 3}[size[1]]
+    assert upscale.num_tiles(COLOURS[1].stage, *size) == {1: 1, 9: 3}[size[1]]
 
 
 def test_a_faithful_picture_keeps_its_colours_and_the_truth_stays_as_it_is():
     """Shrunk it is what it was made from, where a network that drifts would lead away."""
     large = jnp.tanh(images(7, (2, 16, 12, 3)))
     small = shrink(large, 4)
-    told = lambda guess: upscaling.consistent(lambda x, logsnr: guess, small, 4)(  # noqa: E731
+    told = lambda guess: upscale.consistent(lambda x, logsnr: guess, small, 4)(  # noqa: E731
         large, jnp.zeros(2)
     )
     np.testing.assert_allclose(told(large), large, atol=1e-6)
@@ -246,6 +246,6 @@ def test_a_faithful_picture_keeps_its_colours_and_the_truth_stays_as_it_is():
 
 def test_stages_that_start_from_noise_enlarge_nothing():
     with pytest.raises(ValueError, match="stage base starts from noise"):
-        upscaling.upscale(COLOURS, *no_text(1), picture=jnp.zeros((1, 4, 4, 3)), seeds=SEEDS[:1])
+        upscale.upscale(COLOURS, *no_text(1), picture=jnp.zeros((1, 4, 4, 3)), seeds=SEEDS[:1])
     with pytest.raises(ValueError, match="at least one"):
-        upscaling.upscale([], *no_text(1), picture=jnp.zeros((1, 4, 4, 3)), seeds=SEEDS[:1])
+        upscale.upscale([], *no_text(1), picture=jnp.zeros((1, 4, 4, 3)), seeds=SEEDS[:1])

@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax import editing, morphing
 from diffjax.core import rng
 from diffjax.diffusion.process import alpha_sigma
-from diffjax.morphing import Prompt
+from diffjax.editing import inpaint, morph
+from diffjax.editing.morph import Prompt
 from diffjax.tasks import sampling
 from diffjax.tasks.denoising import Stage, shrink
 from diffjax.tasks.sampling import SampleSettings, TrainedStage
@@ -57,7 +57,7 @@ SHORT, LONG = prompt(0, 2), prompt(1, 4)
 
 
 def test_the_path_of_the_text_ends_at_its_prompts_and_keeps_to_great_circles():
-    text, mask = morphing.morphed_text(SHORT, LONG, WEIGHTS)
+    text, mask = morph.morphed_text(SHORT, LONG, WEIGHTS)
     for i, end in ((0, SHORT), (8, LONG)):
         np.testing.assert_array_equal(text[i], end.text[0])
         np.testing.assert_array_equal(mask[i], end.mask[0])
@@ -72,15 +72,15 @@ def test_the_path_of_the_text_ends_at_its_prompts_and_keeps_to_great_circles():
 
 
 def test_between_no_prompt_and_one_every_number_is_finite():
-    nothing = Prompt(*editing.null_of(STAGES[0].stage, 1))
+    nothing = Prompt(*inpaint.null_of(STAGES[0].stage, 1))
     for pair in ((nothing, nothing), (nothing, LONG), (LONG, nothing)):
-        text, mask = morphing.morphed_text(*pair, WEIGHTS)
+        text, mask = morph.morphed_text(*pair, WEIGHTS)
         assert np.isfinite(text).all()
         assert mask.any(axis=1).all()
 
 
 def test_a_path_with_one_seed_begins_and_ends_with_the_pictures_of_its_prompts():
-    frames = morphing.between_prompts(STAGES, SHORT, LONG, WEIGHTS, seeds=(3, 3))
+    frames = morph.between_prompts(STAGES, SHORT, LONG, WEIGHTS, seeds=(3, 3))
     for i, end in ((0, SHORT), (8, LONG)):
         wanted = sampling.generate(STAGES, *end, seeds=jnp.array([3]))
         for frame, want in zip(frames, wanted, strict=True):
@@ -89,7 +89,7 @@ def test_a_path_with_one_seed_begins_and_ends_with_the_pictures_of_its_prompts()
 
 def test_the_noise_of_later_stages_stands_still():
     """Small frames that differ by a colour give large ones that differ by it, grain and all."""
-    small, large = morphing.between_prompts(STAGES, SHORT, LONG, WEIGHTS, seeds=(3, 3))
+    small, large = morph.between_prompts(STAGES, SHORT, LONG, WEIGHTS, seeds=(3, 3))
     change = np.diff(np.asarray(large), axis=0)
     assert np.abs(change).max() > 0.02
     # told under noise of u = 0.2, where alpha = cos(0.2 pi / 2)
@@ -103,10 +103,10 @@ def test_the_noise_of_later_stages_stands_still():
 def test_a_path_between_seeds_moves_in_even_steps():
     """Same prompt, other noise: no frame jumps, and none stands still."""
     with pytest.raises(ValueError, match=r"sampler='ddpm'.*such as ddim"):
-        morphing.between_prompts(STAGES[:1], LONG, LONG, WEIGHTS, seeds=(3, 4))
+        morph.between_prompts(STAGES[:1], LONG, LONG, WEIGHTS, seeds=(3, 4))
     settings = dataclasses.replace(SETTINGS, sampler="ddim")
     still = [dataclasses.replace(STAGES[0], settings=settings)]
-    (frames,) = morphing.between_prompts(still, LONG, LONG, WEIGHTS, seeds=(3, 4))
+    (frames,) = morph.between_prompts(still, LONG, LONG, WEIGHTS, seeds=(3, 4))
     (last,) = sampling.generate(still, *LONG, seeds=jnp.array([4]))
     np.testing.assert_allclose(frames[-1], last[0], atol=1e-5)
     steps = np.sqrt(np.mean(np.diff(np.asarray(frames), axis=0) ** 2, axis=(1, 2, 3)))
@@ -127,30 +127,30 @@ def test_a_path_between_two_pictures_begins_and_ends_with_them():
     from diffjax.images import pixels
 
     pictures = jnp.clip(pixels.resize(low, 16, 16) + grain, -1, 1)
-    ends = (Prompt(*editing.null_of(stages[0].stage, 1)),) * 2
-    noises = morphing.noises_of(stages, *ends, pictures, seed=0, level=0.0)
+    ends = (Prompt(*inpaint.null_of(stages[0].stage, 1)),) * 2
+    noises = morph.noises_of(stages, *ends, pictures, seed=0, level=0.0)
     for noise in noises:
         assert noise.shape[0] == 2
-    _, large = morphing.between_pictures(stages, *ends, noises, jnp.array([0.0, 1.0]), seed=0)
+    _, large = morph.between_pictures(stages, *ends, noises, jnp.array([0.0, 1.0]), seed=0)
     assert float(jnp.sqrt(jnp.mean((large - pictures) ** 2))) < 0.03
     with pytest.raises(ValueError, match="want two of 16 px"):
-        morphing.noises_of(stages, *ends, pictures[:, :4, :4], seed=0)
+        morph.noises_of(stages, *ends, pictures[:, :4, :4], seed=0)
 
 
 def test_the_way_back_from_a_picture_is_the_flow_of_the_data():
     """The flow of N(0, v) divides x_t by its deviation: x_T = x_t / sqrt(alpha^2 v + sigma^2)."""
     picture = jnp.clip(0.1 * images(7, (2, 4, 4, 3)), -0.9, 0.9)
-    ends = (Prompt(*editing.null_of(STAGES[0].stage, 1)),) * 2
+    ends = (Prompt(*inpaint.null_of(STAGES[0].stage, 1)),) * 2
     stages = [dataclasses.replace(STAGES[0], settings=dataclasses.replace(SETTINGS, num_steps=256))]
     keys = rng.stream(rng.stream(rng.per_example(jnp.array([1, 1])), "base"), "path")
     eps = rng.normal(keys, picture.shape)
     level = 0.125
-    (noise,) = morphing.noises_of(stages, *ends, picture, seed=1, level=level)
+    (noise,) = morph.noises_of(stages, *ends, picture, seed=1, level=level)
     alpha, sigma = np.cos(level * np.pi / 2), np.sin(level * np.pi / 2)
     want = (alpha * picture + sigma * eps) / np.sqrt(alpha**2 * 0.01 + sigma**2)
     np.testing.assert_allclose(noise, want, atol=0.03)
     with pytest.raises(ValueError, match="level=1"):
-        morphing.noises_of(stages, *ends, picture, seed=1, level=1.0)
+        morph.noises_of(stages, *ends, picture, seed=1, level=1.0)
 
 
 def test_a_leap_is_spread_over_the_frames():
@@ -159,7 +159,7 @@ def test_a_leap_is_spread_over_the_frames():
     weights = np.linspace(0, 1, 24, dtype=np.float32)
     longest = [np.diff(path(weights)[:, 0, 0]).max()]
     for _ in range(2):
-        weights = morphing.evenly(weights, path(weights))
+        weights = morph.evenly(weights, path(weights))
         longest.append(np.diff(path(weights)[:, 0, 0]).max())
     assert (weights[0], weights[-1]) == (0, 1)
     assert (np.diff(weights) > 0).all()
@@ -169,4 +169,4 @@ def test_a_leap_is_spread_over_the_frames():
 
 def test_a_path_starts_from_a_base_stage():
     with pytest.raises(ValueError, match="stage sr starts from a picture"):
-        morphing.between_prompts(STAGES[1:], SHORT, LONG, WEIGHTS, seeds=(0, 0))
+        morph.between_prompts(STAGES[1:], SHORT, LONG, WEIGHTS, seeds=(0, 0))

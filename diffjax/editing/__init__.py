@@ -1,0 +1,1 @@
+"""A person's pictures, changed by a trained cascade."""
