@@ -19,7 +19,7 @@ import optax
 
 from benchmarks.protocol import serve
 from benchmarks.works import MODES, WORKS, Work
-from diffjax import hlo  # needs jax and numpy alone
+from diffjax.planning import hlo
 
 GROUPS = 32
 

@@ -15,11 +15,12 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import timing
-from diffjax import abstract, build
+from diffjax import build
 from diffjax.core import rng, trees
 from diffjax.core.errors import ConfigError
 from diffjax.diffusion.sampling import sampler, spacing
 from diffjax.diffusion.sampling.step import remembering
+from diffjax.planning import shapes
 from diffjax.tasks import sampling
 from diffjax.tasks.denoising import Condition, init_params
 
@@ -38,7 +39,7 @@ def denoise(params, x_t, condition, keys, *, stage, settings):
 def measure(spec: str, flags, overrides: list[str]) -> None:
     """Print what there is to know of one config."""
     options = timing.options_of(spec, flags, overrides)
-    stage = build.stage_of(options, abstract.text_width(options))
+    stage = build.stage_of(options, shapes.text_width(options))
     settings = build.settings_of(options)
     count, side = flags.batch or 4, stage.size_px
     params = jax.jit(functools.partial(init_params, stage))(jax.random.key(0))

@@ -14,13 +14,13 @@ import numpy as np
 
 from benchmarks.cascades import AUG_LEVEL, GUIDANCE, SIZES, serve
 from benchmarks.works import Work
-from diffjax import hlo
 from diffjax.generation import rows
 from diffjax.generation.chain import Cascade
 from diffjax.generation.jobs import Job
 from diffjax.models.efficient_unet import EfficientUNet
 from diffjax.models.layers import convolve
 from diffjax.models.unet import UNet
+from diffjax.planning import hlo
 from diffjax.tasks.denoising import Stage, init_params
 from diffjax.tasks.sampling import SampleSettings, TrainedStage, compiled_stage
 

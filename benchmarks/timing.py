@@ -11,8 +11,9 @@ import jax
 from ml_collections import ConfigDict
 
 from benchmarks.protocol import forget_peak, peak_bytes
-from diffjax import build, config, hlo, memory
+from diffjax import build, config
 from diffjax.devices import chips
+from diffjax.planning import hlo, memory
 
 GROUPS = 5  # of steps; their median counts
 

@@ -14,15 +14,15 @@ import jax
 import numpy as np
 
 from benchmarks import timing
-from diffjax import abstract, hlo
 from diffjax.core import trees
 from diffjax.core.errors import ConfigError
+from diffjax.planning import hlo, shapes
 
 
 def measure(spec: str, flags, overrides: list[str]) -> None:
     """Print what there is to know of one config."""
     options = timing.options_of(spec, flags, overrides)
-    work = abstract.training(options, jax.devices())
+    work = shapes.training(options, jax.devices())
     state = work.place.init(jax.random.key(0))
     num_params = trees.count(state.params)
     random = np.random.default_rng(0)

@@ -15,13 +15,13 @@ import optax
 
 from benchmarks.protocol import serve
 from benchmarks.works import MODES, WORKS
-from diffjax import hlo
 from diffjax.diffusion import predict, schedule
 from diffjax.diffusion.sampling import guidance, sampler
 from diffjax.diffusion.training import loss
 from diffjax.models.efficient_unet import EfficientUNet
 from diffjax.models.layers import convolve
 from diffjax.models.unet import UNet
+from diffjax.planning import hlo
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ def show(options, workdir: Path | None, topology: str = "") -> int:
     """Print what a run of every stage of the config would do; 2 if it could not begin."""
     if topology:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    from diffjax import dry_run
+    from diffjax.planning import dry_run
 
     for name in options.get("stages", ("",)):
         place = workdir / name if workdir else None
@@ -148,7 +148,7 @@ def compile_only(options, mode: str, topology: str) -> int:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
     import jax
 
-    from diffjax import plan
+    from diffjax.planning import plan
 
     # a program from the cache would say nothing of the time to compile it
     jax.config.update("jax_enable_compilation_cache", False)

@@ -62,7 +62,7 @@ def test_the_networks_of_the_race_have_the_flops_that_are_written_of_them():
     import jax.numpy as jnp
 
     from benchmarks.sampling_worker import stage_of
-    from diffjax import hlo
+    from diffjax.planning import hlo
     from diffjax.tasks.denoising import init_params
     from diffjax.tasks.sampling import SampleSettings, sample_stage
 

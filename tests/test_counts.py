@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax import hlo, main
+from diffjax import main
 from diffjax.data import pipeline
 from diffjax.devices import mesh
 from diffjax.encoders.t5 import load_encoder
 from diffjax.logs import writer
 from diffjax.models.unet import UNet
+from diffjax.planning import hlo
 from diffjax.tasks import sampling
 from diffjax.tasks.denoising import Condition, Stage, bind, init_params
 from diffjax.training import loop, step

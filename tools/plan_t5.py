@@ -9,10 +9,10 @@ where an image is a caption. No checkpoint is needed; sizes are those of the pub
 import argparse
 import sys
 
-from diffjax import plan
 from diffjax.core.errors import ConfigError
 from diffjax.devices.topology import devices_of
 from diffjax.models.t5 import T5Config
+from diffjax.planning import plan
 from diffjax.planning.encoding import abstract_encoding
 
 ENCODERS = {  # vocabulary, width, size of a head, feed-forward, layers, heads

@@ -17,7 +17,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from diffjax.plan import rounded
+from diffjax.planning.plan import rounded
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/scale.md"

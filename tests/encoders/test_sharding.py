@@ -6,13 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax import hlo, memory
 from diffjax.core import trees
 from diffjax.devices.mesh import make_mesh, spec_of
 from diffjax.encoders import sharding, weights
 from diffjax.encoders.t5 import load_encoder
 from diffjax.models import t5
-from diffjax.planning import encoding
+from diffjax.planning import encoding, hlo, memory
 from tests.encoders import family
 from tests.models.test_t5 import random_params
 

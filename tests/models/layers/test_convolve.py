@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from jax import lax
 
-from diffjax import hlo
 from diffjax.models.layers import convolve
 from diffjax.models.unet import UNet
+from diffjax.planning import hlo
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 plain = functools.partial(

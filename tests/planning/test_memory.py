@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from diffjax import memory
 from diffjax.devices.chips import CHIPS, GIB
+from diffjax.planning import memory
 
 ASSIGNMENT = textwrap.dedent("""\
     BufferAssignment:

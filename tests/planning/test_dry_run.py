@@ -4,9 +4,10 @@ import os
 import jax
 import pytest
 
-from diffjax import abstract, build, config, dry_run, embed, liveness, main, plan
+from diffjax import build, config, embed, main
 from diffjax.core.errors import ConfigError
 from diffjax.data.sources import fake
+from diffjax.planning import dry_run, liveness, plan, shapes
 from tests.tiny_t5 import save_tiny
 
 
@@ -55,7 +56,7 @@ def test_its_figures_are_those_of_the_compiled_plan(encoder):
     text = "\n".join(dry_run.parts(options))
     assert f"{made.parameters:,} parameters" in text
     assert f"FLOPs: {made.model_flops:.3g} an image" in text
-    work = abstract.training(options, jax.devices())
+    work = shapes.training(options, jax.devices())
     least = liveness.peak(liveness.on_a_device(work.jitted.trace(*work.arguments).jaxpr))
     print("estimate", least, "XLA", made.bytes["temporaries"])
     assert 0.5 * least < made.bytes["temporaries"] < 2 * dry_run.SLACK * least

@@ -16,12 +16,13 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from diffjax import abstract, build, hlo, memory
+from diffjax import build
 from diffjax.core import trees
 from diffjax.devices import chips
 from diffjax.devices.topology import devices_of
-from diffjax.memory import of_size
+from diffjax.planning import hlo, memory, shapes
 from diffjax.planning.encoding import Encoding
+from diffjax.planning.memory import of_size
 
 MFU = 0.35  # the share of the peak that well-tuned training of such networks reaches
 
@@ -67,11 +68,11 @@ def plan(options: ConfigDict, step: str = "train", topology: str = "") -> Plan:
     """
     devices = devices_of(topology)
     check(options, len(devices))
-    work = (abstract.training if step == "train" else abstract.sampling)(options, devices)
+    work = (shapes.training if step == "train" else shapes.sampling)(options, devices)
     return plan_of(work, options.stage, step, topology)
 
 
-def plan_of(work: abstract.Work | Encoding, name: str, step: str, topology: str = "") -> Plan:
+def plan_of(work: shapes.Work | Encoding, name: str, step: str, topology: str = "") -> Plan:
     """Compile the work for its devices, and say what XLA says of it; name: whose step it is.
 
     Raises:

@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from diffjax import hlo
+from diffjax.planning import hlo
 
 SHAPE = jax.ShapeDtypeStruct
 

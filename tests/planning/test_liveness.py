@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from diffjax import liveness
+from diffjax.planning import liveness
 
 X = jnp.zeros((64, 64))
 SIZE = 64 * 64 * 4

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from diffjax import config, main, memory, plan
+from diffjax import config, main
 from diffjax.devices import topology
 from diffjax.devices.chips import CHIPS
+from diffjax.planning import memory, plan
 from tools import write_scale_page
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def tiny(name="base64", **overrides):

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from diffjax import abstract, build, hlo, liveness, memory, plan
+from diffjax import build
 from diffjax.core import trees
 from diffjax.core.errors import ConfigError
 from diffjax.data import pipeline
@@ -23,7 +23,8 @@ from diffjax.devices import chips, mesh
 from diffjax.devices.topology import devices_of
 from diffjax.embeddings import embeddings_of
 from diffjax.encoders.t5 import TextEncoder
-from diffjax.memory import of_size
+from diffjax.planning import hlo, liveness, memory, plan, shapes
+from diffjax.planning.memory import of_size
 
 SHOWN_EXAMPLES, SHOWN_CAPTIONS = 16, 4
 SLACK = 2.4  # XLA took 1.7 to 2.4 times the estimate for the networks and TPUs of docs/scale.md
@@ -39,7 +40,7 @@ def parts(options: ConfigDict, workdir: Path | None = None, topology: str = "") 
     """
     devices = devices_of(topology)
     plan.check(options, len(devices))
-    work = abstract.training(options, devices)
+    work = shapes.training(options, devices)
     yield heading(options, work, devices)
     state, sharding = work.place.state_shape, work.place.state_sharding
     yield f"parameters and where they lie:\n{mesh.state_table(sharding, state)}"
@@ -49,7 +50,7 @@ def parts(options: ConfigDict, workdir: Path | None = None, topology: str = "") 
     yield batch_table(options, records, encoder)
 
 
-def heading(options: ConfigDict, work: abstract.Work, devices: list[Any]) -> str:
+def heading(options: ConfigDict, work: shapes.Work, devices: list[Any]) -> str:
     """The devices, and every array that goes into a step."""
     mesh = " x ".join(f"{name} {size}" for name, size in work.mesh.shape.items())
     lines = [
@@ -66,7 +67,7 @@ def _split(leaf: Any) -> str:
     return str(leaf.sharding.shard_shape(leaf.shape))
 
 
-def costs(options: ConfigDict, work: abstract.Work, device: Any) -> str:
+def costs(options: ConfigDict, work: shapes.Work, device: Any) -> str:
     """FLOPs of a step, and what its arrays take on a device."""
     products = list(hlo.products(work.one_device))
     per_image = sum(product.flops for product in products) / work.rows
