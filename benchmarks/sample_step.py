@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import timing
-from diffjax import build
+from diffjax.build import build
 from diffjax.core import rng, trees
 from diffjax.core.errors import ConfigError
 from diffjax.diffusion.sampling import sampler, spacing

@@ -11,7 +11,7 @@ import jax
 from ml_collections import ConfigDict
 
 from benchmarks.protocol import forget_peak, peak_bytes
-from diffjax import build, config
+from diffjax.build import build, config
 from diffjax.devices import chips
 from diffjax.planning import hlo, memory
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffjax import trained
+from diffjax.build import loading
 from diffjax.core.errors import ConfigError, StorageError, require
 from diffjax.devices import mesh
 from diffjax.editing import interpolate, morph, request
@@ -153,7 +153,7 @@ def run(flags: argparse.Namespace) -> Path:
     where = request.Place(flags.out, flags.overwrite, not flags.no_metadata)
     where.check()
     mesh.keep_compilations()
-    cascade = trained.load(trained.stage_dirs(flags.workdir, flags.stages), flags.ema, flags.verify)
+    cascade = loading.load(loading.stage_dirs(flags.workdir, flags.stages), flags.ema, flags.verify)
     cascade = cascade.with_settings(_settings(flags, cascade, prompts, seeds))
     if flags.kind == "upscale":
         return request.upscale(cascade, ask, where, flags.factor, not flags.loose)

@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from diffjax import config
+from diffjax.build import config
 from diffjax.core import signals
 from diffjax.core.errors import EXIT_MISSING, EXIT_TERMINATED, ConfigError, require
 
@@ -107,7 +107,7 @@ def show(options, workdir: Path | None, topology: str = "") -> int:
 
 def run(options, workdir: Path) -> int:
     """Train what the config names; heavy imports wait until its syntax is known to be right."""
-    from diffjax import build
+    from diffjax.build import build
     from diffjax.core.errors import Diverged, OutOfTime, StorageError, Terminated
     from diffjax.devices import mesh
     from diffjax.encoders.cache.cache import Damaged, MissingCaption

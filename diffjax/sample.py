@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(flags: argparse.Namespace) -> Path:
     """Make and write the pictures that are not there yet; returns the path of the sheet."""
-    from diffjax import trained
+    from diffjax.build import loading
     from diffjax.devices import mesh
     from diffjax.generation import folder, jobs, rows
     from diffjax.logs.progress import Progress
@@ -93,7 +93,7 @@ def run(flags: argparse.Namespace) -> Path:
 
     like = read_like(flags.like) if flags.like else None
     todo = asked(flags, like)
-    dirs = trained.stage_dirs(flags.workdir, flags.stages)
+    dirs = loading.stage_dirs(flags.workdir, flags.stages)
     # what is wrong whatever the stages is said before they are loaded
     jobs.settings_of(flags, [SampleSettings()] * (len(like.stages) if like else len(dirs)))
     mesh.keep_compilations()
@@ -162,18 +162,18 @@ def read_like(path: Path):
 
 def load(flags: argparse.Namespace, dirs: Sequence[Path], like):
     """The stages of the workdirs, or those of them that the picture `like` was made by."""
-    from diffjax import trained
+    from diffjax.build import loading
 
     if like is None:
-        return trained.load(dirs, flags.ema, flags.verify)
-    return trained.load_like(like, dirs, flags.ema, flags.verify, flags.anyway)
+        return loading.load(dirs, flags.ema, flags.verify)
+    return loading.load_like(like, dirs, flags.ema, flags.verify, flags.anyway)
 
 
 def load_stages(dirs: Sequence[Path], ema: str | None = None, verify: str = "full"):
-    """`trained.load_stages`, under the name that it has always had."""
-    from diffjax import trained
+    """`loading.load_stages`, under the name that it has always had."""
+    from diffjax.build import loading
 
-    return trained.load_stages(dirs, ema, verify)
+    return loading.load_stages(dirs, ema, verify)
 
 
 if __name__ == "__main__":

@@ -139,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             set(platforms) <= set(PLATFORMS), "--platforms", flags.platforms,
             f"allowed: {', '.join(PLATFORMS)}",
         )  # fmt: skip
-        from diffjax.trained import load_stages, stage_dirs
+        from diffjax.build.loading import load_stages, stage_dirs
 
         stages, encoder = load_stages(stage_dirs(None, flags.stages), flags.ema)
         whose = {"name": encoder.name, "fingerprint": encoder.fingerprint}

@@ -18,10 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from diffjax import sample, trained
+from diffjax import sample
 from diffjax.app import __main__ as command
 from diffjax.app import drawing, gate, limits, page, server
 from diffjax.app.limits import Refused
+from diffjax.build import loading
 from diffjax.editing import inpaint
 from diffjax.generation import jobs, recipe, rows
 from diffjax.images import pixels, png
@@ -238,7 +239,7 @@ def test_a_picture_of_the_page_is_made_again_byte_for_byte(cascade, tmp_path, mo
     small, large = (stage[0][0] for stage in last.stages)
     assert last.told == "16 px: 1 of 1"
     assert os.stat(os.path.dirname(large)).st_mode & 0o777 == 0o700
-    monkeypatch.setattr(trained, "load", lambda dirs, ema, verify, steps: cascade)
+    monkeypatch.setattr(loading, "load", lambda dirs, ema, verify, steps: cascade)
     monkeypatch.setattr("diffjax.devices.mesh.keep_compilations", lambda: None)
     flags = ["--stages", "a,b", "--like", large, "--out", str(tmp_path / "again")]
     assert sample.main(flags) == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from diffjax import build, config
+from diffjax.build import build, config
 from tools import write_diffusion_page
 
 ROOT = Path(__file__).resolve().parent.parent

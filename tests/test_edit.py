@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffjax import edit, trained
+from diffjax import edit
+from diffjax.build import loading
 from diffjax.editing import interpolate as interpolate_lib
 from diffjax.editing import request
 from diffjax.generation import recipe
@@ -44,8 +45,8 @@ def files(tmp_path_factory):
 @pytest.fixture
 def run(cascade, files, tmp_path, monkeypatch, capsys):
     """run(words of a command) -> (exit code, printed, files written); {f} is the files' folder."""
-    monkeypatch.setattr(trained, "load", lambda dirs, ema, verify: cascade)
-    monkeypatch.setattr(trained, "stage_dirs", lambda workdir, stages: [])
+    monkeypatch.setattr(loading, "load", lambda dirs, ema, verify: cascade)
+    monkeypatch.setattr(loading, "stage_dirs", lambda workdir, stages: [])
     out = tmp_path / "out"
 
     def call(line, *more):
@@ -285,8 +286,8 @@ def test_every_command_of_the_page_runs(cascade, tmp_path, monkeypatch):
         Image.fromarray(colours).save(tmp_path / f"{name}.png")
     Image.fromarray(np.eye(3, 11, 5, dtype=np.uint8) * 255).save(tmp_path / "mask.png")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(trained, "load", lambda *dirs_ema_verify: cascade)
-    monkeypatch.setattr(trained, "stage_dirs", lambda workdir, stages: [])
+    monkeypatch.setattr(loading, "load", lambda *dirs_ema_verify: cascade)
+    monkeypatch.setattr(loading, "stage_dirs", lambda workdir, stages: [])
     lines = re.findall(r"^python -m diffjax\.edit (.*)$", PAGE, re.M)
     kinds = [line.split()[0] for line in lines]
     assert set(kinds) == {"inpaint", "img2img", "vary", "interpolate", "upscale"}

@@ -12,7 +12,8 @@ import optax
 import pytest
 from PIL import Image
 
-from diffjax import config, ema, sample, stored
+from diffjax import ema, sample
+from diffjax.build import config, places
 from diffjax.core import tensorfile
 from diffjax.core.errors import ConfigError, StorageError
 from diffjax.devices.mesh import make_mesh, state_sharding
@@ -234,7 +235,7 @@ def test_sampling_refuses_a_file_of_another_model(run, tmp_path):
     with pytest.raises(
         ConfigError, match=r"--ema.*mid/dense_0/bias is \(8,\) in the file and miss"
     ):
-        stored.params_of(None, Path("w"), like, str(path))
+        places.params_of(None, Path("w"), like, str(path))
 
 
 def test_a_workdir_of_one_unnamed_average_is_refused_in_a_line(tmp_path):

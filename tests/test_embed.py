@@ -10,12 +10,13 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from diffjax import config, embed, text
+from diffjax import embed, text
+from diffjax.build import config
+from diffjax.build.embeddings import embeddings_of
 from diffjax.core.errors import ConfigError
 from diffjax.data import pipeline
 from diffjax.data.captions import from_files
 from diffjax.data.sources import fake, tfds
-from diffjax.embeddings import embeddings_of
 from diffjax.encoders.cache import cache
 from diffjax.encoders.t5 import load_encoder
 from tests.encoders.stub import Stub

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from diffjax import checkpoint, config
+from diffjax import checkpoint
+from diffjax.build import config
 from diffjax.devices import mesh
 from diffjax.training.program import program_of
 

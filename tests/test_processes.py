@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffjax import checkpoint, config
+from diffjax import checkpoint
+from diffjax.build import config
 from diffjax.training.program import program_of
 from tests import runs
 from tests.test_meshes import furthest

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from diffjax import sample, trained
+from diffjax import sample
+from diffjax.build import loading
 from diffjax.generation import folder, rows
 from diffjax.images import film, png
 from tests import tiny_cascade
@@ -38,7 +39,7 @@ def command(whole, tmp_path, monkeypatch, capsys):
             cascade, stages=cascade.stages[:count], origins=cascade.origins[:count]
         )
 
-    monkeypatch.setattr(trained, "load", load)
+    monkeypatch.setattr(loading, "load", load)
     monkeypatch.setattr("diffjax.devices.mesh.keep_compilations", lambda: None)
 
     def run(*flags, cascade=whole, out="out"):
@@ -373,7 +374,7 @@ def test_names_come_from_numbers_alone(whole, tmp_path_factory, prompts, data):
     (out / "mine.txt").write_text("kept")
     seed = data.draw(st.integers(0, 2**31 - 1))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trained, "load", lambda *args: whole)
+        patch.setattr(loading, "load", lambda *args: whole)
         patch.setattr(rows, "make", Painted())
         patch.setattr("os.fsync", lambda descriptor: None)
         flags = [f"--prompt={prompt}" for prompt in prompts]

@@ -6,14 +6,14 @@ import jax
 import numpy as np
 import pytest
 
-from diffjax import stored, trained
+from diffjax.build import loading, places
 from diffjax.core import tensorfile
 from diffjax.generation import rows
 from diffjax.generation.jobs import Job
 from diffjax.metrics import retrieval
 from tools import ship_cascade
 
-PLACES = stored.stage_dirs()
+PLACES = places.stage_dirs()
 
 
 def test_the_files_are_whole_small_and_in_bfloat16():
@@ -27,13 +27,13 @@ def test_the_files_are_whole_small_and_in_bfloat16():
 
 def test_the_card_has_the_figures_that_were_measured():
     """If not: python -m tools.ship_cascade --card."""
-    card = (stored.shipped() / "README.md").read_text()
+    card = (places.shipped() / "README.md").read_text()
     assert card == ship_cascade.card(card, json.loads(ship_cascade.FIGURES.read_text()))
 
 
 def test_the_files_are_those_that_the_configs_train():
     for place in PLACES:
-        options = stored.options_of(place)
+        options = places.options_of(place)
         preset = ship_cascade.config.load(f"configs/{options.stage}.py")
         for part in ("data", "text", "model", "diffusion", "low_res", "optim", "sample"):
             assert options[part].to_dict() == preset[part].to_dict(), (place, part)
@@ -50,7 +50,7 @@ def test_it_draws_what_it_is_asked_for():
     every = drawings(64)
     names = ("red_apple", "frog", "pizza", "red_heart", "rainbow", "cactus", "penguin", "sunflower")
     wanted = [(every.names.index(name) + i, name) for name in names for i in range(2)]
-    cascade = trained.load(PLACES[:1])
+    cascade = loading.load(PLACES[:1])
     jobs = [Job(every.captions[index], 0) for index, _ in wanted]
     made = np.stack([pictures[0] for pictures in rows.make(cascade, jobs)])
     real = np.stack([every.images[index] for index, _ in wanted])

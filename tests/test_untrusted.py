@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import diffjax
-from diffjax import checkpoint, config
+from diffjax import checkpoint
+from diffjax.build import config
 from diffjax.checkpoint import portable
 from diffjax.core import tensorfile
 from diffjax.core.errors import ConfigError

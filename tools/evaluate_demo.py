@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
 
-from diffjax import trained
+from diffjax.build import loading
 from diffjax.data import transforms
 from diffjax.data.emoji import splits
 from diffjax.data.sources.tfds import open_source
@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     flags = parser.parse_args()
 
-    stages, encoder = trained.load_stages(trained.stage_dirs(None, flags.stages), flags.ema)
+    stages, encoder = loading.load_stages(loading.stage_dirs(None, flags.stages), flags.ema)
     every = drawings(64)
     if not flags.classifier.exists():
         emoji_classifier.save(flags.classifier, emoji_classifier.train(every.images))

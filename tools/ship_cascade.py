@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from diffjax import config, stored
+from diffjax.build import config, places
 from diffjax.checkpoint.__main__ import main as checkpoint
 from diffjax.core import tensorfile
 
@@ -30,9 +30,9 @@ SETS = {
 
 def export(workdir: Path) -> None:
     """The average that is sampled, of each stage, in bfloat16."""
-    for place in stored.stage_dirs(workdir):
+    for place in places.stage_dirs(workdir):
         name = config.restore(place / "config.json").stage
-        out = stored.shipped() / f"{name}.safetensors"
+        out = places.shipped() / f"{name}.safetensors"
         if checkpoint(["export", str(place), "--dtype", "bfloat16", "--out", str(out)]):
             sys.exit(f"{place} could not be exported")
 
@@ -44,7 +44,7 @@ def percent(share: dict[str, float]) -> str:
 
 def training(place: Path) -> str:
     """A line on how a stage was trained, by its own config."""
-    options = stored.options_of(place)
+    options = places.options_of(place)
     metadata = tensorfile.read_metadata(place)
     step, batch = int(metadata["step"]), options.data.batch_size
     count = sum(_size(shape) for shape in tensorfile.shapes(place).values())
@@ -68,7 +68,7 @@ def tables(figures: dict[str, Any]) -> str:
     rows = [
         "| stage | parameters | trained on | optimiser | average | file |",
         "|---|---|---|---|---|---|",
-        *(training(place) for place in stored.stage_dirs()),
+        *(training(place) for place in places.stage_dirs()),
         "",
         "The nearest of all 7,841 drawings is the one asked for (95 % interval):",
         "",
@@ -123,7 +123,7 @@ def main() -> None:
         export(flags.workdir)
         command = [sys.executable, "-m", "tools.evaluate_demo", "--out", str(FIGURES)]
         subprocess.run(command, check=True)
-    page = stored.shipped() / "README.md"
+    page = places.shipped() / "README.md"
     page.write_text(card(page.read_text(), json.loads(FIGURES.read_text())))
 
 

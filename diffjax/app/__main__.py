@@ -62,13 +62,13 @@ def run(flags: argparse.Namespace) -> int:
     check_free(flags.host, flags.port)
     if not is_loopback(flags.host) and not auth:
         say(f"warning: anyone who reaches {flags.host} can draw; --auth USER:PASSWORD asks who")
-    from diffjax import stored, trained
     from diffjax.app import drawing, page, server
+    from diffjax.build import loading, places
     from diffjax.devices import mesh
 
-    dirs = stored.stage_dirs(flags.workdir, flags.stages)
+    dirs = places.stage_dirs(flags.workdir, flags.stages)
     mesh.keep_compilations()
-    cascade = trained.load(dirs, flags.ema)
+    cascade = loading.load(dirs, flags.ema)
     drawing.warm_up(cascade, say)
     drawing.keep_no_more_programs()
     stop = threading.Event()

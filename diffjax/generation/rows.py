@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, UInt8
 
+from diffjax.build.loading import devices
 from diffjax.core.types import Resized, Text, TextMask
 from diffjax.devices import mesh
 from diffjax.encoders.t5 import TextEncoder
@@ -19,7 +20,6 @@ from diffjax.generation.chain import Cascade
 from diffjax.generation.jobs import Job
 from diffjax.images import pixels
 from diffjax.tasks import sampling
-from diffjax.trained import devices
 
 # Pictures per call on accelerators, or as many as there are devices; every call has as many rows,
 # so that one program serves all.

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
 
+from diffjax.build.loading import devices
 from diffjax.core import rng
 from diffjax.core.errors import require
 from diffjax.generation import rows
@@ -16,7 +17,6 @@ from diffjax.generation.chain import Cascade
 from diffjax.generation.jobs import Job
 from diffjax.images.film import scaled, thinned
 from diffjax.tasks import sampling
-from diffjax.trained import devices
 
 FRAMES_PER_STAGE = 40
 

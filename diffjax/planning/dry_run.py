@@ -14,14 +14,14 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from diffjax import build
+from diffjax.build import build
+from diffjax.build.embeddings import embeddings_of
 from diffjax.core import trees
 from diffjax.core.errors import ConfigError
 from diffjax.data import pipeline
 from diffjax.data.record import RecordSource
 from diffjax.devices import chips, mesh
 from diffjax.devices.topology import devices_of
-from diffjax.embeddings import embeddings_of
 from diffjax.encoders.t5 import TextEncoder
 from diffjax.planning import hlo, liveness, memory, plan, shapes
 from diffjax.planning.memory import of_size

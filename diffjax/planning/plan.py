@@ -16,7 +16,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from diffjax import build
+from diffjax.build import build
 from diffjax.core import trees
 from diffjax.devices import chips
 from diffjax.devices.topology import devices_of

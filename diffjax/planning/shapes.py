@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from diffjax import build
+from diffjax.build import build
 from diffjax.devices import mesh
 from diffjax.diffusion.training.times import TIMES
 from diffjax.tasks.denoising import Stage

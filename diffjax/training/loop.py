@@ -12,7 +12,8 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from diffjax import build, checkpoint, continuing
+from diffjax import checkpoint
+from diffjax.build import build, resume
 from diffjax.checkpoint.workdir import lock
 from diffjax.core.digest import digest_of
 from diffjax.core.errors import (
@@ -56,9 +57,9 @@ def train(options: ConfigDict, workdir: Path) -> Report:
       MissingCaption, Damaged: of data.embeddings, once the finished step is saved.
     """
     build.check(options)
-    changes = continuing.check(options, workdir)
+    changes = resume.check(options, workdir)
     if changes:
-        print(f"changed since this run was last started:\n{continuing.table(changes)}", flush=True)
+        print(f"changed since this run was last started:\n{resume.table(changes)}", flush=True)
     with signals() as watch, ExitStack() as at_the_end:
         with watch.meanwhile(nothing_lost):
             if processes.is_first():

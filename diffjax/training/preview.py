@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from diffjax import build
+from diffjax.build import build
 from diffjax.data import pipeline
 from diffjax.data.record import Record, RecordSource
 from diffjax.devices import mesh, processes

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from diffjax import build, config
+from diffjax.build import build, config
 from diffjax.devices import mesh
 from diffjax.tasks.denoising import Stage
 from diffjax.training import step

@@ -9,13 +9,14 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from diffjax import build, checkpoint, config
+from diffjax import checkpoint
+from diffjax.build import build, config
+from diffjax.build.embeddings import embeddings_of
 from diffjax.checkpoint.workdir import check_space
 from diffjax.core.errors import ConfigError
 from diffjax.core.signals import Watch
 from diffjax.data import pipeline
 from diffjax.devices import mesh, processes
-from diffjax.embeddings import embeddings_of
 from diffjax.logs import writer
 from diffjax.logs.goodput import Goodput
 from diffjax.logs.journal import Journal

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from diffjax import build, config
+from diffjax.build import build, config
 from diffjax.devices import mesh as mesh_lib
 from diffjax.tasks.denoising import init_params
 

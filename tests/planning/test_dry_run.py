@@ -4,7 +4,8 @@ import os
 import jax
 import pytest
 
-from diffjax import build, config, embed, main
+from diffjax import embed, main
+from diffjax.build import build, config
 from diffjax.core.errors import ConfigError
 from diffjax.data.sources import fake
 from diffjax.planning import dry_run, liveness, plan, shapes

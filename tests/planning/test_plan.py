@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from diffjax import config, main
+from diffjax import main
+from diffjax.build import config
 from diffjax.devices import topology
 from diffjax.devices.chips import CHIPS
 from diffjax.planning import memory, plan

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from diffjax import build, config
+from diffjax.build import build, config
 from diffjax.core.errors import ConfigError
 from diffjax.diffusion import schedule
 from diffjax.tasks import denoising

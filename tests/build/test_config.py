@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffjax import config
+from diffjax.build import config
 from diffjax.core.errors import ConfigError
 
 

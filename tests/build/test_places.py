@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs import base64, sr256
-from diffjax import config, stored
+from diffjax.build import config, places
 from diffjax.core import tensorfile
 from diffjax.core.errors import ConfigError
 
@@ -26,14 +26,14 @@ def folder(tmp_path):
 
 
 def test_a_folder_of_exports_is_a_cascade_smallest_first(folder):
-    assert [path.name for path in stored.stage_dirs(folder)] == ["b.safetensors", "a.safetensors"]
-    assert stored.stage_dirs(folder / "a.safetensors") == [folder / "a.safetensors"]
-    options = stored.options_of(folder / "b.safetensors")
+    assert [path.name for path in places.stage_dirs(folder)] == ["b.safetensors", "a.safetensors"]
+    assert places.stage_dirs(folder / "a.safetensors") == [folder / "a.safetensors"]
+    options = places.options_of(folder / "b.safetensors")
     assert dict(config.leaves(options)) == dict(config.leaves(base64.get_config("tiny")))
 
 
 def test_stages_are_taken_in_the_order_given():
-    assert [str(path) for path in stored.stage_dirs(None, "z,a.safetensors")] == [
+    assert [str(path) for path in places.stage_dirs(None, "z,a.safetensors")] == [
         "z", "a.safetensors"
     ]  # fmt: skip
 
@@ -41,18 +41,18 @@ def test_stages_are_taken_in_the_order_given():
 @pytest.mark.parametrize("stages", ["", "a,,b", "a,"])
 def test_an_empty_place_is_refused(stages):
     with pytest.raises(ConfigError, match=r"--stages.*one place for each stage"):
-        stored.stage_dirs(None, stages)
+        places.stage_dirs(None, stages)
 
 
 def test_an_empty_folder_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"--workdir.*holds no trained stage"):
-        stored.stage_dirs(tmp_path)
+        places.stage_dirs(tmp_path)
 
 
 def test_where_no_cascade_came_along_it_is_said_how_to_get_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(stored, "shipped", lambda: tmp_path / "absent")
+    monkeypatch.setattr(places, "shipped", lambda: tmp_path / "absent")
     with pytest.raises(ConfigError, match=r"--workdir.*make demo.*--workdir runs/demo"):
-        stored.stage_dirs()
+        places.stage_dirs()
 
 
 def test_what_is_no_export_is_refused_in_a_line_that_names_it(tmp_path):
@@ -63,14 +63,14 @@ def test_what_is_no_export_is_refused_in_a_line_that_names_it(tmp_path):
              "absent": "no such file"}  # fmt: skip
     for name, words in cases.items():
         with pytest.raises(ConfigError, match=rf"{name}\.safetensors.*{words}") as error:
-            stored.options_of(tmp_path / f"{name}.safetensors")
+            places.options_of(tmp_path / f"{name}.safetensors")
         assert "\n" not in str(error.value)
 
 
 def test_an_export_holds_one_average_and_says_which(tmp_path):
     file = save(tmp_path / "x.safetensors", base64.get_config("tiny"), ema="live", step="7")
     like = type("State", (), {"params": {"w": np.zeros(3, np.float32)}})
-    params, step, name = stored.params_of(None, file, like, None)
+    params, step, name = places.params_of(None, file, like, None)
     assert (params["w"].tolist(), step, name) == ([0, 0, 0], "7", "live")
     with pytest.raises(ConfigError, match=r"--ema.*decay_0\.9.*holds live alone"):
-        stored.params_of(None, file, like, "decay_0.9")
+        places.params_of(None, file, like, "decay_0.9")

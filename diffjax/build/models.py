@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from diffjax.config import one_of
+from diffjax.build.config import one_of
 from diffjax.core.errors import ConfigError, require
 from diffjax.models.efficient_unet import EfficientUNet
 from diffjax.models.layers import convolve

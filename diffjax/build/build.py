@@ -8,8 +8,9 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
+from diffjax.build.config import one_of
+from diffjax.build.models import DTYPES, MODELS, model_of
 from diffjax.checkpoint.portable import LIVE
-from diffjax.config import one_of
 from diffjax.core.errors import ConfigError, require
 from diffjax.core.types import Schedule
 from diffjax.data import pipeline
@@ -24,7 +25,6 @@ from diffjax.diffusion.training import weighting
 from diffjax.diffusion.training.times import TIMES
 from diffjax.encoders.cache import cache
 from diffjax.encoders.t5 import TextEncoder, load_encoder
-from diffjax.networks import DTYPES, MODELS, model_of
 from diffjax.tasks import denoising
 from diffjax.tasks.sampling import THRESHOLDS, SampleSettings
 from diffjax.training import averages, optim, state, step

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from diffjax import config
+from diffjax.build import config
 from diffjax.core.errors import ConfigError
 
 # What a run may not change when it goes on: the checkpoint or its meaning would not fit.

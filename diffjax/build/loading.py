@@ -7,14 +7,14 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from diffjax import build, stored
+from diffjax.build import build, places
+from diffjax.build.places import stage_dirs
 from diffjax.core import digest
 from diffjax.core.errors import require
 from diffjax.devices import mesh
 from diffjax.encoders.t5 import TextEncoder
 from diffjax.generation.chain import Cascade
 from diffjax.generation.recipe import FROM_A_FILE, Origin, Recipe
-from diffjax.stored import stage_dirs
 from diffjax.tasks.sampling import TrainedStage
 
 __all__ = ["Cascade", "devices", "identity", "load", "load_like", "load_stages", "stage_dirs"]
@@ -34,10 +34,10 @@ def load(
     verify: str = "full",
     steps: Sequence[int | None] | None = None,
 ) -> Cascade:
-    """The trained stages of these places (see `stored.stage_dirs`), and their encoder.
+    """The trained stages of these places (see `places.stage_dirs`), and their encoder.
 
     The parameters are those of the average `ema`, or of one for each stage with commas (see
-    `stored.params_of`), whole on every device of `devices`. verify: "full" hashes the files of the
+    `places.params_of`), whole on every device of `devices`. verify: "full" hashes the files of the
     checkpoints, "size" only looks at their sizes. steps: one for each stage that is wanted if it
     is there; the newest else.
 
@@ -46,7 +46,7 @@ def load(
       StorageError: a stage has checkpoints, and none is whole.
     """
     everywhere = mesh.replicated(mesh.make_mesh(devices=devices()))
-    first = stored.options_of(dirs[0])
+    first = places.options_of(dirs[0])
     encoder = build.encoder_of(first)
     names = ema.split(",") if isinstance(ema, str) else ema or [None]
     allowed = f"one for all stages, or {len(dirs)} with commas"
@@ -54,7 +54,7 @@ def load(
     trained, origins, size_px = [], [], 0
     names = list(names) * (len(dirs) // len(names))
     for path, name, step in zip(dirs, names, steps or [None] * len(dirs), strict=True):
-        options = stored.options_of(path)
+        options = places.options_of(path)
         for key in ("encoder", "max_tokens"):
             require(
                 options.text[key] == first.text[key],
@@ -74,7 +74,7 @@ def load(
         options.mesh.update(data=1, fsdp=1, tensor=1)
         tx, _ = build.optimiser_of(options)
         place = build.placement_of(options, stage, tx, jax.devices()[:1])
-        params, found, average = stored.params_of(
+        params, found, average = places.params_of(
             options, path, place.state_shape, name, verify, step
         )
         print(f"{options.stage}: step {found} of {path}, {average}")
