@@ -8,9 +8,9 @@ import pytest
 
 from diffjax.build import loading, places
 from diffjax.core import tensorfile
+from diffjax.evaluation import retrieval
 from diffjax.generation import rows
 from diffjax.generation.jobs import Job
-from diffjax.metrics import retrieval
 from tools import ship_cascade
 
 PLACES = places.stage_dirs()

@@ -29,8 +29,8 @@ from diffjax.build import loading
 from diffjax.data import transforms
 from diffjax.data.emoji import splits
 from diffjax.data.sources.tfds import open_source
+from diffjax.evaluation import fidelity, retrieval
 from diffjax.images import pixels
-from diffjax.metrics import fidelity, retrieval
 from diffjax.tasks import sampling
 from diffjax.tasks.denoising import shrink
 from tools import emoji_classifier

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diffjax.metrics import fidelity
+from diffjax.evaluation import fidelity
 
 
 def pictures(seed, shape=(2, 14, 13, 3)):

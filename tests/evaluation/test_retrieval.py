@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from diffjax.metrics import retrieval
+from diffjax.evaluation import retrieval
 
 
 def test_small_pixels_are_means_of_squares():
