@@ -91,9 +91,7 @@ def main() -> None:
         print(f"{name:13} mean distance from the roll {gaps.mean():.4f}")
         axis.plot(*paths[:, :30].transpose(2, 0, 1), color="C0", linewidth=0.5, alpha=0.5)
         axis.scatter(*paths[-1].T, s=2, color="C3", zorder=3)
-        axis.set(
-            title=name, xlim=(-2.2, 2.2), ylim=(-2.2, 2.2), xticks=[], yticks=[], aspect="equal"
-        )
+        axis.set(title=name, xlim=(-2.2, 2.2), ylim=(-2.2, 2.2), xticks=[], yticks=[], aspect=1)
     figure.savefig(out, dpi=80)
     print(out)
 

@@ -36,7 +36,7 @@ def forgotten_programs():
 
 
 # The files that take longest, first: else one process would end with them while the others wait.
-LONGEST = ("test_end_to_end", "test_steps", "test_counts", "test_train", "test_level", "test_plan")
+LONGEST = ("test_end_to_end", "test_step", "test_counts", "test_loop", "test_level", "test_plan")
 
 
 def pytest_collection_modifyitems(items):

@@ -19,8 +19,8 @@ from diffjax.core.errors import ConfigError, StorageError
 from diffjax.devices.mesh import make_mesh, state_sharding
 from diffjax.training import averages, profiles, snapshots, state
 from tests import runs
-from tests.test_processes import MESH, saved, together
 from tests.tiny_t5 import save_tiny
+from tests.training.test_two_processes import MESH, saved, together
 
 NUM_STEPS, EVERY = 96, 8
 NAMES = ["decay_0.9", "power_0.05", "power_0.1"]

@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from diffjax import embed, text
+from diffjax import embed
 from diffjax.build import config
 from diffjax.build.embeddings import embeddings_of
 from diffjax.core.errors import ConfigError

@@ -16,12 +16,17 @@ PAGE = ROOT / "docs/diffusion.md"
 SECTIONS = {
     "The process": ("process", "schedule", "table"),
     "Predictions and losses": (
-        "predict", "loss", "weighting", "times", "variational", "self_condition", "uncertainty",
-        "augment",
+        "predict", "training/loss", "training/weighting", "training/times",
+        "training/variational", "training/self_condition", "training/uncertainty",
+        "training/augment",
     ),
-    "Likelihood": ("likelihood", "flow", "chain", "gaussian"),
-    "Sampling": ("sampler", "spacing", "step", "ancestral", "solver"),
-    "Guidance and editing": ("guidance", "threshold", "editing", "tiles"),
+    "Likelihood": tuple(f"likelihood/{name}" for name in ("bound", "flow", "chain", "gaussian")),
+    "Sampling": tuple(
+        f"sampling/{name}" for name in ("sampler", "spacing", "step", "ancestral", "solver")
+    ),
+    "Guidance and editing": tuple(
+        f"sampling/{name}" for name in ("guidance", "threshold", "inpaint", "tiles")
+    ),
 }  # fmt: skip
 IN_BRACKETS = re.compile(r"\(([^()]*(?:\b(?:19|20)\d\d[a-z]?\b|Imagen)[^()]*)\)")
 IN_TEXT = re.compile(
@@ -53,8 +58,8 @@ A mixture of three Gaussians in the plane with its exact denoiser, on the Karras
 80 to 0.002, by `python -m benchmarks.samplers`. *Path*: the median distance from where the exact
 flow takes the same noise. *Draws*: the sliced 2-Wasserstein distance of 16,384 draws from exact
 ones; the last row is what exact draws have among themselves. The order is that of the error as the
-steps shrink, measured in `tests/diffusion/sampling/test_solver.py`. Heun in sigma needs more than 16
-evaluations on so long a ladder: its second slope is taken where the first, over-long step has
+steps shrink, measured in `tests/diffusion/sampling/test_solver.py`. Heun in sigma needs more than
+16 evaluations on so long a ladder: its second slope is taken where the first, over-long step has
 landed.
 
 {table}

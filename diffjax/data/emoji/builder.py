@@ -1,6 +1,6 @@
 """The embedded data set: 7,841 captioned emoji drawings in two styles, as a TFDS builder.
 
-python -c "from diffjax.data import emoji; builder.prepare(1024)" makes a size ahead of its use.
+To prepare a size ahead of its use, call `prepare(1024)`.
 """
 
 import concurrent.futures

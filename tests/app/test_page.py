@@ -19,7 +19,8 @@ from PIL import Image
 
 from diffjax import main
 from diffjax.images import png
-from tests import runs, test_app
+from tests import runs
+from tests.app import test_app
 from tests.tiny_t5 import save_tiny
 
 pytestmark = pytest.mark.slow

@@ -16,8 +16,8 @@ from diffjax import checkpoint
 from diffjax.build import config
 from diffjax.training.program import program_of
 from tests import runs
-from tests.test_meshes import furthest
 from tests.tiny_t5 import save_tiny
+from tests.training.test_meshes import furthest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 MESH = ("mesh.fsdp=2", "mesh.tensor=2")
