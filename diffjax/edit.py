@@ -8,6 +8,7 @@ says what it was made of. Exit codes: 0 done, 2 bad input, 5 storage, 143 termin
 """
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -194,14 +195,14 @@ def _settings(flags: argparse.Namespace, cascade: Cascade, prompts: list, seeds:
     """The stages' own settings, but for what the flags say and what the edit wants."""
     defaults = [stage.settings for stage in cascade.stages]
     if flags.kind == "vary" or not prompts:
-        defaults = [request.with_changes(one, guidance_weight=1.0) for one in defaults]
+        defaults = [dataclasses.replace(one, guidance_weight=1.0) for one in defaults]
     if flags.kind == "interpolate" and _listed(flags.picture):
         defaults = [
-            request.with_changes(stage.settings, num_steps=interpolate.PATH_STEPS)
+            dataclasses.replace(stage.settings, num_steps=interpolate.PATH_STEPS)
             for stage in morph.quiet(cascade.stages)
         ]
     elif flags.kind == "interpolate" and len(set(seeds)) > 1:
-        defaults[0] = request.with_changes(defaults[0], sampler="ddim", noise=0.0)
+        defaults[0] = dataclasses.replace(defaults[0], sampler="ddim", noise=0.0)
     settings = jobs.settings_of(flags, defaults)
     require(
         flags.kind != "interpolate" or len(set(seeds)) == 1 or not morph.draws(settings[0]),

@@ -96,18 +96,19 @@ def show(options, workdir: Path | None, topology: str = "") -> int:
     """Print what a run of every stage of the config would do; 2 if it could not begin."""
     if topology:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    from diffjax.planning import dry_run
+    from diffjax.build.planning import dry_run_of
 
     for name in options.get("stages", ("",)):
         place = workdir / name if workdir else None
-        for part in dry_run.parts(options[name] if name else options, place, topology):
+        for part in dry_run_of(options[name] if name else options, place, topology):
             print(part, flush=True)
     return 0
 
 
 def run(options, workdir: Path) -> int:
     """Train what the config names; heavy imports wait until its syntax is known to be right."""
-    from diffjax.build import build
+    from diffjax.build.check import check
+    from diffjax.build.training import run_of
     from diffjax.core.errors import Diverged, OutOfTime, StorageError, Terminated
     from diffjax.devices import mesh
     from diffjax.encoders.cache.cache import Damaged, MissingCaption
@@ -118,12 +119,12 @@ def run(options, workdir: Path) -> int:
     if "stages" in options:
         stages = [(options[name], workdir / name) for name in options.stages]
     for stage_options, _ in stages:
-        build.check(stage_options)
+        check(stage_options)
     try:
         for stage_options, stage_workdir in stages:
             if len(stages) > 1:
                 print(f"\n== {stage_options.stage} -> {stage_workdir}", flush=True)
-            train(stage_options, stage_workdir)
+            train(run_of(stage_options, stage_workdir))
     except OutOfTime as stop:  # the stages behind it wait, too
         print(stop, flush=True)
         return 0
@@ -148,6 +149,7 @@ def compile_only(options, mode: str, topology: str) -> int:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
     import jax
 
+    from diffjax.build.planning import plan_of
     from diffjax.planning import plan
 
     # a program from the cache would say nothing of the time to compile it
@@ -156,7 +158,7 @@ def compile_only(options, mode: str, topology: str) -> int:
     for name in options.get("stages", ("",)):
         try:
             step = "sample" if mode == "compile-sample" else "train"
-            print(plan.report(plan.plan(options[name] if name else options, step, topology)))
+            print(plan.report(plan_of(options[name] if name else options, step, topology)))
         except plan.TooBig as error:
             print(f"{name or options.stage} {error}", file=sys.stderr)
             code = 3

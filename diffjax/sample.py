@@ -89,7 +89,7 @@ def run(flags: argparse.Namespace) -> Path:
     from diffjax.devices import mesh
     from diffjax.generation import folder, jobs, rows
     from diffjax.logs.progress import Progress
-    from diffjax.tasks.sampling import SampleSettings
+    from diffjax.tasks.settings import SampleSettings
 
     like = read_like(flags.like) if flags.like else None
     todo = asked(flags, like)
@@ -167,13 +167,6 @@ def load(flags: argparse.Namespace, dirs: Sequence[Path], like):
     if like is None:
         return loading.load(dirs, flags.ema, flags.verify)
     return loading.load_like(like, dirs, flags.ema, flags.verify, flags.anyway)
-
-
-def load_stages(dirs: Sequence[Path], ema: str | None = None, verify: str = "full"):
-    """`loading.load_stages`, under the name that it has always had."""
-    from diffjax.build import loading
-
-    return loading.load_stages(dirs, ema, verify)
 
 
 if __name__ == "__main__":

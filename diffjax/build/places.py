@@ -3,17 +3,19 @@
 import importlib.resources
 import json
 from pathlib import Path
-from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from diffjax import checkpoint
-from diffjax.build import build, config
+from diffjax.build import config
+from diffjax.build.training import sampled_average
 from diffjax.checkpoint.portable import LIVE
 from diffjax.core import tensorfile
 from diffjax.core.errors import ConfigError, require
+from diffjax.devices import mesh
 from diffjax.generation.recipe import FROM_A_FILE
-from diffjax.training.state import averaged
+from diffjax.tasks.task import Params, Task
 
 SAFETENSORS = ".safetensors"
 CONFIG = "config.json"
@@ -78,14 +80,14 @@ def options_of(place: Path) -> ConfigDict:
 
 
 def params_of(
-    options: Any,
+    options: ConfigDict,
     place: Path,
-    state_shape: Any,
+    task: Task,
     name: str | None,
     verify: str = "full",
     step: int | None = None,
-) -> tuple[Any, int | str, str]:
-    """The parameters of the average `name` of a stage, the step that they are of, and their name.
+) -> tuple[Params, int | str, str]:
+    """The parameters of the average `name` of a task, the step that they are of, and their name.
 
     None is the first average that training kept, or the one that the export holds. A name that
     ends with .safetensors is that of a file that diffjax.ema or an export wrote. step: wanted if
@@ -94,20 +96,20 @@ def params_of(
     Raises:
       ConfigError: there is no such average, no checkpoint at all, or it is of another network.
     """
+    like = params_shape(task)
     if name and name.endswith(SAFETENSORS):
-        params, metadata = _read(Path(name), state_shape.params, "--ema", f"; wanted for {place}")
+        params, metadata = _read(Path(name), like, "--ema", f"; wanted for {place}")
         return params, metadata.get("step", "unknown"), FROM_A_FILE
     if is_file(place):
-        params, metadata = _read(place, state_shape.params, "--stages")
+        params, metadata = _read(place, like, "--stages")
         there = metadata.get("ema", FROM_A_FILE)
         allowed = f"{place} holds {there} alone"
         require(name in (None, there, FROM_A_FILE), "--ema", name, allowed)
         return params, metadata.get("step", "unknown"), there
-    name = name or build.sampled_average(options)
-    try:
-        like = averaged(state_shape, name)
-    except ValueError as error:
-        raise ConfigError("--ema", name, f"{error} in {place}") from None
+    name = name or sampled_average(options)
+    known = (*sorted(options.train.ema), LIVE)
+    allowed = f"no average is called {name}; there are {', '.join(known)} in {place}"
+    require(name in known, "--ema", name, allowed)
     where = "params" if name == LIVE else f"ema_params/{name}"
     found = checkpoint.open_to_read(place / "checkpoints")
     for wanted in (step, None) if step is not None else (None,):
@@ -120,7 +122,14 @@ def params_of(
     raise ConfigError("--stages", str(place), "has no checkpoint yet")
 
 
-def _read(file: Path, like: Any, flag: str, ending: str = "") -> tuple[Any, dict[str, str]]:
+def params_shape(task: Task) -> Params:
+    """The parameters of a task as shapes, to lie on the first device."""
+    place = mesh.replicated(mesh.make_mesh(devices=jax.devices()[:1]))
+    shapes = jax.eval_shape(task.init, jax.random.key(0))
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
+
+
+def _read(file: Path, like: Params, flag: str, ending: str = "") -> tuple[Params, dict[str, str]]:
     try:
         return tensorfile.read_tree(file, like)
     except (ValueError, OSError) as error:

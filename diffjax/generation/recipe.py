@@ -6,16 +6,13 @@ on its way in. It holds no path and no name of a machine.
 
 import dataclasses
 import itertools
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from diffjax.diffusion.sampling.sampler import SAMPLERS, by_name
-from diffjax.diffusion.sampling.spacing import SPACINGS
 from diffjax.images import png
-from diffjax.tasks.sampling import THRESHOLDS, SampleSettings
+from diffjax.tasks.settings import SampleSettings, fault, faults
 
 FORMAT = 1
 SAMPLE = "sample"
@@ -23,20 +20,6 @@ MAX_PROMPT_CHARACTERS = 10_000
 MAX_SEED = 2**31 - 1
 MAX_STAGES = 8
 FROM_A_FILE = "file"
-
-LIMITS = {
-    "num_steps": (1, 10_000),
-    "noise": (0, 1),
-    "guidance_weight": (0, 1_000),
-    "percentile": (1, 100),
-    "aug_level": (0, 1),
-}
-CHOICES = {
-    # no network here says its own variance
-    "sampler": tuple(name for name in SAMPLERS if name != "ddpm_learned"),
-    "spacing": tuple(SPACINGS),
-    "threshold": THRESHOLDS,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,18 +122,6 @@ def read(path: Path) -> Recipe:
     return recipe
 
 
-def fault(name: str, value: Any) -> str:
-    """What is allowed of the field `name` of SampleSettings, if `value` is not; else ""."""
-    if name in CHOICES:
-        return "" if value in CHOICES[name] else f"allowed: {', '.join(CHOICES[name])}"
-    low, high = LIMITS[name]
-    kinds = (int,) if name == "num_steps" else (int, float)
-    number = isinstance(value, kinds) and not isinstance(value, bool)
-    if number and math.isfinite(value) and low <= value <= high:
-        return ""
-    return f"{'a whole number' if kinds == (int,) else 'a number'} from {low} to {high}"
-
-
 def _stage(value: Any, where: str) -> tuple[Origin, SampleSettings]:
     fields = _fields(value, where, ("name", "size_px", "step", "average", "checkpoint", "settings"))
     step = fields["step"]
@@ -168,10 +139,8 @@ def _stage(value: Any, where: str) -> tuple[Origin, SampleSettings]:
         _require(not wrong, f"{where}.settings.{name}", wrong)
     like = SampleSettings()
     settings = SampleSettings(**{n: type(getattr(like, n))(x) for n, x in given.items()})
-    try:
-        by_name(settings.sampler, settings.noise)
-    except ValueError as error:
-        raise ValueError(f"{where}.settings: {error}") from None
+    for wrong in faults(settings).values():
+        raise ValueError(f"{where}.settings: {wrong}")
     return origin, settings
 
 

@@ -7,7 +7,6 @@ import jax
 import numpy as np
 
 from diffjax.logs import goodput, health, writer
-from diffjax.training.step import Metrics
 
 # A line has the mean over its steps, but of these the sum, the worst and the last.
 SUMMED, WORST, LAST = ("skipped",), ("nonfinite",), ("learning_rate",)
@@ -41,7 +40,7 @@ class Journal:
         self.health = health.from_json(saved.get("health", {}))
         self.losses: list[float] = []
 
-    def add(self, metrics: Metrics) -> None:
+    def add(self, metrics: Mapping[str, jax.Array]) -> None:
         """Note a step; nothing waits for it."""
         if self._readings is None:
             self._readings = self._no_readings(metrics)

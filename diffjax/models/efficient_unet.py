@@ -3,18 +3,23 @@
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
 
 from diffjax.core.types import Image, LogSnr, Text, TextMask
+from diffjax.devices.mesh import Rules
 from diffjax.models.layers.attention import Attention
 from diffjax.models.layers.blocks import Head, from_patches, product, to_patches, upsample
 from diffjax.models.layers.convolve import Convolution
 from diffjax.models.layers.embed import Conditioning
 from diffjax.models.layers.level import Remat, Unpack, block_class, run
+from diffjax.models.layers.sharding import RULES
+
+# A rule for each parameter.
+SHARDING: Rules = RULES
 
 
 class EfficientUNet(nn.Module):
@@ -60,6 +65,7 @@ class EfficientUNet(nn.Module):
     attention_implementation: Literal["xla", "cudnn"] | None = None
     convolution: Convolution = lax.conv_general_dilated
     dtype: Any = jnp.float32
+    sharding: ClassVar[Rules] = SHARDING
 
     @property
     def stride(self) -> int:
@@ -157,3 +163,8 @@ class EfficientUNet(nn.Module):
         if self.from_low_res:
             answer += jnp.sqrt(nn.sigmoid(aug_logsnr))[:, None, None, None] * low_res
         return answer
+
+
+def is_convolutional(model: nn.Module) -> bool:
+    """Whether a network trained on crops may be run on whole pictures."""
+    return isinstance(model, EfficientUNet) and model.attention == "cross"

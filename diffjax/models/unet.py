@@ -2,18 +2,23 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
 
 from diffjax.core.types import Image, LogSnr, Text, TextMask
+from diffjax.devices.mesh import Rules
 from diffjax.models.layers.attention import Attention
 from diffjax.models.layers.blocks import Head, product, to_patches
 from diffjax.models.layers.convolve import Convolution
 from diffjax.models.layers.embed import Canvas, Conditioning
 from diffjax.models.layers.level import Remat, Unpack, block_class, run
+from diffjax.models.layers.sharding import RULES
+
+# A rule for each parameter.
+SHARDING: Rules = RULES
 
 
 class UNet(nn.Module):
@@ -44,6 +49,7 @@ class UNet(nn.Module):
     attention_implementation: Literal["xla", "cudnn"] | None = None
     convolution: Convolution = lax.conv_general_dilated
     dtype: Any = jnp.float32
+    sharding: ClassVar[Rules] = SHARDING
 
     @property
     def stride(self) -> int:

@@ -14,14 +14,10 @@ from importlib import metadata
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
-from diffjax.build import build
 from diffjax.core import trees
 from diffjax.devices import chips
-from diffjax.devices.topology import devices_of
 from diffjax.planning import hlo, memory, shapes
-from diffjax.planning.encoding import Encoding
 from diffjax.planning.memory import of_size
 
 MFU = 0.35  # the share of the peak that well-tuned training of such networks reaches
@@ -57,22 +53,7 @@ class TooBig(Exception):
     """The step does not fit; says by how much, and what takes the room."""
 
 
-def plan(options: ConfigDict, step: str = "train", topology: str = "") -> Plan:
-    """Compile the `step` of a stage's config, "train" or "sample", and say what XLA says of it.
-
-    The sampler's batch is one picture per device.
-
-    Raises:
-      ConfigError: the config, or the topology, cannot be.
-      TooBig: it does not fit.
-    """
-    devices = devices_of(topology)
-    check(options, len(devices))
-    work = (shapes.training if step == "train" else shapes.sampling)(options, devices)
-    return plan_of(work, options.stage, step, topology)
-
-
-def plan_of(work: shapes.Work | Encoding, name: str, step: str, topology: str = "") -> Plan:
+def plan(work: shapes.Work, name: str, step: str, topology: str = "") -> Plan:
     """Compile the work for its devices, and say what XLA says of it; name: whose step it is.
 
     Raises:
@@ -83,7 +64,7 @@ def plan_of(work: shapes.Work | Encoding, name: str, step: str, topology: str = 
     limit = memory.limit(devices[0], chip)
 
     start, cpu_start = time.perf_counter(), time.process_time()
-    traced = work.jitted.trace(*work.arguments)
+    traced = work.trace()
     lowered = traced.lower()
     compiled = _compile(lowered, topology)
     compile_s, compile_cpu_s = time.perf_counter() - start, time.process_time() - cpu_start
@@ -130,19 +111,6 @@ def versions(topology: str) -> dict[str, str]:
     found = {name: metadata.version(name) for name in names}
     level = str(jax.config.values["jax_optimization_level"])
     return found | {"optimization_level": level.rpartition(".")[2]}
-
-
-def check(options: ConfigDict, devices: int) -> None:
-    """`build.check`, with the mesh and the batch held to another machine's devices.
-
-    Raises:
-      ConfigError: names the key, its value and what is allowed.
-    """
-    here = options.copy_and_resolve_references()
-    here.mesh.update(data=-1, fsdp=1, tensor=1)
-    here.data.batch_size = jax.device_count() * here.train.accumulate
-    build.check(here)
-    build.check_mesh(options, devices)
 
 
 def _compile(lowered: Any, topology: str) -> Any:

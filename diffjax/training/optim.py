@@ -1,12 +1,20 @@
 """Optimisers and learning rates, by name."""
 
+import functools
+from typing import TypeAlias
+
 import optax
+
+Optimiser: TypeAlias = optax.GradientTransformation
+Rate: TypeAlias = optax.Schedule
 
 OPTIMISERS = ("adam", "adamw", "adafactor")
 DECAYS = ("constant", "cosine", "cooldown")
 COOLDOWN = 0.2  # of all steps
 
 
+# Kept by value, so that equal options give the same object and share a compiled step.
+@functools.lru_cache(maxsize=64)
 def learning_rate(
     peak: float, *, warmup_steps: int, num_steps: int, decay: str = "constant"
 ) -> optax.Schedule:
@@ -29,6 +37,7 @@ def learning_rate(
     return optax.join_schedules([warmup, rest], [warmup_steps])
 
 
+@functools.lru_cache(maxsize=64)
 def optimiser(
     name: str,
     rate: optax.Schedule,
