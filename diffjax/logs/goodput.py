@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffjax.core.files import storing
+from diffjax.core.tables import align_columns
 
 # What a process does, one thing at a time, and what only a later one can know of it.
 WORK = ("start", "compile", "data", "step", "checkpoint", "sample")
@@ -120,8 +121,9 @@ def share(seconds: dict[str, float]) -> float:
 def table(seconds: dict[str, float]) -> str:
     """A line for each kind: seconds, share of the whole, what it means."""
     total = sum(seconds.values())
-    lines = [f"goodput: {100 * share(seconds):.1f} % of {total:.1f} s went into training steps"]
+    headline = f"goodput: {100 * share(seconds):.1f} % of {total:.1f} s went into training steps"
+    rows = []
     for kind, value in seconds.items():
         part = 100 * value / total if total else 0.0
-        lines.append(f"  {kind:<10} {value:>12.1f} s {part:>6.1f} %  {MEANING[kind]}")
-    return "\n".join(lines)
+        rows.append((kind, f"{value:.1f} s", f"{part:.1f} %", MEANING[kind]))
+    return "\n".join([headline, *(f"  {line}" for line in align_columns(rows, right=(1, 2)))])

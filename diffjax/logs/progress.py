@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from diffjax.core.tables import format_duration
+
 BAR_CHARACTERS = 24
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -65,9 +67,9 @@ class Progress:
 
     def _line(self, now: float | None = None) -> str:
         now = self._clock() if now is None else now
-        line = f"{self._done} of {self._total} {self._noun}, {duration(now - self._start)}"
+        line = f"{self._done} of {self._total} {self._noun}, {format_duration(now - self._start)}"
         left = self._left(now)
-        line += f", {duration(left)} left" if left is not None else ""
+        line += f", {format_duration(left)} left" if left is not None else ""
         if not self._bar:
             return line
         full = BAR_CHARACTERS * self._done // max(self._total, 1)
@@ -83,12 +85,3 @@ class Progress:
     def _say(self, text: str) -> None:
         self._stream.write(text)
         self._stream.flush()
-
-
-def duration(seconds: float) -> str:
-    """4.2 as "4.2 s", 75 as "1 min 15 s", 7300 as "2 h 1 min"; never negative."""
-    seconds = max(seconds, 0.0)
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -19,6 +19,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tensorboard.util import tensor_util
 
 from diffjax.core.files import storing
+from diffjax.core.tables import format_clock
 from diffjax.logs.background import Background
 
 
@@ -168,7 +169,7 @@ def progress_line(
     """
     left = "ETA --"
     if steps > 0 and seconds > 0:
-        left = f"ETA {hours_minutes_seconds(max(num_steps - step, 0) * seconds / steps)}"
+        left = f"ETA {format_clock(max(num_steps - step, 0) * seconds / steps)}"
     width = len(str(num_steps))
     speed = images_per_second(steps, seconds, images_per_step)
     return f"step {step:{width}d}/{num_steps}  loss {loss:.4f}  {speed:.1f} images/s  {left}"
@@ -177,10 +178,3 @@ def progress_line(
 def images_per_second(steps: int, seconds: float, images_per_step: int) -> float:
     """0 before anything was measured."""
     return images_per_step * steps / seconds if seconds > 0 else 0.0
-
-
-def hours_minutes_seconds(seconds: float) -> str:
-    """3725 -> 1:02:05."""
-    minutes, second = divmod(round(seconds), 60)
-    hour, minute = divmod(minutes, 60)
-    return f"{hour}:{minute:02d}:{second:02d}"

@@ -14,7 +14,7 @@ from diffjax.core.errors import ConfigError, StorageError
 HOLD = """
 import sys, time
 from pathlib import Path
-from diffjax import workdir
+from diffjax.checkpoint import workdir
 with workdir.lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

@@ -26,12 +26,3 @@ def test_what_the_disk_refuses_is_a_storage_error_of_one_line(tmp_path):
         files.storing(tmp_path / "absent"),
     ):
         (tmp_path / "absent").read_text()
-
-
-@pytest.mark.parametrize(
-    ("num_bytes", "text"),
-    [(0, "0 B"), (999, "999 B"), (1540, "1.54 kB"), (999_600, "1 MB"), (32e9, "32 GB"),
-     (1.5e13, "15 TB")],
-)  # fmt: skip
-def test_bytes_are_said_with_three_digits(num_bytes, text):
-    assert files.human(num_bytes) == text

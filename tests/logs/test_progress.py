@@ -1,8 +1,6 @@
 import io
 
-import pytest
-
-from diffjax.logs.progress import Progress, duration
+from diffjax.logs.progress import Progress
 
 
 class Terminal(io.StringIO):
@@ -58,11 +56,3 @@ def test_pieces_that_come_together_do_not_make_the_rest_look_near():
 
 def test_a_clock_that_goes_back_gives_no_negative_time():
     assert "-" not in shown(io.StringIO(), 9, [5.0, -100.0, 2.0, 20.0])
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [(-3, "0.0 s"), (4.24, "4.2 s"), (59.97, "1 min 0 s"), (75, "1 min 15 s"), (7300, "2 h 1 min")],
-)
-def test_durations_are_said_as_people_do(seconds, said):
-    assert duration(seconds) == said
