@@ -29,7 +29,7 @@ from diffjax.core.signals import signals
 from diffjax.devices import processes
 from diffjax.encoders.cache.cache import Damaged, MissingCaption
 from diffjax.logs import writer
-from diffjax.logs.goodput import table
+from diffjax.logs.goodput import goodput_table
 from diffjax.training.run import Run, begin
 from diffjax.training.state import averaged
 
@@ -203,7 +203,7 @@ def ended(run: Run, state: Any) -> Report:
     mean = lambda some: writer.average(some) if some else float("nan")  # noqa: E731
     report = Report(step, mean(losses[:10]), mean(losses[-50:]), speed)
     if losses:
-        print(table(run.spent.seconds()))
+        print(goodput_table(run.spent.seconds()))
         print(
             f"{run.options.stage}: loss {report.first_loss:.4f} (mean of the first 10 steps) -> "
             f"{report.last_loss:.4f} (mean of the last 50), {speed:.1f} images/s",
