@@ -15,7 +15,7 @@ from diffjax.core.errors import require
 from diffjax.generation import rows
 from diffjax.generation.chain import Cascade
 from diffjax.generation.jobs import Job
-from diffjax.images.film import scaled, thinned
+from diffjax.images.film import evenly_spaced, resize_square
 from diffjax.tasks import sampling
 
 FRAMES_PER_STAGE = 40
@@ -57,9 +57,9 @@ def frames(
     for stage, picture in zip(trained.stages, pictures, strict=True):
         run = compiled_watch(stage.stage, stage.settings)
         low_res, guesses = run(stage.params, text, mask, keys, low_res, negative)
-        kept = thinned(len(guesses) - 1, FRAMES_PER_STAGE - 1)
+        kept = evenly_spaced(len(guesses) - 1, FRAMES_PER_STAGE - 1)
         shown = rows.to_bytes(guesses[jnp.array(kept, int), 0])
-        out += [scaled(one, side_px) for one in (*shown, picture)]
+        out += [resize_square(one, side_px) for one in (*shown, picture)]
     return out
 
 
