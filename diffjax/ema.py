@@ -17,7 +17,8 @@ import numpy as np
 
 from diffjax.core import tensorfile
 from diffjax.core.errors import ConfigError, StorageError, require
-from diffjax.core.files import human, storing
+from diffjax.core.files import storing
+from diffjax.core.tables import align_columns, format_bytes
 from diffjax.training import profiles, snapshots
 from diffjax.training.profiles import Fit
 from diffjax.training.snapshots import Snapshot
@@ -76,10 +77,8 @@ def table(workdir: Path) -> str:
     for one in found:
         stat = one.path.stat()
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(stat.st_mtime))
-        lines.append((one.name, str(one.step), human(stat.st_size), when))
-    widths = [max(len(line[i]) for line in lines) for i in range(4)]
-    text = ["  ".join(s.ljust(n) for s, n in zip(line, widths, strict=True)).rstrip() for line in
-            lines]  # fmt: skip
+        lines.append((one.name, str(one.step), format_bytes(stat.st_size), when))
+    text = align_columns(lines)
     last = found[-1].step
     text += ["", f"averages of step {last} that can be made:", "sigma_rel  profile error"]
     text += [f"{width:<9}  {fitted(found, width, last).error:.1e}" for width in WIDTHS]

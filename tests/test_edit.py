@@ -66,8 +66,8 @@ def test_inpainting_leaves_what_is_not_masked_as_it_was_byte_for_byte(run, files
     assert printed.out.strip().endswith("inpaint_grid.png")
     assert list(made) == ["inpaint_grid.png", "inpaint_seed0_16px.png", "inpaint_seed0_8px.png",
                           "inpaint_seed3_16px.png", "inpaint_seed3_8px.png"]  # fmt: skip
-    given = read.square(COLOURS, 16)
-    mask = read.square_mask(read.read_mask(files / "m.png"), 16)
+    given = read.fit_square(COLOURS, 16)
+    mask = read.fit_square_mask(read.read_mask(files / "m.png"), 16)
     first, other = (png.read(made[f"inpaint_seed{seed}_16px.png"]) for seed in (0, 3))
     for picture in (first, other):
         np.testing.assert_array_equal(picture[~mask], given[~mask])
@@ -186,7 +186,7 @@ def chunk(name, data):
     [
         ("vary --picture {f}/none.png", "no such file"),
         ("vary --picture {f}", "a folder"),
-        ("vary --picture {f}/text.png", "no picture of PNG, JPEG"),
+        ("vary --picture {f}/text.png", "not a picture of PNG, JPEG"),
         ("vary --picture {f}/bomb.png", "13000 x 13000 px is more than 64 million pixels"),
         ("vary --picture {f}/a.png --strength 0", "--strength = 0.0: above 0 and at most 1"),
         ("vary --picture {f}/a.png --strength nan", "above 0 and at most 1"),
@@ -196,7 +196,7 @@ def chunk(name, data):
         ("inpaint --prompt a --picture {f}/a.png --mask {f}/small.png",
          "is 4 x 3 px, the picture 16 x 20; they must be of one size"),
         ("inpaint --prompt a --picture {f}/a.png --mask {f}/black.png", "white is painted anew"),
-        ("inpaint --prompt a --picture {f}/a.png --mask {f}/text.png", "--mask = .*no picture"),
+        ("inpaint --prompt a --picture {f}/a.png --mask {f}/text.png", "--mask = .*not a picture"),
         ("inpaint --prompt a --picture {f}/a.png --mask {f}/edge.png", "cropped away.*--fit pad"),
         ("inpaint --prompt a --picture {f}/a.png --mask {f}/m.png --resample 0", "1 to 100"),
         ("inpaint --prompt a --picture {f}/a.png --mask {f}/m.png --resample 3,2,1", "2 times"),

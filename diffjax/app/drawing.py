@@ -69,7 +69,7 @@ def paint(trained: Cascade, jobs: Sequence[Job], painting: Painting) -> Iterator
 
 def squared(painting: Painting, size_px: int) -> tuple[Picture, Bool[np.ndarray, "s s"]]:
     """The middle of the picture and of the mask, `size_px` on a side."""
-    return read.square(painting.picture, size_px), read.square_mask(painting.mask, size_px)
+    return read.fit_square(painting.picture, size_px), read.fit_square_mask(painting.mask, size_px)
 
 
 def by_stages(trained: Cascade, jobs: Sequence[Job], run: Run) -> Iterator[Made]:

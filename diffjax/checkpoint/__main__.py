@@ -19,7 +19,8 @@ from diffjax.checkpoint import folder, portable, workdir
 from diffjax.checkpoint.manifest import GOOD, UNVERIFIED, Found
 from diffjax.core import digest
 from diffjax.core.errors import ConfigError, StorageError, require
-from diffjax.core.files import human, storing
+from diffjax.core.files import storing
+from diffjax.core.tables import align_columns, format_bytes
 
 
 def parser() -> argparse.ArgumentParser:
@@ -84,7 +85,7 @@ def show(path: Path, full: bool) -> int:
         for line in table(found):
             print(f"  {line}")
         if full:
-            print(f"  {human(sum(f.num_bytes for f in found))} hashed in {seconds:.1f} s")
+            print(f"  {format_bytes(sum(f.num_bytes for f in found))} hashed in {seconds:.1f} s")
             if any(f.state not in (GOOD, UNVERIFIED) for f in found):
                 code = 5
     return code
@@ -95,12 +96,8 @@ def table(found: Sequence[Found]) -> list[str]:
     rows = [("step", "state", "size", "saved", "")]
     for f in found:
         date = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(f.saved))
-        rows.append((str(f.step), f.state, human(f.num_bytes), date, f.why))
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
-    return [
-        "  ".join([row[0].rjust(widths[0]), *map(str.ljust, row[1:], widths[1:])]).rstrip()
-        for row in rows
-    ]
+        rows.append((str(f.step), f.state, format_bytes(f.num_bytes), date, f.why))
+    return align_columns(rows, right=(0,))
 
 
 def tell_digest(flags: argparse.Namespace) -> None:
@@ -125,7 +122,7 @@ def export(flags: argparse.Namespace) -> None:
             dtype=flags.dtype,
             config=config.read_text() if config.exists() else "",
         )
-    print(f"{flags.out}: {flags.what} of step {step.name}, {human(num_bytes)}")
+    print(f"{flags.out}: {flags.what} of step {step.name}, {format_bytes(num_bytes)}")
 
 
 def import_file(flags: argparse.Namespace) -> None:

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from diffjax.core.errors import ConfigError, StorageError
-from diffjax.core.files import free_bytes, human
+from diffjax.core.files import free_bytes
+from diffjax.core.tables import format_bytes
 
 LOCK = "lock.json"
 # The holder touches its lock so often; one that another host holds counts as left behind when it
@@ -30,8 +31,8 @@ def check_space(path: Path, needed: int) -> None:
     free = free_bytes(path)
     if free < 2 * needed:
         raise StorageError(
-            f"{path}: {human(free)} free, {human(2 * needed)} needed for two checkpoints of "
-            f"{human(needed)}; make room, or name another workdir"
+            f"{path}: {format_bytes(free)} free, {format_bytes(2 * needed)} needed for two "
+            f"checkpoints of {format_bytes(needed)}; make room, or name another workdir"
         )
 
 

@@ -13,6 +13,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from diffjax.core import trees
+from diffjax.core.tables import align_columns
 
 # The batch is split over data and fsdp. Parameters, their average and the optimiser's state are
 # kept split over fsdp and tensor; a device gathers those of its fsdp group when it uses them,
@@ -112,7 +113,8 @@ def state_sharding(mesh: Mesh, state: Any, rules: Rules) -> Any:
 def table(sharding: Any, tree: Any) -> str:
     """A line per leaf: name, shape, how it is split, bytes per device; then their sum."""
     lines = _lines(sharding, tree)
-    return _aligned([*lines, ("bytes per device", "", "", _sum(lines))])
+    rows = [*lines, ("bytes per device", "", "", _sum(lines))]
+    return "\n".join(align_columns(rows, right=(3,)))
 
 
 def state_table(sharding: Any, state: Any) -> str:
@@ -123,7 +125,8 @@ def state_table(sharding: Any, state: Any) -> str:
         if kind != "params":
             its = [line for line in lines if line[0].partition("/")[0] == kind]
             shown.append((kind, f"{len(its)} arrays", "", _sum(its)))
-    return _aligned([*shown, ("bytes per device", "", "", _sum(lines))])
+    rows = [*shown, ("bytes per device", "", "", _sum(lines))]
+    return "\n".join(align_columns(rows, right=(3,)))
 
 
 def _lines(sharding: Any, tree: Any) -> list[tuple[str, str, str, str]]:
@@ -138,14 +141,6 @@ def _lines(sharding: Any, tree: Any) -> list[tuple[str, str, str, str]]:
 
 def _sum(lines: list[tuple[str, str, str, str]]) -> str:
     return f"{sum(int(line[3].replace(',', '')) for line in lines):,}"
-
-
-def _aligned(lines: list[tuple[str, str, str, str]]) -> str:
-    widths = [max(len(line[i]) for line in lines) for i in range(4)]
-    aligned = lambda line: [line[i].ljust(widths[i]) for i in range(3)]  # noqa: E731
-    return "\n".join(
-        "  ".join([*aligned(line), line[3].rjust(widths[3])]).rstrip() for line in lines
-    )
 
 
 def to_devices(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:

@@ -58,7 +58,7 @@ def interpolate(trained: Cascade, ask: Ask, where: Place, reel: Reel) -> Path:
     require(count <= most, "--frames", reel.frames, what)
     sheet = "interpolate_grid.png"
     stills = [f"interpolate_{i:04d}_{size_px}px.png" for i in range(count if reel.png else 0)]
-    films = [path.name for path in film.paths(Path("interpolate"))]
+    films = [path.name for path in film.film_paths(Path("interpolate"))]
     where.check([*films, *stills, sheet])
     said = {
         "prompts": list(ask.prompts),
@@ -82,7 +82,7 @@ def interpolate(trained: Cascade, ask: Ask, where: Place, reel: Reel) -> Path:
                     where.write(stills[len(frames)], picture, data)
                 frames.append(picture)
                 progress.tick()
-    shown = film.thinned(count, SHEET_FRAMES)
+    shown = film.evenly_spaced(count, SHEET_FRAMES)
     path = request.write_sheet(where, sheet, [[frames[i]] for i in shown], [f"{i}" for i in shown])
     if reel.bounce:
         frames += frames[-2:0:-1]
@@ -91,7 +91,7 @@ def interpolate(trained: Cascade, ask: Ask, where: Place, reel: Reel) -> Path:
         frames,
         ms=reel.ms,
         hold_ms=reel.ms if reel.bounce else HOLD_MS,
-        said=data if where.metadata else None,
+        metadata=data if where.metadata else None,
     )
     return written[0]
 
@@ -108,7 +108,7 @@ def leg_of(
     )
     if ask.pictures:
         size_px = trained.stages[-1].task.size_px
-        pair = [read.square(one, size_px, ask.fit) for one in ask.pictures[leg : leg + 2]]
+        pair = [read.fit_square(one, size_px, ask.fit) for one in ask.pictures[leg : leg + 2]]
         both = pixels.from_uint8(jnp.asarray(np.stack(pair)))
         noises = morph.noises_of(trained.stages, start, end, both, seed=seeds[0])
     negative = embed([ask.negative]) if ask.negative is not None else None

@@ -78,10 +78,10 @@ def redraw(
 ) -> Path:
     """inpaint, img2img and vary: a picture per seed and stage, and a sheet; returns its path."""
     size_px = trained.stages[-1].task.size_px
-    given = read.square(ask.pictures[0], size_px, ask.fit)
+    given = read.fit_square(ask.pictures[0], size_px, ask.fit)
     shown, said = [given], {"strength": ask.strength, **about(ask)}
     if ask.mask is not None:
-        mask = read.square_mask(ask.mask, size_px, ask.fit)
+        mask = read.fit_square_mask(ask.mask, size_px, ask.fit)
         require(bool(mask.any()), "--mask", "", "is cropped away; try --fit pad")
         require(
             not trained.stages[0].task.low_res_px,

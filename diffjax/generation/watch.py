@@ -12,7 +12,7 @@ from diffjax.devices.mesh import sampling_devices
 from diffjax.generation import rows
 from diffjax.generation.chain import Cascade, read_by
 from diffjax.generation.jobs import Job
-from diffjax.images.film import scaled, thinned
+from diffjax.images.film import evenly_spaced, resize_square
 from diffjax.tasks import sampling
 
 FRAMES_PER_STAGE = 40
@@ -51,7 +51,7 @@ def frames(
         run = sampling.compiled(sampling.watch, stage.settings)
         made, guesses = run(stage.params, read_by(stage.task, columns), keys, task=stage.task)
         columns = {**columns, "low_res": made}
-        kept = thinned(len(guesses) - 1, FRAMES_PER_STAGE - 1)
+        kept = evenly_spaced(len(guesses) - 1, FRAMES_PER_STAGE - 1)
         shown = rows.to_bytes(guesses[jnp.array(kept, int), 0])
-        out += [scaled(one, side_px) for one in (*shown, picture)]
+        out += [resize_square(one, side_px) for one in (*shown, picture)]
     return out

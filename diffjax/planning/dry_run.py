@@ -12,9 +12,9 @@ from pathlib import Path
 import jax
 
 from diffjax.core import trees
+from diffjax.core.tables import format_memory
 from diffjax.devices import chips, mesh
 from diffjax.planning import hlo, liveness, memory, shapes
-from diffjax.planning.memory import of_size
 from diffjax.training.program import Training, program_of
 from diffjax.training.run import LoopSettings
 
@@ -73,13 +73,14 @@ def costs(work: shapes.Work, device: jax.Device) -> str:
     rest = liveness.peak(liveness.on_a_device(program))
     chip = chips.chip_of(device.device_kind)
     limit = memory.limit(device, chip)
-    of_limit = f" of {of_size(limit)}" if limit else ""
+    of_limit = f" of {format_memory(limit)}" if limit else ""
     lines = [
         f"{trees.count(work.params):,} parameters",
         f"FLOPs: {per_image:.3g} an image, {per_image * work.batch:.3g} a step",
-        f"memory of a device: state {of_size(state)}, batch {of_size(batch)}, activations and "
-        f"gradients {of_size(rest)} to {of_size(SLACK * rest)}; together "
-        f"{of_size(state + batch + rest)} to {of_size(state + batch + SLACK * rest)}{of_limit} "
+        f"memory of a device: state {format_memory(state)}, batch {format_memory(batch)}, "
+        f"activations and gradients {format_memory(rest)} to {format_memory(SLACK * rest)}; "
+        f"together {format_memory(state + batch + rest)} to "
+        f"{format_memory(state + batch + SLACK * rest)}{of_limit} "
         "(an estimate; --mode=compile asks the compiler)",
     ]
     if chip is not None:
@@ -99,10 +100,10 @@ def disk(keep: int, state: shapes.Shapes, workdir: Path | None) -> str:
     """Bytes of a checkpoint, of those kept, and what the disk has."""
     one = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state))
     kept = (keep + 1) * one  # the oldest goes when the newest is there
-    line = f"a checkpoint: {of_size(one)}; up to {of_size(kept)} on the disk"
+    line = f"a checkpoint: {format_memory(one)}; up to {format_memory(kept)} on the disk"
     if workdir is None:
         return line
     there = next(path for path in (workdir, *workdir.resolve().parents) if path.exists())
     free = shutil.disk_usage(there).free
     verdict = "enough" if free > kept else "TOO LITTLE: make room or lower train.keep"
-    return f"{line}, of which {of_size(free)} are free at {there}: {verdict}"
+    return f"{line}, of which {format_memory(free)} are free at {there}: {verdict}"

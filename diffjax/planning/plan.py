@@ -16,9 +16,9 @@ from typing import Any
 import jax
 
 from diffjax.core import trees
+from diffjax.core.tables import format_memory, format_quantity
 from diffjax.devices import chips
 from diffjax.planning import hlo, memory, shapes
-from diffjax.planning.memory import of_size
 
 MFU = 0.35  # the share of the peak that well-tuned training of such networks reaches
 
@@ -127,14 +127,6 @@ def _compile(lowered: Any, topology: str) -> Any:
             raise TooBig(memory.too_big(*needed, memory.written_down(folder))) from None
 
 
-def si(number: float) -> str:
-    """1.23e12 as "1.23 T", for a unit to follow."""
-    for scale, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G")):
-        if number >= scale:
-            return f"{number / scale:,.2f} {prefix}"
-    return f"{number / 1e6:,.2f} M"
-
-
 def rounded(number: float) -> str:
     """Three digits, and no exponent: "12,345", "678", "9.01"."""
     return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
@@ -144,17 +136,18 @@ def report(made: Plan) -> str:
     """The plan in a few lines for people, and one of JSON for programs."""
     place = f"{made.devices} x {made.device}" + (f" ({made.topology})" if made.topology else "")
     mesh = " x ".join(f"{name} {size}" for name, size in made.mesh.items())
-    limit = f" of {of_size(made.limit_bytes)}" if made.limit_bytes else ""
-    kinds = [f"{name} {of_size(size)}" for name, size in made.bytes.items() if name != "peak"]
+    limit = f" of {format_memory(made.limit_bytes)}" if made.limit_bytes else ""
+    kinds = [f"{name} {format_memory(size)}" for name, size in made.bytes.items() if name != "peak"]
     crossing = [
-        f"{kind} {one['count']} ({of_size(one['bytes'])})" for kind, one in made.collectives.items()
+        f"{kind} {one['count']} ({format_memory(one['bytes'])})"
+        for kind, one in made.collectives.items()
     ]
-    again = made.program_flops / made.model_flops
+    flops, again = format_quantity(made.model_flops), made.program_flops / made.model_flops
     rows = {
         "parameters": f"{made.parameters:,}",
-        "FLOPs per image": f"{si(made.model_flops)}FLOP; the program's are {again:.3f} x that",
+        "FLOPs per image": f"{flops}FLOP; the program's are {again:.3f} x that",
         "bytes per device": ", ".join(kinds),
-        "peak": f"{of_size(made.bytes['peak'])}{limit}",
+        "peak": f"{format_memory(made.bytes['peak'])}{limit}",
         "collectives": ", ".join(crossing) or "none",
         "host transfers": f"{made.host_transfers}",
     }
@@ -166,8 +159,8 @@ def report(made: Plan) -> str:
         )
     rows["compiled in"] = (
         f"{made.compile_s:.1f} s ({made.compile_cpu_s:.1f} s of CPU) with "
-        f"{of_size(made.host_peak_bytes)} of host memory, from {made.stablehlo_lines:,} lines of "
-        "StableHLO"
+        f"{format_memory(made.host_peak_bytes)} of host memory, from "
+        f"{made.stablehlo_lines:,} lines of StableHLO"
     )
     lines = [f"{made.stage} {made.step}: {place}, mesh {mesh}, batch {made.batch}"]
     lines += [f"  {name:<16} {value}" for name, value in rows.items()]

@@ -25,7 +25,7 @@ from diffjax.core.signals import signals
 from diffjax.devices import processes
 from diffjax.encoders.cache.cache import Damaged, MissingCaption
 from diffjax.logs import writer
-from diffjax.logs.goodput import table
+from diffjax.logs.goodput import goodput_table
 from diffjax.training.run import Opened, Run, begin
 from diffjax.training.state import TrainState, averaged
 
@@ -195,7 +195,7 @@ def ended(opened: Opened, state: TrainState) -> Report:
     mean = lambda some: writer.average(some) if some else float("nan")  # noqa: E731
     report = Report(step, mean(losses[:10]), mean(losses[-50:]), speed)
     if losses:
-        print(table(opened.spent.seconds()))
+        print(goodput_table(opened.spent.seconds()))
         print(
             f"{opened.run.name}: loss {report.first_loss:.4f} (mean of the first 10 steps) -> "
             f"{report.last_loss:.4f} (mean of the last 50), {speed:.1f} images/s",

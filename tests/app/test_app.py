@@ -161,7 +161,7 @@ def test_paintings_that_are_none_are_refused(tmp_path):
             {"background": {"path": str(folder)}},
         ],
         "more than 8 layers": [{"background": whole, "layers": [painted] * 9}],
-        "no picture of": [{"background": {"path": str(folder / "letter.png")}}],
+        "not a picture of": [{"background": {"path": str(folder / "letter.png")}}],
         "damaged": [{"background": {"path": str(folder / "cut.png")}, "layers": [painted]}],
         "16 million": [
             {"background": bomb(folder / "bomb.png")},

@@ -20,8 +20,8 @@ def trained(tmp_path_factory):
     return tiny_cascade.cascade(tmp_path_factory.mktemp("t5"), num_steps=5)
 
 
-def test_a_film_shows_its_frames_in_order_loops_and_holds_the_last(tmp_path):
-    for path in film.write(tmp_path / "a.b", FRAMES, ms=80, hold_ms=1000, said={"x": "🍏"}):
+def test_a_film_shows_its_frames_in_order_then_holds_the_last_and_loops(tmp_path):
+    for path in film.write(tmp_path / "a.b", FRAMES, ms=80, hold_ms=1000, metadata={"x": "🍏"}):
         with Image.open(path) as image:
             assert image.n_frames == 3
             assert image.info["loop"] == 0
@@ -35,15 +35,15 @@ def test_a_film_shows_its_frames_in_order_loops_and_holds_the_last(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.b.gif", "a.b.webp"]
 
 
-def test_what_is_no_film_is_said_to_be_none(tmp_path):
+def test_a_file_that_is_not_a_film_and_a_film_without_frames_are_refused(tmp_path):
     (tmp_path / "a.gif").write_bytes(b"GIF89a")
-    with pytest.raises(ValueError, match=r"a\.gif: is no film"):
+    with pytest.raises(ValueError, match=r"a\.gif: is not a film"):
         film.read_metadata(tmp_path / "a.gif")
     with pytest.raises(ValueError, match="no frames"):
         film.write(tmp_path / "b", [])
 
 
-def test_the_frames_are_the_guesses_of_each_stage_and_end_with_its_picture(trained):
+def test_frames_are_the_denoised_guesses_of_each_stage_and_then_its_picture(trained):
     job = Job("a red apple", 3)
     (pictures,) = rows.make(trained, [job])
     frames = watch.frames(trained, job, pictures)
@@ -57,21 +57,21 @@ def test_the_frames_are_the_guesses_of_each_stage_and_end_with_its_picture(train
     assert min(far[:-1]) > 1
 
 
-def test_many_steps_are_thinned_evenly_from_the_first_to_the_last():
-    assert film.thinned(3, 5) == [0, 1, 2]
-    assert film.thinned(9, 5) == [0, 2, 4, 6, 8]
-    kept = film.thinned(1000, 39)
+def test_evenly_spaced_indices_include_the_first_and_the_last():
+    assert film.evenly_spaced(3, 5) == [0, 1, 2]
+    assert film.evenly_spaced(9, 5) == [0, 2, 4, 6, 8]
+    kept = film.evenly_spaced(1000, 39)
     assert (kept[0], kept[-1], len(kept)) == (0, 999, 39)
     assert set(np.diff(kept)) <= {26, 27}
 
 
-def test_pictures_are_enlarged_without_smoothing_and_shrunk_by_area():
+def test_frames_are_enlarged_without_smoothing_and_shrunk_by_averaging():
     checks = np.kron([[0, 255], [255, 0]], np.ones((4, 4)))[..., None].repeat(3, 2).astype(np.uint8)
-    assert set(np.unique(film.scaled(checks, 16))) == {0, 255}
-    assert np.abs(film.scaled(checks, 1).astype(int) - 127).max() <= 1
+    assert set(np.unique(film.resize_square(checks, 16))) == {0, 255}
+    assert np.abs(film.resize_square(checks, 1).astype(int) - 127).max() <= 1
 
 
-def test_a_film_that_would_not_fit_is_refused(trained):
+def test_a_film_with_too_many_steps_for_the_memory_is_refused(trained):
     large = dataclasses.replace(trained.stages[1].stage, size_px=1024)
     stages = (dataclasses.replace(trained.stages[1], stage=large),)
     many = dataclasses.replace(trained, stages=stages).with_settings([SampleSettings(400)])
