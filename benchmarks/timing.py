@@ -11,7 +11,8 @@ import jax
 from ml_collections import ConfigDict
 
 from benchmarks.protocol import forget_peak, peak_bytes
-from diffjax.build import build, config
+from diffjax.build import config
+from diffjax.build.check import check
 from diffjax.core.tables import format_memory
 from diffjax.devices import chips
 from diffjax.planning import hlo, memory
@@ -63,7 +64,7 @@ def options_of(spec: str, flags: argparse.Namespace, overrides: list[str]) -> Co
     if flags.dtype:
         options.model.dtype = flags.dtype
     config.override(options, overrides)
-    build.check(options)
+    check(options)
     return options
 
 

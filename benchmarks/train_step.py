@@ -14,6 +14,8 @@ import jax
 import numpy as np
 
 from benchmarks import timing
+from diffjax.build.tasks import text_width_of
+from diffjax.build.training import training_of
 from diffjax.core import trees
 from diffjax.core.errors import ConfigError
 from diffjax.planning import hlo, shapes
@@ -22,7 +24,7 @@ from diffjax.planning import hlo, shapes
 def measure(spec: str, flags, overrides: list[str]) -> None:
     """Print what there is to know of one config."""
     options = timing.options_of(spec, flags, overrides)
-    work = shapes.training(options, jax.devices())
+    work = shapes.training(training_of(options, text_width_of(options)))
     state = work.place.init(jax.random.key(0))
     num_params = trees.count(state.params)
     random = np.random.default_rng(0)

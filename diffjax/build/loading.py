@@ -10,6 +10,7 @@ from diffjax.build import places, tasks
 from diffjax.build.places import stage_dirs
 from diffjax.core import digest
 from diffjax.core.errors import require
+from diffjax.core.json_types import JsonObject
 from diffjax.devices import mesh
 from diffjax.generation.chain import Cascade, TrainedStage
 from diffjax.generation.recipe import FROM_A_FILE, Origin, Recipe
@@ -76,7 +77,7 @@ def load(
     return Cascade(tuple(trained), tuple(origins), encoder)
 
 
-def identity(options: ConfigDict) -> dict[str, object]:
+def identity(options: ConfigDict) -> JsonObject:
     """What parameters mean: the network, its noise, and what else pictures depend on."""
     parts = {name: options[name].to_dict() for name in ("model", "diffusion", "low_res")}
     return {

@@ -1,10 +1,11 @@
 """Where a trained stage lies: the workdir of its run, or one safetensors file of an export."""
 
 import importlib.resources
-import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from diffjax import checkpoint
@@ -12,7 +13,8 @@ from diffjax.build import config
 from diffjax.build.training import sampled_average
 from diffjax.checkpoint.portable import LIVE
 from diffjax.core import tensorfile
-from diffjax.core.errors import ConfigError, require
+from diffjax.core.errors import ConfigError, StorageError, require
+from diffjax.core.trees import named_leaves
 from diffjax.devices import mesh
 from diffjax.generation.recipe import FROM_A_FILE
 from diffjax.tasks.task import Params, Task
@@ -26,19 +28,17 @@ def shipped() -> Path:
     return Path(str(importlib.resources.files("diffjax") / "shipped"))
 
 
-def stage_dirs(workdir: Path | None = None, stages: str | None = None) -> list[Path]:
-    """The places of the stages, smallest first: those of "PLACE,PLACE,...", or those in `workdir`.
+def stage_dirs(workdir: Path | None = None, stages: Sequence[Path] | None = None) -> list[Path]:
+    """The places of the stages, smallest first: `stages` as they are, or those in `workdir`.
 
     A place is a workdir or a file that `python -m diffjax.checkpoint export` wrote. `workdir` is a
     place, or holds some. Neither: the cascade that comes with diffjax.
 
     Raises:
-      ConfigError: `workdir` is no trained stage and holds none, or a place in `stages` is empty.
+      ConfigError: `workdir` is no trained stage and holds none.
     """
     if stages is not None:
-        parts = stages.split(",")
-        require(all(parts), "--stages", stages, "one place for each stage: DIR,DIR,...")
-        return [Path(part) for part in parts]
+        return list(stages)
     if workdir is None:
         workdir = shipped()
         require(
@@ -70,12 +70,11 @@ def options_of(place: Path) -> ConfigDict:
         return config.restore(place / CONFIG)
     try:
         text = tensorfile.read_metadata(place).get("config", "")
-        json.loads(text)
     except OSError:
         raise ConfigError("--stages", str(place), "there is no such file") from None
     except ValueError as error:
-        message = str(error) if "safetensors" in str(error) else "holds no config: not an export"
-        raise ConfigError("--stages", str(place), message) from None
+        raise ConfigError("--stages", str(place), str(error)) from None
+    require(bool(text), "--stages", str(place), "holds no config: not an export")
     return config.from_json(text, place)
 
 
@@ -95,10 +94,12 @@ def params_of(
 
     Raises:
       ConfigError: there is no such average, no checkpoint at all, or it is of another network.
+      StorageError: a checkpoint is damaged, or holds numbers that are not finite.
     """
     like = params_shape(task)
     if name and name.endswith(SAFETENSORS):
-        params, metadata = _read(Path(name), like, "--ema", f"; wanted for {place}")
+        file = Path(name).expanduser()
+        params, metadata = _read(file, like, "--ema", f"; wanted for {place}")
         return params, metadata.get("step", "unknown"), FROM_A_FILE
     if is_file(place):
         params, metadata = _read(place, like, "--stages")
@@ -114,7 +115,8 @@ def params_of(
     found = checkpoint.open_to_read(place / "checkpoints")
     for wanted in (step, None) if step is not None else (None,):
         try:
-            return *checkpoint.restore_part(found, where, like, step=wanted, verify=verify), name
+            params, at = checkpoint.restore_part(found, where, like, step=wanted, verify=verify)
+            return _finite(params, place), at, name
         except FileNotFoundError:
             continue
         except ValueError as error:
@@ -131,6 +133,22 @@ def params_shape(task: Task) -> Params:
 
 def _read(file: Path, like: Params, flag: str, ending: str = "") -> tuple[Params, dict[str, str]]:
     try:
-        return tensorfile.read_tree(file, like)
+        params, metadata = tensorfile.read_tree(file, like)
     except (ValueError, OSError) as error:
         raise ConfigError(flag, str(file), f"{error}{ending}") from None
+    return _finite(params, file), metadata
+
+
+def _finite(params: Params, place: Path) -> Params:
+    """The parameters, every number of which is one: a picture made of others would be black.
+
+    Raises:
+      StorageError: names the first array that holds NaN or infinity.
+    """
+    for name, array in named_leaves(params).items():
+        if not bool(jnp.isfinite(array).all()):
+            raise StorageError(
+                f"{place}: {name} holds NaN or infinity: not the parameters of a trained network; "
+                "bring back a copy, or export it anew"
+            )
+    return params

@@ -1,43 +1,66 @@
 """The errors that end a command early, and their exit codes."""
 
-# A launcher must not try again after 2, 3 or 4: the same command would fail again.
+from typing import ClassVar
+
+# Launchers never try 2, 3 and 4 again.
 EXIT_MISSING, EXIT_INPUT, EXIT_TOO_BIG, EXIT_DIVERGED, EXIT_STORAGE = 1, 2, 3, 4, 5
 EXIT_TERMINATED = 143
 
 
-class ConfigError(ValueError):
-    """A config or a flag has a wrong value. Exit code 2.
+class Ending(Exception):
+    """Ends a command with one line for its user and an exit code; not a mistake of ours."""
 
-    The message names the key, the value and what is allowed.
-    """
+    exit_code: ClassVar[int] = 1
+
+    def line(self) -> str:
+        """What the user is told."""
+        return str(self)
+
+
+class ConfigError(Ending, ValueError):
+    """A mistake in a config or a flag: the key, the value seen, what is allowed. Exit code 2."""
+
+    exit_code = EXIT_INPUT
 
     def __init__(self, key: str, value: object, allowed: str):
         super().__init__(f"config error: {key} = {value!r}: {allowed}")
 
 
-class StorageError(OSError):
-    """The disk is full, or returned other bytes than were written. Exit code 5.
+class InputError(Ending, ValueError):
+    """A file or a flag that cannot be used, in a line that says why. Exit code 2."""
+
+    exit_code = EXIT_INPUT
+
+
+class StorageError(Ending, OSError):
+    """The disk took no more, or gave back other bytes; what is whole stays. Exit code 5.
 
     Complete files stay. The message is one line with the file or folder, the fault and the remedy.
     """
 
-
-class Terminated(Exception):
-    """SIGTERM or SIGINT arrived, and the last finished step has been saved. Exit code 143."""
+    exit_code = EXIT_STORAGE
 
 
-class OutOfTime(Exception):
-    """`train.max_seconds` have passed, and the last finished step has been saved. Exit code 0.
+class Terminated(Ending):
+    """A signal came, or nobody reads what is printed; the finished step is saved. Exit code 143."""
 
-    The same command continues the run.
-    """
+    exit_code = EXIT_TERMINATED
 
 
-class Diverged(Exception):
-    """The loss or a gradient is not finite any more. Exit code 4.
+class OutOfTime(Ending):
+    """`train.max_seconds` are over; the finished step is saved. Run again to go on. Exit code 0."""
 
-    The last checkpoint holds finite numbers only.
-    """
+    exit_code = 0
+
+
+class Diverged(Ending):
+    """The loss or a gradient is no longer a number; the last checkpoint is finite. Exit code 4."""
+
+    exit_code = EXIT_DIVERGED
+
+    def line(self) -> str:
+        """Begins with what happened."""
+        return f"diverged: {self}"
 
 
 def require(holds: bool, key: str, value: object, allowed: str) -> None:

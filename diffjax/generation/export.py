@@ -7,7 +7,7 @@ every stage, versions.
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -73,7 +73,7 @@ def exported(
 def save(
     folder: Path,
     stages: Sequence[TrainedStage],
-    encoder: dict[str, object],
+    encoder: Mapping[str, object],
     batch: int = 1,
     platforms: Sequence[str] = ("cpu",),
 ) -> None:

@@ -60,7 +60,7 @@ class Journal:
         self.health = health.from_json(saved.get("health", {}))
         self.losses: list[float] = []
 
-    def add(self, metrics: Mapping[str, jax.Array]) -> None:
+    def add(self, metrics: Metrics) -> None:
         """Note a step; nothing waits for it."""
         if self._readings is None:
             self._readings = self._no_readings(metrics)

@@ -11,16 +11,9 @@ import jax
 
 from diffjax import checkpoint
 from diffjax.checkpoint.workdir import lock
+from diffjax.core import command
 from diffjax.core.digest import digest_of
-from diffjax.core.errors import (
-    EXIT_DIVERGED,
-    EXIT_STORAGE,
-    EXIT_TERMINATED,
-    Diverged,
-    OutOfTime,
-    StorageError,
-    Terminated,
-)
+from diffjax.core.errors import EXIT_TERMINATED, Diverged, OutOfTime, StorageError, Terminated
 from diffjax.core.signals import signals
 from diffjax.devices import processes
 from diffjax.encoders.cache.cache import Damaged, MissingCaption
@@ -144,12 +137,8 @@ def rescued(opened: Opened, step: int, state: TrainState, data_position: dict[st
         save(opened, step, state, data_position)
         checkpoint.finish(opened.checkpoints)
         opened.snapshots.finish()
-    except StorageError as error:
-        print(error, file=sys.stderr)
-        return EXIT_STORAGE
-    except Diverged as error:
-        print(f"diverged: {error}", file=sys.stderr)
-        return EXIT_DIVERGED
+    except (StorageError, Diverged) as error:
+        return command.say(error)
     print(_stopped(opened, step), file=sys.stderr)
     opened.log.close()
     return EXIT_TERMINATED
