@@ -121,8 +121,8 @@ class Denoising:
 
         A canvas is of one size; all other parameters are the same whatever the picture's side.
         """
-        stride = getattr(self.model, "stride", None)
-        if len(self.shape) != 3 or stride is None or getattr(self.model, "canvas", 0):
+        stride: int | None = getattr(self.model, "stride", None)
+        if len(self.shape) != 3 or stride is None or getattr(self.model, "canvas", False):
             return self.shape
         side = math.lcm(stride, self.factor)
         return (side, side, *self.shape[2:])
