@@ -16,7 +16,7 @@ PAGE = ROOT / "docs/diffusion.md"
 SECTIONS = {
     "The process": ("process", "schedule", "table"),
     "Predictions and losses": (
-        "predict", "training/loss", "training/weighting", "training/times",
+        "predict", "training/loss", "training/objectives", "training/weighting", "training/times",
         "training/variational", "training/self_condition", "training/uncertainty",
         "training/augment",
     ),

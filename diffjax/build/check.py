@@ -41,7 +41,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     **{f"sample.{name}": limits for name, limits in settings.LIMITS.items()},
     "seed": (0, MAX_SEED),
     "train.max_seconds": (0, 1e9),
-    "optim.learning_rate": (0, 1e3),
+    "optim.learning_rate": (0, 1e300),
     "optim.b1": (0, math.nextafter(1, 0)),
     "optim.b2": (0, math.nextafter(1, 0)),
     "optim.eps": (0, 1),

@@ -1,6 +1,5 @@
 """From a config to what a run of it would do and cost."""
 
-import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,9 @@ from diffjax.build.embeddings import embeddings_of
 from diffjax.build.training import loop_of, training_of
 from diffjax.core.errors import ConfigError
 from diffjax.data import pipeline
+from diffjax.data.record import RecordSource
 from diffjax.devices.topology import devices_of
+from diffjax.encoders.t5 import TextEncoder
 from diffjax.planning import dry_run, plan, shapes
 
 SHOWN_EXAMPLES, SHOWN_CAPTIONS = 16, 4
@@ -52,13 +53,15 @@ def dry_run_of(
     devices = devices_of(topology)
     check(config, len(devices))
     training = training_of(config, tasks.text_width_of(config), devices)
-    describe = functools.partial(batch_table, config)
-    return dry_run.parts(training, loop_of(config), workdir, describe)
+
+    def described() -> str:
+        return batch_table(config, data.source_of(config), tasks.encoder_of(config))
+
+    return dry_run.parts(training, loop_of(config), workdir, described)
 
 
-def batch_table(options: ConfigDict) -> str:
+def batch_table(options: ConfigDict, records: RecordSource, encoder: TextEncoder) -> str:
     """The first batch of the run, its captions encoded or found in the cache the config names."""
-    records, encoder = data.source_of(options), tasks.encoder_of(options)
     batch_size = options.data.batch_size
     iterator = pipeline.train_iterator(
         records,

@@ -46,14 +46,14 @@ def schedule_of(config: ConfigDict) -> Schedule:
     low, high = config.diffusion.logsnr_min, config.diffusion.logsnr_max
     require(low < high, "diffusion.logsnr_min", low, f"must be below logsnr_max, {high}")
     require(shift > 0, "diffusion.shift", shift, "must be above 0; 1 is none")
-    ends = (low, high) if name in WITH_ENDS else ()
-    return _schedule(name, shift, *ends)
+    return _schedule(name, shift, (low, high) if name in WITH_ENDS else None)
 
 
 @functools.lru_cache(maxsize=64)
-def _schedule(name: str, shift: float = 1.0, *ends: float) -> Schedule:
+def _schedule(name: str, shift: float = 1.0, ends: tuple[float, float] | None = None) -> Schedule:
     """The same object for the same values, so that tasks of equal configs are equal."""
-    made = schedule.SCHEDULES[name](*ends)
+    options = {} if ends is None else dict(zip(("logsnr_min", "logsnr_max"), ends, strict=True))
+    made = schedule.SCHEDULES[name](**options)
     return made if shift == 1 else schedule.shifted(made, shift)
 
 

@@ -16,7 +16,8 @@ from diffjax.devices.mesh import Rules
 Columns: TypeAlias = Mapping[str, Array]
 # The shape and dtype of each column of one example, without the axis of rows.
 ExampleShapes: TypeAlias = Mapping[str, jax.ShapeDtypeStruct]
-Params: TypeAlias = PyTree[Array]
+# Arrays by the names of layers; or their shapes, where nothing is computed.
+Params: TypeAlias = PyTree
 
 
 @runtime_checkable

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -10,6 +11,8 @@ from configs import base64, sr256
 from diffjax.build import config, places
 from diffjax.core import tensorfile
 from diffjax.core.errors import ConfigError
+from diffjax.tasks.denoising import Denoising
+from tests.tasks.network import Network
 
 
 def save(path, options, **metadata):
@@ -64,8 +67,9 @@ def test_what_is_no_export_is_refused_in_a_line_that_names_it(tmp_path):
 
 def test_an_export_holds_one_average_and_says_which(tmp_path):
     file = save(tmp_path / "x.safetensors", base64.get_config("tiny"), ema="live", step="7")
-    like = type("State", (), {"params": {"w": np.zeros(3, np.float32)}})
-    params, step, name = places.params_of(None, file, like, None)
+    network = Network(None, init=lambda key, *inputs: {"params": {"w": jnp.zeros(3)}})
+    task, options = Denoising("base", network, (8, 8, 3)), base64.get_config("tiny")
+    params, step, name = places.params_of(options, file, task, None)
     assert (params["w"].tolist(), step, name) == ([0, 0, 0], "7", "live")
     with pytest.raises(ConfigError, match=r"--ema.*decay_0\.9.*holds live alone"):
-        places.params_of(None, file, like, "decay_0.9")
+        places.params_of(options, file, task, "decay_0.9")

@@ -8,6 +8,7 @@ import pytest
 
 from diffjax.core import digest
 from diffjax.devices.mesh import make_mesh, state_sharding
+from diffjax.models.layers.sharding import RULES
 
 TREE = {"b": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}, "a": np.int32(7)}
 POSITION = {"next_index": 5, "epoch": 1}
@@ -54,7 +55,7 @@ def test_the_digest_does_not_depend_on_the_sharding(dtype):
     host = digest.digest_of(jax.tree.map(np.asarray, tree), {})
     for count in (1, 2, 8):
         mesh = make_mesh(devices=jax.devices()[:count], fsdp=count)
-        placed = jax.device_put(tree, state_sharding(mesh, jax.eval_shape(lambda: tree)))
+        placed = jax.device_put(tree, state_sharding(mesh, jax.eval_shape(lambda: tree), RULES))
         assert digest.digest_of(placed, {}) == host
 
 

@@ -6,8 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax.logs import goodput, journal, writer
-from diffjax.training import step
+from diffjax.logs import goodput, journal, readings, writer
 
 NAMES = ("learning_rate", "loss", "nonfinite", "skipped")
 
@@ -32,13 +31,13 @@ def measured(num_steps):
     return rows
 
 
-record = jax.jit(step.record)
+record = jax.jit(readings.record)
 
 
 def begin(log, every, saved=None):
     return journal.Journal(
         log, goodput.Goodput(clock=lambda: 0.0),
-        no_readings=functools.partial(step.no_readings, every), record=record,
+        no_readings=functools.partial(readings.no_readings, every), record=record,
         images_per_step=8, saved=saved,
     )  # fmt: skip
 
