@@ -1,20 +1,22 @@
 """python -m diffjax.edit: what it writes, what it says of it, and what it refuses in one line."""
 
 import dataclasses
+import functools
 import re
 import shlex
 import struct
 import zlib
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 from diffjax import edit
 from diffjax.build import loading
+from diffjax.editing import img2img, request
 from diffjax.editing import interpolate as interpolate_lib
-from diffjax.editing import request
 from diffjax.generation import recipe
 from diffjax.generation import rows as rows_lib
 from diffjax.images import png, read
@@ -247,35 +249,26 @@ def test_a_name_that_leads_out_of_the_folder_is_replaced_and_not_followed(run, f
     assert not (tmp_path / "out" / "vary_seed0_16px.png").is_symlink()
 
 
+def text_seen(x_t, logsnr_t, *, text, text_mask, **told):
+    """A network that paints 0.5 where it sees any text, and else 0."""
+    return jnp.full_like(x_t, 0.5) * jnp.any(text != 0) + 0 * x_t
+
+
 def test_no_prompt_reaches_the_network_as_the_null_text(cascade, files):
-    """A network that says how much text it sees: vary without a prompt sees none."""
-
-    class Spy:
-        def apply(self, variables, x_t, logsnr_t, *, text, text_mask, **told):
-            import jax.numpy as jnp
-
-            return jnp.full_like(x_t, 0.5) * jnp.any(text != 0) + 0 * x_t
-
-    stages = tuple(
-        dataclasses.replace(one, stage=dataclasses.replace(one.stage, model=Spy()))
-        for one in cascade.with_settings(
-            [request.with_changes(s.settings, guidance_weight=1.0) for s in cascade.stages]
-        ).stages[:1]
+    """A network that says whether it sees text: vary without a prompt sees none."""
+    first = cascade.stages[0]
+    seeing = dataclasses.replace(
+        first,
+        task=dataclasses.replace(first.task, model=tiny_cascade.Told(text_seen)),
+        settings=dataclasses.replace(first.settings, guidance_weight=1.0),
     )
-    spying = dataclasses.replace(cascade, stages=stages)
+    seeing = dataclasses.replace(cascade, stages=(seeing,))
+    small = request.image_of(COLOURS[:8, :8])
+    edit = functools.partial(img2img.img2img, seeing.stages, picture=small, strength=1.0)
     for prompts, want in (((), 128), (("apple",), 191)):
         ask = request.Ask("vary", [COLOURS], prompts, [0], strength=1.0)
         todo = request.asked(list(prompts) or [""], [0])
-
-        def run(text, mask, *, seeds, negative):
-            from diffjax.editing import inpaint
-
-            return inpaint.img2img(
-                spying.stages, text, mask, picture=request.image_of(COLOURS[:8, :8]), strength=1.0,
-                seeds=seeds, negative=negative,
-            )  # fmt: skip
-
-        (made,) = request.make(spying, todo, run, ask)
+        (made,) = request.make(seeing, todo, edit, ask)
         assert (made[-1] == want).all()
 
 

@@ -4,7 +4,7 @@ Training calls `draw` and then `told`; sampling calls `given`, and guidance `abs
 columns; those of `told`, `given` and `absent` are keyword arguments of the network.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import jax
@@ -22,6 +22,8 @@ from diffjax.tasks.text import drop_text, mask_from_length, null_text
 
 # A column of this name is what guidance leads away from, in place of nothing.
 NEGATIVE = "negative_"
+# One object for all, so that conditions and tasks that are made alike are equal.
+COSINE = cosine()
 
 
 @runtime_checkable
@@ -114,7 +116,7 @@ class LowRes:
 
     size_px: int
     factor: int
-    schedule: Schedule = field(default_factory=cosine)
+    schedule: Schedule = COSINE
     max_level: float = 1.0
 
     def columns(self) -> ExampleShapes:

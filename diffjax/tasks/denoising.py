@@ -12,12 +12,11 @@ from diffjax.core import rng
 from diffjax.core.types import LogSnr, Network, PRNGKey, PRNGKeys, Schedule
 from diffjax.devices.mesh import Rules
 from diffjax.diffusion.predict import Kind
-from diffjax.diffusion.schedule import cosine
 from diffjax.diffusion.training import objectives
 from diffjax.diffusion.training.times import TimeSampler, uniform
 from diffjax.images import pixels
 from diffjax.tasks import sampling
-from diffjax.tasks.conditions import Condition, LowRes, Text, shrink, told_by
+from diffjax.tasks.conditions import COSINE, Condition, LowRes, Text, shrink, told_by
 from diffjax.tasks.settings import SampleSettings
 from diffjax.tasks.task import (
     ALONE,
@@ -47,7 +46,7 @@ class Denoising:
     model: Model
     shape: tuple[int, ...]
     conditions: tuple[Condition, ...] = ()
-    schedule: Schedule = field(default_factory=cosine)
+    schedule: Schedule = COSINE
     predict: Kind = "v"
     weighting: str = "v"
     times: TimeSampler = uniform

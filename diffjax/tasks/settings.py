@@ -37,7 +37,8 @@ LIMITS: dict[str, tuple[float, float]] = {
     "aug_level": (0, 1),
 }
 CHOICES: dict[str, tuple[str, ...]] = {
-    "sampler": tuple(SAMPLERS),
+    # no network here says its own variance
+    "sampler": tuple(name for name in SAMPLERS if name != "ddpm_learned"),
     "spacing": tuple(SPACINGS),
     "threshold": THRESHOLDS,
 }

@@ -1,23 +1,11 @@
-import dataclasses
-
 import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from diffjax.core.errors import ConfigError
-from diffjax.generation import rows, watch
-from diffjax.generation.jobs import Job
 from diffjax.images import film
-from diffjax.tasks.sampling import SampleSettings
-from tests import tiny_cascade
 
 COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
 FRAMES = [np.full((16, 16, 3), colour, np.uint8) for colour in COLOURS]
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    return tiny_cascade.cascade(tmp_path_factory.mktemp("t5"), num_steps=5)
 
 
 def test_a_film_shows_its_frames_in_order_then_holds_the_last_and_loops(tmp_path):
@@ -43,20 +31,6 @@ def test_a_file_that_is_not_a_film_and_a_film_without_frames_are_refused(tmp_pat
         film.write(tmp_path / "b", [])
 
 
-def test_frames_are_the_denoised_guesses_of_each_stage_and_then_its_picture(trained):
-    job = Job("a red apple", 3)
-    (pictures,) = rows.make(trained, [job])
-    frames = watch.frames(trained, job, pictures)
-    assert len(frames) == 5 + 5
-    assert {frame.shape for frame in frames} == {(128, 128, 3)}
-    small, large = pictures
-    np.testing.assert_array_equal(frames[4], np.kron(small, np.ones((16, 16, 1), np.uint8)))
-    np.testing.assert_array_equal(frames[9], np.kron(large, np.ones((8, 8, 1), np.uint8)))
-    far = [np.abs(frame.astype(int) - frames[9]).mean() for frame in frames[5:]]
-    assert far == sorted(far, reverse=True)
-    assert min(far[:-1]) > 1
-
-
 def test_evenly_spaced_indices_include_the_first_and_the_last():
     assert film.evenly_spaced(3, 5) == [0, 1, 2]
     assert film.evenly_spaced(9, 5) == [0, 2, 4, 6, 8]
@@ -69,12 +43,3 @@ def test_frames_are_enlarged_without_smoothing_and_shrunk_by_averaging():
     checks = np.kron([[0, 255], [255, 0]], np.ones((4, 4)))[..., None].repeat(3, 2).astype(np.uint8)
     assert set(np.unique(film.resize_square(checks, 16))) == {0, 255}
     assert np.abs(film.resize_square(checks, 1).astype(int) - 127).max() <= 1
-
-
-def test_a_film_with_too_many_steps_for_the_memory_is_refused(trained):
-    large = dataclasses.replace(trained.stages[1].stage, size_px=1024)
-    stages = (dataclasses.replace(trained.stages[1], stage=large),)
-    many = dataclasses.replace(trained, stages=stages).with_settings([SampleSettings(400)])
-    with pytest.raises(ConfigError, match="--steps = 400: --film at 1024 px takes at most 317"):
-        watch.check(many)
-    watch.check(many.with_settings([SampleSettings(300)]))
