@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from diffjax.core.errors import ConfigError
+from diffjax.core import command
+from diffjax.core.errors import EXIT_INPUT, ConfigError
 from diffjax.core.tables import GIB, format_memory
 
 MIN_DISK, MIN_MEMORY, MIN_FILES = 2 * GIB, 2 * GIB, 256
@@ -50,15 +51,16 @@ class Finding:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the flags, look, print, and say in the exit code whether a run can start."""
-    parser = argparse.ArgumentParser(
-        prog="python -m diffjax.doctor",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    flags = command.parser("doctor", __doc__)
+    flags.add_argument(
+        "--workdir", type=command.path, default=Path(), help="where a run is to live"
     )
-    parser.add_argument("--workdir", type=Path, default=Path(), help="where a run is to live")
-    parser.add_argument("--wait_s", type=float, help="seconds for the devices; then it is an error")
-    flags = parser.parse_args(arguments)
+    flags.add_argument("--wait_s", type=float, help="seconds for the devices; then it is an error")
+    return command.run_command(flags, work, arguments)
+
+
+def work(flags: argparse.Namespace) -> int:
+    """Look, and print each finding as soon as it is known."""
     found = []
     for finding in look(flags.workdir, os.environ, flags.wait_s):
         mark = "!!" if finding.remedy else "  "
@@ -68,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     broken = [finding for finding in found if finding.remedy]
     for finding in broken:
         print(f"{finding.name}: {finding.remedy}", file=sys.stderr)
-    return 2 if broken else 0
+    return EXIT_INPUT if broken else 0
 
 
 def look(
@@ -281,7 +283,7 @@ def devices(waiting: queue.Queue, wait_s: float | None = None) -> Iterator[Findi
             yield Finding("devices", value, why)
         return
     if isinstance(answer, Exception):
-        first_line = (str(answer).strip() or type(answer).__name__).splitlines()[0]
+        first_line = (command.no_device(answer) or str(answer) or repr(answer)).splitlines()[0]
         yield Finding("devices", first_line, "free the device, mend its driver or JAX_PLATFORMS")
         return
     kinds: dict[str, list] = {}
@@ -294,6 +296,4 @@ def devices(waiting: queue.Queue, wait_s: float | None = None) -> Iterator[Findi
 
 
 if __name__ == "__main__":
-    code = main()
-    sys.stdout.flush()
-    os._exit(code)  # a device that does not answer is not waited for
+    command.start(main, at_once=True)  # a device that does not answer is not waited for

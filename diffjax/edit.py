@@ -8,12 +8,12 @@ says what it was made of. Exit codes: 0 done, 2 bad input, 5 storage, 143 termin
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from diffjax.build import loading
-from diffjax.core.errors import ConfigError, StorageError, require
+from diffjax.core import command
+from diffjax.core.errors import ConfigError, require
 from diffjax.devices import mesh
 from diffjax.editing import interpolate, morph, request
 from diffjax.generation import jobs
@@ -23,15 +23,10 @@ from diffjax.images import read
 
 def parser() -> argparse.ArgumentParser:
     """The flags of every kind of edit."""
-    flags = argparse.ArgumentParser(
-        prog="python -m diffjax.edit",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    flags = command.parser("edit", __doc__)
     kinds = flags.add_subparsers(dest="kind", required=True, metavar="KIND")
     paint = kinds.add_parser("inpaint", help="paint anew where a mask is white")
-    paint.add_argument("--mask", type=Path, required=True, help="as large as the picture")
+    paint.add_argument("--mask", type=command.path, required=True, help="as large as the picture")
     paint.add_argument(
         "--resample",
         help="how often RePaint goes over every stretch, 10,1,... by default; 1 is the fastest",
@@ -41,9 +36,14 @@ def parser() -> argparse.ArgumentParser:
     path = kinds.add_parser("interpolate", help="a film between prompts, or between pictures")
     upscale = kinds.add_parser("upscale", help="a picture of any size, enlarged")
     for kind in (paint, redraw, vary, upscale):
-        kind.add_argument("--picture", type=Path, required=True, help="PNG, JPEG, WebP, GIF, BMP")
+        kind.add_argument(
+            "--picture", type=command.path, required=True, help="PNG, JPEG, WebP, GIF, BMP"
+        )
     path.add_argument(
-        "--picture", type=Path, action="append", help="twice or more: from picture to picture"
+        "--picture",
+        type=command.path,
+        action="append",
+        help="twice or more: from picture to picture",
     )
     path.add_argument(
         "--prompt", action="append", default=[], help="twice or more; or one a picture"
@@ -84,15 +84,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _common(flags: argparse.ArgumentParser) -> None:
-    where = flags.add_mutually_exclusive_group()
-    where.add_argument(
-        "--workdir", type=Path, help="the folder of a trained cascade; none: the one that ships"
-    )
-    where.add_argument("--stages", help="workdirs or exports of the stages: DIR,DIR,...")
+    command.add_stages(flags)
     flags.add_argument("--seeds", default="0", help="as 0, 3,5 or 0-7: pictures to make")
     flags.add_argument("--negative", help="a prompt to keep away from: guidance in its stead")
     jobs.add_settings(flags)
-    flags.add_argument("--out", type=Path, default=Path("out"), help="folder for the pictures")
+    flags.add_argument(
+        "--out", type=command.path, default=Path("out"), help="folder for the pictures"
+    )
     flags.add_argument("--overwrite", action="store_true", help="replace files of these names")
     flags.add_argument(
         "--no-metadata", action="store_true", help="PNGs that do not say what they were made of"
@@ -110,17 +108,7 @@ def _common(flags: argparse.ArgumentParser) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the flags, change the pictures, and write them."""
-    flags = parser().parse_args(arguments)
-    try:
-        path = run(flags)
-    except StorageError as error:
-        print(error, file=sys.stderr)
-        return 5
-    except (ConfigError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(path)
-    return 0
+    return command.run_command(parser(), lambda flags: print(run(flags)), arguments)
 
 
 def run(flags: argparse.Namespace) -> Path:
@@ -266,7 +254,4 @@ def _listed(value) -> list:
 
 
 if __name__ == "__main__":
-    from diffjax.core import signals
-
-    signals.leave_on_signals()
-    sys.exit(main())
+    command.start(main)

@@ -20,7 +20,6 @@ and is used with jax and safetensors alone:
 import argparse
 import dataclasses
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,8 +30,8 @@ import numpy as np
 from jax import export
 from jaxtyping import UInt8
 
-from diffjax.core import rng, tensorfile, trees
-from diffjax.core.errors import ConfigError, StorageError, require
+from diffjax.core import command, rng, tensorfile, trees
+from diffjax.core.errors import require
 from diffjax.core.files import storing, write_whole
 from diffjax.images import pixels
 from diffjax.models.layers import convolve
@@ -121,38 +120,32 @@ def save(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the flags, export, and say in the exit code how it went."""
-    parser = argparse.ArgumentParser(
-        prog="python -m diffjax.serving",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    flags = command.parser("serving", __doc__)
+    flags.add_argument(
+        "--stages",
+        type=command.paths,
+        help="workdirs or exports: DIR,DIR; none: those that ship",
     )
-    parser.add_argument("--stages", help="workdirs or exports: DIR,DIR; none: those that ship")
-    parser.add_argument("--out", type=Path, required=True, help="the folder to write")
-    parser.add_argument("--batch", type=int, default=1, help="pictures a call")
-    parser.add_argument("--platforms", default="cpu", help=f"some of {','.join(PLATFORMS)}")
-    parser.add_argument("--ema", help="which average; none: the first that training kept")
-    flags = parser.parse_args(arguments)
-    try:
-        platforms = flags.platforms.split(",")
-        require(flags.batch > 0, "--batch", flags.batch, "must be at least 1")
-        require(
-            set(platforms) <= set(PLATFORMS), "--platforms", flags.platforms,
-            f"allowed: {', '.join(PLATFORMS)}",
-        )  # fmt: skip
-        from diffjax.build.loading import load_stages, stage_dirs
+    flags.add_argument("--out", type=command.path, required=True, help="the folder to write")
+    flags.add_argument("--batch", type=int, default=1, help="pictures a call")
+    flags.add_argument("--platforms", default="cpu", help=f"some of {','.join(PLATFORMS)}")
+    flags.add_argument("--ema", help="which average; none: the first that training kept")
+    return command.run_command(flags, work, arguments)
 
-        stages, encoder = load_stages(stage_dirs(None, flags.stages), flags.ema)
-        whose = {"name": encoder.name, "fingerprint": encoder.fingerprint}
-        save(flags.out, stages, whose | {"max_length": encoder.max_length}, flags.batch, platforms)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except StorageError as error:
-        print(error, file=sys.stderr)
-        return 5
+
+def work(flags: argparse.Namespace) -> None:
+    """Load the stages, and write them as one program."""
+    platforms = flags.platforms.split(",")
+    require(flags.batch > 0, "--batch", flags.batch, "must be at least 1")
+    allowed = f"allowed: {', '.join(PLATFORMS)}"
+    require(set(platforms) <= set(PLATFORMS), "--platforms", flags.platforms, allowed)
+    from diffjax.build.loading import load_stages, stage_dirs
+
+    stages, encoder = load_stages(stage_dirs(None, flags.stages), flags.ema)
+    whose = {"name": encoder.name, "fingerprint": encoder.fingerprint}
+    save(flags.out, stages, whose | {"max_length": encoder.max_length}, flags.batch, platforms)
     print(f"{flags.out}: {sum(p.stat().st_size for p in flags.out.iterdir()) / 1e6:.1f} MB")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.start(main)

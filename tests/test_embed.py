@@ -27,7 +27,7 @@ from tests.encoders.test_t5 import write
 def stub(monkeypatch):
     """What the command takes for the encoder of any name."""
     encoder = Stub()
-    monkeypatch.setattr(text, "load_encoder", lambda name, length, dtype: encoder)
+    monkeypatch.setattr(embed, "load_encoder", lambda name, length, dtype: encoder)
     return encoder
 
 

@@ -26,6 +26,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from diffjax.build import loading
+from diffjax.core import command
 from diffjax.data import transforms
 from diffjax.data.emoji import splits
 from diffjax.data.sources.tfds import open_source
@@ -146,7 +147,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--stages", help="base64 and, if any, sr256; none: those that ship")
+    parser.add_argument(
+        "--stages", type=command.paths, help="base64 and, if any, sr256; none: those that ship"
+    )
     parser.add_argument(
         "--classifier", type=Path, default=Path("runs/emoji_classifier.safetensors")
     )

@@ -2,6 +2,7 @@
 
 import importlib.resources
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +25,17 @@ def shipped() -> Path:
     return Path(str(importlib.resources.files("diffjax") / "shipped"))
 
 
-def stage_dirs(workdir: Path | None = None, stages: str | None = None) -> list[Path]:
-    """The places of the stages, smallest first: those of "PLACE,PLACE,...", or those in `workdir`.
+def stage_dirs(workdir: Path | None = None, stages: Sequence[Path] | None = None) -> list[Path]:
+    """The places of the stages, smallest first: `stages` as they are, or those in `workdir`.
 
     A place is a workdir or a file that `python -m diffjax.checkpoint export` wrote. `workdir` is a
     place, or holds some. Neither: the cascade that comes with diffjax.
 
     Raises:
-      ConfigError: `workdir` is no trained stage and holds none, or a place in `stages` is empty.
+      ConfigError: `workdir` is no trained stage and holds none.
     """
     if stages is not None:
-        parts = stages.split(",")
-        require(all(parts), "--stages", stages, "one place for each stage: DIR,DIR,...")
-        return [Path(part) for part in parts]
+        return list(stages)
     if workdir is None:
         workdir = shipped()
         require(

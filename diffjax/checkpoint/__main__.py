@@ -17,20 +17,15 @@ import jax
 from diffjax import checkpoint
 from diffjax.checkpoint import folder, portable, workdir
 from diffjax.checkpoint.manifest import GOOD, UNVERIFIED, Found
-from diffjax.core import digest
-from diffjax.core.errors import ConfigError, StorageError, require
+from diffjax.core import command, digest
+from diffjax.core.errors import EXIT_STORAGE, require
 from diffjax.core.files import storing
 from diffjax.core.tables import align_columns, format_bytes
 
 
 def parser() -> argparse.ArgumentParser:
     """The flags."""
-    flags = argparse.ArgumentParser(
-        prog="python -m diffjax.checkpoint",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    flags = command.parser("checkpoint", __doc__)
     commands = flags.add_subparsers(dest="command", required=True)
     for name, does in (
         ("list", "every step, its state by the sizes of its files"),
@@ -39,39 +34,37 @@ def parser() -> argparse.ArgumentParser:
         ("export", "a step to one safetensors file"),
         ("import", "a file of export to a step"),
     ):
-        command = commands.add_parser(name, help=does, description=does)
-        command.add_argument("workdir", type=Path, metavar="WORKDIR", help="of a run")
+        one = commands.add_parser(name, help=does, description=does)
+        one.add_argument("workdir", type=command.path, metavar="WORKDIR", help="of a run")
         if name in ("digest", "export"):
-            command.add_argument("--step", type=int, help="default: the newest that is whole")
+            one.add_argument("--step", type=int, help="default: the newest that is whole")
         if name == "digest":
-            command.add_argument("--arrays", action="store_true", help="of each array, by its name")
+            one.add_argument("--arrays", action="store_true", help="of each array, by its name")
         if name == "export":
-            command.add_argument("--out", type=Path, required=True, metavar="FILE.safetensors")
-            command.add_argument(
+            one.add_argument("--out", type=command.path, required=True, metavar="FILE.safetensors")
+            one.add_argument(
                 "--what",
                 default=portable.EMA,
                 help="ema (the default: what is sampled), the name of an average, live, or state",
             )
-            command.add_argument("--dtype", choices=tuple(portable.DTYPES), default="float32")
+            one.add_argument("--dtype", choices=tuple(portable.DTYPES), default="float32")
         if name == "import":
-            command.add_argument("file", type=Path, metavar="FILE.safetensors")
+            one.add_argument("file", type=command.path, metavar="FILE.safetensors")
     return flags
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the flags and do what they say; returns the exit code."""
-    flags = parser().parse_args(arguments)
-    try:
-        if flags.command in ("list", "verify"):
-            return show(flags.workdir, full=flags.command == "verify")
-        {"digest": tell_digest, "export": export, "import": import_file}[flags.command](flags)
-    except (ConfigError, FileNotFoundError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    except StorageError as error:
-        print(error, file=sys.stderr)
-        return 5
-    return 0
+    return command.run_command(parser(), work, arguments)
+
+
+def work(flags: argparse.Namespace) -> int | None:
+    """What the first word asks for, on the CPU: an accelerator's own trainer keeps it."""
+    jax.config.update("jax_platforms", "cpu")
+    if flags.command in ("list", "verify"):
+        return show(flags.workdir, full=flags.command == "verify")
+    {"digest": tell_digest, "export": export, "import": import_file}[flags.command](flags)
+    return None
 
 
 def show(path: Path, full: bool) -> int:
@@ -87,7 +80,7 @@ def show(path: Path, full: bool) -> int:
         if full:
             print(f"  {format_bytes(sum(f.num_bytes for f in found))} hashed in {seconds:.1f} s")
             if any(f.state not in (GOOD, UNVERIFIED) for f in found):
-                code = 5
+                code = EXIT_STORAGE
     return code
 
 
@@ -166,5 +159,4 @@ def directories(path: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
-    jax.config.update("jax_platforms", "cpu")  # an accelerator's own trainer keeps it
-    sys.exit(main())
+    command.start(main)

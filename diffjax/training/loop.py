@@ -15,16 +15,9 @@ from ml_collections import ConfigDict
 from diffjax import checkpoint
 from diffjax.build import build, resume
 from diffjax.checkpoint.workdir import lock
+from diffjax.core import command
 from diffjax.core.digest import digest_of
-from diffjax.core.errors import (
-    EXIT_DIVERGED,
-    EXIT_STORAGE,
-    EXIT_TERMINATED,
-    Diverged,
-    OutOfTime,
-    StorageError,
-    Terminated,
-)
+from diffjax.core.errors import EXIT_TERMINATED, Diverged, OutOfTime, StorageError, Terminated
 from diffjax.core.signals import signals
 from diffjax.devices import processes
 from diffjax.encoders.cache.cache import Damaged, MissingCaption
@@ -152,12 +145,8 @@ def rescued(run: Run, step: int, state: Any, data_position: Any) -> int:
         save(run, step, state, data_position)
         checkpoint.finish(run.checkpoints)
         run.snapshots.finish()
-    except StorageError as error:
-        print(error, file=sys.stderr)
-        return EXIT_STORAGE
-    except Diverged as error:
-        print(f"diverged: {error}", file=sys.stderr)
-        return EXIT_DIVERGED
+    except (StorageError, Diverged) as error:
+        return command.say(error)
     print(_stopped(run, step), file=sys.stderr)
     run.log.close()
     return EXIT_TERMINATED

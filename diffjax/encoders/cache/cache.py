@@ -17,6 +17,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Bool, Shaped
 
+from diffjax.core.errors import EXIT_INPUT, Ending
 from diffjax.encoders.cache import index as indices
 from diffjax.encoders.cache import rows, shards
 from diffjax.encoders.cache.rows import STORAGES, Damaged
@@ -33,8 +34,10 @@ SHARD_SECONDS = 600  # no more than this much work is lost with a killed process
 WINDOW = 16_384  # captions read ahead, to be encoded in order of length
 
 
-class MissingCaption(KeyError):
-    """A caption that the cache does not hold."""
+class MissingCaption(Ending, KeyError):
+    """A caption that the cache does not hold. Exit code 2."""
+
+    exit_code = EXIT_INPUT
 
     def __str__(self) -> str:
         """Without the quotes that a KeyError puts around its key."""
