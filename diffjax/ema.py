@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from diffjax.checkpoint import portable
 from diffjax.core import command, tensorfile
 from diffjax.core.errors import ConfigError, StorageError, require
 from diffjax.core.files import storing
@@ -120,9 +121,8 @@ def reconstruct(
     }
     name = f"power_{sigma_rel:g}"
     metadata = {"ema": name, "step": str(step), "profile_error": f"{fit.error:.3g}"}
-    config = workdir / "config.json"
-    if config.exists():
-        metadata["config"] = config.read_text()
+    if config := portable.config_of(workdir):
+        metadata["config"] = config
     out = out or workdir / snapshots.FOLDER / f"{name}_{step:08d}.safetensors"
     with storing(out):
         tensorfile.write(out, tensors, metadata)

@@ -8,7 +8,6 @@ import importlib.machinery
 import importlib.resources
 import inspect
 import json
-import os
 import sys
 import traceback
 import types
@@ -19,7 +18,11 @@ from typing import Any
 import ml_collections
 
 from diffjax.core.errors import ConfigError, require
+from diffjax.core.files import parse_json_object, read_json, write_whole
+from diffjax.core.json_types import Json, JsonObject
 
+# What is a mapping in a stage's config, where it is there.
+SECTIONS = ("data", "text", "model", "diffusion", "low_res", "optim", "train", "sample", "mesh")
 MOST_HINTS = 4  # keys that are offered in place of an unknown one
 # Keys of runs that this version cannot go on with, and what replaced them.
 RENAMED = {"train.ema_decay": "one average, now train.ema = ('decay_D',)"}
@@ -226,9 +229,7 @@ def one_of(config: ml_collections.ConfigDict, key: str, allowed: Iterable[Any]) 
 
 def save(config: ml_collections.ConfigDict, path: Path) -> None:
     """The config as JSON beside the run that it describes; the file is whole or not there."""
-    beside = path.with_suffix(".tmp")
-    beside.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
-    os.replace(beside, path)
+    write_whole(path, (json.dumps(config.to_dict(), indent=2) + "\n").encode())
 
 
 def restore(path: Path) -> ml_collections.ConfigDict:
@@ -236,27 +237,47 @@ def restore(path: Path) -> ml_collections.ConfigDict:
 
     Raises:
       ConfigError: there is none, or it is no config of this version.
+      StorageError: it is damaged.
     """
     try:
-        text = path.read_text()
+        found = read_json(path, "bring back a copy, or name another workdir")
     except FileNotFoundError:
         raise ConfigError("workdir", str(path.parent), "holds no config.json: not a run") from None
-    return from_json(text, path.parent)
+    return _restored(found, path.parent)
 
 
 def from_json(text: str, where: Path) -> ml_collections.ConfigDict:
     """The config that this JSON is; `where` it was found is for errors.
 
     Raises:
-      ConfigError: it is of a version whose checkpoints do not fit this one.
+      ConfigError: it is no config, or of a version whose checkpoints do not fit this one.
     """
+    try:
+        return _restored(parse_json_object(text), where)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError("config", str(where), f"holds a damaged config: {error}") from None
 
-    def tuples(value):
+
+def _restored(found: JsonObject, where: Path) -> ml_collections.ConfigDict:
+    def tuples(value: Json) -> object:
         if isinstance(value, dict):
             return {name: tuples(child) for name, child in value.items()}
         return tuple(value) if isinstance(value, list) else value
 
-    restored = ml_collections.ConfigDict(tuples(json.loads(text))).lock()
+    wrong = [name for name in SECTIONS if not isinstance(found.get(name, {}), dict)]
+    if wrong or not isinstance(found.get("stage"), str):
+        key = wrong[0] if wrong else "stage"
+        raise ConfigError(
+            key,
+            str(found.get(key))[:40],
+            f"{where} holds the config of another program, or a damaged one: bring back a copy",
+        )
+    try:
+        restored = ml_collections.ConfigDict(tuples(found)).lock()
+    except (ValueError, RecursionError) as error:
+        raise ConfigError("config", str(where), f"holds a damaged config: {error}") from None
     for key, value in leaves(restored):
         if key in RENAMED:
             raise ConfigError(

@@ -1,18 +1,19 @@
 """Where a trained stage lies: the workdir of its run, or one safetensors file of an export."""
 
 import importlib.resources
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from diffjax import checkpoint
 from diffjax.build import build, config
 from diffjax.checkpoint.portable import LIVE
 from diffjax.core import tensorfile
-from diffjax.core.errors import ConfigError, require
+from diffjax.core.errors import ConfigError, StorageError, require
+from diffjax.core.trees import named_leaves
 from diffjax.generation.recipe import FROM_A_FILE
 from diffjax.training.state import averaged
 
@@ -67,12 +68,11 @@ def options_of(place: Path) -> ConfigDict:
         return config.restore(place / CONFIG)
     try:
         text = tensorfile.read_metadata(place).get("config", "")
-        json.loads(text)
     except OSError:
         raise ConfigError("--stages", str(place), "there is no such file") from None
     except ValueError as error:
-        message = str(error) if "safetensors" in str(error) else "holds no config: not an export"
-        raise ConfigError("--stages", str(place), message) from None
+        raise ConfigError("--stages", str(place), str(error)) from None
+    require(bool(text), "--stages", str(place), "holds no config: not an export")
     return config.from_json(text, place)
 
 
@@ -92,9 +92,12 @@ def params_of(
 
     Raises:
       ConfigError: there is no such average, no checkpoint at all, or it is of another network.
+      StorageError: a checkpoint is damaged, or holds numbers that are not finite.
     """
     if name and name.endswith(SAFETENSORS):
-        params, metadata = _read(Path(name), state_shape.params, "--ema", f"; wanted for {place}")
+        params, metadata = _read(
+            Path(name).expanduser(), state_shape.params, "--ema", f"; wanted for {place}"
+        )
         return params, metadata.get("step", "unknown"), FROM_A_FILE
     if is_file(place):
         params, metadata = _read(place, state_shape.params, "--stages")
@@ -111,7 +114,8 @@ def params_of(
     found = checkpoint.open_to_read(place / "checkpoints")
     for wanted in (step, None) if step is not None else (None,):
         try:
-            return *checkpoint.restore_part(found, where, like, step=wanted, verify=verify), name
+            params, at = checkpoint.restore_part(found, where, like, step=wanted, verify=verify)
+            return _finite(params, place), at, name
         except FileNotFoundError:
             continue
         except ValueError as error:
@@ -121,6 +125,22 @@ def params_of(
 
 def _read(file: Path, like: Any, flag: str, ending: str = "") -> tuple[Any, dict[str, str]]:
     try:
-        return tensorfile.read_tree(file, like)
+        params, metadata = tensorfile.read_tree(file, like)
     except (ValueError, OSError) as error:
         raise ConfigError(flag, str(file), f"{error}{ending}") from None
+    return _finite(params, file), metadata
+
+
+def _finite(params: Any, place: Path) -> Any:
+    """The parameters, every number of which is one: a picture made of others would be black.
+
+    Raises:
+      StorageError: names the first array that holds NaN or infinity.
+    """
+    for name, array in named_leaves(params).items():
+        if not bool(jnp.isfinite(array).all()):
+            raise StorageError(
+                f"{place}: {name} holds NaN or infinity: not the parameters of a trained network; "
+                "bring back a copy, or export it anew"
+            )
+    return params

@@ -106,14 +106,14 @@ def tell_digest(flags: argparse.Namespace) -> None:
 def export(flags: argparse.Namespace) -> None:
     """Write the file, and say what it holds."""
     step = chosen(flags)
-    config = step.parent.parent / portable.CONFIG
+    config = portable.config_of(step.parent.parent)
     with storing(flags.out):
         num_bytes = portable.export(
             step,
             flags.out,
             what=flags.what,
             dtype=flags.dtype,
-            config=config.read_text() if config.exists() else "",
+            config=config,
         )
     print(f"{flags.out}: {flags.what} of step {step.name}, {format_bytes(num_bytes)}")
 

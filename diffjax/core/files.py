@@ -1,12 +1,15 @@
 """Files that are whole or not there, and what is said when the disk takes no more."""
 
 import contextlib
+import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from diffjax.core.errors import StorageError
+from diffjax.core.json_types import Json, JsonObject
 
 
 @contextlib.contextmanager
@@ -51,6 +54,66 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def read_json(path: Path, remedy: str) -> JsonObject:
+    """The JSON object that a file of ours holds.
+
+    Raises:
+      FileNotFoundError: there is none.
+      StorageError: it cannot be read, or is damaged: one line with the file, why, and the remedy.
+    """
+    try:
+        return parse_json_object(path.read_bytes())
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror or error}; {remedy}") from None
+    except ValueError as error:
+        raise StorageError(f"{path}: damaged: {error}; {remedy}") from None
+
+
+def parse_json_object(data: bytes | str) -> JsonObject:
+    """The JSON object in a file's bytes or in a text.
+
+    Raises:
+      ValueError: what is wrong, in a few words.
+    """
+    value = parse_json(data)
+    if not isinstance(value, dict):
+        raise ValueError(f"holds a JSON {type(value).__name__}, want an object")
+    return value
+
+
+def parse_json(data: bytes | str) -> Json:
+    """The JSON value in a file's bytes or in a text, whatever they are.
+
+    Raises:
+      ValueError: what is wrong, in a few words.
+    """
+    try:
+        text = data.decode() if isinstance(data, bytes) else data
+        if not text.strip():
+            raise ValueError("is empty")
+        return json.loads(text)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"is not UTF-8 at byte {error.start}") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"is not JSON at line {error.lineno}: {error.msg}") from None
+    except RecursionError:
+        raise ValueError("is not JSON: nested too deep") from None
+
+
+def set_aside(path: Path, why: str) -> None:
+    """Rename a file that cannot be used, and that the work can do without; with a warning."""
+    aside = path.with_name(f"{path.name}.damaged")
+    count = 1
+    while aside.exists():
+        count += 1
+        aside = path.with_name(f"{path.name}.damaged{count}")
+    with storing(path):
+        os.replace(path, aside)
+    print(f"warning: {path}: {why}; set aside as {aside.name}", file=sys.stderr, flush=True)
 
 
 def free_bytes(path: Path) -> int:

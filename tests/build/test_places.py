@@ -54,8 +54,8 @@ def test_what_is_no_export_is_refused_in_a_line_that_names_it(tmp_path):
     tensorfile.write(tmp_path / "bare.safetensors", {"w": np.zeros(3)}, {})
     tensorfile.write(tmp_path / "odd.safetensors", {"w": np.zeros(3)}, {"config": "{"})
     (tmp_path / "page.safetensors").write_text("<html>404</html>")
-    cases = {"bare": "holds no config", "odd": "holds no config", "page": "damaged: not safetens",
-             "absent": "no such file"}  # fmt: skip
+    cases = {"bare": "holds no config", "odd": "holds a damaged config: is not JSON",
+             "page": "damaged: not safetens", "absent": "no such file"}  # fmt: skip
     for name, words in cases.items():
         with pytest.raises(ConfigError, match=rf"{name}\.safetensors.*{words}") as error:
             places.options_of(tmp_path / f"{name}.safetensors")

@@ -70,7 +70,7 @@ def from_json(raw: bytes) -> Header:
         content = json.loads(raw)
         checksum = content.pop("checksum")
         version = content["format"]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
         raise ValueError("not a header") from None
     if checksum != _checksum(content):
         raise Damaged("checksum differs")
