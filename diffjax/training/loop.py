@@ -142,9 +142,11 @@ def nothing_lost() -> int:
 def rescued(run: Run, step: int, state: Any, data_position: Any) -> int:
     """What a signal does while the loop waits for something else; the exit code."""
     try:
+        run.spent.to("checkpoint")
         save(run, step, state, data_position)
         checkpoint.finish(run.checkpoints)
         run.snapshots.finish()
+        run.spent.note()
     except (StorageError, Diverged) as error:
         return command.say(error)
     print(_stopped(run, step), file=sys.stderr)
