@@ -2,23 +2,29 @@
 
 from typing import ClassVar
 
-# Launchers never try 2, 3 and 4 again.
+# A launcher must not try again after 2, 3 or 4: the same command would fail again.
 EXIT_MISSING, EXIT_INPUT, EXIT_TOO_BIG, EXIT_DIVERGED, EXIT_STORAGE = 1, 2, 3, 4, 5
 EXIT_TERMINATED = 143
 
 
 class Ending(Exception):
-    """Ends a command with one line for its user and an exit code; not a mistake of ours."""
+    """An error that is not a mistake in this code: it ends a command with a line and a code.
+
+    exit_code: of the process. A command prints `line()` and no traceback.
+    """
 
     exit_code: ClassVar[int] = 1
 
     def line(self) -> str:
-        """What the user is told."""
+        """The line that the user reads."""
         return str(self)
 
 
 class ConfigError(Ending, ValueError):
-    """A mistake in a config or a flag: the key, the value seen, what is allowed. Exit code 2."""
+    """A config or a flag has a wrong value. Exit code 2.
+
+    The message names the key, the value and what is allowed.
+    """
 
     exit_code = EXIT_INPUT
 
@@ -27,13 +33,13 @@ class ConfigError(Ending, ValueError):
 
 
 class InputError(Ending, ValueError):
-    """A file or a flag that cannot be used, in a line that says why. Exit code 2."""
+    """A file cannot be used, or something that the command needs is not installed. Exit code 2."""
 
     exit_code = EXIT_INPUT
 
 
 class StorageError(Ending, OSError):
-    """The disk took no more, or gave back other bytes; what is whole stays. Exit code 5.
+    """The disk is full, or returned other bytes than were written. Exit code 5.
 
     Complete files stay. The message is one line with the file or folder, the fault and the remedy.
     """
@@ -42,24 +48,33 @@ class StorageError(Ending, OSError):
 
 
 class Terminated(Ending):
-    """A signal came, or nobody reads what is printed; the finished step is saved. Exit code 143."""
+    """A signal arrived, and the last finished step has been saved. Exit code 143.
+
+    Nobody reading the output any more counts as a signal.
+    """
 
     exit_code = EXIT_TERMINATED
 
 
 class OutOfTime(Ending):
-    """`train.max_seconds` are over; the finished step is saved. Run again to go on. Exit code 0."""
+    """`train.max_seconds` have passed, and the last finished step has been saved. Exit code 0.
+
+    The same command continues the run.
+    """
 
     exit_code = 0
 
 
 class Diverged(Ending):
-    """The loss or a gradient is no longer a number; the last checkpoint is finite. Exit code 4."""
+    """The loss or a gradient is not finite any more. Exit code 4.
+
+    The last checkpoint holds finite numbers only.
+    """
 
     exit_code = EXIT_DIVERGED
 
     def line(self) -> str:
-        """Begins with what happened."""
+        """The line begins with what happened."""
         return f"diverged: {self}"
 
 

@@ -1,12 +1,15 @@
 """How a run spent its time: a stopwatch whose seconds are kept over restarts."""
 
 import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypedDict, cast
 
-from diffjax.core.files import write_whole
+from diffjax.core.errors import StorageError
+from diffjax.core.files import read_json, set_aside, write_whole
+from diffjax.core.json_types import Json, JsonObject
 from diffjax.core.tables import align_columns
 
 # A process does one kind of WORK at a time. Only the next process can measure what was LOST.
@@ -22,7 +25,10 @@ MEANING = {
     "redone": "work after the last good checkpoint, done again",
     "down": "between the end of one process and the start of the next",
 }
+# Work that a resumed process does again, where it was done after the last checkpoint.
+TRAINING = ("compile", "data", "step")
 KEPT_SAVES = 100
+STEP = re.compile("[0-9]{1,18}", re.ASCII)
 
 
 class Note(TypedDict):
@@ -107,17 +113,56 @@ class Goodput:
         """
         if self._path is None:
             return
+        self._count_with_the_save()
         noted = Note(written=self._wall(), seconds=self.seconds(), saves=self._saves)
         write_whole(self._path, (json.dumps(noted) + "\n").encode())
 
+    def _count_with_the_save(self) -> None:
+        """Seconds between a save and the next batch are kept with it: no resume does them again.
+
+        Such are the wait for the writer of checkpoints at the end of a run, and previews.
+        """
+        if not self._saves:
+            return
+        step, then = list(self._saves.items())[-1]
+        now = self.seconds()
+        if all(now[kind] == then[kind] for kind in TRAINING):
+            self._saves[step] = now
+
 
 def _read(path: Path | None) -> Note | None:
-    """The note in the file; None if there is no file, or if it cannot be read."""
-    try:
-        noted = json.loads(path.read_text()) if path else None
-    except (OSError, ValueError):
+    """The note in the file; None if there is no file. A damaged file is set aside."""
+    if path is None:
         return None
-    return cast(Note, noted) if isinstance(noted, dict) else None
+    try:
+        return _checked(read_json(path, "its seconds are not counted"))
+    except FileNotFoundError:
+        return None
+    except (ValueError, StorageError) as error:
+        set_aside(path, str(error).removeprefix(f"{path}: "))
+        return None
+
+
+def _checked(noted: JsonObject) -> Note:
+    """The note, if it is one.
+
+    Raises:
+      ValueError: a value is missing, or is not what `Goodput.note` writes there.
+    """
+    written, seconds, saves = (noted.get(name) for name in ("written", "seconds", "saves"))
+    if not (_is_time(written) and _are_seconds(seconds) and isinstance(saves, dict)):
+        raise ValueError("damaged: not the seconds of a run; its seconds are not counted")
+    if not all(STEP.fullmatch(step) and _are_seconds(saved) for step, saved in saves.items()):
+        raise ValueError("damaged: not the saves of a run; its seconds are not counted")
+    return cast(Note, noted)
+
+
+def _are_seconds(value: Json) -> bool:
+    return isinstance(value, dict) and all(_is_time(value.get(kind)) for kind in (*WORK, *LOST))
+
+
+def _is_time(value: Json) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e12
 
 
 def share(seconds: dict[str, float]) -> float:

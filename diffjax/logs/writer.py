@@ -17,7 +17,7 @@ from tensorboard.plugins.text import metadata as text_metadata
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tensorboard.util import tensor_util
 
-from diffjax.core.files import storing, write_whole
+from diffjax.core.files import parse_json_object, set_aside, storing, write_whole
 from diffjax.core.tables import format_clock
 from diffjax.core.trees import PyTree
 from diffjax.logs.background import Background
@@ -170,13 +170,32 @@ class Log:
 
 
 def keep_until(path: Path, step: int) -> None:
-    """Drop the lines of steps after `step`, and an incomplete line that a killed process left."""
-    if not path.exists():
+    """Drop the lines of steps after `step`, and an incomplete line that a killed process left.
+
+    A file with damaged lines is set aside, and the others of its lines are kept.
+    """
+    try:
+        *lines, incomplete = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
         return
-    lines = path.read_text().splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-    if kept != lines:
-        write_whole(path, "".join(kept).encode())
+    except OSError as error:
+        set_aside(path, f"cannot be read: {error.strerror}; a new one is begun")
+        return
+    steps = [_step_of(line) for line in lines]
+    kept = [line for line, at in zip(lines, steps, strict=True) if at is not None and at <= step]
+    if None in steps:
+        set_aside(path, f"line {steps.index(None) + 1} is damaged; the others are kept")
+    if kept != lines or incomplete:
+        write_whole(path, b"".join(line + b"\n" for line in kept))
+
+
+def _step_of(line: bytes) -> int | None:
+    """The step of a line of metrics.jsonl; None if it is damaged."""
+    try:
+        step = parse_json_object(line).get("step")
+    except ValueError:
+        return None
+    return step if isinstance(step, int) else None
 
 
 def progress_line(

@@ -134,9 +134,11 @@ def nothing_lost() -> int:
 def rescued(opened: Opened, step: int, state: TrainState, data_position: dict[str, int]) -> int:
     """What a signal does while the loop waits for something else; the exit code."""
     try:
+        opened.spent.to("checkpoint")
         save(opened, step, state, data_position)
         checkpoint.finish(opened.checkpoints)
         opened.snapshots.finish()
+        opened.spent.note()
     except (StorageError, Diverged) as error:
         return command.say(error)
     print(_stopped(opened, step), file=sys.stderr)

@@ -17,7 +17,11 @@ from diffjax.core.errors import ConfigError
 
 def example():
     return ml_collections.ConfigDict(
-        {"a": {"rate": 0.1, "steps": 10, "names": ("x", "y"), "flag": False}, "name": "n"}
+        {
+            "a": {"rate": 0.1, "steps": 10, "names": ("x", "y"), "flag": False},
+            "name": "n",
+            "stage": "s",
+        }
     ).lock()
 
 

@@ -67,6 +67,29 @@ def test_work_after_the_last_checkpoint_and_the_time_without_a_process_count_as_
     assert seconds["down"] == 31.0
 
 
+def test_the_last_wait_for_the_writer_is_no_work_done_again(tmp_path):
+    """Saved at step 5, the writer is waited for; then the run goes on, and is killed at once."""
+    clock, path = Clock(), tmp_path / "goodput.json"
+    spent = goodput.Goodput(path, clock=clock, wall=clock)
+    spend(spent, clock, start=1.0, step=10.0)
+    spent.to("checkpoint")
+    clock.now += 0.5
+    spent.saved(5)
+    clock.now += 2.0
+    spent.note()
+    for _ in range(2):
+        spent = goodput.Goodput(path, clock=clock, wall=clock)
+        spent.resume(5)
+        seconds = spent.seconds()
+        assert (seconds["checkpoint"], seconds["redone"]) == (2.5, 0.0)
+        spent.note()
+    spend(spent, clock, data=0.25, step=1.0)  # this is lost
+    spent.note()
+    spent = goodput.Goodput(path, clock=clock, wall=clock)
+    spent.resume(5)
+    assert (spent.seconds()["checkpoint"], spent.seconds()["redone"]) == (2.5, 1.25)
+
+
 def test_no_time_is_negative_after_a_clock_set_back_or_a_truncated_note(tmp_path):
     clock, path = Clock(1000.0), tmp_path / "goodput.json"
     spent = goodput.Goodput(path, clock=clock, wall=clock)

@@ -117,7 +117,7 @@ def header_of(encoder: TextEncoder, storage: str = "bfloat16") -> Header:
 
 def open_cache(path: str | os.PathLike, encoder: TextEncoder | None = None) -> Embeddings:
     """The cache at `path`; not one, or not `encoder`'s (whatever its storage), is a ValueError."""
-    path = Path(path)
+    path = Path(path).expanduser()
     header = shards.read_header(path)
     if encoder is not None:
         shards.check(path, header, header_of(encoder, header.storage))
