@@ -11,12 +11,12 @@ from jaxtyping import Array, Float, Int
 from diffjax.core import rng
 from diffjax.core.types import LogSnr, Network, PRNGKey, PRNGKeys, Schedule
 from diffjax.devices.mesh import Rules
-from diffjax.diffusion.predict import Kind
-from diffjax.diffusion.training import objectives
+from diffjax.diffusion.predict import Kind, precondition
 from diffjax.diffusion.training.times import TimeSampler, uniform
 from diffjax.images import pixels
 from diffjax.tasks import sampling
 from diffjax.tasks.conditions import COSINE, Condition, LowRes, Text, shrink, told_by
+from diffjax.tasks.learning import Learning
 from diffjax.tasks.settings import SampleSettings
 from diffjax.tasks.task import (
     ALONE,
@@ -39,7 +39,8 @@ class Denoising:
 
     shape: of one example of the column `of` as it is made; training may see smaller crops, of
     side `crop_px`. A uint8 column is a picture and is learned in [-1, 1]. times: how noise levels
-    are drawn. settings: how previews are sampled.
+    are drawn. settings: how previews are sampled. learning: what is learned beside x_0 and how
+    errors count.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Denoising:
     weighting: str = "v"
     times: TimeSampler = uniform
     settings: SampleSettings = field(default_factory=SampleSettings)
+    learning: Learning = field(default_factory=Learning)
     crop_px: int = 0
     of: str = "image"
     whole_batch: bool = False
@@ -113,7 +115,9 @@ class Denoising:
         batch = {**batch, self.of: x, **{name: c for part in drawn for name, c in part.items()}}
         told = jax.eval_shape(lambda: told_by(self.conditions, batch))
         told = {name: jnp.zeros(one.shape, one.dtype) for name, one in told.items()}
-        return self.model.init(key, x, jnp.zeros(1), **told)["params"]
+        x_t = self.learning.beside(x, jnp.zeros_like(x))
+        params = self.model.init(key, x_t, jnp.zeros(1), **told)["params"]
+        return {**params, **self.learning.init(key)}
 
     def smallest(self) -> tuple[int, ...]:
         """The shape of the smallest example that the network takes.
@@ -133,19 +137,31 @@ class Denoising:
         times = self.times(key_u, len(x))
         told = {name: c for one in self.conditions for name, c in one.draw(key, batch).items()}
         eps = jax.random.normal(key_eps, x.shape)
+        told |= self.learning.draw(key, len(x))
         return {**batch, **told, "u": times.u, "weight": times.weight, "eps": eps}
 
     def loss(self, params: Params, batch: Columns, peers: Peers = ALONE) -> Losses:
         """The weighted error of each row; metrics: that of the noisy and of the clean half."""
         x_0 = decoded(batch[self.of])
         told = told_by(self.conditions, {**batch, self.of: x_0})
-        objective = objectives.simple(self.schedule, self.predict, self.weighting)
-        error = objective(self.bind(params, told), x_0, batch["eps"], batch["u"])
-        return Losses(batch["weight"] * error, by_noise_level(error, self.schedule(batch["u"])))
+        schedule = self.learning.schedule_of(self.schedule, params)
+        network = self.learning.for_training(self.bind(params, told), self.predict, batch)
+        objective = self.learning.objective_of(schedule, self.predict, self.weighting)
+        error = objective(network, x_0, batch["eps"], batch["u"])
+        logsnr_t = schedule(batch["u"])
+        loss = self.learning.uncertain(error, logsnr_t, params)
+        return Losses(batch["weight"] * loss, by_noise_level(error, logsnr_t))
 
     def bind(self, params: Params, told: Columns) -> Network:
         """The network with its parameters and what it is told in place."""
-        return lambda x_t, logsnr_t: self.model.apply({"params": params}, x_t, logsnr_t, **told)
+        network = lambda x_t, logsnr_t: self.model.apply(  # noqa: E731
+            {"params": params}, x_t, logsnr_t, **told
+        )
+        return precondition(network) if self.learning.precondition else network
+
+    def schedule_of(self, params: Params) -> Schedule:
+        """The schedule that is sampled: the learned one, if one is learned."""
+        return self.learning.schedule_of(self.schedule, params)
 
     def preview(self, params: Params, batch: Columns, keys: PRNGKeys) -> Columns:
         """`made` from the batch's own conditions, and the `low_res` that it started from."""

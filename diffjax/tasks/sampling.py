@@ -13,10 +13,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffjax.core import rng
-from diffjax.core.types import Denoiser, PRNGKey, PRNGKeys
-from diffjax.diffusion.predict import as_denoiser
+from diffjax.core.types import Denoiser, LogSnr, PRNGKey, PRNGKeys
+from diffjax.diffusion.predict import as_denoiser, as_denoiser_with_variance
 from diffjax.diffusion.sampling import guidance, sampler, spacing
 from diffjax.diffusion.sampling.step import Multistep, Step
+from diffjax.diffusion.training.self_condition import for_sampling
 from diffjax.tasks.conditions import Condition
 from diffjax.tasks.settings import SampleSettings
 from diffjax.tasks.task import Columns, Params
@@ -74,11 +75,15 @@ def ready(
     keys = rng.stream(keys, task.name)
     given = given_by(task.conditions, columns, keys, settings)
     shape = given["low_res"].shape if "low_res" in given else (len(keys), *task.shape)
+    told = functools.partial(denoiser, params, given, columns, task=task, settings=settings)
+    step = sampler.by_name(settings.sampler, settings.noise)
+    if task.learning.self_condition:
+        step = for_sampling(step, lambda x_0_hat: told(guess=x_0_hat))
     return Ready(
-        denoiser(params, given, columns, task=task, settings=settings),
+        told(),
         rng.normal(rng.stream(keys, "x_T"), shape),
-        spacing.SPACINGS[settings.spacing](task.schedule, settings.num_steps),
-        sampler.by_name(settings.sampler, settings.noise),
+        spacing.SPACINGS[settings.spacing](task.schedule_of(params), settings.num_steps),
+        step,
         rng.stream(keys, "steps"),
     )
 
@@ -97,8 +102,11 @@ def denoiser(
     *,
     task: "Denoising",
     settings: SampleSettings,
+    guess: Data | None = None,
 ) -> Denoiser:
     """The task's denoiser with guidance and thresholds around it.
+
+    guess: what a self-conditioned network said last; None for nothing yet.
 
     Conditional and unconditional rows go through the network in one doubled batch. What a
     condition says in the other half is its `absent`: a low-resolution picture keeps its noise
@@ -106,16 +114,42 @@ def denoiser(
     takes the place of the null text.
     """
     if settings.guidance_weight == 1 or not task.conditions:
-        denoise = as_denoiser(task.bind(params, given), task.predict)
+        denoise = plain_denoiser(params, given, task, guess)
     else:
         absent = absent_by(task.conditions, given, columns)
         both = {name: jnp.concatenate([given[name], absent[name]]) for name in given}
+        seen = None if guess is None else jnp.concatenate([guess, guess])
         denoise = guidance.classifier_free_doubled(
-            as_denoiser(task.bind(params, both), task.predict), settings.guidance_weight
+            plain_denoiser(params, both, task, seen),
+            weight_of(settings),
+            rescale=settings.guidance_rescale,
+            kind=task.predict if settings.guidance_rescale else "x_0",
         )
     if settings.threshold == "dynamic":
         return guidance.dynamic_threshold(denoise, settings.percentile)
     return guidance.static_threshold(denoise) if settings.threshold == "static" else denoise
+
+
+def plain_denoiser(
+    params: Params, told: Columns, task: "Denoising", guess: Data | None = None
+) -> Denoiser:
+    """The network as a denoiser: with its variance if it learns one, beside its last guess."""
+    bound, learning = task.bind(params, told), task.learning
+
+    def network(x_t: Data, logsnr_t: LogSnr) -> Data:
+        seen = jnp.zeros_like(x_t) if guess is None else guess
+        return bound(learning.beside(x_t, seen), logsnr_t)
+
+    with_variance = learning.learns_variance
+    return (as_denoiser_with_variance if with_variance else as_denoiser)(network, task.predict)
+
+
+def weight_of(settings: SampleSettings) -> guidance.Weight:
+    """The guidance weight: a number, or 1 outside the interval of log SNRs."""
+    low, high = settings.guidance_from, settings.guidance_to
+    if (low, high) == (SampleSettings.guidance_from, SampleSettings.guidance_to):
+        return settings.guidance_weight
+    return guidance.interval(settings.guidance_weight, low, high)
 
 
 def absent_by(conditions: tuple[Condition, ...], given: Columns, columns: Columns) -> Columns:

@@ -15,7 +15,8 @@ class SampleSettings:
 
     noise: gamma of ddpm, eta of ddim and dpmpp_2m_sde, churn of euler and heun. guidance_weight: 1
     is off. percentile: of the dynamic threshold, in percent. aug_level: the noise on the small
-    picture, in u.
+    picture, in u. guidance_rescale: phi against over-exposure (Lin et al. 2023), 0 is off.
+    guidance_from, guidance_to: guidance is on between these log SNRs (Kynkäänniemi et al. 2024).
     """
 
     num_steps: int = 32
@@ -26,6 +27,9 @@ class SampleSettings:
     threshold: str = "dynamic"
     percentile: float = 99.5
     aug_level: float = 0.1
+    guidance_rescale: float = 0.0
+    guidance_from: float = -100.0
+    guidance_to: float = 100.0
 
 
 # One table for configs, flags, the page and the metadata of a picture.
@@ -35,6 +39,9 @@ LIMITS: dict[str, tuple[float, float]] = {
     "guidance_weight": (0, 1_000),
     "percentile": (1, 100),
     "aug_level": (0, 1),
+    "guidance_rescale": (0, 1),
+    "guidance_from": (-100, 100),
+    "guidance_to": (-100, 100),
 }
 CHOICES: dict[str, tuple[str, ...]] = {
     # no network here says its own variance
