@@ -58,7 +58,8 @@ def between_prompts(
     first = stages[0]
     if first.stage.low_res_px:
         raise ValueError(f"stage {first.stage.name} starts from a picture; want a base stage")
-    if seeds[0] != seeds[1] and draws(first.settings):
+    draws = sampler.SAMPLERS[first.settings.sampler].draws
+    if seeds[0] != seeds[1] and draws(first.settings.noise):
         raise ValueError(
             f"sampler={first.settings.sampler!r}, noise={first.settings.noise}: a path between two "
             "seeds wants a sampler that draws no noise, such as ddim"
@@ -74,11 +75,6 @@ def between_prompts(
         run = compiled_stage(trained.stage, trained.settings)
         frames.append(run(trained.params, text, mask, fixed, frames[-1], away))
     return frames
-
-
-def draws(settings: SampleSettings) -> bool:
-    """Whether the sampler draws noise on its way."""
-    return settings.sampler == "ddpm" or settings.noise > 0
 
 
 def first_noise(stage: Stage, keys: PRNGKeys) -> Resized:
