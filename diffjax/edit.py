@@ -16,6 +16,7 @@ from diffjax.build import loading
 from diffjax.core import command
 from diffjax.core.errors import ConfigError, require
 from diffjax.devices import mesh
+from diffjax.diffusion.sampling.sampler import SAMPLERS
 from diffjax.editing import interpolate, morph, request
 from diffjax.generation import jobs
 from diffjax.generation.chain import Cascade
@@ -192,8 +193,9 @@ def _settings(flags: argparse.Namespace, cascade: Cascade, prompts: list, seeds:
     elif flags.kind == "interpolate" and len(set(seeds)) > 1:
         defaults[0] = dataclasses.replace(defaults[0], sampler="ddim", noise=0.0)
     settings = jobs.settings_of(flags, defaults)
+    draws = SAMPLERS[settings[0].sampler].draws(settings[0].noise)
     require(
-        flags.kind != "interpolate" or len(set(seeds)) == 1 or not morph.draws(settings[0]),
+        flags.kind != "interpolate" or len(set(seeds)) == 1 or not draws,
         "--sampler",
         settings[0].sampler,
         "draws noise at every step; a path between seeds wants one that draws none, such as ddim",

@@ -62,7 +62,8 @@ def between_prompts(
     first = stages[0]
     if first.task.low_res_px:
         raise ValueError(f"stage {first.task.name} starts from a picture; want a base stage")
-    if seeds[0] != seeds[1] and draws(first.settings):
+    draws = sampler.SAMPLERS[first.settings.sampler].draws
+    if seeds[0] != seeds[1] and draws(first.settings.noise):
         raise ValueError(
             f"sampler={first.settings.sampler!r}, noise={first.settings.noise}: a path between two "
             "seeds wants a sampler that draws no noise, such as ddim"
@@ -85,13 +86,8 @@ def between_prompts(
     return frames
 
 
-def draws(settings: SampleSettings) -> bool:
-    """Whether the sampler draws noise on its way."""
-    return settings.sampler == "ddpm" or settings.noise > 0
-
-
 def first_noise(task: Denoising, keys: PRNGKeys) -> Resized:
-    """The x_T that `sampling.sample_stage` draws for a base stage from these keys."""
+    """The x_T that `sampling.sample` draws for a base stage from these keys."""
     shape = (len(keys), *task.shape)
     return rng.normal(rng.stream(rng.stream(keys, task.name), "x_T"), shape)
 

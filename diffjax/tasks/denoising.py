@@ -148,7 +148,7 @@ class Denoising:
         network = self.learning.for_training(self.bind(params, told), self.predict, batch)
         objective = self.learning.objective_of(schedule, self.predict, self.weighting)
         error = objective(network, x_0, batch["eps"], batch["u"])
-        logsnr_t = schedule(batch["u"])
+        logsnr_t = objective.logsnr(batch["u"])
         loss = self.learning.uncertain(error, logsnr_t, params)
         return Losses(batch["weight"] * loss, by_noise_level(error, logsnr_t))
 

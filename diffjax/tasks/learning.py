@@ -1,4 +1,4 @@
-"""What a denoising task may learn beside x_0, and how its errors count; all of it off by default."""
+"""What a denoising task may learn beside x_0, and how its errors count. All of it is optional."""
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -59,7 +59,7 @@ class Learning:
         return own
 
     def draw(self, key: PRNGKey, rows: int) -> Columns:
-        """`sees_guess` [b]: one coin for the batch, so that a step without a guess pays for none."""
+        """`sees_guess` [b]: one coin for the batch; a step without a guess pays for none."""
         if not self.self_condition:
             return {}
         coin = jax.random.bernoulli(rng.stream(key, "self_condition"), self.self_condition)
@@ -77,7 +77,7 @@ class Learning:
             return objectives.simple(schedule, predict, weighting, self.over)
         ladder = uniform(schedule, self.num_levels)
         if self.objective == "vlb":
-            return objectives.vlb(ladder, predict)
+            return objectives.vlb(ladder, predict, gamma=None)
         return objectives.hybrid(ladder, predict, weighting, self.vlb_weight)
 
     def beside(self, x_t: Data, guess: Data) -> Data:
