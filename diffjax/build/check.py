@@ -50,6 +50,13 @@ LIMITS: dict[str, tuple[float, float]] = {
     "diffusion.logsnr_min": (-100, 100),
     "diffusion.logsnr_max": (-100, 100),
     "diffusion.shift": (1e-6, 1e6),
+    "diffusion.num_levels": (2, 100_000),
+    "diffusion.vlb_weight": (0, 1e6),
+    "diffusion.self_condition": (0, 1),
+    "diffusion.uncertainty": (0, 2**16),
+    "diffusion.learned_schedule": (0, 2**16),
+    "classes.num": (1, 2**24),
+    "classes.drop": (0, 1),
 }  # fmt: skip
 CHOICES = {
     "model.kind": MODELS,
@@ -58,6 +65,8 @@ CHOICES = {
     "diffusion.predict": KINDS,
     "diffusion.weighting": weighting.NAMES,
     "diffusion.times": TIMES,
+    "diffusion.objective": ("simple", "hybrid", "vlb"),
+    "diffusion.over": ("u", "logsnr"),
     "optim.name": optim.OPTIMISERS,
     "optim.decay": optim.DECAYS,
 }
@@ -82,6 +91,12 @@ def check(config: ConfigDict, devices: int | None = None) -> None:
         averages.parse(config.train.ema)
     except ValueError as error:
         raise ConfigError("train.ema", config.train.ema, str(error)) from None
+    try:
+        for group in config.optim.groups:
+            optim.parse_group(group)
+    except ValueError as error:
+        raise ConfigError("optim.groups", config.optim.groups, str(error)) from None
+    check_learning(config)
     check_sizes(config)
     check_mesh(config, devices or jax.device_count())
 
@@ -89,12 +104,36 @@ def check(config: ConfigDict, devices: int | None = None) -> None:
 def check_limits(config: ConfigDict, key: str, low: float, high: float) -> None:
     """Refuse a number outside [low, high], and what is no finite number; a key may be absent."""
     *parents, last = key.split(".")
-    section = functools.reduce(lambda part, name: part[name], parents, config)
+    section = functools.reduce(lambda part, name: part.get(name, {}), parents, config)
     if last not in section:
         return
     value = section[last]
     allowed = f"must be between {low:g} and {high:g}" if high < 1e9 else f"must be at least {low:g}"
     require(math.isfinite(value) and low <= value <= high, key, value, allowed)
+
+
+def check_learning(config: ConfigDict) -> None:
+    """Refuse choices of what is learned that do not go together."""
+    diffusion = config.diffusion
+    learned = diffusion.objective != "simple"
+    require(
+        not diffusion.self_condition or config.model.kind == "unet",
+        "diffusion.self_condition",
+        diffusion.self_condition,
+        'wants model.kind="unet": a super-resolution stage goes over tiles, which see no guess',
+    )
+    require(
+        config.sample.sampler != "ddpm_learned" or learned,
+        "sample.sampler",
+        config.sample.sampler,
+        'wants a learned variance: diffusion.objective="hybrid" or "vlb"',
+    )
+    require(
+        not learned or diffusion.over == "u",
+        "diffusion.over",
+        diffusion.over,
+        "the bound has weights of its own; only objective simple has a choice",
+    )
 
 
 def check_mesh(config: ConfigDict, devices: int) -> None:
@@ -126,7 +165,8 @@ def check_mesh(config: ConfigDict, devices: int) -> None:
 
 def check_sizes(config: ConfigDict) -> None:
     """Refuse pictures, crops and small pictures whose sides do not fit the network."""
-    size, crop, low_res = config.data.size_px, config.data.crop_px, config.low_res.size_px
+    size, crop = config.data.size_px, config.data.crop_px
+    low_res = config.low_res.size_px if "low_res" in config else 0
     model = model_of(config)
     for key, side in (("data.size_px", size), ("data.crop_px", crop)):
         require(

@@ -17,6 +17,7 @@ from typing import Any
 
 import ml_collections
 
+from diffjax.build.upgrade import upgraded
 from diffjax.core.errors import ConfigError, require
 from diffjax.core.files import parse_json_object, read_json, write_whole
 from diffjax.core.json_types import Json, JsonObject
@@ -286,4 +287,4 @@ def _restored(found: JsonObject, where: Path) -> ml_collections.ConfigDict:
                 f"{where} is of an older diffjax, which had {RENAMED[key]}; its "
                 "checkpoints do not fit this one: train in a new workdir",
             )
-    return restored
+    return upgraded(restored)

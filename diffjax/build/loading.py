@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from diffjax.build import places, tasks
+from diffjax.build import places, tasks, upgrade
 from diffjax.build.places import stage_dirs
 from diffjax.core import digest
 from diffjax.core.errors import require
@@ -79,12 +79,16 @@ def load(
 
 def identity(options: ConfigDict) -> JsonObject:
     """What parameters mean: the network, its noise, and what else pictures depend on."""
-    parts = {name: options[name].to_dict() for name in ("model", "diffusion", "low_res")}
+    parts = {
+        name: upgrade.without_defaults(name, options[name].to_dict())
+        for name in ("model", "diffusion", "low_res")
+        if name in options
+    }
     return {
         **parts,
         "stage": options.stage,
         "size_px": options.data.size_px,
-        "max_tokens": options.text.max_tokens,
+        "max_tokens": options.text.max_tokens if "text" in options else 0,
     }
 
 

@@ -10,8 +10,9 @@ from diffjax.core.types import Schedule
 from diffjax.diffusion import schedule
 from diffjax.diffusion.training.times import TIMES
 from diffjax.encoders.t5 import TextEncoder, load_encoder
-from diffjax.tasks.conditions import Condition, LowRes, Text
+from diffjax.tasks.conditions import Class, Condition, LowRes, Text
 from diffjax.tasks.denoising import Denoising
+from diffjax.tasks.learning import Learning
 from diffjax.tasks.settings import SampleSettings
 
 # These have two ends to choose, logsnr_min and logsnr_max.
@@ -20,8 +21,13 @@ WITH_ENDS = ("cosine", "sigmoid", "flow", "uniform", "edm")
 
 def task_of(config: ConfigDict, text_width: int) -> Denoising:
     """The task, for embeddings of `text_width`."""
-    size_px, low_res_px = config.data.size_px, config.low_res.size_px
-    conditions: list[Condition] = [Text(text_width, config.text.max_tokens, config.text.drop)]
+    size_px = config.data.size_px
+    low_res_px = config.low_res.size_px if "low_res" in config else 0
+    conditions: list[Condition] = []
+    if "text" in config:
+        conditions.append(Text(text_width, config.text.max_tokens, config.text.drop))
+    if "classes" in config:
+        conditions.append(Class(config.classes.num, config.classes.drop))
     if low_res_px:
         factor, level = size_px // low_res_px, config.low_res.max_aug_level
         conditions.append(LowRes(low_res_px, factor, _schedule("cosine"), level))
@@ -36,6 +42,7 @@ def task_of(config: ConfigDict, text_width: int) -> Denoising:
         weighting=config.diffusion.weighting,
         times=TIMES[config.diffusion.times],
         settings=settings_of(config),
+        learning=learning_of(config),
         crop_px=crop_px if crop_px < size_px else 0,
     )
 
@@ -55,6 +62,11 @@ def _schedule(name: str, shift: float = 1.0, ends: tuple[float, float] | None = 
     options = {} if ends is None else dict(zip(("logsnr_min", "logsnr_max"), ends, strict=True))
     made = schedule.SCHEDULES[name](**options)
     return made if shift == 1 else schedule.shifted(made, shift)
+
+
+def learning_of(config: ConfigDict) -> Learning:
+    """What is learned beside x_0, and how errors count."""
+    return Learning(**{name: config.diffusion[name] for name in Learning.__dataclass_fields__})
 
 
 def settings_of(config: ConfigDict) -> SampleSettings:

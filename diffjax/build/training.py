@@ -82,7 +82,9 @@ def optimiser_of(config: ConfigDict) -> tuple[optim.Optimiser, optim.Rate]:
         decay=options.decay,
     )
     names = ("b1", "b2", "eps", "weight_decay", "clip_norm")
-    return optim.optimiser(options.name, rate, **{k: options[k] for k in names}), rate
+    groups = tuple(map(optim.parse_group, options.groups))
+    own = {name: options[name] for name in names}
+    return optim.optimiser(options.name, rate, **own, groups=groups), rate
 
 
 def sampled_average(config: ConfigDict) -> str:

@@ -19,6 +19,9 @@ SETTINGS = {
     "--spacing": ("spacing", str, "noise levels: " + ", ".join(CHOICES["spacing"])),
     "--threshold": ("threshold", str, "of x_0: " + ", ".join(CHOICES["threshold"])),
     "--percentile": ("percentile", float, "of the dynamic threshold, in percent"),
+    "--guidance-rescale": ("guidance_rescale", float, "against over-exposure, 0 to 1; 0 is off"),
+    "--guidance-from": ("guidance_from", float, "guidance is off at log SNRs below this"),
+    "--guidance-to": ("guidance_to", float, "guidance is off at log SNRs above this"),
     "--aug-level": ("aug_level", float, "noise on the small picture, 0 to 1"),
 }
 
@@ -114,7 +117,7 @@ def settings_of(
             ]
     for one in settings:
         for name, wrong in faults(one).items():
-            raise ConfigError(f"--{name}", getattr(one, name), wrong)
+            raise ConfigError(f"--{name.replace('_', '-')}", getattr(one, name), wrong)
     return settings
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from diffjax.core.json_types import JsonObject
 from diffjax.images import png
 from diffjax.tasks.settings import SampleSettings, fault, faults
 
@@ -20,6 +21,8 @@ MAX_PROMPT_CHARACTERS = 10_000
 MAX_SEED = 2**31 - 1
 MAX_STAGES = 8
 FROM_A_FILE = "file"
+# Settings that came after the first pictures were written; a picture without them has the defaults.
+LATER = ("guidance_rescale", "guidance_from", "guidance_to")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Recipe:
 def to_json(recipe: Recipe) -> dict[str, Any]:
     """As plain data; `from_json` gives the recipe back."""
     stages = [
-        {**dataclasses.asdict(origin), "settings": dataclasses.asdict(settings)}
+        {**dataclasses.asdict(origin), "settings": settings_to_json(settings)}
         for origin, settings in recipe.stages
     ]
     return {
@@ -69,6 +72,16 @@ def to_json(recipe: Recipe) -> dict[str, Any]:
         "stages": stages,
         "encoder": recipe.encoder,
         "made_with": dict(recipe.made_with),
+    }
+
+
+def settings_to_json(settings: SampleSettings) -> JsonObject:
+    """The settings; those that came later only where they say something."""
+    usual = SampleSettings()
+    return {
+        name: value
+        for name, value in dataclasses.asdict(settings).items()
+        if name not in LATER or value != getattr(usual, name)
     }
 
 
@@ -133,7 +146,10 @@ def _stage(value: Any, where: str) -> tuple[Origin, SampleSettings]:
         checkpoint=_word(fields["checkpoint"], f"{where}.checkpoint", "[0-9a-f]{64}"),
     )
     names = [field.name for field in dataclasses.fields(SampleSettings)]
-    given = _fields(fields["settings"], f"{where}.settings", names)
+    stated = fields["settings"]
+    if isinstance(stated, dict):
+        stated = {**{name: getattr(SampleSettings(), name) for name in LATER}, **stated}
+    given = _fields(stated, f"{where}.settings", names)
     for name, setting in given.items():
         wrong = fault(name, setting) if _hashable(setting) else "want a word or a number"
         _require(not wrong, f"{where}.settings.{name}", wrong)
