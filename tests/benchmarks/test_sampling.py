@@ -1,14 +1,21 @@
 """The race of cascades: its arithmetic, its line protocol, and that all programs run."""
 
+import functools
 import importlib.util
 import json
 import os
 import sys
 
+import jax
 import pytest
 
 from benchmarks import peers, sampling
 from benchmarks.cascades import NAMES, SIZES
+from benchmarks.sampling_worker import task_of
+from diffjax.generation import chain
+from diffjax.planning import hlo
+from diffjax.tasks.sampling import sample
+from diffjax.tasks.settings import SampleSettings
 
 PROGRAM = """
 import sys, time
@@ -56,28 +63,14 @@ def test_every_program_makes_pictures_of_the_same_sizes_in_the_same_steps():
 @pytest.mark.slow
 def test_the_networks_of_the_race_have_the_flops_that_are_written_of_them():
     """Ours, counted from their traces; those of others are torch's own count."""
-    import functools
-
-    import jax
-    import jax.numpy as jnp
-
-    from benchmarks.sampling_worker import stage_of
-    from diffjax.planning import hlo
-    from diffjax.tasks.denoising import init_params
-    from diffjax.tasks.sampling import SampleSettings, sample_stage
-
     shape = SIZES["race"]["diffjax"]
     for work, low_px, gflop in ((shape.base, None, 17.05), (shape.sr, shape.base.side, 28.95)):
-        stage = stage_of("one", work, low_px)
-        params = jax.eval_shape(functools.partial(init_params, stage), jax.random.key(0))
-        run = functools.partial(
-            sample_stage, stage=stage, settings=SampleSettings(num_steps=3, guidance_weight=7.5)
-        )
-        low_res = jnp.zeros((1, low_px, low_px, 3)) if low_px else None
+        task = task_of("one", work, low_px)
+        params = jax.eval_shape(task.init, jax.random.key(0))
+        settings = SampleSettings(num_steps=3, guidance_weight=7.5)
+        run = functools.partial(sample, task=task, settings=settings)
         keys = jax.random.split(jax.random.key(0), 1)
-        traced = jax.make_jaxpr(run)(
-            params, jnp.zeros((1, *work.text)), jnp.ones((1, work.text[0]), bool), keys, low_res
-        )
+        traced = jax.make_jaxpr(run)(params, chain.zeros(task, 1), keys)
         # three steps of a doubled batch
         assert hlo.flops(traced) / 6e9 == pytest.approx(gflop, rel=0.005)
 

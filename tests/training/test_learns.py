@@ -11,12 +11,14 @@ import pytest
 from diffjax.data import transforms
 from diffjax.data.emoji.drawings import catalogue, rasterise
 from diffjax.encoders.t5 import load_encoder
+from diffjax.generation import chain
+from diffjax.generation.chain import TrainedStage
 from diffjax.images import pixels
 from diffjax.models.efficient_unet import EfficientUNet
 from diffjax.models.unet import UNet
-from diffjax.tasks import sampling
-from diffjax.tasks.denoising import Stage, init_params, shrink
-from diffjax.tasks.sampling import SampleSettings, TrainedStage
+from diffjax.tasks.conditions import LowRes, Text, shrink
+from diffjax.tasks.denoising import Denoising
+from diffjax.tasks.settings import SampleSettings
 from diffjax.training import averages, state
 from diffjax.training.step import train_step
 
@@ -33,7 +35,7 @@ def drawings():
     return jnp.asarray(np.stack(pictures)), text, mask
 
 
-def train(stage, images, text, mask, num_steps, copies, **options):
+def train(task, images, text, mask, num_steps, copies):
     """The averaged parameters after training on every picture `copies` times a step."""
     rate = optax.warmup_cosine_decay_schedule(0.0, 2e-3, 50, num_steps)
     tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
@@ -41,19 +43,24 @@ def train(stage, images, text, mask, num_steps, copies, **options):
     batch = {"image": tile(images), "text": tile(text), "text_length": tile(mask.sum(1))}
     step = jax.jit(
         functools.partial(
-            train_step, stage=stage, tx=tx, root_key=jax.random.key(0),
-            averages=averages.parse(["decay_0.98"]), weighting="x_0", text_drop=0.1, **options,
+            train_step, task=task, tx=tx, root_key=jax.random.key(0),
+            averages=averages.parse(["decay_0.98"]),
         ),
         donate_argnums=0,
     )  # fmt: skip
-    create = functools.partial(
-        state.create, functools.partial(init_params, stage), tx, ["decay_0.98"]
-    )
+    create = functools.partial(state.create, task.init, tx, ["decay_0.98"])
     current = jax.jit(create)(jax.random.key(1))
     for _ in range(num_steps):
         current, metrics = step(current, batch)
     assert float(metrics["loss"]) < 0.1
     return current.ema_params["decay_0.98"]
+
+
+def task_of(name, model, size_px, text, *conditions):
+    """A stage that guesses x_0 and trains a tenth of its rows without text."""
+    told = (Text(text.shape[-1], TOKENS, drop=0.1), *conditions)
+    shape = (size_px, size_px, 3)
+    return Denoising(name, model, shape, told, predict="x_0", weighting="x_0")
 
 
 def nearest(made, real):
@@ -74,11 +81,11 @@ def base(drawings):
         width=64, mults=(1, 2), num_blocks=1, attention_levels=(1,), head_width=32,
         token_width=64, patch=4,
     )  # fmt: skip
-    stage = Stage("base", model, BASE_PX, text.shape[-1], TOKENS, predict="x_0")
+    task = task_of("base", model, BASE_PX, text)
     small = pixels.to_uint8(shrink(pixels.from_uint8(images), SR_PX // BASE_PX))
-    params = train(stage, small, text, mask, num_steps=500, copies=2)
+    params = train(task, small, text, mask, num_steps=500, copies=2)
     settings = SampleSettings(num_steps=16, guidance_weight=3.0)
-    return TrainedStage(stage, params, settings), pixels.from_uint8(small)
+    return TrainedStage(task, params, settings), pixels.from_uint8(small)
 
 
 @pytest.mark.slow
@@ -86,7 +93,9 @@ def base(drawings):
 def test_the_nearest_drawing_is_the_one_prompted(drawings, base, seed):
     _, text, mask = drawings
     trained, small = base
-    (made,) = sampling.generate([trained], text, mask, seeds=seed + jnp.arange(8))
+    (made,) = chain.generate(
+        [trained], chain.prompt_columns(text, mask), seeds=seed + jnp.arange(8)
+    )
     assert np.sum(nearest(made, small) == np.arange(8)) >= 7
 
 
@@ -95,7 +104,9 @@ def test_swapping_two_prompts_swaps_the_drawings(drawings, base):
     _, text, mask = drawings
     trained, small = base
     swap = jnp.array([1, 0, *range(2, 8)])
-    (made,) = sampling.generate([trained], text[swap], mask[swap], seeds=jnp.arange(8))
+    (made,) = chain.generate(
+        [trained], chain.prompt_columns(text[swap], mask[swap]), seeds=jnp.arange(8)
+    )
     assert list(nearest(made, small)[:2]) == [1, 0]
 
 
@@ -106,14 +117,13 @@ def test_super_resolution_beats_bicubic_on_its_training_pictures(drawings):
         width=32, mults=(1, 2), num_blocks=(1, 1), attention="cross", head_width=32,
         token_width=64, patch=2,
     )  # fmt: skip
-    stage = Stage("sr", model, SR_PX, text.shape[-1], TOKENS, low_res_px=16, predict="x_0")
-    params = train(stage, images, text, mask, num_steps=900, copies=2, max_aug_level=0.2)
+    task = task_of("sr", model, SR_PX, text, LowRes(16, SR_PX // 16, max_level=0.2))
+    params = train(task, images, text, mask, num_steps=900, copies=2)
     real = pixels.from_uint8(images)
-    low_res = shrink(real, stage.factor)
+    low_res = shrink(real, task.factor)
     settings = SampleSettings(num_steps=16, aug_level=0.0)
-    (made,) = sampling.generate(
-        [TrainedStage(stage, params, settings)], text, mask, seeds=jnp.arange(8), low_res=low_res
-    )
+    columns = {**chain.prompt_columns(text, mask), "low_res": low_res}
+    (made,) = chain.generate([TrainedStage(task, params, settings)], columns, seeds=jnp.arange(8))
     bicubic = jnp.clip(pixels.resize(low_res, SR_PX, SR_PX), -1.0, 1.0)
     print(f"PSNR {psnr(made, real):.2f} dB, bicubic {psnr(bicubic, real):.2f} dB")
     assert psnr(made, real) > psnr(bicubic, real) + 1.0
