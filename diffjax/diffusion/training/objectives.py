@@ -9,7 +9,7 @@ Objectives made from equal arguments are equal and have one hash, as a compiled 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,7 @@ AnyLadder: TypeAlias = Sequence[float] | Float[np.ndarray, " n"] | Ladder
 OVER = ("u", "logsnr")
 
 
+@runtime_checkable
 class Objective(Protocol):
     """An error per example, and the level at which it is taken."""
 
