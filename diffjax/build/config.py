@@ -1,6 +1,7 @@
 """Configs: override keys, save and restore them, and say clearly what is wrong."""
 
 import ast
+import contextlib
 import difflib
 import functools
 import json
@@ -12,13 +13,13 @@ import ml_collections
 
 from diffjax.build.config_file import load, shipped
 from diffjax.build.upgrade import upgraded
-from diffjax.core.errors import ConfigError, require
+from diffjax.core.errors import ConfigError, Ending, require
 from diffjax.core.files import parse_json_object, read_json, write_whole
 from diffjax.core.json_types import Json, JsonObject
 
 __all__ = [
-    "from_json", "leaves", "load", "one_of", "override", "parse", "restore", "save", "shipped",
-    "similar",
+    "from_json", "interpreting", "leaves", "load", "one_of", "override", "parse", "restore", "save",
+    "shipped", "similar",
 ]  # fmt: skip
 
 Allowed = TypeVar("Allowed")
@@ -142,6 +143,26 @@ def restore(path: Path) -> ml_collections.ConfigDict:
     return _restored(found, path.parent)
 
 
+@contextlib.contextmanager
+def interpreting(where: Path) -> Iterator[None]:
+    """A config that was read from `where` is used meanwhile: what is wrong with it is its fault.
+
+    Raises:
+      ConfigError: a key is missing, or its value is of a type or size that nothing can be made of.
+    """
+    try:
+        yield
+    except Ending:
+        raise
+    except (AttributeError, TypeError, ValueError, LookupError, ArithmeticError) as error:
+        what = (str(error).strip() or "no message").splitlines()[0][:MOST_SHOWN]
+        raise ConfigError(
+            "config",
+            str(where),
+            f"is damaged, or of another version: {type(error).__name__}: {what}; bring back a copy",
+        ) from None
+
+
 def from_json(text: str, where: Path) -> ml_collections.ConfigDict:
     """The config that this JSON is; `where` it was found is for errors.
 
@@ -182,4 +203,5 @@ def _restored(found: JsonObject, where: Path) -> ml_collections.ConfigDict:
                 f"{where} is of an older diffjax, which had {RENAMED[key]}; its "
                 "checkpoints do not fit this one: train in a new workdir",
             )
-    return upgraded(restored)
+    with interpreting(where):
+        return upgraded(restored)
