@@ -50,6 +50,25 @@ def test_a_config_beside_a_run_is_refused_with_its_name(kind, run, capsys):
         assert str(run) in line_of(capsys)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"data": {}}, {"text": {}}, {"data": {"size_px": None}}, {"text": {"max_tokens": "many"}},
+     {"model": {"kind": 3}}, {"model": {"width": "x"}}, {"model": {"mults": 7}},
+     {"diffusion": {"schedule": ["cosine"]}}, {"sample": {"num_steps": {}}}, {"low_res": {}},
+     {"text": {"encoder": 3}}],
+    ids=str,
+)  # fmt: skip
+def test_a_stored_config_of_other_keys_or_types_is_refused_with_its_name(wrong, run, capsys):
+    whole = json.loads((run / "config.json").read_text())
+    for section, values in wrong.items():
+        whole[section] = whole[section] | values if values else {}
+    (run / "config.json").write_text(json.dumps(whole))
+    code = sample.main(["--workdir", str(run), "--prompt", "x", "--out", str(run / "out")])
+    line = line_of(capsys)
+    assert code == 2
+    assert str(run) in line
+
+
 @damaged
 def test_an_export_refuses_a_config_that_it_would_hand_on(kind, run, capsys):
     if kind in ("other program's", "5,000 digits"):

@@ -1,143 +1,35 @@
-"""Configs: load a file and its preset, override keys, and say clearly what is wrong."""
+"""Configs: override keys, save and restore them, and say clearly what is wrong."""
 
 import ast
 import contextlib
 import difflib
 import functools
-import importlib.machinery
-import importlib.resources
-import inspect
 import json
-import sys
-import traceback
-import types
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import ml_collections
 
+from diffjax.build.config_file import load, shipped
 from diffjax.build.upgrade import upgraded
-from diffjax.core.errors import ConfigError, require
+from diffjax.core.errors import ConfigError, Ending, require
 from diffjax.core.files import parse_json_object, read_json, write_whole
 from diffjax.core.json_types import Json, JsonObject
 
+__all__ = [
+    "from_json", "interpreting", "leaves", "load", "one_of", "override", "parse", "restore", "save",
+    "shipped", "similar",
+]  # fmt: skip
+
+Allowed = TypeVar("Allowed")
+
 # What is a mapping in a stage's config, where it is there.
 SECTIONS = ("data", "text", "model", "diffusion", "low_res", "optim", "train", "sample", "mesh")
+MOST_SHOWN = 80  # characters of a value that cannot be read
 MOST_HINTS = 4  # keys that are offered in place of an unknown one
 # Keys of runs that this version cannot go on with, and what replaced them.
 RENAMED = {"train.ema_decay": "one average, now train.ema = ('decay_D',)"}
-
-
-def load(spec: str) -> ml_collections.ConfigDict:
-    """The config of "FILE.py" or "FILE.py:PRESET", its keys locked.
-
-    A name of a config that comes with diffjax, as "base64" or "configs/base64.py", is that config
-    where no such file is.
-
-    Raises:
-      ConfigError: no such file, one that Python cannot run, no `get_config`, or an unknown preset
-        (those known are listed).
-    """
-    name, _, preset = spec.partition(":")
-    path = _find(spec, name)
-    with _neighbours(path), _told(spec, path):
-        module = _execute(path)
-        get_config = getattr(module, "get_config", None)
-        if not callable(get_config):
-            raise ConfigError("--config", spec, f"{path} must define get_config()")
-        presets = tuple(getattr(module, "PRESETS", ()))
-        preset = preset or (presets[0] if presets else "")
-        if presets and preset not in presets:
-            raise ConfigError("--config", spec, f"unknown preset; allowed: {', '.join(presets)}")
-        if preset and not inspect.signature(get_config).parameters:
-            raise ConfigError("--config", spec, f"get_config() of {path} takes no preset")
-        config = get_config(preset) if preset else get_config()
-    if not isinstance(config, ml_collections.ConfigDict):
-        found = type(config).__name__
-        raise ConfigError(
-            "--config", spec, f"get_config() of {path} returns no ConfigDict: {found}"
-        )
-    return config.lock()
-
-
-def shipped() -> Path:
-    """The folder of the configs that come with diffjax: in the repository, or in the package."""
-    package = Path(str(importlib.resources.files("diffjax")))
-    inside = package / "configs"
-    return inside if inside.is_dir() else package.parent / "configs"
-
-
-def _find(spec: str, name: str) -> Path:
-    """The file that is meant."""
-    path = Path(name).expanduser()
-    if path.is_file():
-        return path
-    ours = shipped() / f"{path.stem}.py"
-    if path.parent in (Path(), Path("configs")) and path.suffix in ("", ".py") and ours.is_file():
-        return ours
-    known = ", ".join(sorted(one.stem for one in shipped().glob("*.py")))
-    raise ConfigError(
-        "--config", spec, f"no file {path} here ({Path.cwd()}); with diffjax come {known}"
-    )
-
-
-@contextlib.contextmanager
-def _neighbours(path: Path) -> Iterator[None]:
-    """Meanwhile `configs.NAME` is a file beside `path`, or else one that comes with diffjax.
-
-    Other modules are looked for beside it, and beside its folder, last.
-    """
-    kept = {name: sys.modules.pop(name) for name in list(sys.modules) if _is_ours(name)}
-    package = types.ModuleType("configs")
-    package.__path__ = [str(path.resolve().parent), str(shipped())]
-    more = [str(path.resolve().parent), str(path.resolve().parent.parent)]
-    sys.modules["configs"] = package
-    sys.path += more
-    try:
-        yield
-    finally:
-        for folder in more:
-            sys.path.remove(folder)
-        for name in list(sys.modules):
-            if _is_ours(name):
-                del sys.modules[name]
-        sys.modules.update(kept)
-
-
-def _is_ours(name: str) -> bool:
-    return name.split(".")[0] == "configs"
-
-
-def _execute(path: Path) -> types.ModuleType:
-    """The module of a config file."""
-    loader = importlib.machinery.SourceFileLoader(f"config_{path.stem}", str(path))
-    module = types.ModuleType(loader.name)
-    module.__file__ = str(path)
-    loader.exec_module(module)
-    return module
-
-
-@contextlib.contextmanager
-def _told(spec: str, path: Path) -> Iterator[None]:
-    """What a config raises is one line with the file, the line and the error."""
-    try:
-        yield
-    except ConfigError:
-        raise
-    except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        where = [
-            f"{frame.filename}, line {frame.lineno}"
-            for frame in frames
-            if Path(frame.filename).parent in (path.parent, path.resolve().parent, shipped())
-        ]
-        what = str(error)
-        if isinstance(error, SyntaxError):
-            where, what = [f"{error.filename}, line {error.lineno}"], error.msg
-        line = (what.strip() or "no message").splitlines()[0]
-        place = where[-1] if where else str(path)
-        raise ConfigError("--config", spec, f"{place}: {type(error).__name__}: {line}") from None
 
 
 def override(config: ml_collections.ConfigDict, arguments: Iterable[str]) -> None:
@@ -185,7 +77,7 @@ def _words(key: str) -> int:
     return key.rpartition(".")[2].count("_") + 1
 
 
-def parse(key: str, text: str, like: Any) -> Any:
+def parse(key: str, text: str, like: object) -> object:
     """`text` as a value of the type of `like`: an int may stand for a float, nothing else."""
     if isinstance(like, str):
         return text
@@ -197,20 +89,24 @@ def parse(key: str, text: str, like: Any) -> Any:
     wanted = type(like).__name__
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        raise ConfigError(key, text, f"must be of type {wanted}, like {like!r}") from None
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        shown = text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
+        raise ConfigError(key, shown, f"must be of type {wanted}, like {like!r}") from None
     if isinstance(like, float) and isinstance(value, int) and not isinstance(value, bool):
+        require(abs(value) < 2**1023, key, text[:MOST_SHOWN], "is too large for a float")
         return float(value)
     if isinstance(like, tuple) and isinstance(value, list):
         value = tuple(value)
     if type(value) is not type(like):
         raise ConfigError(key, text, f"must be of type {wanted}, like {like!r}")
-    if isinstance(like, tuple) and like and any(type(v) is not type(like[0]) for v in value):
-        raise ConfigError(key, text, f"must hold only {type(like[0]).__name__}, like {like!r}")
+    if isinstance(value, tuple) and isinstance(like, tuple) and like:
+        kind = type(like[0])
+        if any(type(one) is not kind for one in value):
+            raise ConfigError(key, text, f"must hold only {kind.__name__}, like {like!r}")
     return value
 
 
-def leaves(config: ml_collections.ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(config: ml_collections.ConfigDict, prefix: str = "") -> Iterator[tuple[str, object]]:
     """All ("a.b", value) of a config, in its order."""
     for name in config:
         value = config[name]
@@ -220,7 +116,7 @@ def leaves(config: ml_collections.ConfigDict, prefix: str = "") -> Iterator[tupl
             yield f"{prefix}{name}", value
 
 
-def one_of(config: ml_collections.ConfigDict, key: str, allowed: Iterable[Any]) -> Any:
+def one_of(config: ml_collections.ConfigDict, key: str, allowed: Iterable[Allowed]) -> Allowed:
     """The value of "a.b", which must be among those allowed."""
     value = functools.reduce(getattr, key.split("."), config)
     allowed = list(allowed)
@@ -245,6 +141,26 @@ def restore(path: Path) -> ml_collections.ConfigDict:
     except FileNotFoundError:
         raise ConfigError("workdir", str(path.parent), "holds no config.json: not a run") from None
     return _restored(found, path.parent)
+
+
+@contextlib.contextmanager
+def interpreting(where: Path) -> Iterator[None]:
+    """A config that was read from `where` is used meanwhile: what is wrong with it is its fault.
+
+    Raises:
+      ConfigError: a key is missing, or its value is of a type or size that nothing can be made of.
+    """
+    try:
+        yield
+    except Ending:
+        raise
+    except (AttributeError, TypeError, ValueError, LookupError, ArithmeticError) as error:
+        what = (str(error).strip() or "no message").splitlines()[0][:MOST_SHOWN]
+        raise ConfigError(
+            "config",
+            str(where),
+            f"is damaged, or of another version: {type(error).__name__}: {what}; bring back a copy",
+        ) from None
 
 
 def from_json(text: str, where: Path) -> ml_collections.ConfigDict:
@@ -287,4 +203,5 @@ def _restored(found: JsonObject, where: Path) -> ml_collections.ConfigDict:
                 f"{where} is of an older diffjax, which had {RENAMED[key]}; its "
                 "checkpoints do not fit this one: train in a new workdir",
             )
-    return upgraded(restored)
+    with interpreting(where):
+        return upgraded(restored)

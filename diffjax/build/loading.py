@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from diffjax.build import places, tasks, upgrade
+from diffjax.build import config, places, tasks, upgrade
 from diffjax.build.places import stage_dirs
 from diffjax.core import digest
 from diffjax.core.errors import require
@@ -37,7 +37,8 @@ def load(
     """
     everywhere = mesh.replicated(mesh.make_mesh(devices=mesh.sampling_devices()))
     first = places.options_of(dirs[0])
-    encoder = tasks.encoder_of(first)
+    with config.interpreting(dirs[0]):
+        encoder = tasks.encoder_of(first)
     names = ema.split(",") if isinstance(ema, str) else ema or [None]
     allowed = f"one for all stages, or {len(dirs)} with commas"
     require(len(names) in (1, len(dirs)), "--ema", ema, allowed)
@@ -45,14 +46,15 @@ def load(
     names = list(names) * (len(dirs) // len(names))
     for path, name, step in zip(dirs, names, steps or [None] * len(dirs), strict=True):
         options = places.options_of(path)
-        for key in ("encoder", "max_tokens"):
-            require(
-                options.text[key] == first.text[key],
-                f"text.{key} of {path}",
-                options.text[key],
-                f"the first stage was trained with {first.text[key]!r}",
-            )
-        task = tasks.task_of(options, encoder.width)
+        with config.interpreting(path):
+            for key in ("encoder", "max_tokens"):
+                require(
+                    options.text[key] == first.text[key],
+                    f"text.{key} of {path}",
+                    options.text[key],
+                    f"the first stage was trained with {first.text[key]!r}",
+                )
+            task, whose = tasks.task_of(options, encoder.width), identity(options)
         require(
             task.low_res_px == (size_px or None),
             "--stages",
@@ -69,7 +71,7 @@ def load(
                 size_px=task.size_px,
                 step=int(found) if str(found).isdecimal() else None,
                 average=average,
-                checkpoint=digest.digest_of(params, identity(options)),
+                checkpoint=digest.digest_of(params, whose),
             )
         )
         params = jax.device_put(params, everywhere)

@@ -52,7 +52,12 @@ def stage_dirs(workdir: Path | None = None, stages: Sequence[Path] | None = None
     found = [path.parent for path in workdir.glob(f"*/{CONFIG}")]
     found = found or list(workdir.glob(f"*{SAFETENSORS}"))
     require(bool(found), "--workdir", str(workdir), "holds no trained stage; train one first")
-    return sorted(found, key=lambda path: options_of(path).data.size_px)
+    return sorted(found, key=_size_px)
+
+
+def _size_px(place: Path) -> int:
+    with config.interpreting(place):
+        return int(options_of(place).data.size_px)
 
 
 def is_file(place: Path) -> bool:

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax._src.distributed import global_state  # what jax shows to users meets on devices alone
 
-from diffjax.core.errors import EXIT_MISSING, ConfigError, Ending
+from diffjax.core.errors import EXIT_MISSING, EXIT_TERMINATED, ConfigError, Ending
 
 CONNECT_S = 300  # how long the others may take to come up
 REMIND_S = 30
@@ -266,7 +266,7 @@ def leave(code: int) -> int:
 
     A process that fails alone would otherwise stay to say goodbye to those that wait for it.
     """
-    if code not in (0, 143) and jax.process_count() > 1:
+    if code not in (0, EXIT_TERMINATED) and jax.process_count() > 1:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(code)

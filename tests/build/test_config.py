@@ -50,6 +50,9 @@ def test_overrides_keep_the_type_of_what_they_replace():
         ("--config.a.steps", ["--config.a.steps", "--config.KEY=VALUE"]),
         ("--verbose=1", ["--verbose=1", "--config.KEY=VALUE"]),
         ("--config.a=3", ["a", "unknown key"]),
+        (f"--config.a.steps={'(' * 100_000}", ["a.steps", "type int"]),
+        (f"--config.a.steps={'7' * 5_000}", ["a.steps", "type int"]),
+        (f"--config.a.rate={'7' * 400}", ["a.rate", "too large for a float"]),
     ],
 )
 def test_a_mistake_is_one_line_that_names_key_value_and_remedy(argument, words):
@@ -57,6 +60,7 @@ def test_a_mistake_is_one_line_that_names_key_value_and_remedy(argument, words):
         config.override(example(), [argument])
     message = str(caught.value)
     assert "\n" not in message
+    assert len(message) < 300
     for word in words:
         assert word in message
 

@@ -10,6 +10,7 @@ from tensorflow_datasets.core import read_only_builder
 
 from diffjax.data.emoji.builder import SIZES_PX, prepare, resolve_data_dir
 from diffjax.data.record import Record
+from diffjax.data.sources.prepared import builder_of
 
 
 def open_source(
@@ -126,9 +127,9 @@ class Source:
 def _builder(name: str, data_dir: str | Path | None) -> tfds.core.DatasetBuilder:
     folder = Path(name).expanduser()
     if (folder / "dataset_info.json").exists():
-        builder = tfds.builder_from_directory(folder)
+        builder = builder_of(folder)
     elif name.split("/")[0] == "emoji":
-        builder = tfds.builder_from_directory(prepare(_emoji_size_px(name), data_dir))
+        builder = builder_of(prepare(_emoji_size_px(name), data_dir))
     else:
         data_dir = resolve_data_dir(data_dir)
         try:
