@@ -1,6 +1,7 @@
 """Averages made after training, from snapshots of a state that is split over 8 devices."""
 
 import functools
+import json
 import re
 import types
 from pathlib import Path
@@ -12,14 +13,17 @@ import optax
 import pytest
 from PIL import Image
 
+from configs import base64
 from diffjax import ema, sample
 from diffjax.build import config, places
 from diffjax.core import tensorfile
 from diffjax.core.errors import ConfigError, StorageError
 from diffjax.devices.mesh import make_mesh, state_sharding
 from diffjax.models.layers.sharding import RULES
+from diffjax.tasks.denoising import Denoising
 from diffjax.training import averages, profiles, snapshots, state
 from tests import runs
+from tests.tasks.network import Network
 from tests.tiny_t5 import save_tiny
 from tests.training.test_two_processes import MESH, saved, together
 
@@ -111,7 +115,7 @@ def test_reconstructed_parameters_are_the_closed_forms(run, tmp_path, sigma_rel,
     assert np.all(np.abs(made - want) <= bound + rounding)
     metadata = tensorfile.verify(path)
     assert (metadata["ema"], metadata["step"]) == (f"power_{sigma_rel:g}", str(step))
-    assert metadata["config"] == '{"stage": "walk"}'
+    assert json.loads(metadata["config"]) == {"stage": "walk"}
 
 
 def test_the_table_names_every_snapshot_and_what_can_be_made(run, capsys):
@@ -232,15 +236,17 @@ def test_two_processes_that_hold_half_of_each_average_write_it_whole(tmp_path, m
 
 def test_sampling_refuses_a_file_of_another_model(run, tmp_path):
     path, _ = ema.reconstruct(run.folder, 0.1, out=tmp_path / "x.safetensors")
-    like = types.SimpleNamespace(params={"stem": {"kernel": jnp.zeros((3, 3, 4, 8))}})
+    stem = {"stem": {"kernel": jnp.zeros((3, 3, 4, 8))}}
+    network = Network(None, init=lambda key, *inputs: {"params": stem})
+    task = Denoising("walk", network, (8, 8, 3))
     with pytest.raises(
         ConfigError, match=r"--ema.*mid/dense_0/bias is \(8,\) in the file and miss"
     ):
-        places.params_of(None, Path("w"), like, str(path))
+        places.params_of(base64.get_config("tiny"), Path("w"), task, str(path))
 
 
 def test_a_workdir_of_one_unnamed_average_is_refused_in_a_line(tmp_path):
-    (tmp_path / "config.json").write_text('{"train": {"ema_decay": 0.999}}')
+    (tmp_path / "config.json").write_text('{"stage": "base64", "train": {"ema_decay": 0.999}}')
     with pytest.raises(
         ConfigError, match=r"ema_decay'? = 0\.999.*train\.ema.*new workdir"
     ) as error:

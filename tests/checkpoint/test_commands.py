@@ -94,7 +94,7 @@ def test_the_average_that_is_sampled_goes_to_a_file_that_others_read(run, tmp_pa
         kernel = reader.get_tensor("out/kernel")
     assert metadata["ema"] == "decay_0.9"
     assert metadata["step"] == "3"
-    assert metadata["config"] == CONFIG
+    assert json.loads(metadata["config"]) == json.loads(CONFIG)
     assert sorted(names) == ["norm/bias", "out/kernel"]
     np.testing.assert_array_equal(kernel, state(3).ema_params["decay_0.9"]["out"]["kernel"])
 

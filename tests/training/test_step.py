@@ -107,7 +107,7 @@ def test_eight_devices_do_what_one_does(task, sizes, parts):
 def test_parameters_really_lie_in_shards():
     mesh = mesh_lib.make_mesh(fsdp=8)
     make = create(BASE)
-    place = mesh_lib.state_sharding(mesh, jax.eval_shape(make, KEY))
+    place = mesh_lib.state_sharding(mesh, jax.eval_shape(make, KEY), BASE.sharding)
     kernel = jax.jit(make, out_shardings=place)(KEY).params["stem"]["kernel"]
     assert kernel.addressable_shards[0].data.shape == (*kernel.shape[:-1], kernel.shape[-1] // 8)
 
