@@ -1,5 +1,6 @@
 """Trained stages, from where they lie: what they are, their averages, and whose they are."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -86,12 +87,13 @@ def identity(options: ConfigDict) -> JsonObject:
         for name in ("model", "diffusion", "low_res")
         if name in options
     }
-    return {
+    said = {
         **parts,
         "stage": options.stage,
         "size_px": options.data.size_px,
         "max_tokens": options.text.max_tokens if "text" in options else 0,
     }
+    return json.loads(json.dumps(said))
 
 
 def load_like(

@@ -1,11 +1,9 @@
 """Configs of older versions: a key that they lack means what it meant before it existed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
 from ml_collections import ConfigDict
-
-from diffjax.core.json_types import JsonObject
 
 Value: TypeAlias = bool | int | float | str | tuple[str, ...]
 # The value that an older config is given, for each key that has come since version 0.1.0.
@@ -34,7 +32,7 @@ def upgraded(config: ConfigDict) -> ConfigDict:
     return new
 
 
-def without_defaults(section: str, values: JsonObject) -> JsonObject:
+def without_defaults(section: str, values: Mapping[str, object]) -> dict[str, object]:
     """The values of a section but for new keys that say what was so before they existed.
 
     So what depends on a config's values, such as a checkpoint's identity, is as it was.

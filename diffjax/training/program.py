@@ -8,6 +8,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import PyTree
 
+from diffjax.core.errors import require
 from diffjax.devices import mesh as mesh_lib
 from diffjax.devices.spread import spread
 from diffjax.logs import readings
@@ -67,7 +68,18 @@ class Program:
 
 @functools.lru_cache(maxsize=8)
 def program_of(training: Training) -> Program:
-    """The program of a training. A run that goes on in the same process traces nothing again."""
+    """The program of a training. A run that goes on in the same process traces nothing again.
+
+    Raises:
+      ConfigError: a batch in parts, for a task that compares its examples.
+      ValueError: as `placement_of`.
+    """
+    require(
+        training.parts == 1 or not training.task.whole_batch,
+        "train.accumulate",
+        training.parts,
+        f"must be 1: {training.task.name} compares the examples of a batch with each other",
+    )
     place = placement_of(training)
     batch_sharding = mesh_lib.batch_sharding(place.mesh)
     everywhere = mesh_lib.replicated(place.mesh)

@@ -107,6 +107,8 @@ def begin(run: Run, watch: Watch, at_the_end: ExitStack) -> tuple[Opened, TrainS
     data = run.open_data()
     try:
         program = program_of(training)
+    except ConfigError:
+        raise
     except ValueError as error:
         raise ConfigError("mesh", dict(training.mesh.shape), str(error)) from None
     place = program.place

@@ -14,7 +14,7 @@ from diffjax import checkpoint
 from diffjax.build import config
 from diffjax.checkpoint import portable
 from diffjax.core import tensorfile
-from diffjax.core.errors import ConfigError
+from diffjax.core.errors import ConfigError, StorageError
 from diffjax.encoders import tensors
 from tests.checkpoint.states import fill, like
 

@@ -41,11 +41,11 @@ def conditioning():
 def test_padding_does_not_reach_the_pooled_text(conditioning):
     module, variables, text, mask = conditioning
     other = jnp.where(mask[:, :, None], text, 99.0)
-    one, _ = module.apply(variables, jnp.zeros(2), text, mask, jnp.zeros(2))
-    two, _ = module.apply(variables, jnp.zeros(2), other, mask, jnp.zeros(2))
+    one, *_ = module.apply(variables, jnp.zeros(2), text, mask, jnp.zeros(2))
+    two, *_ = module.apply(variables, jnp.zeros(2), other, mask, jnp.zeros(2))
     np.testing.assert_allclose(one, two, atol=1e-6)
     longer = jnp.pad(text, ((0, 0), (0, 4), (0, 0)))
-    three, _ = module.apply(
+    three, *_ = module.apply(
         variables, jnp.zeros(2), longer, jnp.pad(mask, ((0, 0), (0, 4))), jnp.zeros(2)
     )
     np.testing.assert_allclose(one, three, atol=1e-6)
@@ -53,14 +53,14 @@ def test_padding_does_not_reach_the_pooled_text(conditioning):
 
 def test_every_condition_moves_the_embedding(conditioning):
     module, variables, text, mask = conditioning
-    base, tokens = module.apply(variables, jnp.zeros(2), text, mask, jnp.zeros(2))
+    base, tokens, _ = module.apply(variables, jnp.zeros(2), text, mask, jnp.zeros(2))
     assert tokens.shape == (2, 5, 16)
     for changed in (
         (jnp.ones(2), text, mask, jnp.zeros(2)),
         (jnp.zeros(2), text[::-1], mask, jnp.zeros(2)),
         (jnp.zeros(2), text, mask, jnp.ones(2)),
     ):
-        emb, _ = module.apply(variables, *changed)
+        emb, *_ = module.apply(variables, *changed)
         assert float(jnp.abs(emb - base).max()) > 1e-3
 
 
