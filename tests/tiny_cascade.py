@@ -47,14 +47,14 @@ class OneLine:
     def sharding(self) -> Rules:
         return ()
 
-    def init(self, key: PRNGKey, *inputs: Array, **told: Array) -> dict[str, Array]:
-        return {"params": jnp.float32(0.7)}
+    def init(self, key: PRNGKey, *inputs: Array, **told: Array) -> dict[str, dict[str, Array]]:
+        return {"params": {"weight": jnp.float32(0.7)}}
 
     def apply(self, variables, x_t, logsnr_t, *, text, text_mask, low_res=None, aug_logsnr=None):
         words = jnp.sum(text * text_mask[..., None], axis=(1, 2))[:, None, None, None]
         small = 0.0 if low_res is None else low_res
         told = 0.1 * jnp.sin(words) + jnp.tanh(logsnr_t)[:, None, None, None] / 10
-        return 0.6 * jnp.tanh(variables["params"] * (x_t + small)) + told
+        return 0.6 * jnp.tanh(variables["params"]["weight"] * (x_t + small)) + told
 
 
 def cascade(folder: Path, **settings: object) -> Cascade:
@@ -62,7 +62,7 @@ def cascade(folder: Path, **settings: object) -> Cascade:
     encoder = load_encoder(save_tiny(folder), max_length=16)
     usual = SampleSettings(num_steps=2, guidance_weight=3.0, threshold="static")
     how = dataclasses.replace(usual, **settings)
-    params = jax.device_put(jnp.float32(0.7), jax.devices()[0])
+    params = jax.device_put({"weight": jnp.float32(0.7)}, jax.devices()[0])
 
     def stage(name: str, side_px: int, *conditions: Condition) -> TrainedStage:
         told = (Text(16, 16), *conditions)

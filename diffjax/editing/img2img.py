@@ -114,10 +114,10 @@ def ladders(stages: Sequence[TrainedStage], strength: float) -> list[Rungs]:
     if not 0 < strength <= 1:
         raise ValueError(f"strength={strength}: above 0, where nothing changes, and at most 1")
     first = stages[0].task
-    level = float(first.schedule(jnp.float32(strength)))
+    level = float(first.schedule_of(stages[0].params)(jnp.float32(strength)))
     rungs = []
     for trained in stages:
-        schedule, settings = trained.task.schedule, trained.settings
+        schedule, settings = trained.task.schedule_of(trained.params), trained.settings
         shift = 2 * np.log(trained.task.size_px / first.size_px)
         start = inverse(schedule, level - shift)
         cut = lambda u, schedule=schedule, start=start: schedule(start * u)  # noqa: E731

@@ -121,7 +121,7 @@ def upscale_stage(
     image = sampler.sample(
         denoise,
         rng.normal(rng.stream(keys, "x_T"), given["low_res"].shape),
-        logsnrs=spacing.SPACINGS[settings.spacing](task.schedule, settings.num_steps),
+        logsnrs=spacing.SPACINGS[settings.spacing](task.schedule_of(params), settings.num_steps),
         step=sampler.by_name(settings.sampler, settings.noise),
         key=rng.stream(keys, "steps"),
     )

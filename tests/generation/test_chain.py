@@ -1,7 +1,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from diffjax.generation import chain
 from diffjax.generation.chain import TrainedStage
@@ -76,12 +75,3 @@ def test_zeros_are_rows_of_just_what_a_task_reads():
         "low_res": (5, 4, 4, 3),
     }
     assert not any(jnp.any(column) for column in rows.values())
-
-
-def test_a_cascade_takes_settings_for_each_stage():
-    stages = (stage(4), stage(8, LowRes(4, 2)))
-    cascade = chain.Cascade(stages, (), None)  # type: ignore[arg-type]  no encoder is asked here
-    other = [SampleSettings(num_steps=2), SampleSettings(num_steps=3)]
-    assert [one.settings for one in cascade.with_settings(other).stages] == other
-    with pytest.raises(ValueError, match="shorter"):
-        cascade.with_settings(other[:1])
