@@ -8,7 +8,7 @@ from pathlib import Path
 
 import ml_collections
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffjax.build import config
@@ -81,6 +81,7 @@ def test_unknown_files_and_presets_are_named():
         config.load("configs/base64.py:huge")
 
 
+@settings(deadline=None)  # a busy machine may take its time
 @given(
     st.one_of(
         st.integers(), st.booleans(), st.floats(allow_nan=False, allow_infinity=False), st.text()
