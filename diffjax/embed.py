@@ -1,10 +1,10 @@
 """python -m diffjax.embed --captions FILE... --out DIRECTORY [--encoder NAME]
 
-Captions to embeddings. FILE is text with a caption a line, .jsonl or .parquet; --data-set names a
-prepared data set instead. DIRECTORY is made, or extended if it is this encoder's already: run the
-same again after a crash, or with more captions. Several processes may fill one directory at once:
-the tasks of srun and the workers of a TPU pod share the work by themselves, others each have their
---process-index.
+Captions to embeddings. FILE is text with a caption a line, .json, .jsonl, .csv, .tsv or .parquet;
+--data-set names a prepared data set instead. DIRECTORY is made, or extended if it is this
+encoder's already: run the same again after a crash, or with more captions. Several processes may
+fill one directory at once: the tasks of srun and the workers of a TPU pod share the work by
+themselves, others each have their --process-index.
 Exit codes: 0 done, 1 other workers are missing, 2 bad input, 5 the disk took no more, 143 stopped
 with all that was done saved.
 """
@@ -21,8 +21,8 @@ from pathlib import Path
 import jax
 from tqdm import tqdm
 
-from diffjax.core.errors import EXIT_MISSING, StorageError
-from diffjax.data import captions
+from diffjax.core.errors import EXIT_MISSING, BadData, StorageError
+from diffjax.data import caption_files, captions
 from diffjax.devices import processes
 from diffjax.encoders.cache import cache as cache_lib
 from diffjax.encoders.cache.cache import SHARD_BYTES, STORAGES
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except processes.WorkersMissing as error:
         print(f"embed: {error}", file=sys.stderr)
         return EXIT_MISSING
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, BadData) as error:
         print(f"embed: {error}", file=sys.stderr)
         return 2
     print(f"{args.out}: {len(cache)} captions, {made} of them new, of {cache.header}")
@@ -90,10 +90,10 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
-        "--captions", type=Path, nargs="+", metavar="FILE", help="text, JSONL, parquet"
+        "--captions", type=Path, nargs="+", metavar="FILE", help="text, JSON, CSV, parquet"
     )
     what.add_argument("--data-set", metavar="NAME", help="a prepared data set, such as emoji/64")
-    add("--field", default="caption", help="of JSONL and parquet")
+    add("--field", default="caption", help="of JSON, CSV and parquet")
     add("--split", default="train", help="of the data set")
     add("--caption-key", default="captions", help="of the data set")
     add("--data-dir", help="where data sets are prepared")
@@ -113,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
 def _captions(args: argparse.Namespace) -> captions.Captions:
     if args.data_set:
         return captions.from_data_set(args.data_set, args.split, args.caption_key, args.data_dir)
-    return captions.from_files(args.captions, args.field)
+    return caption_files.from_files(args.captions, args.field)
 
 
 def _process(args: argparse.Namespace) -> tuple[int, int]:

@@ -108,9 +108,9 @@ def show(options, workdir: Path | None, topology: str = "") -> int:
 def run(options, workdir: Path) -> int:
     """Train what the config names; heavy imports wait until its syntax is known to be right."""
     from diffjax.build import build
-    from diffjax.core.errors import Diverged, OutOfTime, StorageError, Terminated
+    from diffjax.core.errors import BadData, Diverged, OutOfTime, StorageError, Terminated
     from diffjax.devices import mesh
-    from diffjax.encoders.cache.cache import Damaged, MissingCaption
+    from diffjax.encoders.cache.cache import Damaged
     from diffjax.training.loop import train
 
     mesh.keep_compilations()
@@ -133,7 +133,7 @@ def run(options, workdir: Path) -> int:
     except Diverged as error:
         print(f"diverged: {error}", file=sys.stderr)
         return 4
-    except MissingCaption as error:
+    except BadData as error:
         print(error, file=sys.stderr)
         return 2
     except (StorageError, Damaged) as error:

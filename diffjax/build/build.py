@@ -13,7 +13,7 @@ from diffjax.build.models import DTYPES, MODELS, model_of
 from diffjax.checkpoint.portable import LIVE
 from diffjax.core.errors import ConfigError, require
 from diffjax.core.types import Schedule
-from diffjax.data import pipeline
+from diffjax.data import pipeline, readers
 from diffjax.data.record import RecordSource
 from diffjax.data.sources import fake, tfds
 from diffjax.devices import mesh as mesh_lib
@@ -72,6 +72,8 @@ def check(config: ConfigDict) -> None:
     except ValueError as error:
         raise ConfigError("train.ema", config.train.ema, str(error)) from None
     _range(config, "sample.percentile", 1, 100)
+    require(0 <= max_broken_of(config) <= 1, "data.max_broken", max_broken_of(config),
+            "must be between 0 and 1")  # fmt: skip
     _check_sizes(config)
     check_mesh(config, jax.device_count())
 
@@ -233,19 +235,27 @@ def source_of(config: ConfigDict) -> RecordSource:
 
 def train_iterator_of(
     config: ConfigDict, records: RecordSource, embeddings: cache.Embeddings
-) -> Any:
+) -> pipeline.Batches:
     """This process's rows of the batches, with a position that can be saved and restored."""
     batch_sharding = mesh_lib.batch_sharding(mesh_lib.make_mesh(**config.mesh))
     return pipeline.train_iterator(
         records,
+        readers.captioned_pictures(
+            size_px=config.data.size_px,
+            crop_px=config.data.crop_px or None,
+            embed=embeddings.embed,
+            max_length=config.text.max_tokens,
+        ),
         batch_size=config.data.batch_size,
-        size_px=config.data.size_px,
-        crop_px=config.data.crop_px or None,
         seed=config.seed,
         rows=mesh_lib.rows_here(batch_sharding, config.data.batch_size),
-        embed=embeddings.__getitem__,
-        max_length=config.text.max_tokens,
+        max_broken=max_broken_of(config),
     )
+
+
+def max_broken_of(config: ConfigDict) -> float:
+    """The share of all records whose pictures may be broken; none in configs of older runs."""
+    return config.data.get("max_broken", 0.0)
 
 
 @dataclass(frozen=True)

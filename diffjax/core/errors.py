@@ -33,6 +33,13 @@ class Diverged(Exception):
     """The loss or a gradient is no longer a number; the last checkpoint is finite. Exit code 4."""
 
 
+class BadData(Exception):
+    """A record that cannot be trained on; the finished steps are saved. Exit code 2.
+
+    One line that names the record, what is wrong, and the remedy.
+    """
+
+
 def require(holds: bool, key: str, value: Any, allowed: str) -> None:
     """Raise a ConfigError unless `holds`."""
     if not holds:

@@ -20,6 +20,7 @@ from diffjax.core.errors import (
     EXIT_DIVERGED,
     EXIT_STORAGE,
     EXIT_TERMINATED,
+    BadData,
     Diverged,
     OutOfTime,
     StorageError,
@@ -27,7 +28,7 @@ from diffjax.core.errors import (
 )
 from diffjax.core.signals import signals
 from diffjax.devices import processes
-from diffjax.encoders.cache.cache import Damaged, MissingCaption
+from diffjax.encoders.cache.cache import Damaged
 from diffjax.logs import writer
 from diffjax.logs.goodput import table
 from diffjax.training.run import Run, begin
@@ -54,7 +55,8 @@ def train(options: ConfigDict, workdir: Path) -> Report:
       OutOfTime: after train.max_seconds, once the finished step is saved.
       Diverged: too many steps in a row were not finite; or the parameters are not.
       StorageError: no room for the checkpoints; those on the disk are intact.
-      MissingCaption, Damaged: of data.embeddings, once the finished step is saved.
+      BadData, Damaged: a record that cannot be trained on, a caption that data.embeddings lacks,
+        or bytes of it that are not those written; once the finished step is saved.
     """
     build.check(options)
     changes = resume.check(options, workdir)
@@ -119,11 +121,11 @@ def loop(run: Run, state: Any) -> Any:
 
 
 def next_batch(run: Run, step: int, state: Any) -> Any:
-    """The next batch; where an embedding is missing or damaged, the steps so far are saved."""
+    """The next batch; where the data cannot be gone on with, the steps so far are saved."""
     position = run.batches.get_state()
     try:
         return next(run.batches)
-    except (MissingCaption, Damaged):
+    except (BadData, Damaged):
         if step > run.first_step:
             save(run, step, state, position)
         raise

@@ -8,8 +8,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from diffjax.build import build
-from diffjax.data import pipeline
-from diffjax.data.record import Record, RecordSource
+from diffjax.data import pipeline, readers
+from diffjax.data.record import Record, RecordSource, clean
 from diffjax.devices import mesh, processes
 from diffjax.encoders.cache import cache
 from diffjax.images import pixels
@@ -42,25 +42,21 @@ class Preview:
         self._log, self._folder = log, workdir / "samples"
         self._settings = build.settings_of(options)
         count = min(options.sample.num_images, len(records))
-        shown = [records[i * len(records) // count] for i in range(count)]
-        self._captions = [record["captions"][0] for record in shown]
+        shown: list[Record]
         if options.sample.prompts and not self._stage.low_res_px:
-            self._captions = list(options.sample.prompts)
+            shown = [{"captions": (prompt,)} for prompt in options.sample.prompts]
             encoder = build.encoder_of(options)
-            embeddings = cache.ensure(cache.users_path(encoder), encoder, self._captions)
-            shown = [
-                Record(image=shown[0]["image"], captions=(prompt,), name="")
-                for prompt in self._captions
-            ]
-        self._batch = next(
-            pipeline.eval_batches(
-                shown,
-                batch_size=len(shown),
-                size_px=options.data.size_px,
-                embed=embeddings.__getitem__,
-                max_length=options.text.max_tokens,
-            )
-        )
+            prompts = filter(None, map(clean, options.sample.prompts))
+            embeddings = cache.ensure(cache.users_path(encoder), encoder, prompts)
+        else:
+            shown = [records[i * len(records) // count] for i in range(count)]
+        needed = [readers.text(embeddings.embed, options.text.max_tokens), readers.caption]
+        if self._stage.low_res_px:
+            needed.append(readers.picture(options.data.size_px))
+        # Of these few any may be broken: the run itself counts them.
+        batches = pipeline.eval_batches(shown, needed, batch_size=len(shown), max_broken=1.0)
+        self._batch = next(batches)
+        self._captions = [str(caption) for caption in self._batch["caption"]]
 
     def __call__(self, step: int, params: Any) -> Path:
         """Sample with these parameters, write samples/STEP.png, and log it."""
