@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import jax
 from tqdm import tqdm
@@ -134,7 +135,7 @@ def _stopped() -> Iterator[list[int]]:
     """A list that a first SIGTERM or SIGINT fills; a second SIGINT interrupts at once."""
     received: list[int] = []
 
-    def receive(number, frame):
+    def receive(number: int, frame: FrameType | None) -> None:
         if received and number == signal.SIGINT:
             raise KeyboardInterrupt
         received.append(number)
@@ -165,7 +166,9 @@ def _progress(found: captions.Captions, every: float) -> Iterator[Callable[[int,
 class Lines:
     """Progress as lines, for logs: captions done, speed, time left."""
 
-    def __init__(self, total: Callable[[], int], every: float, clock=time.monotonic):
+    def __init__(
+        self, total: Callable[[], int], every: float, clock: Callable[[], float] = time.monotonic
+    ):
         self._total, self._every, self._clock = total, every, clock
         self._start = self._told = clock()
         self._known: int | None = None  # what was there already took no time

@@ -15,7 +15,7 @@ class BrokenPicture(BadRecord):
 
 @dataclass
 class Broken:
-    """The broken records that a run has met so far, each counted once.
+    """The broken records that a process has met since its start, each counted once.
 
     records: how many there are in all. share: up to which share of them may be broken, rounded up
     to whole records; 0 allows none.
@@ -28,7 +28,7 @@ class Broken:
     @property
     def limit(self) -> int:
         """So many may be broken."""
-        return math.ceil(self.share * self.records)
+        return math.ceil(self.share * self.records - 1e-6)  # 0.1 of 30 is 3, in floats too
 
     def add(self, index: int, reason: str) -> None:
         """Count a record, and say so in the log when it is met first.
@@ -57,5 +57,6 @@ def too_many(reason: str, others: int, limit: int, records: int) -> BadData:
     """What to say when a record is broken that is one too many."""
     before = f", after {others} others," if others else ""
     return BadData(
-        f"{reason}; this{before} is more than data.max_broken allows, {limit} of {records} records"
+        f"{reason}; this{before} is more than data.max_broken allows, {limit} of {records} "
+        "records; mend the data or raise it"
     )

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterator
 
-from diffjax.data.record import BadRecord, RecordSource, captions_at, clean
+from diffjax.data.record import RecordSource, captions_at, clean
 
 
 @dataclasses.dataclass
@@ -40,15 +40,9 @@ def from_source(source: RecordSource) -> Captions:
 
     A record whose captions cannot be read is a BadRecord that names its index.
     """
-
-    def texts() -> Iterator[tuple[str, ...]]:
-        for index in range(len(source)):
-            try:
-                yield captions_at(source, index)
-            except BadRecord as error:
-                raise BadRecord(f"record {index}: {error}") from None
-
-    return Captions(len(source), texts)
+    return Captions(
+        len(source), lambda: (captions_at(source, index) for index in range(len(source)))
+    )
 
 
 def from_data_set(

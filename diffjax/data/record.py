@@ -78,9 +78,15 @@ def label_of(record: Record) -> int:
 
 
 def captions_at(source: RecordSource, index: int) -> tuple[str, ...]:
-    """`captions_of` the record at `index`; its picture is left alone where the source can."""
+    """`captions_of` the record at `index`; its picture is left alone where the source can.
+
+    A BadRecord names the index.
+    """
     read = getattr(source, "captions", None)
-    return captions_of(source[index] if read is None else {"captions": read(index)})
+    try:
+        return captions_of(source[index] if read is None else {"captions": read(index)})
+    except BadRecord as error:
+        raise BadRecord(f"record {index}: {error}") from None
 
 
 def fingerprint_of(source: RecordSource) -> str | None:

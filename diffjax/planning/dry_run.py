@@ -18,7 +18,7 @@ from diffjax.build import build
 from diffjax.build.embeddings import embeddings_of, encoded
 from diffjax.core import trees
 from diffjax.core.errors import BadData, ConfigError
-from diffjax.data import pipeline, readers
+from diffjax.data import examples, pipeline, readers
 from diffjax.data.record import RecordSource
 from diffjax.devices import chips, mesh
 from diffjax.devices.topology import devices_of
@@ -134,12 +134,12 @@ def batch_table(options: ConfigDict, records: RecordSource, encoder: TextEncoder
             embeddings_of(options, records, encoder).embed if named else encoded(encoder, captions)
         )
         text = readers.text(embed, encoder.max_length)
-        rows = [pipeline.Example(text({"captions": (c,)}, None), ()) for c in captions]
+        rows = [examples.Example(text({"captions": (c,)}, None), ()) for c in captions]
     except BadData as error:
         raise ConfigError("data", f"{options.data.name} {options.data.split}", str(error)) from None
     finally:
         iterator.close()
-    batch |= pipeline.collate(rows).columns
+    batch |= examples.collate(rows).columns
     lines = [
         f"{len(records):,} records, {pipeline.steps_per_epoch(records, batch_size):,} steps an "
         f"epoch; the first {len(captions)} examples of the first batch:"

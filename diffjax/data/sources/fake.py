@@ -53,7 +53,7 @@ class Shapes:
         return repr(self)
 
     def __repr__(self) -> str:
-        """What Grain shows of it."""
+        """As messages name it."""
         return f"Shapes(count={self._count}, size_px={self._size_px}, seed={self._seed})"
 
     def _kind(self, index: int) -> tuple[str, str]:

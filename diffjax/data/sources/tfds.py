@@ -115,7 +115,7 @@ class Source:
         return record
 
     def __repr__(self) -> str:
-        """What Grain shows of it."""
+        """As messages name it."""
         return f"Source({len(self)} records)"
 
     def captions(self, index: int) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Embeddings of captions on disk: computed once, looked up by the caption.
+"""Embeddings of captions on disk: computed once, then looked up by the caption.
 
 A cache is a directory (shards.py, index.py): a header that says which encoder made it, ArrayRecord
 shards with each caption once at its real length, and an index of them by digest. Neither captions
@@ -109,8 +109,8 @@ class Embeddings:
         except ValueError as error:
             raise shards.damaged(self.path / shard, position, error) from None
 
-    def __reduce__(self):
-        """Workers open the files themselves."""
+    def __reduce__(self) -> tuple[Callable[[Path], "Embeddings"], tuple[Path]]:
+        """Worker processes open the files themselves."""
         return open_cache, (self.path,)
 
 
