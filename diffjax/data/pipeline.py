@@ -4,7 +4,7 @@ import functools
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Generic, TypeAlias, TypeVar, overload
+from typing import Generic, Protocol, TypeAlias, TypeVar, overload, runtime_checkable
 
 import grain
 from absl import flags
@@ -16,6 +16,8 @@ from diffjax.data.record import Batch, RecordSource
 
 # Where an iterator is: {"next_example": how many examples of all processes went before}.
 Position: TypeAlias = dict[str, int]
+Read = TypeVar("Read", covariant=True)
+Place = TypeVar("Place")
 OnDevices = TypeVar("OnDevices")
 
 
@@ -155,19 +157,35 @@ class Batches:
         self._iterator = None
 
 
-class Ahead(Generic[OnDevices]):
+@runtime_checkable
+class Resumable(Protocol[Read, Place]):
+    """An iterator that can say where it is and go on from there, as `Batches` can."""
+
+    def __next__(self) -> Read: ...  # noqa: D105
+
+    def get_state(self) -> Place: ...  # noqa: D102
+
+    def set_state(self, state: Place) -> None: ...  # noqa: D102
+
+
+class Ahead(Generic[Read, Place, OnDevices]):
     """The same batches, `depth` of them sent to the devices before they are asked for.
 
     put: starts a batch's way to the devices. `get_state()` is the position after the batch last
     handed out, whatever has been read ahead of it.
     """
 
-    def __init__(self, batches: Batches, put: Callable[[Batch], OnDevices], depth: int = 2):
+    def __init__(
+        self,
+        batches: Resumable[Read, Place],
+        put: Callable[[Read], OnDevices],
+        depth: int = 2,
+    ):
         self._batches, self._put, self._depth = batches, put, depth
-        self._waiting: deque[tuple[OnDevices, Position]] = deque()
+        self._waiting: deque[tuple[OnDevices, Place]] = deque()
         self._state = batches.get_state()
 
-    def __iter__(self) -> "Ahead[OnDevices]":  # noqa: D105
+    def __iter__(self) -> "Ahead[Read, Place, OnDevices]":  # noqa: D105
         return self
 
     def __next__(self) -> OnDevices:  # noqa: D105
@@ -177,11 +195,11 @@ class Ahead(Generic[OnDevices]):
         batch, self._state = self._waiting.popleft()
         return batch
 
-    def get_state(self) -> Position:
+    def get_state(self) -> Place:
         """The position that goes on behind the batch last handed out."""
         return self._state
 
-    def set_state(self, state: Position) -> None:
+    def set_state(self, state: Place) -> None:
         """Go on from a position; what was read ahead is forgotten."""
         self._batches.set_state(state)
         self._state = state

@@ -134,6 +134,7 @@ def test_cut_pictures_are_skipped_up_to_the_limit_and_end_a_run_beyond_it(
     assert "this, after 1 others, is more than data.max_broken allows, 1 of 64 records" in line
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_on_a_broken_picture_keeps_its_steps_and_goes_on_when_it_is_mended(
     little, cut, encoder, tmp_path, capsys
 ):
