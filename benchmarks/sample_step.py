@@ -15,46 +15,41 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import timing
-from diffjax.build import build
+from diffjax.build import tasks
 from diffjax.core import rng, trees
 from diffjax.core.errors import ConfigError
-from diffjax.diffusion.sampling import sampler, spacing
 from diffjax.diffusion.sampling.step import remembering
-from diffjax.planning import shapes
 from diffjax.tasks import sampling
-from diffjax.tasks.denoising import Condition, init_params
 
 
-def denoise(params, x_t, condition, keys, *, stage, settings):
-    """One step of the stage's sampler, between two rungs in the middle of its ladder."""
-    rungs = spacing.SPACINGS[settings.spacing](stage.schedule, settings.num_steps)
-    at = lambda i: jnp.broadcast_to(rungs[i], x_t.shape[:1])  # noqa: E731
-    rule = remembering(sampler.by_name(settings.sampler, settings.noise))
-    guided = sampling.guided_denoiser(stage, params, condition, settings)
+def denoise(params, x_t, columns, keys, *, task, settings):
+    """One step of the task's sampler, between two rungs in the middle of its ladder."""
+    parts = sampling.ready(params, columns, keys, task=task, settings=settings)
+    at = lambda i: jnp.broadcast_to(parts.logsnrs[i], x_t.shape[:1])  # noqa: E731
+    rule = remembering(parts.step)
     middle = (settings.num_steps - 1) // 2
     key = rng.split(keys, 1)[0]
-    return rule.step(guided, x_t, at(middle), at(middle + 1), rule.start(x_t), key=key)[0]
+    start = rule.start(x_t)
+    return rule.step(parts.denoise, x_t, at(middle), at(middle + 1), start, key=key)[0]
 
 
 def measure(spec: str, flags, overrides: list[str]) -> None:
     """Print what there is to know of one config."""
     options = timing.options_of(spec, flags, overrides)
-    stage = build.stage_of(options, shapes.text_width(options))
-    settings = build.settings_of(options)
-    count, side = flags.batch or 4, stage.size_px
-    params = jax.jit(functools.partial(init_params, stage))(jax.random.key(0))
+    task = tasks.task_of(options, tasks.text_width_of(options))
+    settings = task.settings
+    count, side = flags.batch or 4, task.size_px
+    params = jax.jit(task.init)(jax.random.key(0))
     keys = rng.per_example(jnp.arange(count))
-    text = jax.random.normal(jax.random.key(1), (count, stage.max_tokens, stage.text_width))
-    mask = jnp.ones((count, stage.max_tokens), bool)
     noise = jax.random.normal(jax.random.key(2), (count, side, side, 3))
-    low_res = None
-    condition = Condition(text, mask)
-    if stage.low_res_px:
-        low_res = jnp.clip(noise[:, : stage.low_res_px, : stage.low_res_px], -1, 1)
-        condition = Condition(text, mask, noise, jnp.zeros(count))
+    columns = {
+        name: jax.random.normal(jax.random.key(1), (count, *x.shape)).astype(x.dtype)
+        for name, x in task.prompts().items()
+    }
+    columns["text_mask"] = jnp.ones(columns["text_mask"].shape, bool)
 
-    one = jax.jit(functools.partial(denoise, stage=stage, settings=settings))
-    step = timing.timed(one, (params, noise, condition, keys), flags.steps)
+    one = jax.jit(functools.partial(denoise, task=task, settings=settings))
+    step = timing.timed(one, (params, noise, columns, keys), flags.steps)
     num, weight = settings.num_steps, settings.guidance_weight
     print(
         f"{spec}: {trees.count(params) / 1e6:.2f} M parameters, batch {count}, {side} px, "
@@ -63,8 +58,8 @@ def measure(spec: str, flags, overrides: list[str]) -> None:
     )
     print(step.line("one step", count) + timing.mfu(step.flops, step.call_s), flush=True)
     whole = timing.timed(
-        sampling.compiled_stage(stage, settings),
-        (params, text, mask, keys, low_res),
+        jax.jit(functools.partial(sampling.sample, task=task, settings=settings)),
+        (params, columns, keys),
         max(1, flags.steps // num),
     )
     print(whole.line(f"{num} steps, jitted", count) + timing.mfu(whole.flops, whole.call_s))

@@ -15,14 +15,16 @@ import numpy as np
 from benchmarks.cascades import AUG_LEVEL, GUIDANCE, SIZES, serve
 from benchmarks.works import Work
 from diffjax.generation import rows
-from diffjax.generation.chain import Cascade
+from diffjax.generation.chain import Cascade, TrainedStage, read_by
 from diffjax.generation.jobs import Job
 from diffjax.models.efficient_unet import EfficientUNet
 from diffjax.models.layers import convolve
 from diffjax.models.unet import UNet
 from diffjax.planning import hlo
-from diffjax.tasks.denoising import Stage, init_params
-from diffjax.tasks.sampling import SampleSettings, TrainedStage, compiled_stage
+from diffjax.tasks.conditions import Condition, LowRes, Text
+from diffjax.tasks.denoising import Denoising
+from diffjax.tasks.sampling import compiled, sample
+from diffjax.tasks.settings import SampleSettings
 
 COMPILED = "/jax/core/compile/backend_compile_duration"  # jax's own clock of XLA
 
@@ -39,8 +41,8 @@ class Given:
         return self.text, jnp.ones((1, max_length), bool)
 
 
-def stage_of(name: str, work: Work, low_res_px: int | None) -> Stage:
-    """The stage of that shape."""
+def task_of(name: str, work: Work, low_res_px: int | None) -> Denoising:
+    """The task of that shape."""
     assert work.text
     levels = tuple(level for level, attends in enumerate(work.attends) if attends)
     given: dict[str, Any] = dict(
@@ -54,15 +56,16 @@ def stage_of(name: str, work: Work, low_res_px: int | None) -> Stage:
     else:
         model = UNet(num_blocks=work.blocks[0], **given)
     length, width = work.text
-    return Stage(
-        name, model, work.side, text_width=width, max_tokens=length, low_res_px=low_res_px,
-        predict="eps",
-    )  # fmt: skip
+    conditions: list[Condition] = [Text(width, length)]
+    if low_res_px:
+        conditions.append(LowRes(low_res_px, work.side // low_res_px))
+    shape = (work.side, work.side, 3)
+    return Denoising(name, model, shape, tuple(conditions), predict="eps")
 
 
-def filled(stage: Stage, rng: np.random.Generator) -> Any:
+def filled(task: Denoising, rng: np.random.Generator) -> Any:
     """Random parameters, small enough for finite pictures."""
-    shapes = jax.eval_shape(lambda key: init_params(stage, key), jax.random.key(0))
+    shapes = jax.eval_shape(task.init, jax.random.key(0))
     fill = lambda leaf: 0.02 * rng.standard_normal(leaf.shape, np.float32)  # noqa: E731
     return jax.device_put(jax.tree.map(fill, shapes), jax.devices()[0])
 
@@ -71,14 +74,14 @@ def cascade_of(size: str) -> Cascade:
     """The cascade of that size."""
     shape, rng = SIZES[size]["diffjax"], np.random.default_rng(0)
     assert shape.base.text
-    stages = (stage_of("base", shape.base, None), stage_of("sr", shape.sr, shape.base.side))
+    tasks = (task_of("base", shape.base, None), task_of("sr", shape.sr, shape.base.side))
     settings = (
         SampleSettings(num_steps=steps, guidance_weight=GUIDANCE, aug_level=AUG_LEVEL)
         for steps in shape.steps
     )
     trained = tuple(
-        TrainedStage(stage, filled(stage, rng), how)
-        for stage, how in zip(stages, settings, strict=True)
+        TrainedStage(task, filled(task, rng), how)
+        for task, how in zip(tasks, settings, strict=True)
     )
     text = jnp.asarray(rng.standard_normal((1, *shape.base.text), np.float32))
     encoder: Any = Given(text, shape.base.text[0])
@@ -87,15 +90,15 @@ def cascade_of(size: str) -> Cascade:
 
 def flops_of(cascade: Cascade) -> int:
     """FLOPs of one picture: of every stage's program, all its steps."""
-    text, mask, seeds, _ = rows.inputs_of(
+    columns, seeds = rows.inputs_of(
         [Job("", 0)], lambda prompt: rows.embedded(cascade.encoder, [prompt])
     )
-    keys, low_res, flops = jax.vmap(jax.random.key)(seeds), None, 0
-    for trained in cascade.stages:
-        run = compiled_stage(trained.stage, trained.settings)
-        traced = run.trace(trained.params, text, mask, keys, low_res, None)
-        flops += hlo.flops(traced.jaxpr)
-        low_res = jnp.zeros((1, trained.stage.size_px, trained.stage.size_px, 3))
+    keys, flops = jax.vmap(jax.random.key)(seeds), 0
+    for stage in cascade.stages:
+        run = compiled(sample, stage.settings)
+        told = read_by(stage.task, columns)
+        flops += hlo.flops(run.trace(stage.params, told, keys, task=stage.task).jaxpr)
+        columns["low_res"] = jnp.zeros((1, *stage.task.shape))
     return flops
 
 

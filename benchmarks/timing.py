@@ -11,7 +11,9 @@ import jax
 from ml_collections import ConfigDict
 
 from benchmarks.protocol import forget_peak, peak_bytes
-from diffjax.build import build, config
+from diffjax.build import config
+from diffjax.build.check import check
+from diffjax.core.tables import format_memory
 from diffjax.devices import chips
 from diffjax.planning import hlo, memory
 
@@ -32,7 +34,7 @@ class Timed:
         return (
             f"  {name:<18} {self.call_s * 1e3:,.1f} ms, {images / self.call_s:,.2f} images/s, "
             f"{self.flops / self.call_s / 1e9:,.1f} GFLOP/s of {self.flops / 1e9:,.2f} GFLOP, "
-            f"compiled in {self.compile_s:.1f} s, {memory.of_size(self.bytes['peak'])} by XLA"
+            f"compiled in {self.compile_s:.1f} s, {format_memory(self.bytes['peak'])} by XLA"
         )
 
 
@@ -62,7 +64,7 @@ def options_of(spec: str, flags: argparse.Namespace, overrides: list[str]) -> Co
     if flags.dtype:
         options.model.dtype = flags.dtype
     config.override(options, overrides)
-    build.check(options)
+    check(options)
     return options
 
 
@@ -114,5 +116,5 @@ def start() -> None:
 def held() -> str:
     """The most memory held: of a device where it counts, else of the process since it compiled."""
     peak = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
-    size = memory.of_size(peak or peak_bytes())
+    size = format_memory(peak or peak_bytes())
     return f"{size} held at most by {'a device' if peak else 'the process'}"

@@ -14,28 +14,33 @@ import jax
 import numpy as np
 
 from benchmarks import timing
+from diffjax.build.tasks import text_width_of
+from diffjax.build.training import training_of
 from diffjax.core import trees
 from diffjax.core.errors import ConfigError
 from diffjax.planning import hlo, shapes
+from diffjax.training.program import program_of
 
 
 def measure(spec: str, flags, overrides: list[str]) -> None:
     """Print what there is to know of one config."""
     options = timing.options_of(spec, flags, overrides)
-    work = shapes.training(options, jax.devices())
-    state = work.place.init(jax.random.key(0))
+    training = training_of(options, text_width_of(options))
+    work = shapes.training(training)
+    state = program_of(training).place.init(jax.random.key(0))
     num_params = trees.count(state.params)
     random = np.random.default_rng(0)
     batch = {
         name: jax.device_put(drawn(random, name, like), like.sharding)
         for name, like in work.arguments[1].items()
     }
+    task = training.task
 
     def call(compiled, arguments):
         state, _ = compiled(*arguments)
-        return state, batch
+        return state, batch, task
 
-    timed = timing.timed(work.jitted, (state, batch), flags.steps, call)
+    timed = timing.timed(work.jitted, (state, batch, task), flags.steps, call)
     side = batch["image"].shape[1]
     print(
         f"{spec}: {num_params / 1e6:.2f} M parameters, batch {work.batch}, {side} px, "

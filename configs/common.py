@@ -47,6 +47,14 @@ def stage_config(name: str, size_px: int) -> ml_collections.ConfigDict:
             predict="v",  # a kind of diffjax.diffusion.predict.KINDS
             weighting="v",  # a name of diffjax.diffusion.training.weighting.NAMES
             times="uniform",  # or "stratified": the batch's noise levels spread evenly
+            objective="simple",  # or "hybrid", "vlb": they learn the variance, at num_levels levels
+            over="u",  # or "logsnr": levels count by their width in log SNR, not as visited
+            num_levels=1000,  # of hybrid and vlb
+            vlb_weight=0.001,  # of the bound in hybrid
+            self_condition=0.0,  # how often the network sees its own last guess
+            uncertainty=0,  # features of a learned uncertainty by level; 0: none
+            learned_schedule=0,  # hidden units of a learned monotone schedule; 0: none
+            precondition=False,  # EDM's scaling of the input; with predict="edm" all of it
         )
     )
     # Only for stages that start from a smaller picture; size_px = 0: this one does not.
@@ -62,6 +70,7 @@ def stage_config(name: str, size_px: int) -> ml_collections.ConfigDict:
             eps=1e-8,
             weight_decay=0.0,
             clip_norm=1.0,
+            groups=(),  # "PATTERN rate=0.1 weight_decay=0": parameters with options of their own
         )
     )
     config.train = ml_collections.ConfigDict(
@@ -87,6 +96,9 @@ def stage_config(name: str, size_px: int) -> ml_collections.ConfigDict:
             spacing="uniform",  # a name of diffjax.diffusion.sampling.spacing.SPACINGS
             num_steps=32,
             guidance_weight=3.0,
+            guidance_rescale=0.0,  # against over-exposure; 0.7 in its paper
+            guidance_from=-100.0,  # guidance is on between these log SNRs
+            guidance_to=100.0,
             threshold="dynamic",  # "static", "none"
             percentile=99.5,
             aug_level=0.1,

@@ -21,9 +21,10 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from diffjax.core.errors import ConfigError
+from diffjax.core import command
+from diffjax.core.errors import EXIT_INPUT, ConfigError
+from diffjax.core.tables import GIB, format_memory
 
-GIB = 2**30
 MIN_DISK, MIN_MEMORY, MIN_FILES = 2 * GIB, 2 * GIB, 256
 DEVICES_S = 3.5  # how long devices may take to answer, unless --wait_s says otherwise
 WRITE_BYTES, WRITE_S = 64 << 20, 0.7
@@ -50,15 +51,16 @@ class Finding:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the flags, look, print, and say in the exit code whether a run can start."""
-    parser = argparse.ArgumentParser(
-        prog="python -m diffjax.doctor",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    flags = command.parser("doctor", __doc__)
+    flags.add_argument(
+        "--workdir", type=command.path, default=Path(), help="where a run is to live"
     )
-    parser.add_argument("--workdir", type=Path, default=Path(), help="where a run is to live")
-    parser.add_argument("--wait_s", type=float, help="seconds for the devices; then it is an error")
-    flags = parser.parse_args(arguments)
+    flags.add_argument("--wait_s", type=float, help="seconds for the devices; then it is an error")
+    return command.run_command(flags, work, arguments)
+
+
+def work(flags: argparse.Namespace) -> int:
+    """Look, and print each finding as soon as it is known."""
     found = []
     for finding in look(flags.workdir, os.environ, flags.wait_s):
         mark = "!!" if finding.remedy else "  "
@@ -68,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     broken = [finding for finding in found if finding.remedy]
     for finding in broken:
         print(f"{finding.name}: {finding.remedy}", file=sys.stderr)
-    return 2 if broken else 0
+    return EXIT_INPUT if broken else 0
 
 
 def look(
@@ -142,12 +144,17 @@ def host_memory(root: Path = Path("/")) -> Finding:
         if (root / name).is_file() and (root / name).read_text().strip().isdigit():
             most = int((root / name).read_text())
             if most < total:
-                available, limit = min(available, most), f", the container's limit {_gib(most)}"
+                available, limit = (
+                    min(available, most),
+                    f", the container's limit {format_memory(most)}",
+                )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     remedy = ""
     if available < MIN_MEMORY:
-        remedy = f"free some: a run wants {_gib(MIN_MEMORY)} at least, or the kernel may end it"
-    value = f"{_gib(available)} free of {_gib(total)}{limit}; {cores} cores"
+        remedy = (
+            f"free some: a run wants {format_memory(MIN_MEMORY)} at least, or the kernel may end it"
+        )
+    value = f"{format_memory(available)} free of {format_memory(total)}{limit}; {cores} cores"
     return Finding("host memory", value, remedy)
 
 
@@ -167,7 +174,7 @@ def places(workdir: Path, environ: Mapping[str, str]) -> Iterator[Finding]:
     if shared.is_dir():
         free = shutil.disk_usage(shared).free
         note = "small: data workers need some" if free < MIN_DISK // 8 else ""
-        yield Finding("shared memory", f"{_gib(free)} free", note=note)
+        yield Finding("shared memory", f"{format_memory(free)} free", note=note)
 
 
 def place(name: str, path: Path, least: int, other: str = "", timed: bool = False) -> Finding:
@@ -184,7 +191,9 @@ def place(name: str, path: Path, least: int, other: str = "", timed: bool = Fals
         free = shutil.disk_usage(there).free
     except OSError as error:
         return Finding(name, f"{path}: {error.strerror}", f"cannot be written to; {hint}")
-    value = f"{path}: {_gib(free)} free" + (f", writes {speed / 2**20:.0f} MiB/s" if timed else "")
+    value = f"{path}: {format_memory(free)} free" + (
+        f", writes {speed / 2**20:.0f} MiB/s" if timed else ""
+    )
     return Finding(name, value, f"make room or {hint}" if free < least else "")
 
 
@@ -274,7 +283,7 @@ def devices(waiting: queue.Queue, wait_s: float | None = None) -> Iterator[Findi
             yield Finding("devices", value, why)
         return
     if isinstance(answer, Exception):
-        first_line = (str(answer).strip() or type(answer).__name__).splitlines()[0]
+        first_line = (command.no_device(answer) or str(answer) or repr(answer)).splitlines()[0]
         yield Finding("devices", first_line, "free the device, mend its driver or JAX_PLATFORMS")
         return
     kinds: dict[str, list] = {}
@@ -282,15 +291,9 @@ def devices(waiting: queue.Queue, wait_s: float | None = None) -> Iterator[Findi
         kinds.setdefault(device.device_kind, []).append(device)
     for kind, alike in kinds.items():
         stats = alike[0].memory_stats() or {}
-        size = f", {_gib(stats['bytes_limit'])} each" if "bytes_limit" in stats else ""
+        size = f", {format_memory(stats['bytes_limit'])} each" if "bytes_limit" in stats else ""
         yield Finding("devices", f"{len(alike)} x {kind}{size}")
 
 
-def _gib(size: float) -> str:
-    return f"{size / GIB:.1f} GiB"
-
-
 if __name__ == "__main__":
-    code = main()
-    sys.stdout.flush()
-    os._exit(code)  # a device that does not answer is not waited for
+    command.start(main, at_once=True)  # a device that does not answer is not waited for

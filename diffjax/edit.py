@@ -8,13 +8,15 @@ says what it was made of. Exit codes: 0 done, 2 bad input, 5 storage, 143 termin
 """
 
 import argparse
-import sys
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 from diffjax.build import loading
-from diffjax.core.errors import ConfigError, StorageError, require
+from diffjax.core import command
+from diffjax.core.errors import ConfigError, require
 from diffjax.devices import mesh
+from diffjax.diffusion.sampling.sampler import SAMPLERS
 from diffjax.editing import interpolate, morph, request
 from diffjax.generation import jobs
 from diffjax.generation.chain import Cascade
@@ -23,15 +25,10 @@ from diffjax.images import read
 
 def parser() -> argparse.ArgumentParser:
     """The flags of every kind of edit."""
-    flags = argparse.ArgumentParser(
-        prog="python -m diffjax.edit",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    flags = command.parser("edit", __doc__)
     kinds = flags.add_subparsers(dest="kind", required=True, metavar="KIND")
     paint = kinds.add_parser("inpaint", help="paint anew where a mask is white")
-    paint.add_argument("--mask", type=Path, required=True, help="as large as the picture")
+    paint.add_argument("--mask", type=command.path, required=True, help="as large as the picture")
     paint.add_argument(
         "--resample",
         help="how often RePaint goes over every stretch, 10,1,... by default; 1 is the fastest",
@@ -41,9 +38,14 @@ def parser() -> argparse.ArgumentParser:
     path = kinds.add_parser("interpolate", help="a film between prompts, or between pictures")
     upscale = kinds.add_parser("upscale", help="a picture of any size, enlarged")
     for kind in (paint, redraw, vary, upscale):
-        kind.add_argument("--picture", type=Path, required=True, help="PNG, JPEG, WebP, GIF, BMP")
+        kind.add_argument(
+            "--picture", type=command.path, required=True, help="PNG, JPEG, WebP, GIF, BMP"
+        )
     path.add_argument(
-        "--picture", type=Path, action="append", help="twice or more: from picture to picture"
+        "--picture",
+        type=command.path,
+        action="append",
+        help="twice or more: from picture to picture",
     )
     path.add_argument(
         "--prompt", action="append", default=[], help="twice or more; or one a picture"
@@ -84,15 +86,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _common(flags: argparse.ArgumentParser) -> None:
-    where = flags.add_mutually_exclusive_group()
-    where.add_argument(
-        "--workdir", type=Path, help="the folder of a trained cascade; none: the one that ships"
-    )
-    where.add_argument("--stages", help="workdirs or exports of the stages: DIR,DIR,...")
+    command.add_stages(flags)
     flags.add_argument("--seeds", default="0", help="as 0, 3,5 or 0-7: pictures to make")
     flags.add_argument("--negative", help="a prompt to keep away from: guidance in its stead")
     jobs.add_settings(flags)
-    flags.add_argument("--out", type=Path, default=Path("out"), help="folder for the pictures")
+    flags.add_argument(
+        "--out", type=command.path, default=Path("out"), help="folder for the pictures"
+    )
     flags.add_argument("--overwrite", action="store_true", help="replace files of these names")
     flags.add_argument(
         "--no-metadata", action="store_true", help="PNGs that do not say what they were made of"
@@ -110,17 +110,7 @@ def _common(flags: argparse.ArgumentParser) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the flags, change the pictures, and write them."""
-    flags = parser().parse_args(arguments)
-    try:
-        path = run(flags)
-    except StorageError as error:
-        print(error, file=sys.stderr)
-        return 5
-    except (ConfigError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(path)
-    return 0
+    return command.run_command(parser(), lambda flags: print(run(flags)), arguments)
 
 
 def run(flags: argparse.Namespace) -> Path:
@@ -194,17 +184,18 @@ def _settings(flags: argparse.Namespace, cascade: Cascade, prompts: list, seeds:
     """The stages' own settings, but for what the flags say and what the edit wants."""
     defaults = [stage.settings for stage in cascade.stages]
     if flags.kind == "vary" or not prompts:
-        defaults = [request.with_changes(one, guidance_weight=1.0) for one in defaults]
+        defaults = [dataclasses.replace(one, guidance_weight=1.0) for one in defaults]
     if flags.kind == "interpolate" and _listed(flags.picture):
         defaults = [
-            request.with_changes(stage.settings, num_steps=interpolate.PATH_STEPS)
+            dataclasses.replace(stage.settings, num_steps=interpolate.PATH_STEPS)
             for stage in morph.quiet(cascade.stages)
         ]
     elif flags.kind == "interpolate" and len(set(seeds)) > 1:
-        defaults[0] = request.with_changes(defaults[0], sampler="ddim", noise=0.0)
+        defaults[0] = dataclasses.replace(defaults[0], sampler="ddim", noise=0.0)
     settings = jobs.settings_of(flags, defaults)
+    draws = SAMPLERS[settings[0].sampler].draws(settings[0].noise)
     require(
-        flags.kind != "interpolate" or len(set(seeds)) == 1 or not morph.draws(settings[0]),
+        flags.kind != "interpolate" or len(set(seeds)) == 1 or not draws,
         "--sampler",
         settings[0].sampler,
         "draws noise at every step; a path between seeds wants one that draws none, such as ddim",
@@ -266,7 +257,4 @@ def _listed(value) -> list:
 
 
 if __name__ == "__main__":
-    from diffjax.core import signals
-
-    signals.leave_on_signals()
-    sys.exit(main())
+    command.start(main)

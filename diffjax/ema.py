@@ -8,16 +8,17 @@ of power-function averages (see docs/ema.md). The file that it writes is for
 
 import argparse
 import functools
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from diffjax.core import tensorfile
+from diffjax.checkpoint import portable
+from diffjax.core import command, tensorfile
 from diffjax.core.errors import ConfigError, StorageError, require
-from diffjax.core.files import human, storing
+from diffjax.core.files import storing
+from diffjax.core.tables import align_columns, format_bytes
 from diffjax.training import profiles, snapshots
 from diffjax.training.profiles import Fit
 from diffjax.training.snapshots import Snapshot
@@ -29,40 +30,35 @@ LARGE = 0.1
 
 def parser() -> argparse.ArgumentParser:
     """The flags."""
-    flags = argparse.ArgumentParser(
-        prog="python -m diffjax.ema",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    flags = command.parser("ema", __doc__)
     commands = flags.add_subparsers(dest="command", required=True)
     listing = commands.add_parser("list", help="the snapshots, and what can be made of them")
     making = commands.add_parser("reconstruct", help="write the parameters of another average")
-    for command in (listing, making):
-        command.add_argument("--workdir", type=Path, required=True, help="where a stage trained")
+    for one in (listing, making):
+        one.add_argument(
+            "--workdir", type=command.path, required=True, help="where a stage trained"
+        )
     making.add_argument("--sigma_rel", type=float, required=True, help="relative width, as 0.07")
     making.add_argument("--step", type=int, help="after so many steps; default: the last snapshot")
-    making.add_argument("--out", type=Path, help="default: WORKDIR/averages/power_S_STEP...")
+    making.add_argument(
+        "--out", type=command.path, help="default: WORKDIR/averages/power_S_STEP..."
+    )
     return flags
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the flags and do what they say."""
-    flags = parser().parse_args(arguments)
-    try:
-        if flags.command == "list":
-            print(table(flags.workdir))
-        else:
-            path, made = reconstruct(flags.workdir, flags.sigma_rel, flags.step, flags.out)
-            note = "; keep more snapshots for a better one" if made.error > LARGE else ""
-            print(f"{path}: profile error {made.error:.2g}{note}")
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except StorageError as error:
-        print(error, file=sys.stderr)
-        return 5
-    return 0
+    return command.run_command(parser(), work, arguments)
+
+
+def work(flags: argparse.Namespace) -> None:
+    """List, or make an average."""
+    if flags.command == "list":
+        print(table(flags.workdir))
+        return
+    path, made = reconstruct(flags.workdir, flags.sigma_rel, flags.step, flags.out)
+    note = "; keep more snapshots for a better one" if made.error > LARGE else ""
+    print(f"{path}: profile error {made.error:.2g}{note}")
 
 
 def table(workdir: Path) -> str:
@@ -76,10 +72,8 @@ def table(workdir: Path) -> str:
     for one in found:
         stat = one.path.stat()
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(stat.st_mtime))
-        lines.append((one.name, str(one.step), human(stat.st_size), when))
-    widths = [max(len(line[i]) for line in lines) for i in range(4)]
-    text = ["  ".join(s.ljust(n) for s, n in zip(line, widths, strict=True)).rstrip() for line in
-            lines]  # fmt: skip
+        lines.append((one.name, str(one.step), format_bytes(stat.st_size), when))
+    text = align_columns(lines)
     last = found[-1].step
     text += ["", f"averages of step {last} that can be made:", "sigma_rel  profile error"]
     text += [f"{width:<9}  {fitted(found, width, last).error:.1e}" for width in WIDTHS]
@@ -127,9 +121,8 @@ def reconstruct(
     }
     name = f"power_{sigma_rel:g}"
     metadata = {"ema": name, "step": str(step), "profile_error": f"{fit.error:.3g}"}
-    config = workdir / "config.json"
-    if config.exists():
-        metadata["config"] = config.read_text()
+    if config := portable.config_of(workdir):
+        metadata["config"] = config
     out = out or workdir / snapshots.FOLDER / f"{name}_{step:08d}.safetensors"
     with storing(out):
         tensorfile.write(out, tensors, metadata)
@@ -173,4 +166,4 @@ def _sum(used: Sequence[Snapshot], coefficients: np.ndarray, name: str) -> np.nd
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.start(main)

@@ -11,94 +11,44 @@ with all that was done saved.
 
 import argparse
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from types import FrameType
 
 import jax
 from tqdm import tqdm
 
-from diffjax.core.errors import EXIT_MISSING, BadData, StorageError
+from diffjax.core import command, signals
+from diffjax.core.errors import BadData, InputError, StorageError, Terminated
 from diffjax.data import caption_files, captions
 from diffjax.devices import processes
 from diffjax.encoders.cache import cache as cache_lib
-from diffjax.encoders.cache.cache import SHARD_BYTES, STORAGES
+from diffjax.encoders.cache.cache import SHARD_BYTES, STORAGES, Damaged
 from diffjax.encoders.t5 import load_encoder
 
 A_DAY_S = 24 * 3600
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parses `argv`, writes the cache, and returns the exit code."""
-    args = _parser().parse_args(argv)
-    made = 0
-    try:
-        found = _captions(args)
-        if next(iter(found), None) is None:
-            raise ValueError(f"{args.data_set or args.captions[0]}: no captions in it")
-        process_index, process_count = _process(args)
-        encoder = load_encoder(args.encoder, args.max_length, args.dtype)
-        if args.shard_mib < 1:
-            raise ValueError(f"--shard-mib {args.shard_mib}, want at least 1")
-        with _stopped() as signals, _progress(found, args.every) as tell:
-
-            def progress(done: int, encoded: int) -> None:
-                nonlocal made
-                made = encoded
-                tell(done, encoded)
-
-            cache_lib.extend(
-                args.out,
-                encoder,
-                found,
-                storage=args.storage,
-                batch_size=args.batch_size,
-                process_index=process_index,
-                process_count=process_count,
-                progress=progress,
-                stop=lambda: bool(signals),
-                shard_bytes=args.shard_mib << 20,
-            )
-        if not signals:  # the first may not leave: the others' connection would go with it
-            processes.meet("embedded", A_DAY_S)
-        cache = cache_lib.open_cache(args.out, encoder)
-    except StorageError as error:
-        print(f"embed: {error}; what is finished is kept: make room, run again", file=sys.stderr)
-        return 5
-    except processes.WorkersMissing as error:
-        print(f"embed: {error}", file=sys.stderr)
-        return EXIT_MISSING
-    except (ValueError, OSError, BadData) as error:
-        print(f"embed: {error}", file=sys.stderr)
-        return 2
-    print(f"{args.out}: {len(cache)} captions, {made} of them new, of {cache.header}")
-    if signals:
-        print("embed: stopped; run again to go on", file=sys.stderr)
-        return 143
-    return 0
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parses the flags, writes the cache, and returns the exit code."""
+    return command.run_command(parser(), work, arguments)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m diffjax.embed",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    what = parser.add_mutually_exclusive_group(required=True)
+def parser() -> argparse.ArgumentParser:
+    """The flags."""
+    flags = command.parser("embed", __doc__)
+    add = flags.add_argument
+    what = flags.add_mutually_exclusive_group(required=True)
     what.add_argument(
-        "--captions", type=Path, nargs="+", metavar="FILE", help="text, JSON, CSV, parquet"
+        "--captions", type=command.path, nargs="+", metavar="FILE", help="text, JSON, CSV, parquet"
     )
     what.add_argument("--data-set", metavar="NAME", help="a prepared data set, such as emoji/64")
     add("--field", default="caption", help="of JSON, CSV and parquet")
     add("--split", default="train", help="of the data set")
     add("--caption-key", default="captions", help="of the data set")
-    add("--data-dir", help="where data sets are prepared")
-    add("--out", type=Path, required=True, metavar="DIRECTORY", help="the cache")
+    add("--data-dir", type=command.path, help="where data sets are prepared")
+    add("--out", type=command.path, required=True, metavar="DIRECTORY", help="the cache")
     add("--encoder", default="t5-nano", help="a name or a folder")
     add("--max-length", type=int, default=96, help="tokens per caption, with eos")
     add("--batch-size", type=int, default=64, help="captions encoded at a time")
@@ -108,7 +58,64 @@ def _parser() -> argparse.ArgumentParser:
     add("--process-index", type=int, help="of several that share the work; jax's by default")
     add("--process-count", type=int, help="how many share the work")
     add("--every", type=float, default=30, help="seconds between lines of progress in a log")
-    return parser
+    return flags
+
+
+def work(flags: argparse.Namespace) -> None:
+    """Fill the cache that the flags name; every line that ends it begins with "embed: "."""
+    try:
+        embed(flags)
+    except StorageError as error:
+        ending = f"embed: {error}; what is finished is kept: make room, run again"
+        raise StorageError(ending) from None
+    except processes.WorkersMissing as error:
+        raise processes.WorkersMissing(f"embed: {error}") from None
+    except Damaged as error:
+        raise Damaged(f"embed: {error}") from None
+    except (ValueError, OSError, BadData) as error:
+        raise InputError(f"embed: {error}") from None
+
+
+def embed(args: argparse.Namespace) -> None:
+    """Encode the captions that the cache lacks, until all are there or a signal comes.
+
+    Raises:
+      Terminated: a signal came; what was encoded is kept.
+      Damaged, StorageError, WorkersMissing, ValueError, OSError: as the functions that it calls.
+    """
+    made = 0
+    found = _captions(args)
+    if next(iter(found), None) is None:
+        raise ValueError(f"{args.data_set or args.captions[0]}: no captions in it")
+    process_index, process_count = _process(args)
+    encoder = load_encoder(args.encoder, args.max_length, args.dtype)
+    if args.shard_mib < 1:
+        raise ValueError(f"--shard-mib {args.shard_mib}, want at least 1")
+    with signals.signals() as watch, _progress(found, args.every) as tell:
+
+        def progress(done: int, encoded: int) -> None:
+            nonlocal made
+            made = encoded
+            tell(done, encoded)
+
+        cache_lib.extend(
+            args.out,
+            encoder,
+            found,
+            storage=args.storage,
+            batch_size=args.batch_size,
+            process_index=process_index,
+            process_count=process_count,
+            progress=progress,
+            stop=lambda: bool(watch),
+            shard_bytes=args.shard_mib << 20,
+        )
+        if not watch:  # the first may not leave: the others' connection would go with it
+            processes.meet("embedded", A_DAY_S)
+    cache = cache_lib.open_cache(args.out, encoder)
+    print(f"{args.out}: {len(cache)} captions, {made} of them new, of {cache.header}")
+    if watch:
+        raise Terminated("embed: stopped; run again to go on")
 
 
 def _captions(args: argparse.Namespace) -> captions.Captions:
@@ -128,24 +135,6 @@ def _process(args: argparse.Namespace) -> tuple[int, int]:
         return cluster.process_id, cluster.num_processes  # each can work without knowing the others
     processes.initialize(cluster)
     return jax.process_index(), jax.process_count()
-
-
-@contextmanager
-def _stopped() -> Iterator[list[int]]:
-    """A list that a first SIGTERM or SIGINT fills; a second SIGINT interrupts at once."""
-    received: list[int] = []
-
-    def receive(number: int, frame: FrameType | None) -> None:
-        if received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    previous = {s: signal.signal(s, receive) for s in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
@@ -191,4 +180,4 @@ class Lines:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.start(main)

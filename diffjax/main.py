@@ -19,47 +19,51 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ml_collections import ConfigDict
+
 from diffjax.build import config
-from diffjax.core import signals
-from diffjax.core.errors import EXIT_MISSING, EXIT_TERMINATED, ConfigError, require
+from diffjax.core import command, signals
+from diffjax.core.errors import EXIT_TERMINATED, EXIT_TOO_BIG, require
 
 MODES = ("train", "compile", "compile-sample")
 
 
+def parser() -> argparse.ArgumentParser:
+    """The flags."""
+    flags = command.parser("main", __doc__)
+    flags.add_argument(
+        "--config", required=True, help="FILE.py or FILE.py:PRESET; or a name, as base64:demo"
+    )
+    flags.add_argument("--workdir", type=command.path, help="where the run lives; for training")
+    flags.add_argument("--mode", choices=MODES, default=MODES[0])
+    flags.add_argument("--topology", default="", help="compile for TPUs, such as v5e:16x16")
+    flags.add_argument("--dry_run", action="store_true", help="show what would be done")
+    flags.add_argument("--coordinator", default="", help="HOST:PORT of process 0 of several")
+    flags.add_argument("--num_processes", type=int, help="how many; 1: do not look for others")
+    flags.add_argument("--process_id", type=int, help="which of them this is, from 0")
+    flags.add_argument("--connect_s", type=int, default=300, help="seconds to wait for the others")
+    return flags
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the flags, train, and say in the exit code how it went."""
-    parser = argparse.ArgumentParser(
-        prog="python -m diffjax.main",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", required=True, help="FILE.py or FILE.py:PRESET")
-    parser.add_argument("--workdir", type=Path, help="where the run lives; needed to train")
-    parser.add_argument("--mode", choices=MODES, default=MODES[0])
-    parser.add_argument("--topology", default="", help="compile for TPUs, such as v5e:16x16")
-    parser.add_argument("--dry_run", action="store_true", help="show what would be done")
-    parser.add_argument("--coordinator", default="", help="HOST:PORT of process 0 of several")
-    parser.add_argument("--num_processes", type=int, help="how many; 1: do not look for others")
-    parser.add_argument("--process_id", type=int, help="which of them this is, from 0")
-    parser.add_argument("--connect_s", type=int, default=300, help="seconds to wait for the others")
-    known, overrides = parser.parse_known_args(arguments)
-    try:
-        options = config.load(known.config)
-        config.override(options, overrides)
-        if known.dry_run:
-            require(known.mode == "train", "--mode", known.mode, "not with --dry_run")
-            if known.topology:  # what is shown needs none of the machines
-                return show(options, known.workdir, known.topology)
-            return together(known, functools.partial(show, options, known.workdir))
-        if known.mode != "train":
-            return compile_only(options, known.mode, known.topology)
-        require(known.workdir is not None, "--workdir", "", "needed to train")
-        require(not known.topology, "--topology", known.topology, "only with --mode=compile")
-        return together(known, functools.partial(run, options, known.workdir))
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
+    return command.run_command(parser(), work, arguments, unknown="overrides")
+
+
+def work(flags: argparse.Namespace) -> int:
+    """What the flags ask for: train, compile, or show."""
+    options = config.load(flags.config)
+    config.override(options, flags.overrides)
+    if flags.dry_run:
+        require(flags.mode == "train", "--mode", flags.mode, "not with --dry_run")
+        if flags.topology:  # what is shown needs none of the machines
+            return show(options, flags.workdir, flags.topology)
+        return together(flags, functools.partial(show, options, flags.workdir))
+    if flags.mode != "train":
+        return compile_only(options, flags.mode, flags.topology)
+    require(flags.workdir is not None, "--workdir", "", "needed to train")
+    require(not flags.topology, "--topology", flags.topology, "only with --mode=compile")
+    return together(flags, functools.partial(run, options, flags.workdir))
 
 
 def together(flags: argparse.Namespace, work: Callable[[], int]) -> int:
@@ -74,43 +78,35 @@ def together(flags: argparse.Namespace, work: Callable[[], int]) -> int:
     )
     if cluster is None:
         return work()
-    try:
-        # until the others are there this is one call of C, and nothing is unsaved
-        with signals.signals() as watch, watch.meanwhile(lambda: EXIT_TERMINATED):
-            processes.initialize(cluster, flags.connect_s)
-    except processes.WorkersMissing as error:
-        print(error, file=sys.stderr)
-        return EXIT_MISSING
+    # until the others are there this is one call of C, and nothing is unsaved
+    with signals.signals() as watch, watch.meanwhile(lambda: EXIT_TERMINATED):
+        processes.initialize(cluster, flags.connect_s)
     code = 1
     try:
-        code = work()
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        code = 2
+        code = command.exit_code_of(work)
     except Exception:  # the others wait: say what it was, and leave at once
         traceback.print_exc()
     return processes.leave(code)
 
 
-def show(options, workdir: Path | None, topology: str = "") -> int:
-    """Print what a run of every stage of the config would do; 2 if it could not begin."""
+def show(options: ConfigDict, workdir: Path | None, topology: str = "") -> int:
+    """Print what a run of every stage of the config would do."""
     if topology:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    from diffjax.planning import dry_run
+    from diffjax.build.planning import dry_run_of
 
     for name in options.get("stages", ("",)):
         place = workdir / name if workdir else None
-        for part in dry_run.parts(options[name] if name else options, place, topology):
+        for part in dry_run_of(options[name] if name else options, place, topology):
             print(part, flush=True)
     return 0
 
 
-def run(options, workdir: Path) -> int:
+def run(options: ConfigDict, workdir: Path) -> int:
     """Train what the config names; heavy imports wait until its syntax is known to be right."""
-    from diffjax.build import build
-    from diffjax.core.errors import BadData, Diverged, OutOfTime, StorageError, Terminated
+    from diffjax.build.check import check
+    from diffjax.build.training import run_of
     from diffjax.devices import mesh
-    from diffjax.encoders.cache.cache import Damaged
     from diffjax.training.loop import train
 
     mesh.keep_compilations()
@@ -118,36 +114,21 @@ def run(options, workdir: Path) -> int:
     if "stages" in options:
         stages = [(options[name], workdir / name) for name in options.stages]
     for stage_options, _ in stages:
-        build.check(stage_options)
-    try:
-        for stage_options, stage_workdir in stages:
-            if len(stages) > 1:
-                print(f"\n== {stage_options.stage} -> {stage_workdir}", flush=True)
-            train(stage_options, stage_workdir)
-    except OutOfTime as stop:  # the stages behind it wait, too
-        print(stop, flush=True)
-        return 0
-    except Terminated as stop:
-        print(stop, file=sys.stderr)
-        return 143
-    except Diverged as error:
-        print(f"diverged: {error}", file=sys.stderr)
-        return 4
-    except BadData as error:
-        print(error, file=sys.stderr)
-        return 2
-    except (StorageError, Damaged) as error:
-        print(error, file=sys.stderr)
-        return 5
+        check(stage_options)
+    for stage_options, stage_workdir in stages:
+        if len(stages) > 1:
+            print(f"\n== {stage_options.stage} -> {stage_workdir}", flush=True)
+        train(run_of(stage_options, stage_workdir))
     return 0
 
 
-def compile_only(options, mode: str, topology: str) -> int:
+def compile_only(options: ConfigDict, mode: str, topology: str) -> int:
     """Print the plan of every stage of the config; 3 if one of them does not fit."""
     if topology:  # what compiles is libtpu; the machine's own devices stay untouched
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
     import jax
 
+    from diffjax.build.planning import plan_of
     from diffjax.planning import plan
 
     # a program from the cache would say nothing of the time to compile it
@@ -156,13 +137,12 @@ def compile_only(options, mode: str, topology: str) -> int:
     for name in options.get("stages", ("",)):
         try:
             step = "sample" if mode == "compile-sample" else "train"
-            print(plan.report(plan.plan(options[name] if name else options, step, topology)))
+            print(plan.report(plan_of(options[name] if name else options, step, topology)))
         except plan.TooBig as error:
             print(f"{name or options.stage} {error}", file=sys.stderr)
-            code = 3
+            code = EXIT_TOO_BIG
     return code
 
 
 if __name__ == "__main__":
-    signals.leave_on_signals()
-    sys.exit(main())
+    command.start(main)

@@ -6,11 +6,11 @@ goes on where it was. Exit codes: 0 done, 2 bad input, 5 storage, 143 terminated
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffjax.core.errors import ConfigError, StorageError, require
+from diffjax.core import command
+from diffjax.core.errors import ConfigError, require
 from diffjax.generation import watch
 
 
@@ -18,31 +18,24 @@ def parser() -> argparse.ArgumentParser:
     """The flags."""
     from diffjax.generation import jobs
 
-    flags = argparse.ArgumentParser(
-        prog="python -m diffjax.sample",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    where = flags.add_mutually_exclusive_group()
-    where.add_argument(
-        "--workdir", type=Path, help="the folder of a trained cascade; none: the one that ships"
-    )
-    where.add_argument("--stages", help="workdirs or exports of the stages: DIR,DIR,...")
+    flags = command.parser("sample", __doc__)
+    command.add_stages(flags)
     flags.add_argument("--prompt", action="append", default=[], help="may be given many times")
-    flags.add_argument("--prompts", type=Path, help="a file with one prompt a line")
+    flags.add_argument("--prompts", type=command.path, help="a file with one prompt a line")
     flags.add_argument("--negative", help="a prompt to keep away from: guidance in its stead")
     flags.add_argument("--seeds", help="as 0, 3,5 or 0-7: pictures per prompt; 0 by default")
     flags.add_argument(
         "--like",
-        type=Path,
+        type=command.path,
         help="a picture of this command: make it again; other flags change what they name",
     )
     flags.add_argument(
         "--anyway", action="store_true", help="--like by other parameters than made the picture"
     )
     jobs.add_settings(flags)
-    flags.add_argument("--out", type=Path, default=Path("out"), help="folder for the pictures")
+    flags.add_argument(
+        "--out", type=command.path, default=Path("out"), help="folder for the pictures"
+    )
     flags.add_argument(
         "--overwrite", action="store_true", help="replace other files that bear their names"
     )
@@ -70,17 +63,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the flags, sample, and write the pictures."""
-    flags = parser().parse_args(arguments)
-    try:
-        path = run(flags)
-    except StorageError as error:
-        print(error, file=sys.stderr)
-        return 5
-    except (ConfigError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(path)
-    return 0
+    return command.run_command(parser(), lambda flags: print(run(flags)), arguments)
 
 
 def run(flags: argparse.Namespace) -> Path:
@@ -89,7 +72,7 @@ def run(flags: argparse.Namespace) -> Path:
     from diffjax.devices import mesh
     from diffjax.generation import folder, jobs, rows
     from diffjax.logs.progress import Progress
-    from diffjax.tasks.sampling import SampleSettings
+    from diffjax.tasks.settings import SampleSettings
 
     like = read_like(flags.like) if flags.like else None
     todo = asked(flags, like)
@@ -169,15 +152,5 @@ def load(flags: argparse.Namespace, dirs: Sequence[Path], like):
     return loading.load_like(like, dirs, flags.ema, flags.verify, flags.anyway)
 
 
-def load_stages(dirs: Sequence[Path], ema: str | None = None, verify: str = "full"):
-    """`loading.load_stages`, under the name that it has always had."""
-    from diffjax.build import loading
-
-    return loading.load_stages(dirs, ema, verify)
-
-
 if __name__ == "__main__":
-    from diffjax.core import signals
-
-    signals.leave_on_signals()
-    sys.exit(main())
+    command.start(main)

@@ -18,141 +18,43 @@ and is used with jax and safetensors alone:
 """
 
 import argparse
-import dataclasses
-import json
-import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-from jax import export
-from jaxtyping import UInt8
-
-from diffjax.core import rng, tensorfile, trees
-from diffjax.core.errors import ConfigError, StorageError, require
-from diffjax.core.files import storing, write_whole
-from diffjax.images import pixels
-from diffjax.models.layers import convolve
-from diffjax.tasks import sampling
-
-PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
-GRAPH, PARAMS, CARD = "graph.bin", "params.safetensors", "card.json"
-
-
-def flat_params(stages: Sequence[sampling.TrainedStage]) -> dict[str, Any]:
-    """The parameters of all stages by "stage/path": what the program takes."""
-    return trees.named_leaves({trained.stage.name: trained.params for trained in stages})
-
-
-def exported(
-    stages: Sequence[sampling.TrainedStage], batch: int = 1, platforms: Sequence[str] = ("cpu",)
-) -> export.Exported:
-    """(params, text, mask, seeds) -> the last stage's pictures, uint8 [b s s 3], as one graph.
-
-    A program for CPUs alone has their fastest convolutions; one for several platforms the plain
-    ones. Pictures are those of `sampling.generate` up to rounding: one level of 255 here or there.
-    """
-    first = stages[0].stage
-    cpu_only = tuple(platforms) == ("cpu",)
-    convolution = convolve.for_cpu if cpu_only else jax.lax.conv_general_dilated
-    portable = dict(convolution=convolution, attention_implementation="xla")
-    fitted = [
-        dataclasses.replace(one.stage, model=one.stage.model.clone(**portable)) for one in stages
-    ]
-    structure = jax.tree.structure({one.stage.name: one.params for one in stages})
-    names = list(flat_params(stages))
-
-    def run(params, text, mask, seeds) -> UInt8[jax.Array, "b h w c"]:
-        trained = jax.tree.unflatten(structure, [params[name] for name in names])
-        keys = rng.per_example(seeds)
-        picture: Any = None
-        for stage, one in zip(fitted, stages, strict=True):
-            picture = sampling.sample_stage(
-                trained[stage.name], text, mask, keys, picture, stage=stage, settings=one.settings
-            )
-        return pixels.to_uint8(picture)
-
-    shape = jax.ShapeDtypeStruct
-    shapes = {name: shape(x.shape, x.dtype) for name, x in flat_params(stages).items()}
-    return export.export(jax.jit(run), platforms=tuple(platforms))(
-        shapes,
-        shape((batch, first.max_tokens, first.text_width), jnp.float32),
-        shape((batch, first.max_tokens), jnp.bool_),
-        shape((batch,), jnp.int32),
-    )
-
-
-def save(
-    folder: Path,
-    stages: Sequence[sampling.TrainedStage],
-    encoder: dict[str, Any],
-    batch: int = 1,
-    platforms: Sequence[str] = ("cpu",),
-) -> None:
-    """Write the folder; the card goes last, so that a folder with a card is whole.
-
-    Raises:
-      StorageError: the disk refuses.
-    """
-    graph = exported(stages, batch, platforms)
-    last = stages[-1].stage
-    card = {
-        "pictures": [batch, last.size_px, last.size_px, 3],
-        "text": list(graph.in_avals[-3].shape),
-        "encoder": encoder,
-        "platforms": list(graph.platforms),
-        "stages": {one.stage.name: dataclasses.asdict(one.settings) for one in stages},
-        "versions": {
-            "jax": jax.__version__,
-            "calling_convention": graph.calling_convention_version,
-        },
-    }
-    with storing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / CARD).unlink(missing_ok=True)
-        params = {name: np.asarray(x) for name, x in flat_params(stages).items()}
-        tensorfile.write(folder / PARAMS, params, {"format": "diffjax serving"})
-        write_whole(folder / GRAPH, bytes(graph.serialize()))
-        write_whole(folder / CARD, (json.dumps(card, indent=1) + "\n").encode())
+from diffjax.core import command
+from diffjax.core.errors import require
+from diffjax.generation.export import PLATFORMS, save
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the flags, export, and say in the exit code how it went."""
-    parser = argparse.ArgumentParser(
-        prog="python -m diffjax.serving",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    flags = command.parser("serving", __doc__)
+    flags.add_argument(
+        "--stages",
+        type=command.paths,
+        help="workdirs or exports: DIR,DIR; none: those that ship",
     )
-    parser.add_argument("--stages", help="workdirs or exports: DIR,DIR; none: those that ship")
-    parser.add_argument("--out", type=Path, required=True, help="the folder to write")
-    parser.add_argument("--batch", type=int, default=1, help="pictures a call")
-    parser.add_argument("--platforms", default="cpu", help=f"some of {','.join(PLATFORMS)}")
-    parser.add_argument("--ema", help="which average; none: the first that training kept")
-    flags = parser.parse_args(arguments)
-    try:
-        platforms = flags.platforms.split(",")
-        require(flags.batch > 0, "--batch", flags.batch, "must be at least 1")
-        require(
-            set(platforms) <= set(PLATFORMS), "--platforms", flags.platforms,
-            f"allowed: {', '.join(PLATFORMS)}",
-        )  # fmt: skip
-        from diffjax.build.loading import load_stages, stage_dirs
+    flags.add_argument("--out", type=command.path, required=True, help="the folder to write")
+    flags.add_argument("--batch", type=int, default=1, help="pictures a call")
+    flags.add_argument("--platforms", default="cpu", help=f"some of {','.join(PLATFORMS)}")
+    flags.add_argument("--ema", help="which average; none: the first that training kept")
+    return command.run_command(flags, work, arguments)
 
-        stages, encoder = load_stages(stage_dirs(None, flags.stages), flags.ema)
-        whose = {"name": encoder.name, "fingerprint": encoder.fingerprint}
-        save(flags.out, stages, whose | {"max_length": encoder.max_length}, flags.batch, platforms)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except StorageError as error:
-        print(error, file=sys.stderr)
-        return 5
+
+def work(flags: argparse.Namespace) -> None:
+    """Load the stages, and write them as one program."""
+    platforms = flags.platforms.split(",")
+    require(flags.batch > 0, "--batch", flags.batch, "must be at least 1")
+    allowed = f"allowed: {', '.join(PLATFORMS)}"
+    require(set(platforms) <= set(PLATFORMS), "--platforms", flags.platforms, allowed)
+    from diffjax.build.loading import load, stage_dirs
+
+    cascade = load(stage_dirs(None, flags.stages), flags.ema)
+    encoder = cascade.encoder
+    whose = {"name": encoder.name, "fingerprint": encoder.fingerprint}
+    said = {**whose, "max_length": encoder.max_length}
+    save(flags.out, cascade.stages, said, flags.batch, platforms)
     print(f"{flags.out}: {sum(p.stat().st_size for p in flags.out.iterdir()) / 1e6:.1f} MB")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.start(main)

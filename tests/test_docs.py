@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from diffjax.build import build, config
+from diffjax.build import config
+from diffjax.build.check import check
 from tools import write_diffusion_page
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,4 +63,4 @@ def test_every_training_command_of_the_page_has_a_config_that_can_be_built():
         words = shlex.split(line, comments=True)
         options = config.load(words[words.index("--config") + 1])
         config.override(options, [word for word in words if word.startswith("--config.")])
-        build.check(options)
+        check(options)

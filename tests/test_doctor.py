@@ -90,11 +90,11 @@ def test_a_containers_limit_counts_as_the_memory_that_there_is(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     found = doctor.host_memory(tmp_path)
-    assert found.value.startswith("1.0 GiB free of 16.0 GiB, the container's limit 1.0 GiB")
+    assert found.value.startswith("1.00 GiB free of 16.00 GiB, the container's limit 1.00 GiB")
     assert found.remedy
     (tmp_path / "sys/fs/cgroup/memory.max").write_text("max\n")
     found = doctor.host_memory(tmp_path)
-    assert found.value.startswith("8.0 GiB free of 16.0 GiB; ")
+    assert found.value.startswith("8.00 GiB free of 16.00 GiB; ")
     assert not found.remedy
 
 

@@ -1,20 +1,22 @@
 """python -m diffjax.edit: what it writes, what it says of it, and what it refuses in one line."""
 
 import dataclasses
+import functools
 import re
 import shlex
 import struct
 import zlib
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 from diffjax import edit
 from diffjax.build import loading
+from diffjax.editing import img2img, request
 from diffjax.editing import interpolate as interpolate_lib
-from diffjax.editing import request
 from diffjax.generation import recipe
 from diffjax.generation import rows as rows_lib
 from diffjax.images import png, read
@@ -66,8 +68,8 @@ def test_inpainting_leaves_what_is_not_masked_as_it_was_byte_for_byte(run, files
     assert printed.out.strip().endswith("inpaint_grid.png")
     assert list(made) == ["inpaint_grid.png", "inpaint_seed0_16px.png", "inpaint_seed0_8px.png",
                           "inpaint_seed3_16px.png", "inpaint_seed3_8px.png"]  # fmt: skip
-    given = read.square(COLOURS, 16)
-    mask = read.square_mask(read.read_mask(files / "m.png"), 16)
+    given = read.fit_square(COLOURS, 16)
+    mask = read.fit_square_mask(read.read_mask(files / "m.png"), 16)
     first, other = (png.read(made[f"inpaint_seed{seed}_16px.png"]) for seed in (0, 3))
     for picture in (first, other):
         np.testing.assert_array_equal(picture[~mask], given[~mask])
@@ -186,7 +188,7 @@ def chunk(name, data):
     [
         ("vary --picture {f}/none.png", "no such file"),
         ("vary --picture {f}", "a folder"),
-        ("vary --picture {f}/text.png", "no picture of PNG, JPEG"),
+        ("vary --picture {f}/text.png", "not a picture of PNG, JPEG"),
         ("vary --picture {f}/bomb.png", "13000 x 13000 px is more than 64 million pixels"),
         ("vary --picture {f}/a.png --strength 0", "--strength = 0.0: above 0 and at most 1"),
         ("vary --picture {f}/a.png --strength nan", "above 0 and at most 1"),
@@ -196,7 +198,7 @@ def chunk(name, data):
         ("inpaint --prompt a --picture {f}/a.png --mask {f}/small.png",
          "is 4 x 3 px, the picture 16 x 20; they must be of one size"),
         ("inpaint --prompt a --picture {f}/a.png --mask {f}/black.png", "white is painted anew"),
-        ("inpaint --prompt a --picture {f}/a.png --mask {f}/text.png", "--mask = .*no picture"),
+        ("inpaint --prompt a --picture {f}/a.png --mask {f}/text.png", "--mask = .*not a picture"),
         ("inpaint --prompt a --picture {f}/a.png --mask {f}/edge.png", "cropped away.*--fit pad"),
         ("inpaint --prompt a --picture {f}/a.png --mask {f}/m.png --resample 0", "1 to 100"),
         ("inpaint --prompt a --picture {f}/a.png --mask {f}/m.png --resample 3,2,1", "2 times"),
@@ -247,35 +249,26 @@ def test_a_name_that_leads_out_of_the_folder_is_replaced_and_not_followed(run, f
     assert not (tmp_path / "out" / "vary_seed0_16px.png").is_symlink()
 
 
+def text_seen(x_t, logsnr_t, *, text, text_mask, **told):
+    """A network that paints 0.5 where it sees any text, and else 0."""
+    return jnp.full_like(x_t, 0.5) * jnp.any(text != 0) + 0 * x_t
+
+
 def test_no_prompt_reaches_the_network_as_the_null_text(cascade, files):
-    """A network that says how much text it sees: vary without a prompt sees none."""
-
-    class Spy:
-        def apply(self, variables, x_t, logsnr_t, *, text, text_mask, **told):
-            import jax.numpy as jnp
-
-            return jnp.full_like(x_t, 0.5) * jnp.any(text != 0) + 0 * x_t
-
-    stages = tuple(
-        dataclasses.replace(one, stage=dataclasses.replace(one.stage, model=Spy()))
-        for one in cascade.with_settings(
-            [request.with_changes(s.settings, guidance_weight=1.0) for s in cascade.stages]
-        ).stages[:1]
+    """A network that says whether it sees text: vary without a prompt sees none."""
+    first = cascade.stages[0]
+    seeing = dataclasses.replace(
+        first,
+        task=dataclasses.replace(first.task, model=tiny_cascade.Told(text_seen)),
+        settings=dataclasses.replace(first.settings, guidance_weight=1.0),
     )
-    spying = dataclasses.replace(cascade, stages=stages)
+    seeing = dataclasses.replace(cascade, stages=(seeing,))
+    small = request.image_of(COLOURS[:8, :8])
+    edit = functools.partial(img2img.img2img, seeing.stages, picture=small, strength=1.0)
     for prompts, want in (((), 128), (("apple",), 191)):
         ask = request.Ask("vary", [COLOURS], prompts, [0], strength=1.0)
         todo = request.asked(list(prompts) or [""], [0])
-
-        def run(text, mask, *, seeds, negative):
-            from diffjax.editing import inpaint
-
-            return inpaint.img2img(
-                spying.stages, text, mask, picture=request.image_of(COLOURS[:8, :8]), strength=1.0,
-                seeds=seeds, negative=negative,
-            )  # fmt: skip
-
-        (made,) = request.make(spying, todo, run, ask)
+        (made,) = request.make(seeing, todo, edit, ask)
         assert (made[-1] == want).all()
 
 

@@ -17,6 +17,7 @@ from diffjax.build import config, places
 from diffjax.core import tensorfile
 from diffjax.core.errors import ConfigError, StorageError
 from diffjax.devices.mesh import make_mesh, state_sharding
+from diffjax.models.layers.sharding import RULES
 from diffjax.training import averages, profiles, snapshots, state
 from tests import runs
 from tests.tiny_t5 import save_tiny
@@ -34,7 +35,7 @@ def walked(folder):
     mesh, tx, kept = make_mesh(2, 4, 1), optax.sgd(1.0), averages.parse(NAMES)
     init = lambda key: jax.tree.map(lambda s: jnp.full(s, 3.0), SHAPES, is_leaf=is_shape)  # noqa: E731
     create = functools.partial(state.create, init, tx, NAMES)
-    place = state_sharding(mesh, jax.eval_shape(create, jax.random.key(0)))
+    place = state_sharding(mesh, jax.eval_shape(create, jax.random.key(0)), RULES)
 
     def walk(current, key):
         leaves, structure = jax.tree.flatten(current.params)

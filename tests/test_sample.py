@@ -182,7 +182,7 @@ def flipped(path):
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda p: p.write_text("a letter"), "is no PNG"),
+        (lambda p: p.write_text("a letter"), "is not a PNG"),
         (lambda p: p.write_bytes(p.read_bytes()[:-9]), "is cut off"),
         (flipped, "is damaged"),
         (lambda p: png.write(p, np.zeros((16, 16, 3), np.uint8)), "is another picture"),
@@ -280,10 +280,10 @@ def forged(path, *, size=(16, 16), text=None):
     [
         (lambda p, _: None, "no such file"),
         (lambda p, _: p.mkdir(), "no such file"),
-        (lambda p, _: p.write_bytes(b"GIF89a"), "is no PNG"),
+        (lambda p, _: p.write_bytes(b"GIF89a"), "is not a PNG"),
         (lambda p, _: forged(p), "does not say what it was made of"),
         (lambda p, text: forged(p, size=(1, 1), text=text), "is 1 x 1 px and says 16 x 16"),
-        (lambda p, text: forged(p, size=(13_000, 13_000), text=text), "says that it is 13000 x"),
+        (lambda p, text: forged(p, size=(13_000, 13_000), text=text), "its header says 13000 x"),
         (lambda p, _: forged(p, text=b"{}"), "metadata: lacks format"),
         (lambda p, text: forged(p, text=text.replace(b'"seed": 0', b'"seed": -1')), "seed: want"),
         (

@@ -26,14 +26,15 @@ import numpy as np
 from jaxtyping import UInt8
 
 from diffjax.build import loading
+from diffjax.core import command
 from diffjax.data import transforms
 from diffjax.data.emoji import splits
 from diffjax.data.record import first_caption, image_of
 from diffjax.data.sources.tfds import open_source
 from diffjax.evaluation import fidelity, retrieval
+from diffjax.generation.chain import generate, prompt_columns
 from diffjax.images import pixels
-from diffjax.tasks import sampling
-from diffjax.tasks.denoising import shrink
+from diffjax.tasks.conditions import shrink
 from tools import emoji_classifier
 
 SETS = {"seen": ("train", 500), "style": ("style", 200), "compositional": ("compositional", 200),
@@ -83,7 +84,7 @@ def draw(trained, encoder, captions: list[str], seed: int = 0) -> UInt8[np.ndarr
         text, mask = encoder.encode(part + [""] * (BATCH - len(part)), encoder.max_length)
         text = jnp.asarray(text, jnp.bfloat16).astype(jnp.float32)
         seeds = seed + start + jnp.arange(BATCH)
-        (picture,) = sampling.generate([trained], text, mask, seeds=seeds)
+        (picture,) = generate([trained], prompt_columns(text, mask), seeds=seeds)
         made.append(np.asarray(pixels.to_uint8(picture))[: len(part)])
         print(f"  {min(start + BATCH, len(captions))} of {len(captions)}", flush=True)
     return np.concatenate(made)
@@ -126,11 +127,10 @@ def enlarged(trained, encoder, split: str, count: int) -> dict:
         real = every.images[part]
         text, mask = encoder.encode([every.captions[i] for i in part], encoder.max_length)
         text = jnp.asarray(text, jnp.bfloat16).astype(jnp.float32)
-        low_res = shrink(pixels.from_uint8(jnp.asarray(real)), trained.stage.factor)
+        low_res = shrink(pixels.from_uint8(jnp.asarray(real)), trained.task.factor)
         low_res = pixels.from_uint8(pixels.to_uint8(low_res))  # what a PNG would hold
-        (made,) = sampling.generate(
-            [trained], text, mask, seeds=start + jnp.arange(len(part)), low_res=low_res
-        )
+        columns = {**prompt_columns(text, mask), "low_res": low_res}
+        (made,) = generate([trained], columns, seeds=start + jnp.arange(len(part)))
         plain = pixels.resize(low_res, *real.shape[1:3])
         for name, picture in (("made", made), ("bicubic", plain)):
             bytes_ = np.asarray(pixels.to_uint8(picture))
@@ -147,7 +147,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--stages", help="base64 and, if any, sr256; none: those that ship")
+    parser.add_argument(
+        "--stages", type=command.paths, help="base64 and, if any, sr256; none: those that ship"
+    )
     parser.add_argument(
         "--classifier", type=Path, default=Path("runs/emoji_classifier.safetensors")
     )
@@ -157,7 +159,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     flags = parser.parse_args()
 
-    stages, encoder = loading.load_stages(loading.stage_dirs(None, flags.stages), flags.ema)
+    cascade = loading.load(loading.stage_dirs(None, flags.stages), flags.ema)
+    stages, encoder = cascade.stages, cascade.encoder
     every = drawings(64)
     if not flags.classifier.exists():
         emoji_classifier.save(flags.classifier, emoji_classifier.train(every.images))

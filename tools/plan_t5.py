@@ -48,7 +48,7 @@ def main() -> int:
             tensor=flags.tensor,
             dtype=flags.dtype,
         )
-        print(plan.report(plan.plan_of(work, flags.encoder, "encode", flags.topology)))
+        print(plan.report(plan.plan(work, flags.encoder, "encode", flags.topology)))
     except (ValueError, ConfigError) as error:
         print(f"plan_t5: {error}", file=sys.stderr)
         return 2

@@ -14,10 +14,10 @@ ROOT = Path(__file__).resolve().parent.parent
 CODE = ROOT / "diffjax/diffusion"
 PAGE = ROOT / "docs/diffusion.md"
 SECTIONS = {
-    "The process": ("process", "schedule", "table"),
+    "The process": ("process", "schedule", "table", "made"),
     "Predictions and losses": (
-        "predict", "training/loss", "training/weighting", "training/times",
-        "training/variational", "training/self_condition", "training/uncertainty",
+        "predict", "training/loss", "training/objectives", "training/terms", "training/weighting",
+        "training/times", "training/variational", "training/self_condition", "training/uncertainty",
         "training/augment",
     ),
     "Likelihood": tuple(f"likelihood/{name}" for name in ("bound", "flow", "chain", "gaussian")),
@@ -42,6 +42,10 @@ eps` and `alpha^2 + sigma^2 = 1`. A schedule is a decreasing function from u in 
 noise, to logsnr. A network says one of the kinds of `predict`; a denoiser says x_0_hat; a sampler
 is a step rule scanned down a ladder of log SNRs, the last of which may be +inf, the clean image. l
 is short for logsnr, h for half a step in it, t for where we are and s < t for where we go.
+
+Data are [b *shape]: vectors [b d], coordinates [b n 3], sequences [b t c], pictures [b h w c].
+Tiles alone are of pictures. What this page names can be imported from its package too, as in `from
+diffjax.diffusion.sampling import sample`; `inpaint` cannot, since its module has that name.
 
 Each function is held by tests to a closed form (exact denoisers of Gaussians and of mixtures,
 whose density, flow and conditionals are known), and the samplers, tables and thresholds to
@@ -90,8 +94,8 @@ def module_table(name: str) -> str:
         for node in tree.body
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
     ]
-    lines = [f"### `{name}`", "", one_line(head), "", "| | | source |", "|---|---|---|", *rows]
-    return "\n".join(lines) + "\n"
+    table = ["", "| | | source |", "|---|---|---|", *rows] if rows else []
+    return "\n".join([f"### `{name}`", "", one_line(head), *table]) + "\n"
 
 
 def row(node: ast.FunctionDef | ast.ClassDef) -> str:

@@ -7,8 +7,6 @@ docs/app.md. It compiles before it opens. Exit codes: 2 bad input, 5 storage, 14
 import argparse
 import importlib.util
 import ipaddress
-import os
-import signal
 import socket
 import sys
 import tempfile
@@ -17,22 +15,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffjax.core.errors import ConfigError, StorageError, require
+from diffjax.core import command, signals
+from diffjax.core.errors import EXIT_TERMINATED, ConfigError, InputError, require
 
 
 def parser() -> argparse.ArgumentParser:
     """The flags."""
-    flags = argparse.ArgumentParser(
-        prog="python -m diffjax.app",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    where = flags.add_mutually_exclusive_group()
-    where.add_argument(
-        "--workdir", type=Path, help="the folder of a trained cascade; none: the one that ships"
-    )
-    where.add_argument("--stages", help="workdirs or exports of the stages: DIR,DIR,...")
+    flags = command.parser("app", __doc__)
+    command.add_stages(flags)
     flags.add_argument("--ema", help="average of the parameters, as diffjax.sample has it")
     flags.add_argument("--host", default="127.0.0.1", help="0.0.0.0: for others too; see --auth")
     flags.add_argument("--port", type=int, default=7860)
@@ -42,22 +32,13 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Load, compile and serve until a signal comes; the exit code."""
-    flags = parser().parse_args(arguments)
-    if importlib.util.find_spec("gradio") is None:
-        print("the page needs Gradio: pip install 'diffjax[app]'", file=sys.stderr)
-        return 2
-    try:
-        return run(flags)
-    except StorageError as error:
-        print(error, file=sys.stderr)
-        return 5
-    except (ConfigError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
+    return command.run_command(parser(), run, arguments)
 
 
 def run(flags: argparse.Namespace) -> int:
     """What the flags ask for; returns when the process is told to end."""
+    if importlib.util.find_spec("gradio") is None:
+        raise InputError("the page needs Gradio: pip install 'diffjax[app]'")
     auth = login(flags.auth)
     check_free(flags.host, flags.port)
     if not is_loopback(flags.host) and not auth:
@@ -72,8 +53,7 @@ def run(flags: argparse.Namespace) -> int:
     drawing.warm_up(cascade, say)
     drawing.keep_no_more_programs()
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    signals.on_signals(lambda *_: stop.set())
     with tempfile.TemporaryDirectory(prefix="diffjax-app-", ignore_cleanup_errors=True) as name:
         folder = Path(name).resolve()
         server.own_environment(folder)
@@ -81,7 +61,7 @@ def run(flags: argparse.Namespace) -> int:
         say(f"the page is at {address}; Ctrl+C ends it")
         while not stop.wait(page.SWEEP_SECONDS):
             server.sweep(folder, time.time() - page.KEPT_SECONDS)
-    return 143
+    return EXIT_TERMINATED
 
 
 def login(text: str | None) -> tuple[str, str] | None:
@@ -127,11 +107,4 @@ def say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    from diffjax.core import signals
-
-    signals.leave_on_signals()
-    code = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # a picture that is being made would be waited for
-    os._exit(code)
+    command.start(main, at_once=True)  # a picture that is being made would be waited for

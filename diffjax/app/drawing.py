@@ -6,21 +6,20 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Array, Bool, UInt8
 
 from diffjax.app.limits import Painting, Wish
 from diffjax.core.types import Resized
 from diffjax.editing import inpaint, request
 from diffjax.generation import folder, recipe
 from diffjax.generation import rows as rows_lib
-from diffjax.generation.chain import Cascade
+from diffjax.generation.chain import Cascade, generate
 from diffjax.generation.jobs import Job
 from diffjax.images import png, read
-from diffjax.tasks import sampling
+from diffjax.tasks.task import Columns
 
 Picture = UInt8[np.ndarray, "_ _ 3"]
 # Of one stage: the pictures of a call's rows, from its inputs; called stage after stage.
@@ -46,20 +45,18 @@ def wished(trained: Cascade, wish: Wish) -> Cascade:
 def draw(trained: Cascade, jobs: Sequence[Job]) -> Iterator[Made]:
     """All first pictures, then all of the next stage: the small ones are there to look at soon."""
 
-    def run(text, mask, *, seeds, negative) -> Iterator[Resized]:
-        low_res = None
+    def run(columns: Columns, *, seeds: Array) -> Iterator[Resized]:
         for stage in trained.stages:
-            (low_res,) = sampling.generate(
-                [stage], text, mask, seeds=seeds, low_res=low_res, negative=negative
-            )
-            yield low_res
+            (picture,) = generate([stage], columns, seeds=seeds)
+            columns = {**columns, "low_res": picture}
+            yield picture
 
     return by_stages(trained, jobs, run)
 
 
 def paint(trained: Cascade, jobs: Sequence[Job], painting: Painting) -> Iterator[Made]:
     """The painting's picture with what is masked drawn anew, likewise (see `inpaint.inpaint`)."""
-    size_px = trained.stages[-1].stage.size_px
+    size_px = trained.stages[-1].task.size_px
     picture, mask = squared(painting, size_px)
     run = functools.partial(
         inpaint.inpainted,
@@ -70,9 +67,9 @@ def paint(trained: Cascade, jobs: Sequence[Job], painting: Painting) -> Iterator
     return by_stages(trained, jobs, run)
 
 
-def squared(painting: Painting, size_px: int) -> tuple[Picture, Any]:
+def squared(painting: Painting, size_px: int) -> tuple[Picture, Bool[np.ndarray, "s s"]]:
     """The middle of the picture and of the mask, `size_px` on a side."""
-    return read.square(painting.picture, size_px), read.square_mask(painting.mask, size_px)
+    return read.fit_square(painting.picture, size_px), read.fit_square_mask(painting.mask, size_px)
 
 
 def by_stages(trained: Cascade, jobs: Sequence[Job], run: Run) -> Iterator[Made]:
@@ -80,26 +77,23 @@ def by_stages(trained: Cascade, jobs: Sequence[Job], run: Run) -> Iterator[Made]
     embed = functools.lru_cache(maxsize=rows_lib.KEPT_EMBEDDINGS)(
         lambda prompt: rows_lib.embedded(trained.encoder, [prompt])
     )
-    rows = rows_lib.rows_per_call()
-    calls = []
-    for first in range(0, len(jobs), rows):
-        some = list(jobs[first : first + rows])
-        text, mask, seeds, negative = rows_lib.inputs_of(
-            [*some, *[some[-1]] * (rows - len(some))], embed
-        )
-        calls.append((first, len(some), run(text, mask, seeds=seeds, negative=negative)))
+    calls, first = [], 0
+    for padded, count in rows_lib.in_calls(jobs):
+        columns, seeds = rows_lib.inputs_of(padded, embed)
+        calls.append((first, count, run(columns, seeds=seeds)))
+        first += count
     for stage in range(len(trained.stages)):
         for first, num, stages in calls:
             for i, picture in enumerate(rows_lib.to_bytes(next(stages))[:num]):
                 yield Made(first + i, stage, picture)
 
 
-def drawn_of(job: Job, trained: Cascade) -> list[dict[str, Any]]:
+def drawn_of(job: Job, trained: Cascade) -> list[dict[str, object]]:
     """What the picture of each stage says of itself: as `diffjax.sample` has it."""
     return [recipe.to_json(one) for one in folder.recipes_of(job, trained)]
 
 
-def painted_of(job: Job, trained: Cascade, painting: Painting) -> list[dict[str, Any]]:
+def painted_of(job: Job, trained: Cascade, painting: Painting) -> list[dict[str, object]]:
     """What the picture of each stage says of itself: as `diffjax.edit inpaint` has it."""
     ask = request.Ask(
         "inpaint", [painting.picture], [job.prompt], [job.seed], painting.mask, job.negative
@@ -109,7 +103,7 @@ def painted_of(job: Job, trained: Cascade, painting: Painting) -> list[dict[str,
     return request.told(job, trained, ask, said)
 
 
-def keep(folder: Path, job: Job, made: Made, said: Sequence[dict[str, Any]]) -> Path:
+def keep(folder: Path, job: Job, made: Made, said: Sequence[dict[str, object]]) -> Path:
     """Write a picture where nobody else can guess it, and return its path.
 
     Raises:
@@ -132,7 +126,7 @@ def forget(paths: Sequence[Path]) -> None:
 
 def warm_up(trained: Cascade, say: Callable[[str], None]) -> None:
     """Compile what the page makes with the settings that it starts with, and run it once."""
-    size_px = trained.stages[-1].stage.size_px
+    size_px = trained.stages[-1].task.size_px
     mask = np.zeros((size_px, size_px), bool)
     mask[: size_px // 2] = True
     blank = Painting(np.full((size_px, size_px, 3), 255, np.uint8), mask)
@@ -141,7 +135,7 @@ def warm_up(trained: Cascade, say: Callable[[str], None]) -> None:
     for kind, pictures_ in kinds.items():
         since = time.monotonic()
         for made in pictures_:
-            name = trained.stages[made.stage].stage.name
+            name = trained.stages[made.stage].task.name
             say(f"compiled {kind}, {name}: {time.monotonic() - since:.1f} s")
             since = time.monotonic()
 

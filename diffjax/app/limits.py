@@ -103,7 +103,7 @@ def painting(value: Any, folder: Path) -> Painting:
     _require(len(layers) <= MAX_LAYERS, "picture", f"has more than {MAX_LAYERS} layers")
     paths = [_uploaded(file, folder) for file in (value["background"], *layers)]
     try:
-        sizes = [read.size(path, MAX_PIXELS) for path in paths]
+        sizes = [read.read_size(path, MAX_PIXELS) for path in paths]
         height, width = sizes[0]
         same = all(size == sizes[0] for size in sizes)
         _require(same, "picture", f"is {width} x {height} px, and what is painted is not")

@@ -47,7 +47,7 @@ def frames(
     """A frame for every picture that comes, which is in `folder` by then."""
     stages: list[list[tuple[str, str]]] = [[] for _ in trained.stages]
     said = [said_of(job) for job in jobs]
-    sizes = [stage.stage.size_px for stage in trained.stages]
+    sizes = [stage.task.size_px for stage in trained.stages]
     yield Frame(stages, f"{sizes[0]} px: 0 of {len(jobs)}")
     for one in made:
         job = jobs[one.index]
@@ -109,7 +109,7 @@ def build(trained: Cascade, folder: Path):
         wish = checked(limits.wish, prompt, negative, new_seed, seed, guidance, steps, count)
         painting = checked(limits.painting, edited, folder)
         here = drawing.wished(trained, wish)
-        if not drawing.squared(painting, here.stages[-1].stage.size_px)[1].any():
+        if not drawing.squared(painting, here.stages[-1].task.size_px)[1].any():
             raise refusal("picture: paint within its middle square")
         said_of = lambda job: drawing.painted_of(job, here, painting)  # noqa: E731
         coming = drawing.paint(here, wish.jobs, painting)
@@ -124,7 +124,7 @@ def build(trained: Cascade, folder: Path):
         drawing.forget([Path(path) for one in kept or () for path in one.paths])
 
     own = trained.stages[0].settings
-    sizes = [stage.stage.size_px for stage in trained.stages]
+    sizes = [stage.task.size_px for stage in trained.stages]
     blocks = gr.Blocks(
         title="diffjax",
         analytics_enabled=False,

@@ -2,30 +2,20 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from diffjax.build import build, places
+from diffjax.build import places, tasks, upgrade
 from diffjax.build.places import stage_dirs
 from diffjax.core import digest
 from diffjax.core.errors import require
+from diffjax.core.json_types import JsonObject
 from diffjax.devices import mesh
-from diffjax.encoders.t5 import TextEncoder
-from diffjax.generation.chain import Cascade
+from diffjax.generation.chain import Cascade, TrainedStage
 from diffjax.generation.recipe import FROM_A_FILE, Origin, Recipe
-from diffjax.tasks.sampling import TrainedStage
 
-__all__ = ["Cascade", "devices", "identity", "load", "load_like", "load_stages", "stage_dirs"]
-
-
-def load_stages(
-    dirs: Sequence[Path], ema: str | None = None, verify: str = "full"
-) -> tuple[tuple[TrainedStage, ...], TextEncoder]:
-    """The stages and the encoder of `load`."""
-    cascade = load(dirs, ema, verify)
-    return cascade.stages, cascade.encoder
+__all__ = ["identity", "load", "load_like", "stage_dirs"]
 
 
 def load(
@@ -37,17 +27,17 @@ def load(
     """The trained stages of these places (see `places.stage_dirs`), and their encoder.
 
     The parameters are those of the average `ema`, or of one for each stage with commas (see
-    `places.params_of`), whole on every device of `devices`. verify: "full" hashes the files of the
-    checkpoints, "size" only looks at their sizes. steps: one for each stage that is wanted if it
-    is there; the newest else.
+    `places.params_of`), whole on every device that samples. verify: "full" hashes the files of
+    the checkpoints, "size" only looks at their sizes. steps: one for each stage that is wanted if
+    it is there; the newest else.
 
     Raises:
       ConfigError: the stages do not fit each other, or one has no checkpoint or no such average.
       StorageError: a stage has checkpoints, and none is whole.
     """
-    everywhere = mesh.replicated(mesh.make_mesh(devices=devices()))
+    everywhere = mesh.replicated(mesh.make_mesh(devices=mesh.sampling_devices()))
     first = places.options_of(dirs[0])
-    encoder = build.encoder_of(first)
+    encoder = tasks.encoder_of(first)
     names = ema.split(",") if isinstance(ema, str) else ema or [None]
     allowed = f"one for all stages, or {len(dirs)} with commas"
     require(len(names) in (1, len(dirs)), "--ema", ema, allowed)
@@ -62,50 +52,43 @@ def load(
                 options.text[key],
                 f"the first stage was trained with {first.text[key]!r}",
             )
-        stage = build.stage_of(options, encoder.width)
+        task = tasks.task_of(options, encoder.width)
         require(
-            stage.low_res_px == (size_px or None),
+            task.low_res_px == (size_px or None),
             "--stages",
             str(path),
-            f"starts from {stage.low_res_px or 'no picture'} px, "
+            f"starts from {task.low_res_px or 'no picture'} px, "
             f"the stage before it makes {size_px or 'none'}",
         )
-        size_px = stage.size_px
-        options.mesh.update(data=1, fsdp=1, tensor=1)
-        tx, _ = build.optimiser_of(options)
-        place = build.placement_of(options, stage, tx, jax.devices()[:1])
-        params, found, average = places.params_of(
-            options, path, place.state_shape, name, verify, step
-        )
+        size_px = task.size_px
+        params, found, average = places.params_of(options, path, task, name, verify, step)
         print(f"{options.stage}: step {found} of {path}, {average}")
         origins.append(
             Origin(
-                name=stage.name,
-                size_px=stage.size_px,
+                name=task.name,
+                size_px=task.size_px,
                 step=int(found) if str(found).isdecimal() else None,
                 average=average,
                 checkpoint=digest.digest_of(params, identity(options)),
             )
         )
         params = jax.device_put(params, everywhere)
-        trained.append(TrainedStage(stage, params, build.settings_of(options)))
+        trained.append(TrainedStage(task, params, task.settings))
     return Cascade(tuple(trained), tuple(origins), encoder)
 
 
-def devices() -> list[Any]:
-    """Those that sample: all of this process, but one CPU, which has all cores to itself."""
-    local = jax.local_devices()
-    return local[:1] if local[0].platform == "cpu" else local
-
-
-def identity(options: ConfigDict) -> dict[str, Any]:
+def identity(options: ConfigDict) -> JsonObject:
     """What parameters mean: the network, its noise, and what else pictures depend on."""
-    parts = {name: options[name].to_dict() for name in ("model", "diffusion", "low_res")}
+    parts = {
+        name: upgrade.without_defaults(name, options[name].to_dict())
+        for name in ("model", "diffusion", "low_res")
+        if name in options
+    }
     return {
         **parts,
         "stage": options.stage,
         "size_px": options.data.size_px,
-        "max_tokens": options.text.max_tokens,
+        "max_tokens": options.text.max_tokens if "text" in options else 0,
     }
 
 

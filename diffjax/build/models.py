@@ -17,6 +17,17 @@ MODELS = {"unet": UNet, "efficient_unet": EfficientUNet}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
+def out_channels(config: ConfigDict) -> int:
+    """What the network says: twice the picture's channels if it learns the variance.
+
+    0 is as many as its input has.
+    """
+    learned = config.diffusion.objective != "simple"
+    if not learned and not config.diffusion.self_condition:
+        return 0
+    return 3 * (2 if learned else 1)
+
+
 def model_of(config: ConfigDict) -> Any:
     """The network of config.model.
 
@@ -28,6 +39,9 @@ def model_of(config: ConfigDict) -> Any:
     fields["dtype"] = DTYPES[fields["dtype"]]
     fields["attention_implementation"] = fastest_implementation(fields["dtype"])
     fields["convolution"] = convolve.fastest()
+    fields["out_channels"] = out_channels(config)
+    if "classes" in config:
+        fields["num_classes"] = config.classes.num
     num_levels = len(model.mults)
     require(num_levels > 0, "model.mults", model.mults, "must have at least one level")
     if not model.get("num_heads", 0):

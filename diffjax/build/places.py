@@ -1,19 +1,23 @@
 """Where a trained stage lies: the workdir of its run, or one safetensors file of an export."""
 
 import importlib.resources
-import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from diffjax import checkpoint
-from diffjax.build import build, config
+from diffjax.build import config
+from diffjax.build.training import sampled_average
 from diffjax.checkpoint.portable import LIVE
 from diffjax.core import tensorfile
-from diffjax.core.errors import ConfigError, require
+from diffjax.core.errors import ConfigError, StorageError, require
+from diffjax.core.trees import named_leaves
+from diffjax.devices import mesh
 from diffjax.generation.recipe import FROM_A_FILE
-from diffjax.training.state import averaged
+from diffjax.tasks.task import Params, Task
 
 SAFETENSORS = ".safetensors"
 CONFIG = "config.json"
@@ -24,19 +28,17 @@ def shipped() -> Path:
     return Path(str(importlib.resources.files("diffjax") / "shipped"))
 
 
-def stage_dirs(workdir: Path | None = None, stages: str | None = None) -> list[Path]:
-    """The places of the stages, smallest first: those of "PLACE,PLACE,...", or those in `workdir`.
+def stage_dirs(workdir: Path | None = None, stages: Sequence[Path] | None = None) -> list[Path]:
+    """The places of the stages, smallest first: `stages` as they are, or those in `workdir`.
 
     A place is a workdir or a file that `python -m diffjax.checkpoint export` wrote. `workdir` is a
     place, or holds some. Neither: the cascade that comes with diffjax.
 
     Raises:
-      ConfigError: `workdir` is no trained stage and holds none, or a place in `stages` is empty.
+      ConfigError: `workdir` is no trained stage and holds none.
     """
     if stages is not None:
-        parts = stages.split(",")
-        require(all(parts), "--stages", stages, "one place for each stage: DIR,DIR,...")
-        return [Path(part) for part in parts]
+        return list(stages)
     if workdir is None:
         workdir = shipped()
         require(
@@ -68,24 +70,23 @@ def options_of(place: Path) -> ConfigDict:
         return config.restore(place / CONFIG)
     try:
         text = tensorfile.read_metadata(place).get("config", "")
-        json.loads(text)
     except OSError:
         raise ConfigError("--stages", str(place), "there is no such file") from None
     except ValueError as error:
-        message = str(error) if "safetensors" in str(error) else "holds no config: not an export"
-        raise ConfigError("--stages", str(place), message) from None
+        raise ConfigError("--stages", str(place), str(error)) from None
+    require(bool(text), "--stages", str(place), "holds no config: not an export")
     return config.from_json(text, place)
 
 
 def params_of(
-    options: Any,
+    options: ConfigDict,
     place: Path,
-    state_shape: Any,
+    task: Task,
     name: str | None,
     verify: str = "full",
     step: int | None = None,
-) -> tuple[Any, int | str, str]:
-    """The parameters of the average `name` of a stage, the step that they are of, and their name.
+) -> tuple[Params, int | str, str]:
+    """The parameters of the average `name` of a task, the step that they are of, and their name.
 
     None is the first average that training kept, or the one that the export holds. A name that
     ends with .safetensors is that of a file that diffjax.ema or an export wrote. step: wanted if
@@ -93,26 +94,29 @@ def params_of(
 
     Raises:
       ConfigError: there is no such average, no checkpoint at all, or it is of another network.
+      StorageError: a checkpoint is damaged, or holds numbers that are not finite.
     """
+    like = params_shape(task)
     if name and name.endswith(SAFETENSORS):
-        params, metadata = _read(Path(name), state_shape.params, "--ema", f"; wanted for {place}")
+        file = Path(name).expanduser()
+        params, metadata = _read(file, like, "--ema", f"; wanted for {place}")
         return params, metadata.get("step", "unknown"), FROM_A_FILE
     if is_file(place):
-        params, metadata = _read(place, state_shape.params, "--stages")
+        params, metadata = _read(place, like, "--stages")
         there = metadata.get("ema", FROM_A_FILE)
         allowed = f"{place} holds {there} alone"
         require(name in (None, there, FROM_A_FILE), "--ema", name, allowed)
         return params, metadata.get("step", "unknown"), there
-    name = name or build.sampled_average(options)
-    try:
-        like = averaged(state_shape, name)
-    except ValueError as error:
-        raise ConfigError("--ema", name, f"{error} in {place}") from None
+    name = name or sampled_average(options)
+    known = (*sorted(options.train.ema), LIVE)
+    allowed = f"no average is called {name}; there are {', '.join(known)} in {place}"
+    require(name in known, "--ema", name, allowed)
     where = "params" if name == LIVE else f"ema_params/{name}"
     found = checkpoint.open_to_read(place / "checkpoints")
     for wanted in (step, None) if step is not None else (None,):
         try:
-            return *checkpoint.restore_part(found, where, like, step=wanted, verify=verify), name
+            params, at = checkpoint.restore_part(found, where, like, step=wanted, verify=verify)
+            return _finite(params, place), at, name
         except FileNotFoundError:
             continue
         except ValueError as error:
@@ -120,8 +124,31 @@ def params_of(
     raise ConfigError("--stages", str(place), "has no checkpoint yet")
 
 
-def _read(file: Path, like: Any, flag: str, ending: str = "") -> tuple[Any, dict[str, str]]:
+def params_shape(task: Task) -> Params:
+    """The parameters of a task as shapes, to lie on the first device."""
+    place = mesh.replicated(mesh.make_mesh(devices=jax.devices()[:1]))
+    shapes = jax.eval_shape(task.init, jax.random.key(0))
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
+
+
+def _read(file: Path, like: Params, flag: str, ending: str = "") -> tuple[Params, dict[str, str]]:
     try:
-        return tensorfile.read_tree(file, like)
+        params, metadata = tensorfile.read_tree(file, like)
     except (ValueError, OSError) as error:
         raise ConfigError(flag, str(file), f"{error}{ending}") from None
+    return _finite(params, file), metadata
+
+
+def _finite(params: Params, place: Path) -> Params:
+    """The parameters, every number of which is one: a picture made of others would be black.
+
+    Raises:
+      StorageError: names the first array that holds NaN or infinity.
+    """
+    for name, array in named_leaves(params).items():
+        if not bool(jnp.isfinite(array).all()):
+            raise StorageError(
+                f"{place}: {name} holds NaN or infinity: not the parameters of a trained network; "
+                "bring back a copy, or export it anew"
+            )
+    return params

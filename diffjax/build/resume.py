@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from diffjax.build import config
 from diffjax.core.errors import ConfigError
+from diffjax.core.tables import align_columns
 
 # What a run may not change when it goes on: the checkpoint or its meaning would not fit.
 FIXED = ("model", "diffusion", "text", "low_res", "optim.name", "data.size_px", "train.ema")
@@ -58,9 +59,4 @@ def table(changes: list[Change]) -> str:
     """A line for each key: what the run was begun with, and what is asked for now."""
     rows = [("key", "begun with", "now")]
     rows += [(c.key, repr(c.before), repr(c.now)) for c in changes]
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    return "\n".join(
-        "  "
-        + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
+    return "\n".join(f"  {line}" for line in align_columns(rows))

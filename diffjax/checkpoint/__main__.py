@@ -17,19 +17,15 @@ import jax
 from diffjax import checkpoint
 from diffjax.checkpoint import folder, portable, workdir
 from diffjax.checkpoint.manifest import GOOD, UNVERIFIED, Found
-from diffjax.core import digest
-from diffjax.core.errors import ConfigError, StorageError, require
-from diffjax.core.files import human, storing
+from diffjax.core import command, digest
+from diffjax.core.errors import EXIT_STORAGE, require
+from diffjax.core.files import storing
+from diffjax.core.tables import align_columns, format_bytes
 
 
 def parser() -> argparse.ArgumentParser:
     """The flags."""
-    flags = argparse.ArgumentParser(
-        prog="python -m diffjax.checkpoint",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    flags = command.parser("checkpoint", __doc__)
     commands = flags.add_subparsers(dest="command", required=True)
     for name, does in (
         ("list", "every step, its state by the sizes of its files"),
@@ -38,39 +34,37 @@ def parser() -> argparse.ArgumentParser:
         ("export", "a step to one safetensors file"),
         ("import", "a file of export to a step"),
     ):
-        command = commands.add_parser(name, help=does, description=does)
-        command.add_argument("workdir", type=Path, metavar="WORKDIR", help="of a run")
+        one = commands.add_parser(name, help=does, description=does)
+        one.add_argument("workdir", type=command.path, metavar="WORKDIR", help="of a run")
         if name in ("digest", "export"):
-            command.add_argument("--step", type=int, help="default: the newest that is whole")
+            one.add_argument("--step", type=int, help="default: the newest that is whole")
         if name == "digest":
-            command.add_argument("--arrays", action="store_true", help="of each array, by its name")
+            one.add_argument("--arrays", action="store_true", help="of each array, by its name")
         if name == "export":
-            command.add_argument("--out", type=Path, required=True, metavar="FILE.safetensors")
-            command.add_argument(
+            one.add_argument("--out", type=command.path, required=True, metavar="FILE.safetensors")
+            one.add_argument(
                 "--what",
                 default=portable.EMA,
                 help="ema (the default: what is sampled), the name of an average, live, or state",
             )
-            command.add_argument("--dtype", choices=tuple(portable.DTYPES), default="float32")
+            one.add_argument("--dtype", choices=tuple(portable.DTYPES), default="float32")
         if name == "import":
-            command.add_argument("file", type=Path, metavar="FILE.safetensors")
+            one.add_argument("file", type=command.path, metavar="FILE.safetensors")
     return flags
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the flags and do what they say; returns the exit code."""
-    flags = parser().parse_args(arguments)
-    try:
-        if flags.command in ("list", "verify"):
-            return show(flags.workdir, full=flags.command == "verify")
-        {"digest": tell_digest, "export": export, "import": import_file}[flags.command](flags)
-    except (ConfigError, FileNotFoundError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    except StorageError as error:
-        print(error, file=sys.stderr)
-        return 5
-    return 0
+    return command.run_command(parser(), work, arguments)
+
+
+def work(flags: argparse.Namespace) -> int | None:
+    """What the first word asks for, on the CPU: an accelerator's own trainer keeps it."""
+    jax.config.update("jax_platforms", "cpu")
+    if flags.command in ("list", "verify"):
+        return show(flags.workdir, full=flags.command == "verify")
+    {"digest": tell_digest, "export": export, "import": import_file}[flags.command](flags)
+    return None
 
 
 def show(path: Path, full: bool) -> int:
@@ -84,9 +78,9 @@ def show(path: Path, full: bool) -> int:
         for line in table(found):
             print(f"  {line}")
         if full:
-            print(f"  {human(sum(f.num_bytes for f in found))} hashed in {seconds:.1f} s")
+            print(f"  {format_bytes(sum(f.num_bytes for f in found))} hashed in {seconds:.1f} s")
             if any(f.state not in (GOOD, UNVERIFIED) for f in found):
-                code = 5
+                code = EXIT_STORAGE
     return code
 
 
@@ -95,12 +89,8 @@ def table(found: Sequence[Found]) -> list[str]:
     rows = [("step", "state", "size", "saved", "")]
     for f in found:
         date = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(f.saved))
-        rows.append((str(f.step), f.state, human(f.num_bytes), date, f.why))
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
-    return [
-        "  ".join([row[0].rjust(widths[0]), *map(str.ljust, row[1:], widths[1:])]).rstrip()
-        for row in rows
-    ]
+        rows.append((str(f.step), f.state, format_bytes(f.num_bytes), date, f.why))
+    return align_columns(rows, right=(0,))
 
 
 def tell_digest(flags: argparse.Namespace) -> None:
@@ -116,16 +106,16 @@ def tell_digest(flags: argparse.Namespace) -> None:
 def export(flags: argparse.Namespace) -> None:
     """Write the file, and say what it holds."""
     step = chosen(flags)
-    config = step.parent.parent / portable.CONFIG
+    config = portable.config_of(step.parent.parent)
     with storing(flags.out):
         num_bytes = portable.export(
             step,
             flags.out,
             what=flags.what,
             dtype=flags.dtype,
-            config=config.read_text() if config.exists() else "",
+            config=config,
         )
-    print(f"{flags.out}: {flags.what} of step {step.name}, {human(num_bytes)}")
+    print(f"{flags.out}: {flags.what} of step {step.name}, {format_bytes(num_bytes)}")
 
 
 def import_file(flags: argparse.Namespace) -> None:
@@ -169,5 +159,4 @@ def directories(path: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
-    jax.config.update("jax_platforms", "cpu")  # an accelerator's own trainer keeps it
-    sys.exit(main())
+    command.start(main)

@@ -12,7 +12,7 @@ import os
 import time
 from pathlib import Path
 
-from diffjax.core.files import publish
+from diffjax.core.files import parse_json_object, publish
 
 NAME = "manifest.json"
 FORMAT = "diffjax-checkpoint-1"
@@ -131,10 +131,10 @@ def _fault(file: Path, written: str) -> str:
 def _made_before_manifests(folder: Path) -> bool:
     """orbax finished the step, and no mark says that a manifest was to follow."""
     try:
-        metadata = json.loads((folder / METADATA).read_bytes())
+        metadata = parse_json_object((folder / METADATA).read_bytes())
     except (OSError, ValueError):
         return False
-    return isinstance(metadata, dict) and (metadata.get("custom_metadata") or {}) != MARK
+    return (metadata.get("custom_metadata") or {}) != MARK
 
 
 def _to_bytes(content: dict) -> bytes:
@@ -144,7 +144,7 @@ def _to_bytes(content: dict) -> bytes:
 
 def _from_bytes(raw: bytes) -> dict:
     """What `_to_bytes` was given; a ValueError if a single byte of it is another."""
-    content = json.loads(raw.removesuffix(b"\n").rpartition(b"\n")[0])
+    content = parse_json_object(raw.removesuffix(b"\n").rpartition(b"\n")[0])
     if raw != _to_bytes(content) or content.get("format") != FORMAT:
         raise ValueError("not a manifest")
     return content

@@ -11,6 +11,7 @@ import numpy as np
 from diffjax.checkpoint.reading import read
 from diffjax.core import digest, tensorfile
 from diffjax.core.errors import require
+from diffjax.core.files import parse_json_object, read_json
 from diffjax.core.trees import named_leaves
 
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
@@ -56,7 +57,25 @@ def export(step: Path, out: Path, *, what: str, dtype: str, config: str) -> int:
 
 def sampled(config: str) -> str:
     """The average that a config, as JSON, samples by default: its first, or the live parameters."""
-    return next(iter(json.loads(config)["train"].get("ema", ())), LIVE)
+    train = parse_json_object(config).get("train")
+    names = train.get("ema", ()) if isinstance(train, dict) else ()
+    name = next(iter(names), LIVE) if isinstance(names, list | tuple) else None
+    if not isinstance(name, str):
+        require(False, "train.ema", str(names)[:40], f"{CONFIG} must hold a list of averages")
+    return str(name)
+
+
+def config_of(workdir: Path) -> str:
+    """The text of a workdir's config.json; "" if it has none.
+
+    Raises:
+      StorageError: it is damaged.
+    """
+    try:
+        found = read_json(workdir / CONFIG, "bring back a copy, or name another workdir")
+    except FileNotFoundError:
+        return ""
+    return json.dumps(found, indent=2) + "\n"
 
 
 def load(file: Path) -> tuple[int, Any, dict, str]:
@@ -75,9 +94,15 @@ def load(file: Path) -> tuple[int, Any, dict, str]:
     require(known and metadata["step"].isdecimal(), "FILE", str(file), "holds no checkpoint")
     step = int(metadata["step"])
     tensors = {name: tensorfile.read(file, name) for name in tensorfile.shapes(file)}
-    config = metadata.get("config", "")
+    try:
+        config = metadata.get("config", "")
+        if config:
+            parse_json_object(config)
+        position = parse_json_object(metadata.get("data_position", "{}"))
+    except ValueError as error:
+        require(False, "FILE", str(file), f"its metadata {error}")
     if "digest" in metadata:
-        return step, _nested(tensors), json.loads(metadata["data_position"]), config
+        return step, _nested(tensors), position, config
     parameters = _nested({name: np.asarray(x, np.float32) for name, x in tensors.items()})
     name = metadata["ema"]
     part = {"params": parameters} if name == LIVE else {"ema_params": {name: parameters}}

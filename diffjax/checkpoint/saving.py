@@ -17,7 +17,8 @@ from jax.experimental import multihost_utils
 from diffjax.checkpoint import folder, manifest
 from diffjax.checkpoint.manifest import CORRUPT, GOOD, INCOMPLETE, UNVERIFIED, Found
 from diffjax.core.errors import StorageError
-from diffjax.core.files import free_bytes, human
+from diffjax.core.files import free_bytes
+from diffjax.core.tables import format_bytes
 from diffjax.core.trees import named_leaves
 
 GO, THERE, FULL = 0, 1, 2
@@ -208,8 +209,9 @@ def _failed(directory: Path, step: int, needed: int, why: object) -> StorageErro
         why = why.strerror
     line = (str(why).strip().splitlines() or [type(why).__name__])[0][:200]
     return StorageError(
-        f"{directory}: step {step} was not saved: {line}; {human(free_bytes(directory))} free, "
-        f"{human(needed)} needed; the steps before it are intact; make room and run again"
+        f"{directory}: step {step} was not saved: {line}; "
+        f"{format_bytes(free_bytes(directory))} free, {format_bytes(needed)} needed; "
+        "the steps before it are intact; make room and run again"
     )
 
 

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from diffjax.core.errors import ConfigError, StorageError
-from diffjax.core.files import free_bytes, human
+from diffjax.core.files import free_bytes, read_json
+from diffjax.core.json_types import JsonObject
+from diffjax.core.tables import format_bytes
 
 LOCK = "lock.json"
 # The holder touches its lock so often; one that another host holds counts as left behind when it
@@ -30,8 +32,8 @@ def check_space(path: Path, needed: int) -> None:
     free = free_bytes(path)
     if free < 2 * needed:
         raise StorageError(
-            f"{path}: {human(free)} free, {human(2 * needed)} needed for two checkpoints of "
-            f"{human(needed)}; make room, or name another workdir"
+            f"{path}: {format_bytes(free)} free, {format_bytes(2 * needed)} needed for two "
+            f"checkpoints of {format_bytes(needed)}; make room, or name another workdir"
         )
 
 
@@ -79,16 +81,15 @@ def lock(path: Path, heartbeat: float = HEARTBEAT_SECONDS) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _holder(file: Path) -> dict:
+def _holder(file: Path) -> JsonObject:
     """Who wrote the lock file; empty where it was given back, or cannot be read."""
     try:
-        holder = json.loads(file.read_text())
-    except (OSError, ValueError):
+        return read_json(file, "delete it")
+    except OSError:
         return {}
-    return holder if isinstance(holder, dict) else {}
 
 
-def _held(path: Path, holder: dict) -> ConfigError:
+def _held(path: Path, holder: JsonObject) -> ConfigError:
     who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
     return ConfigError(
         "workdir",
@@ -97,7 +98,7 @@ def _held(path: Path, holder: dict) -> ConfigError:
     )
 
 
-def _wait_for_death(path: Path, file: Path, holder: dict, heartbeat: float) -> None:
+def _wait_for_death(path: Path, file: Path, holder: JsonObject, heartbeat: float) -> None:
     """Returns when no heartbeat came for three of their intervals; one that comes is an error.
 
     Only whether the file's time changes is looked at: the hosts' clocks need not agree.

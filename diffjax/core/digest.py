@@ -1,21 +1,22 @@
-"""One number for a whole train state: equal digests, equal bits, whatever the mesh."""
+"""A digest of a train state: two states with equal digests have equal bits on any mesh."""
 
 import hashlib
 import json
-from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.typing import ArrayLike
 
-from diffjax.core.trees import named_leaves
+from diffjax.core.json_types import JsonObject
+from diffjax.core.trees import PyTree, named_leaves
 
 
-def digest_of(state: Any, data_position: dict) -> str:
-    """sha256, in hex, over all arrays of `state` and the position of the data.
+def digest_of(state: PyTree, data_position: JsonObject) -> str:
+    """The sha256, in hex, of all arrays of `state` and of the position in the data.
 
-    The leaves count by name, dtype, shape and bytes, in the order of their names; not by where
-    they lie. Every process has to call this, and all get the same.
+    The name, dtype, shape and bytes of each leaf are hashed, in the order of the names. The devices
+    that hold a leaf make no difference. Every process must call this; all get the same digest.
     """
     whole = hashlib.sha256()
     for name, digest in sorted(leaf_digests(state).items()):
@@ -24,13 +25,16 @@ def digest_of(state: Any, data_position: dict) -> str:
     return whole.hexdigest()
 
 
-def leaf_digests(state: Any) -> dict[str, str]:
-    """sha256 of each leaf's dtype, shape and bytes, by name: says which arrays differ."""
-    return {name: _of_array(host_array(leaf)) for name, leaf in named_leaves(state).items()}
+def leaf_digests(state: PyTree) -> dict[str, str]:
+    """The sha256 of each leaf's dtype, shape and bytes, by name: shows which leaves differ."""
+    return {name: _array_digest(host_array(leaf)) for name, leaf in named_leaves(state).items()}
 
 
-def host_array(leaf: Any) -> np.ndarray:
-    """The whole array on this host, whichever processes hold its parts; random keys as numbers."""
+def host_array(leaf: ArrayLike) -> np.ndarray:
+    """The whole array on this host, also if other processes hold parts of it.
+
+    Random keys become the integers that they are made of.
+    """
     if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
@@ -38,7 +42,7 @@ def host_array(leaf: Any) -> np.ndarray:
     return np.asarray(leaf)
 
 
-def _of_array(array: np.ndarray) -> str:
+def _array_digest(array: np.ndarray) -> str:
     one = hashlib.sha256(f"{array.dtype} {array.shape}\n".encode())
     one.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return one.hexdigest()

@@ -1,4 +1,4 @@
-"""Random keys: named, derived from (root, name, step), one per example where it matters."""
+"""Random keys, derived from a root key, a name and a step; optionally one per example."""
 
 import zlib
 
@@ -12,14 +12,14 @@ from diffjax.core.types import PRNGKey, PRNGKeys
 def stream(
     root: PRNGKey | PRNGKeys, name: str, step: int | Int[Array, ""] = 0
 ) -> PRNGKey | PRNGKeys:
-    """Key of (root, name, step): nothing to checkpoint, the same after a restart."""
+    """The key of (root, name, step). It is the same after a restart, with nothing to save."""
     if root.ndim == 1:
         return jax.vmap(lambda key: stream(key, name, step))(root)
     return jax.random.fold_in(jax.random.fold_in(root, zlib.crc32(name.encode())), step)
 
 
 def per_example(seeds: Int[Array, " b"]) -> PRNGKeys:
-    """One root key per seed, so that an example's noise does not depend on its batch."""
+    """One root key per seed. The noise of an example then does not depend on its batch."""
     return jax.vmap(jax.random.key)(seeds)
 
 
@@ -34,10 +34,10 @@ def normal(key: PRNGKey | PRNGKeys | None, shape: tuple[int, ...]) -> Float[Arra
     """Standard normal noise of `shape`; with one key per example, example i draws from key i.
 
     Raises:
-      ValueError: without a key, or with a number of keys that is not the batch's.
+      ValueError: there is no key, or the number of keys is not the size of the batch.
     """
     if key is None:
-        raise ValueError("key=None: noise is to be drawn, give a key")
+        raise ValueError("key=None: noise cannot be drawn without a key; give one")
     if key.ndim == 0:
         return jax.random.normal(key, shape)
     if key.shape != shape[:1]:

@@ -1,20 +1,28 @@
 """Signals, and the other ways in which a run ends before its last step."""
 
+import errno
+import io
 import os
 import signal
 import socket
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
+from typing import TextIO, TypeAlias
 
 from diffjax.core.errors import EXIT_TERMINATED
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# A terminal that is closed sends SIGHUP.
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+Handler: TypeAlias = Callable[[int, FrameType | None], object]
 
 
 class Watch:
-    """Notices SIGTERM and SIGINT at once, and acts where the loop cannot.
+    """Notices SIGNALS at once, and acts where the loop cannot.
 
     Python runs a handler between two bytecodes of the main thread: not while that thread waits
     for XLA to compile, or for pictures. So the signal also wakes a thread through a socket. In the
@@ -71,19 +79,19 @@ class Watch:
 
 @contextmanager
 def signals(watch: Watch | None = None) -> Iterator[Watch]:
-    """A watch over SIGTERM and SIGINT; a second SIGINT interrupts at once. Main thread only."""
+    """A watch over SIGNALS; a second SIGINT interrupts at once. Main thread only."""
     watch = Watch() if watch is None else watch
     reads, writes = socket.socketpair()
     writes.setblocking(False)
     received: list[int] = []  # the thread may have told the watch already
 
-    def receive(number, frame):
+    def receive(number: int, frame: FrameType | None) -> None:
         watch.tell()
         if received and number == signal.SIGINT:
             raise KeyboardInterrupt
         received.append(number)
 
-    def listen():
+    def listen() -> None:
         while numbers := reads.recv(16):
             if any(number in SIGNALS for number in numbers):
                 watch.act()
@@ -91,7 +99,7 @@ def signals(watch: Watch | None = None) -> Iterator[Watch]:
     listener = threading.Thread(target=listen, name="signals", daemon=True)
     listener.start()
     previous_fd = signal.set_wakeup_fd(writes.fileno(), warn_on_full_buffer=False)
-    previous = {number: signal.signal(number, receive) for number in SIGNALS}
+    previous = {number: signal.signal(number, receive) for number in _heeded()}
     try:
         yield watch
     finally:
@@ -103,7 +111,63 @@ def signals(watch: Watch | None = None) -> Iterator[Watch]:
         reads.close()
 
 
+def on_signals(receive: Handler) -> None:
+    """Have `receive` called for each of SIGNALS; but nohup's wish to outlive a terminal stands."""
+    for number in _heeded():
+        signal.signal(number, receive)
+
+
 def leave_on_signals() -> None:
     """Until a watch is set up there is nothing to save: end at once with the code that says so."""
-    for number in SIGNALS:
-        signal.signal(number, lambda *_: os._exit(EXIT_TERMINATED))
+    on_signals(lambda *_: os._exit(EXIT_TERMINATED))
+
+
+def _heeded() -> list[signal.Signals]:
+    nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return [number for number in SIGNALS if number != signal.SIGHUP or not nohup]
+
+
+def guard_streams() -> None:
+    """When nobody reads stdout or stderr any more, it is as if SIGTERM came: see `Guarded`."""
+    sys.stdout = _guarded(sys.stdout)
+    sys.stderr = _guarded(sys.stderr)
+
+
+class Guarded(io.FileIO):
+    """A descriptor to which a write never fails because of who reads it.
+
+    Where the reader has gone (`| head`, a closed terminal), the rest goes nowhere, and the process
+    gets a SIGTERM, so that a run saves what it has. Where a disk is full, the lines are lost.
+    """
+
+    def write(self, data, /) -> int:
+        """How many bytes were taken: all of them, if they go nowhere."""
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO, errno.ENOSPC, errno.EDQUOT):
+                raise
+            gone = error.errno in (errno.EPIPE, errno.EIO)
+        if gone:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)
+            signal.raise_signal(signal.SIGTERM)
+        return memoryview(data).nbytes
+
+
+def _guarded(stream: TextIO | None) -> TextIO:
+    """The same stream over a guarded descriptor; nowhere, if the process began without one."""
+    if stream is None:
+        return open(os.devnull, "w")
+    if not isinstance(stream, io.TextIOWrapper):
+        return stream
+    stream.flush()
+    raw = Guarded(stream.fileno(), "wb", closefd=False)
+    return io.TextIOWrapper(
+        raw if stream.write_through else io.BufferedWriter(raw),
+        encoding=stream.encoding,
+        errors=stream.errors,
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )

@@ -1,7 +1,7 @@
-"""One safetensors file, written whole or not at all, that knows when it has been damaged.
+"""Safetensors files with a checksum: a file is written completely or not at all.
 
-The metadata hold "sha256", of the file with that one value's 64 digits as zeros: every byte but
-they is covered, the names and the shapes too. Any reader of safetensors reads these files.
+The metadata hold "sha256", the hash of the file with 64 zeros in the place of that hash. So it
+covers the names and shapes too. Any reader of safetensors can read these files.
 """
 
 import contextlib
@@ -11,13 +11,12 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from diffjax.core.files import publish
-from diffjax.core.trees import map_named, named_leaves
+from diffjax.core.trees import PyTree, map_named, named_leaves
 
 BLOCK_BYTES = 1 << 22
 UNKNOWN = "0" * 64
@@ -30,7 +29,7 @@ CODES = {
 
 @dataclass(frozen=True)
 class Promise:
-    """An array that is made when it is written, so that few are held at a time."""
+    """An array that is computed only when it is written, so that few are in memory at a time."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -40,13 +39,14 @@ class Promise:
 def write(
     path: Path, tensors: Mapping[str, np.ndarray | Promise], metadata: Mapping[str, str]
 ) -> str:
-    """Write `path` with all its tensors, replacing what was there; returns the sha256.
+    """Write all tensors to `path`, in place of an older file; returns the sha256.
 
     Raises:
-      OSError: the disk refuses; nothing is left of the new file, and the old one stands.
+      OSError: the disk is full or fails. The older file is unchanged, and no other is left.
+      ValueError: a `Promise` returned an array of another shape or dtype.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # large numbers first, so that each lies at a multiple of its size
+    # The widest dtypes come first, so that each tensor is aligned to its item size.
     order = sorted(tensors, key=lambda name: (-np.dtype(tensors[name].dtype).itemsize, name))
     header = _header({name: tensors[name] for name in order}, {**metadata, "sha256": UNKNOWN})
     temporary = path.with_name(f".{path.name}.tmp")
@@ -56,7 +56,7 @@ def write(
             for block in _blocks(header, [tensors[name] for name in order]):
                 digest.update(block)
                 file.write(block)
-            file.seek(_place_of_digest(header))
+            file.seek(_digest_offset(header))
             file.write(digest.hexdigest().encode())
         publish(temporary, path)
     except BaseException:
@@ -66,31 +66,37 @@ def write(
 
 
 def verify(path: Path) -> dict[str, str]:
-    """The metadata of a file, every byte of which is as it was written.
+    """Check every byte of a file against its sha256; returns its metadata.
 
     Raises:
-      ValueError: it is damaged, or no file of `write`.
-      OSError: it cannot be read.
+      ValueError: the file is damaged, or was not made by `write`.
+      OSError: the file cannot be read.
     """
     metadata = read_metadata(path)
-    said = metadata.get("sha256", "")
+    expected = metadata.get("sha256", "")
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         start = file.read(8)
         header = start + file.read(int.from_bytes(start, "little"))
-        place = header.find(said.encode()) if len(said) == 64 else -1
-        if place < 0:
+        offset = header.find(expected.encode()) if len(expected) == 64 else -1
+        if offset < 0:
             raise ValueError(f"{path}: no sha256 in its metadata: not written by diffjax")
-        digest.update(header[:place] + UNKNOWN.encode() + header[place + 64 :])
+        digest.update(header[:offset] + UNKNOWN.encode() + header[offset + 64 :])
         while block := file.read(BLOCK_BYTES):
             digest.update(block)
-    if digest.hexdigest() != said:
-        raise ValueError(f"{path}: damaged: its sha256 is {digest.hexdigest()}, it says {said}")
+    if digest.hexdigest() != expected:
+        raise ValueError(
+            f"{path}: damaged: its sha256 is {digest.hexdigest()}, its metadata say {expected}"
+        )
     return metadata
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """What `write` was given as metadata, and "sha256"; ValueError if it is no safetensors."""
+    """The metadata that `write` was given, and "sha256".
+
+    Raises:
+      ValueError: it is not a safetensors file.
+    """
     with _opened(path) as reader:
         return reader.metadata() or {}
 
@@ -103,21 +109,22 @@ def shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def read(path: Path, name: str) -> np.ndarray:
-    """One tensor, in the dtype that it has in the file."""
+    """One tensor, in the dtype of the file."""
     with _opened(path) as reader:
         return reader.get_tensor(name)
 
 
-def read_tree(path: Path, like: Any) -> tuple[Any, dict[str, str]]:
-    """The tensors as a tree like `like` (of arrays or shapes), in its dtypes; and the metadata.
+def read_tree(path: Path, like: PyTree) -> tuple[PyTree, dict[str, str]]:
+    """(the tensors as a tree with the structure and dtypes of `like`, the metadata of the file).
 
-    A tensor is called by its path, as down_0/conv/kernel.
+    `like` is a tree of arrays or shapes. The name of a tensor is its path in the tree, such as
+    down_0/conv/kernel.
 
     Raises:
       ValueError: the file is damaged, or has other names or shapes than `like`.
     """
     metadata = read_metadata(path)
-    if "sha256" in metadata:  # others' files have none
+    if "sha256" in metadata:  # files of other programs have none
         verify(path)
     have = shapes(path)
     want = {name: tuple(leaf.shape) for name, leaf in named_leaves(like).items()}
@@ -139,7 +146,7 @@ def _opened(path: Path) -> Iterator[safe_open]:
 
 
 def _header(tensors: Mapping[str, np.ndarray | Promise], metadata: Mapping[str, str]) -> bytes:
-    """The length and the JSON that a safetensors file begins with, a multiple of 8 bytes."""
+    """The first bytes of a safetensors file: the length of the JSON and the JSON, padded to 8."""
     entries: dict = {"__metadata__": dict(metadata)}
     end = 0
     for name, tensor in tensors.items():
@@ -153,7 +160,7 @@ def _header(tensors: Mapping[str, np.ndarray | Promise], metadata: Mapping[str, 
     return len(text).to_bytes(8, "little") + text
 
 
-def _place_of_digest(header: bytes) -> int:
+def _digest_offset(header: bytes) -> int:
     return header.index(b'"sha256":"' + UNKNOWN.encode()) + len(b'"sha256":"')
 
 
@@ -162,7 +169,7 @@ def _blocks(header: bytes, tensors: list[np.ndarray | Promise]) -> Iterator[byte
     for tensor in tensors:
         array = tensor.make() if isinstance(tensor, Promise) else tensor
         if array.dtype != tensor.dtype or array.shape != tensor.shape:
-            raise ValueError(f"{array.dtype}{array.shape} where {tensor} was promised")
+            raise ValueError(f"{array.dtype}{array.shape} was made where {tensor} was promised")
         flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         for start in range(0, flat.size, BLOCK_BYTES):
             yield flat[start : start + BLOCK_BYTES].data

@@ -1,29 +1,35 @@
-"""Small helpers over nested dicts of arrays."""
+"""Trees of arrays: their type, and the names of their leaves."""
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 import jax
+from jaxtyping import PyTree
+
+__all__ = ["Params", "PyTree", "count", "map_named", "named_leaves", "path_name"]
+
+# The parameters of a network: nested dicts with arrays, or their shapes, for leaves.
+Params: TypeAlias = Mapping[str, PyTree]
 
 
 def path_name(path: tuple) -> str:
-    """A tree path as `down_0/block_1/conv/kernel`."""
+    """The path of a leaf as a name, such as `down_0/block_1/conv/kernel`."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def map_named(function: Callable[[str, Any], Any], tree: Any) -> Any:
-    """`function(name, leaf)` over all leaves."""
+def map_named(function: Callable[[str, Any], object], tree: PyTree) -> PyTree:
+    """The tree with `function(name, leaf)` in the place of each leaf."""
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: function(path_name(path), leaf), tree
     )
 
 
-def named_leaves(tree: Any) -> dict[str, Any]:
-    """All leaves by name, in tree order."""
+def named_leaves(tree: PyTree) -> dict[str, Any]:
+    """All leaves by name, in the order of `jax.tree.leaves`."""
     return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def count(tree: Any) -> int:
-    """How many numbers a tree of arrays (or of their shapes) holds."""
+def count(tree: PyTree) -> int:
+    """The number of numbers in a tree of arrays, or of their shapes."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))

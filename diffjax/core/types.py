@@ -1,6 +1,7 @@
 """The shapes that travel between modules, in one alphabet.
 
-b batch, h w pixels, c channels, l text length, d text width, e embedding width, n rungs.
+b batch, h w pixels, c channels, l text length, d text width, e embedding width, n rungs. Where
+only the batch matters, *shape stands for the axes of one example: [d], [n 3], [t c] or [h w c].
 """
 
 from collections.abc import Callable
@@ -8,12 +9,17 @@ from typing import NamedTuple, TypeAlias
 
 from jaxtyping import Array, Bool, Float, Key
 
+# What diffusion makes: vectors [b d], coordinates [b n 3], sequences [b t c], pictures [b h w c].
+Data: TypeAlias = Float[Array, "b *shape"]
+# Data of the same batch whose shape is not that of the other arguments.
+Reshaped: TypeAlias = Float[Array, "b ..."]
 Image: TypeAlias = Float[Array, "b h w c"]
 # An image of the same batch whose size or channels are not those of the arguments.
 Resized: TypeAlias = Float[Array, "b _ _ _"]
 LogSnr: TypeAlias = Float[Array, " b"]
-# A number per image, shaped so that it never meets the width axis by accident.
-PerImage: TypeAlias = Float[Array, "b 1 1 1"]
+PerExample: TypeAlias = Float[Array, " b"]
+# A number per example with axes of length 1 after it, to be multiplied with data [b *shape].
+Factor: TypeAlias = Float[Array, "b ..."]
 Scalar: TypeAlias = Float[Array, ""]
 Text: TypeAlias = Float[Array, "b l d"]
 TextMask: TypeAlias = Bool[Array, "b l"]
@@ -23,7 +29,7 @@ PRNGKeys: TypeAlias = Key[Array, " b"]
 # u in [0, 1] -> logsnr, decreasing: u = 0 is clean, u = 1 is noise.
 Schedule: TypeAlias = Callable[[Float[Array, "..."]], Float[Array, "..."]]
 # (x_t, logsnr_t) -> eps, v or x_0: the trained net bound to its params and conditioning.
-Network: TypeAlias = Callable[[Image, LogSnr], Image]
+Network: TypeAlias = Callable[[Data, LogSnr], Data]
 
 
 class Guess(NamedTuple):
@@ -32,10 +38,10 @@ class Guess(NamedTuple):
     fraction: how far, in logs, the step's variance lies from the small to the large one.
     """
 
-    x_0: Image
-    fraction: Image
+    x_0: Data
+    fraction: Data
 
 
-Denoised: TypeAlias = Image | Guess
+Denoised: TypeAlias = Data | Guess
 # (x_t, logsnr_t) -> x_0_hat: what samplers and guidance speak.
-Denoiser: TypeAlias = Callable[[Image, LogSnr], Denoised]
+Denoiser: TypeAlias = Callable[[Data, LogSnr], Denoised]

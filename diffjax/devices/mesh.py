@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,6 +13,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from diffjax.core import trees
+from diffjax.core.tables import align_columns
 
 # The batch is split over data and fsdp. Parameters, their average and the optimiser's state are
 # kept split over fsdp and tensor; a device gathers those of its fsdp group when it uses them,
@@ -20,19 +21,12 @@ from diffjax.core import trees
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")
 
-Rule: TypeAlias = tuple[str, tuple[str | None, ...]]
-INTO: tuple[str | None, ...] = ("fsdp", "tensor")  # tensor splits what a layer puts out
-OUT_OF: tuple[str | None, ...] = ("tensor", "fsdp")  # ... and what the next one takes in
-# First match wins; a spec names a leaf's last axes, so blocks may be stacked on leading ones.
-# A leaf that no rule names is an error.
-RULES: tuple[Rule, ...] = (
-    (r"(.*/)?(conv_0|qkv|q|text_kv|scale_shift|dense_0|value|draw)/kernel", INTO),
-    (r"(.*/)?(conv_1|out|skip|\w+_stride|dense_1)/kernel", OUT_OF),
-    (r"(.*/)?head/conv/kernel", ("fsdp", None)),  # 3 output channels
-    (r"(.*/)?(stem|text_in)/kernel", (None, "fsdp")),  # 3 input channels; text of any width
-    (r"(.*/)?text_pool/score/kernel", (None,)),  # one column per pooling head
-    (r"(.*/)?(bias|scale)", (None,)),  # a vector per layer: not worth a gather
-)
+Spec: TypeAlias = tuple[str | None, ...]
+# A pattern of a parameter's path, and the mesh axes of the leaf's last axes, so blocks may be
+# stacked on leading ones. First match wins; a leaf that no rule names is an error.
+Rules: TypeAlias = Sequence[tuple[str, Spec]]
+INTO: Spec = ("fsdp", "tensor")  # tensor splits what a layer puts out
+OUT_OF: Spec = ("tensor", "fsdp")  # ... and what the next one takes in
 
 
 def make_mesh(
@@ -77,7 +71,7 @@ def rows_here(
     return sorted({row for d in local for row in range(*here[d][0].indices(batch_size))})
 
 
-def spec_of(name: str, leaf: Any, rules: Sequence[Rule] = RULES) -> PartitionSpec:
+def spec_of(name: str, leaf: Any, rules: Rules) -> PartitionSpec:
     """How the rules split the axes of a leaf.
 
     Raises:
@@ -87,12 +81,14 @@ def spec_of(name: str, leaf: Any, rules: Sequence[Rule] = RULES) -> PartitionSpe
         return PartitionSpec()
     spec = next((spec for pattern, spec in rules if re.fullmatch(pattern, name)), None)
     if spec is None:
-        raise ValueError(f"no sharding rule names {name} {leaf.shape}: add one to RULES")
+        raise ValueError(
+            f"no sharding rule names {name} {leaf.shape}: add one to the SHARDING of its model"
+        )
     spec = spec[-leaf.ndim :]
     return PartitionSpec(*(None,) * (leaf.ndim - len(spec)), *spec)
 
 
-def state_sharding(mesh: Mesh, state: Any, rules: Sequence[Rule] = RULES) -> Any:
+def state_sharding(mesh: Mesh, state: Any, rules: Rules) -> Any:
     """A sharding for every leaf of a train state, by its path.
 
     Raises:
@@ -117,7 +113,8 @@ def state_sharding(mesh: Mesh, state: Any, rules: Sequence[Rule] = RULES) -> Any
 def table(sharding: Any, tree: Any) -> str:
     """A line per leaf: name, shape, how it is split, bytes per device; then their sum."""
     lines = _lines(sharding, tree)
-    return _aligned([*lines, ("bytes per device", "", "", _sum(lines))])
+    rows = [*lines, ("bytes per device", "", "", _sum(lines))]
+    return "\n".join(align_columns(rows, right=(3,)))
 
 
 def state_table(sharding: Any, state: Any) -> str:
@@ -128,7 +125,8 @@ def state_table(sharding: Any, state: Any) -> str:
         if kind != "params":
             its = [line for line in lines if line[0].partition("/")[0] == kind]
             shown.append((kind, f"{len(its)} arrays", "", _sum(its)))
-    return _aligned([*shown, ("bytes per device", "", "", _sum(lines))])
+    rows = [*shown, ("bytes per device", "", "", _sum(lines))]
+    return "\n".join(align_columns(rows, right=(3,)))
 
 
 def _lines(sharding: Any, tree: Any) -> list[tuple[str, str, str, str]]:
@@ -143,65 +141,6 @@ def _lines(sharding: Any, tree: Any) -> list[tuple[str, str, str, str]]:
 
 def _sum(lines: list[tuple[str, str, str, str]]) -> str:
     return f"{sum(int(line[3].replace(',', '')) for line in lines):,}"
-
-
-def _aligned(lines: list[tuple[str, str, str, str]]) -> str:
-    widths = [max(len(line[i]) for line in lines) for i in range(4)]
-    aligned = lambda line: [line[i].ljust(widths[i]) for i in range(3)]  # noqa: E731
-    return "\n".join(
-        "  ".join([*aligned(line), line[3].rjust(widths[3])]).rstrip() for line in lines
-    )
-
-
-def spread(mesh: Mesh, params_sharding: Any) -> Callable[[Callable], Callable]:
-    """How `step.train_step` spreads its work: each device does its rows of the batch.
-
-    `work(params, rows, gather)` sees its own rows and its shards of the parameters. `gather`
-    makes them whole over fsdp, and its transpose sums a gradient over fsdp and hands each device
-    its shard. What work adds up in its rows therefore crosses the mesh once, at the end: over
-    data where fsdp splits the leaf, over both where it does not.
-    """
-    is_spec = lambda x: isinstance(x, PartitionSpec)  # noqa: E731
-    across = tuple(axis for axis in BATCH_AXES if mesh.shape[axis] > 1)
-    by_hand = jax.tree.map(
-        lambda s: PartitionSpec(*(axis if axis in across else None for axis in s.spec)),
-        params_sharding,
-    )
-    rows_spec = PartitionSpec(across)
-
-    def gather(params: Any) -> Any:
-        def whole(name, leaf):
-            for position, axis in enumerate(spec_of(name, leaf)):
-                if axis in across:
-                    leaf = jax.lax.all_gather(leaf, axis, axis=position, tiled=True)
-            return leaf
-
-        return trees.map_named(whole, params)
-
-    def reduce(sums: Any) -> Any:
-        def crossed(spec, leaf):
-            return jax.lax.psum(leaf, tuple(axis for axis in across if axis not in spec))
-
-        return jax.tree.map(crossed, by_hand, sums, is_leaf=is_spec)
-
-    def spread_work(work: Callable) -> Callable:
-        def here(params, rows):
-            sums, out = work(params, rows, gather=gather if across else None)
-            return reduce(sums), out
-
-        if not across:
-            return here
-        # tensor stays with the compiler, which knows where a split channel must be summed
-        return jax.shard_map(
-            here,
-            mesh=mesh,
-            in_specs=(by_hand, rows_spec),
-            out_specs=(by_hand, rows_spec),
-            axis_names=set(across) if mesh.shape["tensor"] > 1 else set(AXES),
-            check_vma=False,
-        )
-
-    return spread_work
 
 
 def to_devices(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
@@ -243,3 +182,9 @@ def keep_compilations() -> None:
     if jax.config.values["jax_compilation_cache_dir"] is None:
         base = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
         jax.config.update("jax_compilation_cache_dir", str(base / "diffjax" / "jax"))
+
+
+def sampling_devices() -> list[jax.Device]:
+    """Those that sample: all of this process, but one CPU, which has all cores to itself."""
+    local = jax.local_devices()
+    return local[:1] if local[0].platform == "cpu" else local

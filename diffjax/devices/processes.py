@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax._src.distributed import global_state  # what jax shows to users meets on devices alone
 
-from diffjax.core.errors import EXIT_MISSING, ConfigError
+from diffjax.core.errors import EXIT_MISSING, ConfigError, Ending
 
 CONNECT_S = 300  # how long the others may take to come up
 REMIND_S = 30
@@ -30,8 +30,10 @@ COUNT_NAMES = ("JAX_NUM_PROCESSES", "NNODES")
 INDEX_NAMES = ("JAX_PROCESS_ID", "NODE_RANK", "JOB_COMPLETION_INDEX")
 
 
-class WorkersMissing(RuntimeError):
+class WorkersMissing(Ending, RuntimeError):
     """The other processes of a run cannot be met; ends with exit code 1."""
+
+    exit_code = EXIT_MISSING
 
 
 @dataclass(frozen=True)

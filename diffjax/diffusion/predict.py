@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffjax.core.types import Denoised, Denoiser, Guess, Image, LogSnr, Network, PerImage
-from diffjax.diffusion.process import alpha_sigma
+from diffjax.core.types import Data, Denoised, Denoiser, Factor, Guess, LogSnr, Network
+from diffjax.diffusion.process import Like, alpha_sigma
 
 Kind: TypeAlias = str
 KINDS = ("eps", "v", "x_0", "score", "flow", "edm")
@@ -23,26 +23,29 @@ SIGMA_DATA = 0.5
 class Coefficients(NamedTuple):
     """output = x_0_part x_0 + eps_part eps, and det = alpha eps_part - sigma x_0_part."""
 
-    x_0_part: PerImage
-    eps_part: PerImage
-    det: PerImage
+    x_0_part: Factor
+    eps_part: Factor
+    det: Factor
 
 
-def coefficients(kind: Kind, logsnr_t: LogSnr) -> Coefficients:
+def coefficients(kind: Kind, logsnr_t: LogSnr, like: Like = None) -> Coefficients:
     """How the network's output is made of x_0 and eps.
 
     eps     the noise (Ho et al. 2020)
-    x_0     the clean image
+    x_0     the clean data
     v       alpha eps - sigma x_0 (Salimans & Ho 2022, sec. 4)
     score   grad log q(x_t | x_0) = -eps / sigma (Song et al. 2021)
     flow    eps - x_0, the velocity of the straight path (1 - t) x_0 + t eps (Lipman et al. 2023)
     edm     F of D = c_skip x + c_out F (Karras et al. 2022, table 1), with the data's deviation
             SIGMA_DATA; for a deviation of 1 it is -v
 
+    Shaped to multiply `like`; without it, pictures.
+
     Raises:
       ValueError: names the kind and those allowed.
     """
-    alpha, sigma = alpha_sigma(logsnr_t)
+    known(kind)
+    alpha, sigma = alpha_sigma(logsnr_t, like)
     zero, one = jnp.zeros_like(alpha), jnp.ones_like(alpha)
     if kind == "eps":
         return Coefficients(zero, one, alpha)
@@ -54,43 +57,45 @@ def coefficients(kind: Kind, logsnr_t: LogSnr) -> Coefficients:
         return Coefficients(zero, -1.0 / sigma, -alpha / sigma)
     if kind == "flow":
         return Coefficients(-one, one, alpha + sigma)
-    if kind == "edm":
-        norm = jnp.sqrt(jnp.square(sigma) + jnp.square(SIGMA_DATA * alpha))
-        return Coefficients(
-            sigma / (SIGMA_DATA * norm), -SIGMA_DATA * alpha / norm, -norm / SIGMA_DATA
-        )
-    raise ValueError(f"predict={kind!r}: allowed are {', '.join(KINDS)}")
+    norm = jnp.sqrt(jnp.square(sigma) + jnp.square(SIGMA_DATA * alpha))  # of edm
+    return Coefficients(sigma / (SIGMA_DATA * norm), -SIGMA_DATA * alpha / norm, -norm / SIGMA_DATA)
 
 
-def to_x_0(output: Image, x_t: Image, logsnr_t: LogSnr, kind: Kind) -> Image:
+def known(kind: Kind) -> None:
+    """Raise a ValueError for an unknown kind, with those allowed."""
+    if kind not in KINDS:
+        raise ValueError(f"predict={kind!r}: allowed are {', '.join(KINDS)}")
+
+
+def to_x_0(output: Data, x_t: Data, logsnr_t: LogSnr, kind: Kind) -> Data:
     """x_0 = (x_t - sigma_t eps) / alpha_t = alpha_t x_t - sigma_t v, and so on for every kind."""
     if kind == "x_0":
         return output
-    _, sigma_t = alpha_sigma(logsnr_t)
-    _, eps_part, det = coefficients(kind, logsnr_t)
+    _, sigma_t = alpha_sigma(logsnr_t, x_t)
+    _, eps_part, det = coefficients(kind, logsnr_t, x_t)
     return (eps_part / det) * x_t - (sigma_t / det) * output
 
 
-def to_eps(output: Image, x_t: Image, logsnr_t: LogSnr, kind: Kind) -> Image:
+def to_eps(output: Data, x_t: Data, logsnr_t: LogSnr, kind: Kind) -> Data:
     """eps = (x_t - alpha_t x_0) / sigma_t = sigma_t x_t + alpha_t v, and so on for every kind."""
     if kind == "eps":
         return output
-    alpha_t, _ = alpha_sigma(logsnr_t)
-    x_0_part, _, det = coefficients(kind, logsnr_t)
+    alpha_t, _ = alpha_sigma(logsnr_t, x_t)
+    x_0_part, _, det = coefficients(kind, logsnr_t, x_t)
     return (alpha_t / det) * output - (x_0_part / det) * x_t
 
 
-def to_v(output: Image, x_t: Image, logsnr_t: LogSnr, kind: Kind) -> Image:
+def to_v(output: Data, x_t: Data, logsnr_t: LogSnr, kind: Kind) -> Data:
     """v = alpha_t eps - sigma_t x_0  (Salimans & Ho 2022, sec. 4), from any kind and x_t."""
     return convert(output, x_t, logsnr_t, kind, "v")
 
 
-def to_score(output: Image, x_t: Image, logsnr_t: LogSnr, kind: Kind) -> Image:
+def to_score(output: Data, x_t: Data, logsnr_t: LogSnr, kind: Kind) -> Data:
     """score = -eps / sigma_t, of the variance preserving x_t  (Song et al. 2021)."""
     return convert(output, x_t, logsnr_t, kind, "score")
 
 
-def convert(output: Image, x_t: Image, logsnr_t: LogSnr, source: Kind, wanted: Kind) -> Image:
+def convert(output: Data, x_t: Data, logsnr_t: LogSnr, source: Kind, wanted: Kind) -> Data:
     """The prediction `output` of kind `source`, as a prediction of kind `wanted`.
 
     Straight from one to the other: wanted = p output + q x_t. Going through x_0 would divide a
@@ -100,14 +105,14 @@ def convert(output: Image, x_t: Image, logsnr_t: LogSnr, source: Kind, wanted: K
     """
     if source == wanted:
         return output
-    a, b, det = coefficients(source, logsnr_t)
-    c, d, det_wanted = coefficients(wanted, logsnr_t)
+    a, b, det = coefficients(source, logsnr_t, x_t)
+    c, d, det_wanted = coefficients(wanted, logsnr_t, x_t)
     return (det_wanted / det) * output + ((b * c - a * d) / det) * x_t
 
 
-def target(x_0: Image, eps: Image, logsnr_t: LogSnr, kind: Kind) -> Image:
+def target(x_0: Data, eps: Data, logsnr_t: LogSnr, kind: Kind) -> Data:
     """What the network should have said; a function of data and noise, never of parameters."""
-    x_0_part, eps_part, _ = coefficients(kind, logsnr_t)
+    x_0_part, eps_part, _ = coefficients(kind, logsnr_t, x_0)
     return x_0_part * x_0 + eps_part * eps
 
 
@@ -133,10 +138,9 @@ def log_weight(kind: Kind, logsnr_t: LogSnr) -> LogSnr:
 
 def as_denoiser(network: Network, kind: Kind) -> Denoiser:
     """The denoiser x_0_hat(x_t, logsnr_t) of a network that predicts `kind`."""
-    if kind not in KINDS:
-        raise ValueError(f"predict={kind!r}: allowed are {', '.join(KINDS)}")
+    known(kind)
 
-    def denoise(x_t: Image, logsnr_t: LogSnr) -> Image:
+    def denoise(x_t: Data, logsnr_t: LogSnr) -> Data:
         return to_x_0(network(x_t, logsnr_t), x_t, logsnr_t, kind)
 
     return denoise
@@ -149,8 +153,8 @@ def precondition(network: Network) -> Network:
     the kind "edm" this is the whole of EDM's preconditioning.
     """
 
-    def preconditioned(x_t: Image, logsnr_t: LogSnr) -> Image:
-        alpha_t, sigma_t = alpha_sigma(logsnr_t)
+    def preconditioned(x_t: Data, logsnr_t: LogSnr) -> Data:
+        alpha_t, sigma_t = alpha_sigma(logsnr_t, x_t)
         norm = jnp.sqrt(jnp.square(sigma_t) + jnp.square(SIGMA_DATA * alpha_t))
         return network(x_t / norm, logsnr_t)
 
@@ -163,10 +167,9 @@ def as_denoiser_with_variance(network: Network, kind: Kind) -> Denoiser:
     The last c channels, nominally in [-1, 1], become the fraction (n + 1) / 2 of the way from the
     small to the large variance, in logs (Nichol & Dhariwal 2021, eq. 15).
     """
-    if kind not in KINDS:
-        raise ValueError(f"predict={kind!r}: allowed are {', '.join(KINDS)}")
+    known(kind)
 
-    def denoise(x_t: Image, logsnr_t: LogSnr) -> Guess:
+    def denoise(x_t: Data, logsnr_t: LogSnr) -> Guess:
         output, variance = jnp.split(network(x_t, logsnr_t), 2, axis=-1)
         return Guess(to_x_0(output, x_t, logsnr_t, kind), variance_fraction(variance))
 
@@ -178,11 +181,11 @@ def variance_fraction(output: Float[Array, "..."]) -> Float[Array, "..."]:
     return 0.5 * (output + 1.0)
 
 
-def x_0_of(guess: Denoised) -> Image:
-    """The image in what a denoiser said, with or without a variance beside it."""
+def x_0_of(guess: Denoised) -> Data:
+    """The data in what a denoiser said, with or without a variance beside it."""
     return guess.x_0 if isinstance(guess, Guess) else guess
 
 
-def with_x_0(guess: Denoised, x_0: Image) -> Denoised:
-    """The same guess with another image; the variance stays as it was."""
+def with_x_0(guess: Denoised, x_0: Data) -> Denoised:
+    """The same guess with another x_0; the variance stays as it was."""
     return guess._replace(x_0=x_0) if isinstance(guess, Guess) else x_0

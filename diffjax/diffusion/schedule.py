@@ -1,7 +1,8 @@
 """Noise schedules: u in [0, 1] -> logsnr, decreasing, finite with finite gradients at both ends.
 
 A schedule with a closed form is computed from two quantities, one small at the clean end and one
-small at the noise end. Each end then keeps its digits in float32, where 1 - u has lost them.
+small at the noise end. Each end then keeps its digits in float32, where 1 - u has lost them. Two
+schedules made with equal arguments are equal, but for learned ones.
 """
 
 import math
@@ -15,6 +16,7 @@ from jaxtyping import Array, Float
 
 from diffjax.core.types import PRNGKey, Schedule
 from diffjax.diffusion import table
+from diffjax.diffusion.made import by_value
 
 # The noise levels of EDM's samplers, sigma / alpha = 80 and 0.002 (Karras et al. 2022, table 1).
 EDM_LOGSNR_MIN, EDM_LOGSNR_MAX = -2 * math.log(80.0), -2 * math.log(0.002)
@@ -22,6 +24,7 @@ EDM_LOGSNR_MIN, EDM_LOGSNR_MAX = -2 * math.log(80.0), -2 * math.log(0.002)
 Params: TypeAlias = dict[str, Any]
 
 
+@by_value
 def cosine(logsnr_min: float = -20.0, logsnr_max: float = 20.0) -> Schedule:
     """logsnr(u) = -2 log tan(a u + b), truncated to the two ends (Ho & Salimans 2022, sec. 3).
 
@@ -40,6 +43,7 @@ def cosine(logsnr_min: float = -20.0, logsnr_max: float = 20.0) -> Schedule:
     return logsnr
 
 
+@by_value
 def linear(
     beta_min: float = 1e-4, beta_max: float = 0.02, num_steps: int = 1000, zero_snr: bool = False
 ) -> Schedule:
@@ -52,6 +56,7 @@ def linear(
     return _of_betas(table.linear_betas(beta_min, beta_max, num_steps), zero_snr)
 
 
+@by_value
 def quadratic(
     beta_min: float = 0.00085,
     beta_max: float = 0.012,
@@ -62,6 +67,7 @@ def quadratic(
     return _of_betas(table.quadratic_betas(beta_min, beta_max, num_steps), zero_snr)
 
 
+@by_value
 def discrete_cosine(
     num_steps: int = 1000, s: float = 0.008, max_beta: float = 0.999, zero_snr: bool = False
 ) -> Schedule:
@@ -72,6 +78,7 @@ def discrete_cosine(
     return _of_betas(table.cosine_betas(num_steps, s, max_beta), zero_snr)
 
 
+@by_value
 def sigmoid(
     start: float = -3.0,
     end: float = 3.0,
@@ -105,6 +112,7 @@ def sigmoid(
     return logsnr
 
 
+@by_value
 def flow(logsnr_min: float = -20.0, logsnr_max: float = 20.0) -> Schedule:
     """logsnr(u) = 2 log((1 - t) / t), t uniform between the two ends  (Lipman et al. 2023).
 
@@ -121,12 +129,14 @@ def flow(logsnr_min: float = -20.0, logsnr_max: float = 20.0) -> Schedule:
     return logsnr
 
 
+@by_value
 def uniform(logsnr_min: float = -20.0, logsnr_max: float = 20.0) -> Schedule:
     """logsnr(u) = (1 - u) logsnr_max + u logsnr_min: what `monotone` bends."""
     _check_ends(logsnr_min, logsnr_max)
     return lambda u: (1.0 - u) * logsnr_max + u * logsnr_min
 
 
+@by_value
 def edm(
     p_mean: float = -1.2,
     p_std: float = 1.2,
@@ -162,6 +172,7 @@ def edm(
     return logsnr
 
 
+@by_value
 def shifted(schedule: Schedule, factor: float) -> Schedule:
     """logsnr(u) + 2 log(factor), factor = base_px / size_px  (Hoogeboom et al. 2023, sec. 3.1).
 
@@ -172,6 +183,7 @@ def shifted(schedule: Schedule, factor: float) -> Schedule:
     return lambda u: schedule(u) + shift
 
 
+@by_value
 def interpolated(schedule: Schedule, factor_clean: float, factor_noise: float) -> Schedule:
     """(1 - u) shifted(factor_clean) + u shifted(factor_noise)  (Hoogeboom et al. 2023, sec. 3.1).
 

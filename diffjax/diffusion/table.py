@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from diffjax.core.types import Schedule
+from diffjax.diffusion.made import by_value
 
 Table: TypeAlias = Float[np.ndarray, " T"]
 # Which steps to keep: a count, a count for each of several sections, "10,15,20" or "ddim25".
@@ -162,6 +163,7 @@ def respaced(betas: Table, sections: Sections) -> Float[np.ndarray, " k"]:
     return _betas(log_alpha_bar(betas)[kept_steps(len(betas), sections)])
 
 
+@by_value
 def discrete(logsnrs: Table) -> Schedule:
     """logsnr(u), through the table's step i at u = i / (T - 1) and straight between two steps.
 

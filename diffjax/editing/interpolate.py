@@ -11,15 +11,14 @@ from jaxtyping import Array
 
 from diffjax.core.errors import require
 from diffjax.core.types import Resized
-from diffjax.editing import inpaint, morph, request
+from diffjax.editing import img2img, morph, request
 from diffjax.editing.morph import Prompt
 from diffjax.editing.request import Ask, Picture, Place
-from diffjax.generation.chain import Cascade
+from diffjax.generation.chain import Cascade, TrainedStage
 from diffjax.generation.jobs import Job
-from diffjax.generation.rows import embedded, rows_per_call, to_bytes
+from diffjax.generation.rows import embedded, in_calls, pictures_of
 from diffjax.images import film, pixels, read
 from diffjax.logs.progress import Progress
-from diffjax.tasks.sampling import TrainedStage
 
 # Steps of a path between pictures: it goes through their noises, found by going back step by step.
 PATH_STEPS = 32
@@ -48,18 +47,18 @@ class Reel:
 def interpolate(trained: Cascade, ask: Ask, where: Place, reel: Reel) -> Path:
     """A film between prompts or pictures as WebP and GIF, and a sheet; returns the WebP's path."""
     ends = max(len(ask.pictures), len(ask.prompts))
-    first = trained.stages[0].stage
+    first = trained.stages[0].task
     require(not first.low_res_px, "--stages", first.name, "a path wants a base stage first")
     seeds = list(ask.seeds) * (ends if len(ask.seeds) == 1 else 1)
     weights = np.linspace(0.0, 1.0, reel.frames, dtype=np.float32)
     # where one leg ends the next begins
-    count, size_px = (ends - 1) * (reel.frames - 1) + 1, trained.stages[-1].stage.size_px
+    count, size_px = (ends - 1) * (reel.frames - 1) + 1, trained.stages[-1].task.size_px
     most = MAX_BYTES // (3 * size_px**2)
     what = f"{count} frames of {size_px} px are too much to hold; at most {most} in all"
     require(count <= most, "--frames", reel.frames, what)
     sheet = "interpolate_grid.png"
     stills = [f"interpolate_{i:04d}_{size_px}px.png" for i in range(count if reel.png else 0)]
-    films = [path.name for path in film.paths(Path("interpolate"))]
+    films = [path.name for path in film.film_paths(Path("interpolate"))]
     where.check([*films, *stills, sheet])
     said = {
         "prompts": list(ask.prompts),
@@ -83,7 +82,7 @@ def interpolate(trained: Cascade, ask: Ask, where: Place, reel: Reel) -> Path:
                     where.write(stills[len(frames)], picture, data)
                 frames.append(picture)
                 progress.tick()
-    shown = film.thinned(count, SHEET_FRAMES)
+    shown = film.evenly_spaced(count, SHEET_FRAMES)
     path = request.write_sheet(where, sheet, [[frames[i]] for i in shown], [f"{i}" for i in shown])
     if reel.bounce:
         frames += frames[-2:0:-1]
@@ -92,7 +91,7 @@ def interpolate(trained: Cascade, ask: Ask, where: Place, reel: Reel) -> Path:
         frames,
         ms=reel.ms,
         hold_ms=reel.ms if reel.bounce else HOLD_MS,
-        said=data if where.metadata else None,
+        metadata=data if where.metadata else None,
     )
     return written[0]
 
@@ -101,14 +100,15 @@ def leg_of(
     trained: Cascade, ask: Ask, seeds: Sequence[int], leg: int
 ) -> Callable[[np.ndarray, int], Iterator[list[Picture]]]:
     """walk(weights, n) -> pictures of the first n stages on the way from end `leg` to the next."""
-    nothing = inpaint.null_of(trained.stages[0].stage, 1)
+    null = img2img.null_columns(trained.stages[0].task, 1)
+    nothing = (null["text"], null["text_mask"])
     embed = functools.partial(embedded, trained.encoder)
     start, end = (
         Prompt(*(embed([ask.prompts[i]]) if ask.prompts else nothing)) for i in (leg, leg + 1)
     )
     if ask.pictures:
-        size_px = trained.stages[-1].stage.size_px
-        pair = [read.square(one, size_px, ask.fit) for one in ask.pictures[leg : leg + 2]]
+        size_px = trained.stages[-1].task.size_px
+        pair = [read.fit_square(one, size_px, ask.fit) for one in ask.pictures[leg : leg + 2]]
         both = pixels.from_uint8(jnp.asarray(np.stack(pair)))
         noises = morph.noises_of(trained.stages, start, end, both, seed=seeds[0])
     negative = embed([ask.negative]) if ask.negative is not None else None
@@ -121,11 +121,7 @@ def leg_of(
         return morph.between_prompts(stages, start, end, weights, seeds=pair, negative=negative)
 
     def walk(weights: np.ndarray, num_stages: int) -> Iterator[list[Picture]]:
-        rows = rows_per_call()
-        for first in range(0, len(weights), rows):
-            some = weights[first : first + rows]
-            padded = jnp.asarray(np.pad(some, (0, rows - len(some)), mode="edge"))
-            made = [to_bytes(x) for x in run(trained.stages[:num_stages], padded)]
-            yield from [list(row) for row in zip(*made, strict=True)][: len(some)]
+        for padded, count in in_calls(list(weights)):
+            yield from pictures_of(run(trained.stages[:num_stages], jnp.array(padded)), count)
 
     return walk

@@ -7,7 +7,7 @@ Frames are [b s s 3] in [-1, 1]; weight 0 is the start of the path and 1 its end
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,9 +18,13 @@ from diffjax.core.types import Image, PRNGKeys, Resized, Text, TextMask
 from diffjax.diffusion.process import alpha_sigma
 from diffjax.diffusion.sampling import sampler
 from diffjax.diffusion.sampling.inpaint import slerp
-from diffjax.editing.inpaint import at_size, compiled
-from diffjax.tasks.denoising import Stage, shrink
-from diffjax.tasks.sampling import Negative, SampleSettings, TrainedStage, compiled_stage, ready
+from diffjax.editing.img2img import at_size
+from diffjax.generation.chain import TrainedStage, prompt_columns, read_by
+from diffjax.tasks.conditions import NEGATIVE, shrink
+from diffjax.tasks.denoising import Denoising
+from diffjax.tasks.sampling import compiled, ready, sample
+from diffjax.tasks.settings import SampleSettings
+from diffjax.tasks.task import Columns, Params
 
 Weights = Float[Array, " b"]
 Pair = Float[Array, "2 _ _ _"]
@@ -44,7 +48,7 @@ def between_prompts(
     weights: Weights,
     *,
     seeds: tuple[int, int],
-    negative: Negative = None,
+    negative: tuple[Text, TextMask] | None = None,
 ) -> list[Resized]:
     """Frames on the way from (start, seeds[0]) to (end, seeds[1]), of every stage.
 
@@ -56,9 +60,10 @@ def between_prompts(
         draws noise, of which every step has more to say than x_T.
     """
     first = stages[0]
-    if first.stage.low_res_px:
-        raise ValueError(f"stage {first.stage.name} starts from a picture; want a base stage")
-    if seeds[0] != seeds[1] and draws(first.settings):
+    if first.task.low_res_px:
+        raise ValueError(f"stage {first.task.name} starts from a picture; want a base stage")
+    draws = sampler.SAMPLERS[first.settings.sampler].draws
+    if seeds[0] != seeds[1] and draws(first.settings.noise):
         raise ValueError(
             f"sampler={first.settings.sampler!r}, noise={first.settings.noise}: a path between two "
             "seeds wants a sampler that draws no noise, such as ddim"
@@ -66,25 +71,25 @@ def between_prompts(
     text, mask = morphed_text(start, end, weights)
     fixed = rng.per_example(jnp.full(weights.shape, seeds[0], jnp.int32))
     other = rng.per_example(jnp.full(weights.shape, seeds[1], jnp.int32))
-    noise_a, noise_b = (first_noise(first.stage, keys) for keys in (fixed, other))
-    away = negative and tuple(jnp.repeat(part, len(weights), axis=0) for part in negative)
-    run = compiled(from_noise, first.stage, first.settings)
-    frames = [run(first.params, text, mask, fixed, None, away, slerp(noise_a, noise_b, weights))]
-    for trained in stages[1:]:
-        run = compiled_stage(trained.stage, trained.settings)
-        frames.append(run(trained.params, text, mask, fixed, frames[-1], away))
+    noise_a, noise_b = (first_noise(first.task, keys) for keys in (fixed, other))
+    columns = prompt_columns(text, mask)
+    if negative:
+        away = (jnp.repeat(part, len(weights), axis=0) for part in negative)
+        columns |= dict(zip((f"{NEGATIVE}text", f"{NEGATIVE}text_mask"), away, strict=True))
+    run = compiled(from_noise, first.settings)
+    told, x_T = read_by(first.task, columns), slerp(noise_a, noise_b, weights)
+    frames = [run(first.params, told, fixed, x_T, task=first.task)]
+    for stage in stages[1:]:
+        told = read_by(stage.task, {**columns, "low_res": frames[-1]})
+        run = compiled(sample, stage.settings)
+        frames.append(run(stage.params, told, fixed, task=stage.task))
     return frames
 
 
-def draws(settings: SampleSettings) -> bool:
-    """Whether the sampler draws noise on its way."""
-    return settings.sampler == "ddpm" or settings.noise > 0
-
-
-def first_noise(stage: Stage, keys: PRNGKeys) -> Resized:
-    """The x_T that `sampling.sample_stage` draws for a base stage from these keys."""
-    shape = (len(keys), stage.size_px, stage.size_px, 3)
-    return rng.normal(rng.stream(rng.stream(keys, stage.name), "x_T"), shape)
+def first_noise(task: Denoising, keys: PRNGKeys) -> Resized:
+    """The x_T that `sampling.sample` draws for a base stage from these keys."""
+    shape = (len(keys), *task.shape)
+    return rng.normal(rng.stream(rng.stream(keys, task.name), "x_T"), shape)
 
 
 def morphed_text(start: Prompt, end: Prompt, weights: Weights) -> Prompt:
@@ -125,16 +130,18 @@ def between_pictures(
 ) -> list[Resized]:
     """Frames between the two pictures that `noises_of` went back from (Song et al. 2021, app. D.5).
 
-    start, end: their prompts, or no prompt (`inpaint.null_of`).
+    start, end: their prompts, or no prompt (`img2img.null_columns`).
     """
     text, mask = morphed_text(start, end, weights)
     keys = rng.per_example(jnp.full(weights.shape, seed, jnp.int32))
-    low_res, frames = None, []
-    for trained, (a, b) in zip(quiet(stages), noises, strict=True):
+    columns, frames = prompt_columns(text, mask), []
+    for stage, (a, b) in zip(quiet(stages), noises, strict=True):
         x_a, x_b = (jnp.repeat(x[None], len(weights), axis=0) for x in (a, b))
-        run = compiled(from_noise, trained.stage, trained.settings)
-        low_res = run(trained.params, text, mask, keys, low_res, None, slerp(x_a, x_b, weights))
-        frames.append(low_res)
+        run = compiled(from_noise, stage.settings)
+        told = read_by(stage.task, columns)
+        made = run(stage.params, told, keys, slerp(x_a, x_b, weights), task=stage.task)
+        columns = {**columns, "low_res": made}
+        frames.append(made)
     return frames
 
 
@@ -159,19 +166,21 @@ def noises_of(
     """
     if not 0 <= level < 1:
         raise ValueError(f"level={level}: from 0 up to, but not, 1")
-    size_px = stages[-1].stage.size_px
+    size_px = stages[-1].task.size_px
     if pictures.shape[:3] != (2, size_px, size_px):
         raise ValueError(f"pictures of {pictures.shape[:3]}, want two of {size_px} px")
     text, mask = (jnp.concatenate(parts) for parts in zip(start, end, strict=True))
     keys = rng.per_example(jnp.full(2, seed, jnp.int32))
-    first = stages[0].stage.low_res_px
-    low_res = shrink(pictures, size_px // first) if first else None
-    noises = []
-    for trained in quiet(stages):
-        told = (trained.params, text, mask, keys, low_res, None)
-        part = at_size(pictures, size_px // trained.stage.size_px)
-        noises.append(compiled(to_noise, trained.stage, trained.settings, level=level)(*told, part))
-        low_res = compiled(from_noise, trained.stage, trained.settings)(*told, noises[-1])
+    columns, first, noises = prompt_columns(text, mask), stages[0].task.low_res_px, []
+    if first:
+        columns["low_res"] = shrink(pictures, size_px // first)
+    for stage in quiet(stages):
+        told = (stage.params, read_by(stage.task, columns), keys)
+        part = at_size(pictures, size_px // stage.task.size_px)
+        back = compiled(to_noise, stage.settings, level=level)
+        noises.append(back(*told, part, task=stage.task))
+        again = compiled(from_noise, stage.settings)
+        columns["low_res"] = again(*told, noises[-1], task=stage.task)
     return noises
 
 
@@ -189,49 +198,38 @@ def quiet(stages: Sequence[TrainedStage]) -> list[TrainedStage]:
 
 
 def from_noise(
-    params: Any,
-    text: Text,
-    text_mask: TextMask,
+    params: Params,
+    columns: Columns,
     keys: PRNGKeys,
-    low_res: Image | None,
-    negative: Negative,
     x_T: Resized,
     *,
-    stage: Stage,
+    task: Denoising,
     settings: SampleSettings,
 ) -> Resized:
-    """`sampling.sample_stage` from noise that is given; all other noise is the keys'."""
-    denoise, _, how = ready(
-        params, text, text_mask, keys, low_res, negative, stage=stage, settings=settings
-    )
-    return jnp.clip(sampler.sample(denoise, x_T, **how), -1.0, 1.0)
+    """`sampling.sample` from noise that is given; all other noise is the keys'."""
+    return ready(params, columns, keys, task=task, settings=settings).sample(x_T)
 
 
 def to_noise(
-    params: Any,
-    text: Text,
-    text_mask: TextMask,
+    params: Params,
+    columns: Columns,
     keys: PRNGKeys,
-    low_res: Image | None,
-    negative: Negative,
     picture: Resized,
     *,
-    stage: Stage,
+    task: Denoising,
     settings: SampleSettings,
     level: float,
 ) -> Resized:
     """The noise from which `from_noise` comes to the picture, but for the length of its steps."""
-    denoise, _, how = ready(
-        params, text, text_mask, keys, low_res, negative, stage=stage, settings=settings
-    )
-    rungs = how["logsnrs"]
+    parts = ready(params, columns, keys, task=task, settings=settings)
+    rungs = parts.logsnrs
     if level:
         rungs = rungs[: round((1 - level) * settings.num_steps) + 1]
         alpha, sigma = alpha_sigma(jnp.broadcast_to(rungs[-1], picture.shape[:1]))
         # `invert` takes what it is given as clean: alpha of this is alpha x_0 + sigma eps
-        eps = rng.normal(rng.stream(rng.stream(keys, stage.name), "path"), picture.shape)
+        eps = rng.normal(rng.stream(rng.stream(keys, task.name), "path"), picture.shape)
         picture = picture + sigma / alpha * eps
-    return sampler.invert(denoise, picture, logsnrs=rungs, step=how["step"])
+    return sampler.invert(parts.denoise, picture, logsnrs=rungs, step=parts.step)
 
 
 def evenly(weights: Float[np.ndarray, " n"], frames: np.ndarray) -> Float[np.ndarray, " n"]:

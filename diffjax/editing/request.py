@@ -10,7 +10,6 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +18,7 @@ from jaxtyping import Array, Bool, UInt8
 from diffjax.core.errors import ConfigError, require
 from diffjax.core.files import storing
 from diffjax.core.types import Resized
-from diffjax.editing import inpaint
+from diffjax.editing import img2img, inpaint
 from diffjax.editing import upscale as upscale_lib
 from diffjax.generation import folder, recipe
 from diffjax.generation import rows as rows_lib
@@ -28,7 +27,6 @@ from diffjax.generation.jobs import Job, asked
 from diffjax.images import pixels, png, read
 from diffjax.images.sheet import contact_sheet
 from diffjax.logs.progress import Progress
-from diffjax.tasks.sampling import SampleSettings
 
 Picture = UInt8[np.ndarray, "_ _ 3"]
 
@@ -67,7 +65,7 @@ class Place:
                 what = "is there already; --overwrite replaces it, or give another folder"
                 raise ConfigError("--out", str(path), what)
 
-    def write(self, name: str, picture: Picture, said: dict[str, Any] | None = None) -> Path:
+    def write(self, name: str, picture: Picture, said: dict[str, object] | None = None) -> Path:
         """Write one PNG, whole or not at all, and make the folder."""
         with storing(self.out):
             self.out.mkdir(parents=True, exist_ok=True)
@@ -75,25 +73,20 @@ class Place:
         return self.out / name
 
 
-def with_changes(settings: SampleSettings, **changes: Any) -> SampleSettings:
-    """The settings but for these."""
-    return dataclasses.replace(settings, **changes)
-
-
 def redraw(
     trained: Cascade, ask: Ask, where: Place, resample: tuple[int, ...] | None = None
 ) -> Path:
     """inpaint, img2img and vary: a picture per seed and stage, and a sheet; returns its path."""
-    size_px = trained.stages[-1].stage.size_px
-    given = read.square(ask.pictures[0], size_px, ask.fit)
+    size_px = trained.stages[-1].task.size_px
+    given = read.fit_square(ask.pictures[0], size_px, ask.fit)
     shown, said = [given], {"strength": ask.strength, **about(ask)}
     if ask.mask is not None:
-        mask = read.square_mask(ask.mask, size_px, ask.fit)
+        mask = read.fit_square_mask(ask.mask, size_px, ask.fit)
         require(bool(mask.any()), "--mask", "", "is cropped away; try --fit pad")
         require(
-            not trained.stages[0].stage.low_res_px,
+            not trained.stages[0].task.low_res_px,
             "--stages",
-            trained.stages[0].stage.name,
+            trained.stages[0].task.name,
             "starts from a picture; inpainting wants a base stage first",
         )
         shown = [np.where(mask[:, :, None], np.array(HIDDEN, np.uint8), given)]
@@ -101,11 +94,11 @@ def redraw(
         said["resample"] = list(resample)
         edit = functools.partial(inpaint.inpaint, mask=rows_of(mask[:, :, None]), resample=resample)
     else:
-        edit = functools.partial(inpaint.img2img, strength=ask.strength)
+        edit = functools.partial(img2img.img2img, strength=ask.strength)
     edit = functools.partial(edit, trained.stages, picture=image_of(given))
     todo = asked(list(ask.prompts) or [""], list(dict.fromkeys(ask.seeds)), ask.negative)
     names = [
-        [f"{ask.kind}_seed{job.seed}_{stage.stage.size_px}px.png" for stage in trained.stages]
+        [f"{ask.kind}_seed{job.seed}_{stage.task.size_px}px.png" for stage in trained.stages]
         for job in todo
     ]
     sheet = f"{ask.kind}_grid.png"
@@ -128,11 +121,11 @@ def upscale(
     from_pictures = [
         (stage, origin)
         for stage, origin in zip(trained.stages, trained.origins, strict=True)
-        if stage.stage.low_res_px
+        if stage.task.low_res_px
     ]
     require(bool(from_pictures), "--stages", len(trained.stages), "none starts from a picture")
     factors = list(
-        itertools.accumulate((s.stage.factor for s, _ in from_pictures), lambda a, b: a * b)
+        itertools.accumulate((s.task.factor for s, _ in from_pictures), lambda a, b: a * b)
     )
     factor = factors[0] if factor is None else factor
     require(factor in factors, "--factor", factor, f"allowed: {', '.join(map(str, factors))}")
@@ -150,7 +143,7 @@ def upscale(
     names = [[f"upscale_seed{job.seed}_{w}x{h}px.png" for w, h in sizes] for job in todo]
     where.check([*itertools.chain(*names)])
     tiles = [
-        upscale_lib.num_tiles(stage.stage, h // stage.stage.factor, w // stage.stage.factor)
+        upscale_lib.num_tiles(stage.task, h // stage.task.factor, w // stage.task.factor)
         for stage, (w, h) in zip(part.stages, sizes, strict=True)
     ]
     print(f"{width} x {height} -> {sizes[-1][0]} x {sizes[-1][1]} px, tiles: {tiles}")
@@ -170,25 +163,22 @@ def make(
     trained: Cascade, todo: Sequence[Job], edit: Callable[..., list[Resized]], ask: Ask
 ) -> Iterator[list[Picture]]:
     """For each job, in order, the pictures that `edit` gives, small to large."""
-    nothing = inpaint.null_of(trained.stages[0].stage, 1)
+    nothing = img2img.null_columns(trained.stages[0].task, 1)
 
     @functools.lru_cache(maxsize=rows_lib.KEPT_EMBEDDINGS)
     def embed(prompt: str):
-        return rows_lib.embedded(trained.encoder, [prompt]) if ask.prompts else nothing
+        if not ask.prompts:
+            return nothing["text"], nothing["text_mask"]
+        return rows_lib.embedded(trained.encoder, [prompt])
 
-    rows = rows_lib.rows_per_call()
-    for first in range(0, len(todo), rows):
-        some = todo[first : first + rows]
-        padded = [*some, *[some[-1]] * (rows - len(some))]
-        text, mask, seeds, negative = rows_lib.inputs_of(padded, embed)
-        made = edit(text, mask, seeds=seeds, negative=negative)
-        stages = [rows_lib.to_bytes(picture) for picture in made]
-        yield from [list(row) for row in zip(*stages, strict=True)][: len(some)]
+    for padded, count in rows_lib.in_calls(todo):
+        columns, seeds = rows_lib.inputs_of(padded, embed)
+        yield from rows_lib.pictures_of(edit(columns, seeds=seeds), count)
 
 
-def about(ask: Ask) -> dict[str, Any]:
+def about(ask: Ask) -> dict[str, object]:
     """What is said of what was given: sha256 of the pixels, never a path."""
-    said: dict[str, Any] = {
+    said: dict[str, object] = {
         "pictures": [sha256(picture) for picture in ask.pictures],
         "fit": ask.fit,
         "prompted": bool(ask.prompts),
@@ -201,7 +191,7 @@ def sha256(pixels_: np.ndarray) -> str:
     return hashlib.sha256(f"{pixels_.shape}".encode() + pixels_.tobytes()).hexdigest()
 
 
-def told(job: Job, trained: Cascade, ask: Ask, said: dict[str, Any]) -> list[dict[str, Any]]:
+def told(job: Job, trained: Cascade, ask: Ask, said: dict[str, object]) -> list[dict[str, object]]:
     """What the picture of each stage says of itself."""
     recipes = (dataclasses.replace(one, kind=ask.kind) for one in folder.recipes_of(job, trained))
     return [{**recipe.to_json(one), "edit": said} for one in recipes]

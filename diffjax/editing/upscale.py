@@ -1,21 +1,23 @@
 """Super-resolution of a person's own picture, of any size and shape."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from diffjax.core import rng
-from diffjax.core.types import Denoiser, Image, LogSnr, PRNGKeys, Resized, Text, TextMask
+from diffjax.core.types import Denoiser, Image, LogSnr, PRNGKeys, Resized
 from diffjax.diffusion.predict import x_0_of
 from diffjax.diffusion.sampling import sampler, spacing
 from diffjax.diffusion.sampling.tiles import starts, tiled
-from diffjax.editing.inpaint import compiled
+from diffjax.generation.chain import TrainedStage, read_by
 from diffjax.images import pixels
-from diffjax.tasks.denoising import Condition, Stage, condition_low_res, shrink
-from diffjax.tasks.sampling import Negative, SampleSettings, TrainedStage, guided_denoiser
+from diffjax.tasks.conditions import shrink
+from diffjax.tasks.denoising import Denoising
+from diffjax.tasks.sampling import compiled, denoiser, given_by
+from diffjax.tasks.settings import SampleSettings
+from diffjax.tasks.task import Columns, Params
 
 # Tiles overlap by a quarter of their side.
 OVERLAP = 4
@@ -23,12 +25,10 @@ OVERLAP = 4
 
 def upscale(
     stages: Sequence[TrainedStage],
-    text: Text,
-    text_mask: TextMask,
+    columns: Columns,
     *,
     picture: Image,
     seeds: Int[Array, " b"],
-    negative: Negative = None,
     faithful: bool = True,
 ) -> list[Resized]:
     """The picture [b h w 3] enlarged by every stage in turn, each by its own factor.
@@ -44,19 +44,18 @@ def upscale(
     Raises:
       ValueError: no stage, or one that does not start from a picture.
     """
-    for trained in stages:
-        if not trained.stage.low_res_px:
-            raise ValueError(f"stage {trained.stage.name} starts from noise alone, not a picture")
+    for stage in stages:
+        if not stage.task.low_res_px:
+            raise ValueError(f"stage {stage.task.name} starts from noise alone, not a picture")
     if not stages:
         raise ValueError("stages=(): want at least one that starts from a picture")
     keys, pictures = rng.per_example(seeds), []
-    for trained in stages:
+    for stage in stages:
         height, width = picture.shape[1:3]
-        run = compiled(upscale_stage, trained.stage, trained.settings, faithful=faithful)
-        large = run(
-            trained.params, text, text_mask, keys, at_least(picture, trained.stage), negative
-        )
-        factor = trained.stage.factor
+        run = compiled(upscale_stage, stage.settings, faithful=faithful)
+        told = read_by(stage.task, {**columns, "low_res": at_least(picture, stage.task)})
+        large = run(stage.params, told, keys, task=stage.task)
+        factor = stage.task.factor
         picture = large[:, : factor * height, : factor * width]
         pictures.append(picture)
     return pictures
@@ -78,53 +77,51 @@ def consistent(denoise: Denoiser, low_res: Image, factor: int) -> Denoiser:
     return projected
 
 
-def at_least(picture: Image, stage: Stage) -> Resized:
+def at_least(picture: Image, task: Denoising) -> Resized:
     """The picture, its last row and column repeated up to the smallest side that a stage takes."""
-    assert stage.low_res_px is not None
-    more = [(0, max(0, stage.low_res_px - side)) for side in picture.shape[1:3]]
+    assert task.low_res_px is not None
+    more = [(0, max(0, task.low_res_px - side)) for side in picture.shape[1:3]]
     return jnp.pad(picture, ((0, 0), *more, (0, 0)), mode="edge")
 
 
-def num_tiles(stage: Stage, height_px: int, width_px: int) -> int:
+def num_tiles(task: Denoising, height_px: int, width_px: int) -> int:
     """How many tiles a small picture of this size takes at every step."""
-    side = stage.low_res_px
+    side = task.low_res_px
     assert side is not None
     down, across = (len(starts(max(n, side), side, side // OVERLAP)) for n in (height_px, width_px))
     return down * across
 
 
 def upscale_stage(
-    params: Any,
-    text: Text,
-    text_mask: TextMask,
+    params: Params,
+    columns: Columns,
     keys: PRNGKeys,
-    low_res: Image,
-    negative: Negative,
     *,
-    stage: Stage,
+    task: Denoising,
     settings: SampleSettings,
     faithful: bool,
 ) -> Resized:
-    """`sampling.sample_stage` with a denoiser that goes over the picture in tiles."""
-    keys = rng.stream(keys, stage.name)
-    level = jnp.full(text.shape[:1], settings.aug_level)
-    given, aug_logsnr = condition_low_res(stage, low_res, level, key=rng.stream(keys, "aug_noise"))
-    b, height, width, c = given.shape
-    side = stage.size_px
+    """`sampling.sample` with a denoiser that goes over the picture in tiles."""
+    keys, low_res = rng.stream(keys, task.name), columns["low_res"]
+    given = given_by(task.conditions, columns, keys, settings)
+    b, height, width, c = given["low_res"].shape
+    side = task.size_px
 
-    def denoise_at(x_t: Image, logsnr_t: Any, corner: Int[Array, "2"]):
-        part = jax.lax.dynamic_slice(given, (0, corner[0], corner[1], 0), (b, side, side, c))
-        condition = Condition(text, text_mask, part, aug_logsnr)
-        return guided_denoiser(stage, params, condition, settings, negative)(x_t, logsnr_t)
+    def denoise_at(x_t: Image, logsnr_t: LogSnr, corner: Int[Array, "2"]):
+        part = jax.lax.dynamic_slice(
+            given["low_res"], (0, corner[0], corner[1], 0), (b, side, side, c)
+        )
+        told = {**given, "low_res": part}
+        return denoiser(params, told, columns, task=task, settings=settings)(x_t, logsnr_t)
 
-    overlap = stage.factor * (side // stage.factor // OVERLAP)
+    overlap = task.factor * (side // task.factor // OVERLAP)
     denoise = tiled(denoise_at, height_px=height, width_px=width, tile_px=side, overlap_px=overlap)
     if faithful:
-        denoise = consistent(denoise, low_res, stage.factor)
+        denoise = consistent(denoise, low_res, task.factor)
     image = sampler.sample(
         denoise,
-        rng.normal(rng.stream(keys, "x_T"), given.shape),
-        logsnrs=spacing.SPACINGS[settings.spacing](stage.schedule, settings.num_steps),
+        rng.normal(rng.stream(keys, "x_T"), given["low_res"].shape),
+        logsnrs=spacing.SPACINGS[settings.spacing](task.schedule, settings.num_steps),
         step=sampler.by_name(settings.sampler, settings.noise),
         key=rng.stream(keys, "steps"),
     )

@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from diffjax.core import trees
-from diffjax.devices.mesh import BATCH_AXES, INTO, OUT_OF, Rule, batch_sharding, spec_of
+from diffjax.devices.mesh import BATCH_AXES, INTO, OUT_OF, Rules, batch_sharding, spec_of
 from diffjax.models.t5 import (
     Block,
     RMSNorm,
@@ -22,9 +22,9 @@ from diffjax.models.t5 import (
     shapes,
 )
 
-# As `mesh.RULES`: tensor splits heads and feed-forwards (Shoeybi et al. 2019) and the
+# Tensor splits heads and feed-forwards (Shoeybi et al. 2019) and the
 # vocabulary, fsdp the other axis of every matrix.
-RULES: tuple[Rule, ...] = (
+RULES: Rules = (
     (r"embedding", OUT_OF),
     (r"block_\d+/(attention/[qkv]|feed_forward/wi(_[01])?)/kernel", INTO),
     (r"block_\d+/(attention/o|feed_forward/wo)/kernel", OUT_OF),

@@ -111,6 +111,7 @@ def load_encoder(
     """
     if max_length < 1:
         raise ValueError(f"max_length={max_length}, want at least 1")
+    path_or_name = os.path.expanduser(path_or_name)
     devices = [jax.local_devices()[0]] if mesh is None else list(mesh.devices.flat)
     dtype = checked_dtype(default_dtype(devices[0].platform) if dtype is None else dtype)
     folder = resolve(path_or_name)
@@ -136,7 +137,7 @@ def resolve(path_or_name: str | os.PathLike) -> Path:
     Raises:
       ValueError: it is neither, or the hub does not give it; see `hub.fetch`.
     """
-    name = str(path_or_name)
+    name = os.path.expanduser(path_or_name)
     if name in SHIPPED:
         return SHIPPED[name]
     if Path(name).is_dir():

@@ -5,7 +5,6 @@ PyTorch is installed, and by its loader that makes tensors and runs nothing else
 """
 
 import dataclasses
-import json
 import math
 import os
 import re
@@ -17,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 from safetensors import SafetensorError, safe_open
+
+from diffjax.core.files import parse_json
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 TORCH_WEIGHTS, TORCH_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
@@ -127,7 +128,7 @@ def read_json(file: Path) -> dict[str, Any]:
     FileNotFoundError passes: whether the file must be there is the caller's to say.
     """
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
+        value = parse_json(file.read_bytes())
     except FileNotFoundError:
         raise
     except OSError as error:

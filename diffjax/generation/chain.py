@@ -3,9 +3,27 @@
 import dataclasses
 from collections.abc import Sequence
 
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from diffjax.core import rng
+from diffjax.core.types import Image, Resized, Text, TextMask
 from diffjax.encoders.t5 import TextEncoder
 from diffjax.generation.recipe import Origin
-from diffjax.tasks.sampling import SampleSettings, TrainedStage
+from diffjax.tasks import sampling
+from diffjax.tasks.conditions import NEGATIVE
+from diffjax.tasks.denoising import Denoising
+from diffjax.tasks.settings import SampleSettings
+from diffjax.tasks.task import Columns, Params
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedStage:
+    """A task with its (averaged) parameters and the settings to sample it with."""
+
+    task: Denoising
+    params: Params
+    settings: SampleSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,3 +40,50 @@ class Cascade:
         return dataclasses.replace(
             self, stages=tuple(dataclasses.replace(s, settings=new) for s, new in stages)
         )
+
+
+def generate(
+    stages: Sequence[TrainedStage], columns: Columns, *, seeds: Int[Array, "b"]
+) -> list[Resized]:
+    """The pictures of every stage, small to large, for b rows of columns and b seeds.
+
+    columns: what the conditions of the stages read, see `prompt_columns`; `low_res` stands in for
+    the stage before the first, when that is a super-resolution stage. Picture i depends on row i
+    and on seed i alone.
+    """
+    keys = rng.per_example(seeds)
+    pictures: list[Image] = []
+    for stage in stages:
+        run = sampling.compiled(sampling.sample, stage.settings)
+        picture = run(stage.params, read_by(stage.task, columns), keys, task=stage.task)
+        columns = {**columns, "low_res": picture}
+        pictures.append(picture)
+    return pictures
+
+
+def prompt_columns(
+    text: Text, mask: TextMask, negative: tuple[Text, TextMask] | None = None
+) -> dict[str, Array]:
+    """The columns of prompts; negative: what guidance leads away from, in place of no text."""
+    columns = {"text": text, "text_mask": mask}
+    if negative is not None:
+        columns |= {f"{NEGATIVE}text": negative[0], f"{NEGATIVE}text_mask": negative[1]}
+    return columns
+
+
+def read_by(task: Denoising, columns: Columns) -> dict[str, Array]:
+    """Those of the columns that the task's conditions read, negatives included."""
+    known = set(task.prompts())
+    return {
+        name: column
+        for name, column in columns.items()
+        if name in known or name.removeprefix(NEGATIVE) in known
+    }
+
+
+def zeros(task: Denoising, count: int) -> dict[str, Array]:
+    """Columns that say nothing, for `count` rows: no text, black pictures."""
+    return {
+        name: jnp.zeros((count, *shape.shape), shape.dtype)
+        for name, shape in task.prompts().items()
+    }

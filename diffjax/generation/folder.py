@@ -78,7 +78,7 @@ def plan(
         }
         reel = out / stem if films else None
         if reel:
-            ends = tuple(film.paths(reel))
+            ends = tuple(film.film_paths(reel))
             missing |= {path for path in ends if _is_free(path, said[-1], overwrite)}
         slots.append(Slot(job, paths, said, reel, frozenset(missing)))
     _is_free(out / SHEET, SHEET_METADATA if metadata else None, overwrite)
@@ -125,8 +125,8 @@ def write(
     for path, picture, said in zip(slot.paths, pictures, slot.recipes, strict=True):
         if path in slot.missing:
             png.write(path, picture, _plain(said))
-    if slot.film and slot.missing & set(film.paths(slot.film)):
-        film.write(slot.film, frames, said=_plain(said))
+    if slot.film and slot.missing & set(film.film_paths(slot.film)):
+        film.write(slot.film, frames, metadata=_plain(said))
 
 
 def sweep(out: Path) -> None:

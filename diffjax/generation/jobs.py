@@ -6,20 +6,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from diffjax.core.errors import ConfigError, require
-from diffjax.diffusion.sampling.sampler import by_name
 from diffjax.generation import recipe
-from diffjax.tasks.sampling import SampleSettings
+from diffjax.tasks.settings import CHOICES, SampleSettings, fault, faults
 
 MAX_PICTURES = 100_000
 # The flags that set how stages are sampled, and the fields of SampleSettings behind them.
 SETTINGS = {
     "--steps": ("num_steps", int, "sampling steps"),
     "--guidance": ("guidance_weight", float, "guidance weight, 1 is off"),
-    "--sampler": ("sampler", str, "sampler: " + ", ".join(recipe.CHOICES["sampler"])),
+    "--sampler": ("sampler", str, "sampler: " + ", ".join(CHOICES["sampler"])),
     "--noise": ("noise", float, "noise that a sampler adds: its gamma, eta or churn, 0 to 1"),
-    "--spacing": ("spacing", str, "noise levels: " + ", ".join(recipe.CHOICES["spacing"])),
-    "--threshold": ("threshold", str, "of x_0: " + ", ".join(recipe.CHOICES["threshold"])),
+    "--spacing": ("spacing", str, "noise levels: " + ", ".join(CHOICES["spacing"])),
+    "--threshold": ("threshold", str, "of x_0: " + ", ".join(CHOICES["threshold"])),
     "--percentile": ("percentile", float, "of the dynamic threshold, in percent"),
+    "--guidance-rescale": ("guidance_rescale", float, "against over-exposure, 0 to 1; 0 is off"),
+    "--guidance-from": ("guidance_from", float, "guidance is off at log SNRs below this"),
+    "--guidance-to": ("guidance_to", float, "guidance is off at log SNRs above this"),
     "--aug-level": ("aug_level", float, "noise on the small picture, 0 to 1"),
 }
 
@@ -114,10 +116,8 @@ def settings_of(
                 for one, value in zip(settings, values, strict=True)
             ]
     for one in settings:
-        try:
-            by_name(one.sampler, one.noise)
-        except ValueError as error:
-            raise ConfigError("--noise", one.noise, str(error)) from None
+        for name, wrong in faults(one).items():
+            raise ConfigError(f"--{name.replace('_', '-')}", getattr(one, name), wrong)
     return settings
 
 
@@ -127,7 +127,7 @@ def per_stage(flag: str, name: str, text: str, kind: type, count: int) -> list:
         values = [kind(part.strip()) for part in text.split(",")]
     except ValueError:
         values = []
-    wrong = next(filter(None, (recipe.fault(name, value) for value in values or [None])), "")
+    wrong = next(filter(None, (fault(name, value) for value in values or [None])), "")
     if not wrong and len(values) not in (1, count):
         wrong = f"one value, or {count} with commas"
     require(not wrong, flag, text, wrong)

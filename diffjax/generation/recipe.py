@@ -6,16 +6,14 @@ on its way in. It holds no path and no name of a machine.
 
 import dataclasses
 import itertools
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from diffjax.diffusion.sampling.sampler import SAMPLERS, by_name
-from diffjax.diffusion.sampling.spacing import SPACINGS
+from diffjax.core.json_types import JsonObject
 from diffjax.images import png
-from diffjax.tasks.sampling import THRESHOLDS, SampleSettings
+from diffjax.tasks.settings import SampleSettings, fault, faults
 
 FORMAT = 1
 SAMPLE = "sample"
@@ -23,20 +21,8 @@ MAX_PROMPT_CHARACTERS = 10_000
 MAX_SEED = 2**31 - 1
 MAX_STAGES = 8
 FROM_A_FILE = "file"
-
-LIMITS = {
-    "num_steps": (1, 10_000),
-    "noise": (0, 1),
-    "guidance_weight": (0, 1_000),
-    "percentile": (1, 100),
-    "aug_level": (0, 1),
-}
-CHOICES = {
-    # no network here says its own variance
-    "sampler": tuple(name for name in SAMPLERS if name != "ddpm_learned"),
-    "spacing": tuple(SPACINGS),
-    "threshold": THRESHOLDS,
-}
+# Settings that came after the first pictures were written; a picture without them has the defaults.
+LATER = ("guidance_rescale", "guidance_from", "guidance_to")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +60,7 @@ class Recipe:
 def to_json(recipe: Recipe) -> dict[str, Any]:
     """As plain data; `from_json` gives the recipe back."""
     stages = [
-        {**dataclasses.asdict(origin), "settings": dataclasses.asdict(settings)}
+        {**dataclasses.asdict(origin), "settings": settings_to_json(settings)}
         for origin, settings in recipe.stages
     ]
     return {
@@ -86,6 +72,16 @@ def to_json(recipe: Recipe) -> dict[str, Any]:
         "stages": stages,
         "encoder": recipe.encoder,
         "made_with": dict(recipe.made_with),
+    }
+
+
+def settings_to_json(settings: SampleSettings) -> JsonObject:
+    """The settings; those that came later only where they say something."""
+    usual = SampleSettings()
+    return {
+        name: value
+        for name, value in dataclasses.asdict(settings).items()
+        if name not in LATER or value != getattr(usual, name)
     }
 
 
@@ -139,18 +135,6 @@ def read(path: Path) -> Recipe:
     return recipe
 
 
-def fault(name: str, value: Any) -> str:
-    """What is allowed of the field `name` of SampleSettings, if `value` is not; else ""."""
-    if name in CHOICES:
-        return "" if value in CHOICES[name] else f"allowed: {', '.join(CHOICES[name])}"
-    low, high = LIMITS[name]
-    kinds = (int,) if name == "num_steps" else (int, float)
-    number = isinstance(value, kinds) and not isinstance(value, bool)
-    if number and math.isfinite(value) and low <= value <= high:
-        return ""
-    return f"{'a whole number' if kinds == (int,) else 'a number'} from {low} to {high}"
-
-
 def _stage(value: Any, where: str) -> tuple[Origin, SampleSettings]:
     fields = _fields(value, where, ("name", "size_px", "step", "average", "checkpoint", "settings"))
     step = fields["step"]
@@ -162,16 +146,17 @@ def _stage(value: Any, where: str) -> tuple[Origin, SampleSettings]:
         checkpoint=_word(fields["checkpoint"], f"{where}.checkpoint", "[0-9a-f]{64}"),
     )
     names = [field.name for field in dataclasses.fields(SampleSettings)]
-    given = _fields(fields["settings"], f"{where}.settings", names)
+    stated = fields["settings"]
+    if isinstance(stated, dict):
+        stated = {**{name: getattr(SampleSettings(), name) for name in LATER}, **stated}
+    given = _fields(stated, f"{where}.settings", names)
     for name, setting in given.items():
         wrong = fault(name, setting) if _hashable(setting) else "want a word or a number"
         _require(not wrong, f"{where}.settings.{name}", wrong)
     like = SampleSettings()
     settings = SampleSettings(**{n: type(getattr(like, n))(x) for n, x in given.items()})
-    try:
-        by_name(settings.sampler, settings.noise)
-    except ValueError as error:
-        raise ValueError(f"{where}.settings: {error}") from None
+    for wrong in faults(settings).values():
+        raise ValueError(f"{where}.settings: {wrong}")
     return origin, settings
 
 

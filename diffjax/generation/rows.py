@@ -5,26 +5,27 @@ batch, nor its place in it, nor the other prompts change a bit. Accelerators get
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, UInt8
+from jaxtyping import Array, Int, UInt8
 
-from diffjax.build.loading import devices
 from diffjax.core.types import Resized, Text, TextMask
 from diffjax.devices import mesh
+from diffjax.devices.mesh import sampling_devices
 from diffjax.encoders.t5 import TextEncoder
-from diffjax.generation.chain import Cascade
+from diffjax.generation.chain import Cascade, generate, prompt_columns
 from diffjax.generation.jobs import Job
 from diffjax.images import pixels
-from diffjax.tasks import sampling
 
-# Pictures per call on accelerators, or as many as there are devices; every call has as many rows,
-# so that one program serves all.
+# Pictures per call on accelerators, or as many as there are devices.
 BATCH = 8
 KEPT_EMBEDDINGS = 256
+
+Item = TypeVar("Item")
 
 
 def make(trained: Cascade, jobs: Sequence[Job]) -> Iterator[list[UInt8[np.ndarray, "_ _ 3"]]]:
@@ -32,21 +33,31 @@ def make(trained: Cascade, jobs: Sequence[Job]) -> Iterator[list[UInt8[np.ndarra
     embed = functools.lru_cache(maxsize=KEPT_EMBEDDINGS)(
         lambda prompt: embedded(trained.encoder, [prompt])
     )
+    for padded, count in in_calls(jobs):
+        columns, seeds = inputs_of(padded, embed)
+        yield from pictures_of(generate(trained.stages, columns, seeds=seeds), count)
+
+
+def in_calls(items: Sequence[Item]) -> Iterator[tuple[list[Item], int]]:
+    """The items in lists of `rows_per_call`, and how many of each list are not its last repeated.
+
+    Every call has as many rows, so that one program serves all.
+    """
     rows = rows_per_call()
-    for first in range(0, len(jobs), rows):
-        some = jobs[first : first + rows]
-        padded = [*some, *[some[-1]] * (rows - len(some))]
-        inputs = inputs_of(padded, embed)
-        pictures = sampling.generate(
-            trained.stages, *inputs[:2], seeds=inputs[2], negative=inputs[3]
-        )
-        stages = [to_bytes(picture) for picture in pictures]
-        yield from [list(row) for row in zip(*stages, strict=True)][: len(some)]
+    for first in range(0, len(items), rows):
+        some = list(items[first : first + rows])
+        yield [*some, *[some[-1]] * (rows - len(some))], len(some)
+
+
+def pictures_of(stages: Sequence[Resized], count: int) -> list[list[UInt8[np.ndarray, "_ _ 3"]]]:
+    """Of each of the first `count` rows of a call the pictures of all stages, as bytes."""
+    pictures = [to_bytes(picture) for picture in stages]
+    return [list(row) for row in zip(*pictures, strict=True)][:count]
 
 
 def rows_per_call() -> int:
     """1 on a CPU; else BATCH, rounded up to a multiple of the devices."""
-    here = devices()
+    here = sampling_devices()
     return 1 if here[0].platform == "cpu" else -(-BATCH // len(here)) * len(here)
 
 
@@ -60,18 +71,24 @@ def embedded(encoder: TextEncoder, prompts: Sequence[str]) -> tuple[Text, TextMa
     return text.astype(jnp.bfloat16).astype(jnp.float32), mask
 
 
-def inputs_of(jobs: Sequence[Job], embed) -> tuple[Text, TextMask, Array, tuple | None]:
-    """Text, mask, seeds and the negative text of a call, its rows split over the devices.
+def inputs_of(
+    jobs: Sequence[Job], embed: Callable[[str], tuple[Text, TextMask]]
+) -> tuple[dict[str, Array], Int[Array, " b"]]:
+    """The columns of a call, for prompts and negative prompts, and its seeds.
+
+    Rows are split over the devices.
 
     embed(prompt) gives the embeddings and the mask of one prompt.
 
     Raises:
       ValueError: some of the jobs have a negative prompt and some have none.
     """
-    split = mesh.batch_sharding(mesh.make_mesh(devices=devices()))
-    stacked = lambda prompts: tuple(  # noqa: E731
-        jnp.concatenate(parts) for parts in zip(*map(embed, prompts), strict=True)
-    )
+    split = mesh.batch_sharding(mesh.make_mesh(devices=sampling_devices()))
+
+    def stacked(prompts: Sequence[str]) -> tuple[Text, TextMask]:
+        texts, masks = zip(*map(embed, prompts), strict=True)
+        return jnp.concatenate(texts), jnp.concatenate(masks)
+
     text, mask = stacked([job.prompt for job in jobs])
     seeds = jnp.array([job.seed for job in jobs], jnp.int32)
     negatives = [job.negative for job in jobs if job.negative is not None]
@@ -79,8 +96,8 @@ def inputs_of(jobs: Sequence[Job], embed) -> tuple[Text, TextMask, Array, tuple 
         raise ValueError(
             f"{len(negatives)} of {len(jobs)} jobs have a negative prompt: all or none"
         )
-    negative = stacked(negatives) if negatives else None
-    return jax.device_put((text, mask, seeds, negative), split)
+    columns = prompt_columns(text, mask, stacked(negatives) if negatives else None)
+    return jax.device_put((columns, seeds), split)
 
 
 def to_bytes(pictures: Resized) -> UInt8[np.ndarray, "b _ _ 3"]:

@@ -1,29 +1,22 @@
 """Denoising as a film: what each step of each stage takes the picture to be."""
 
-import functools
 from collections.abc import Sequence
-from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
 
-from diffjax.build.loading import devices
 from diffjax.core import rng
 from diffjax.core.errors import require
+from diffjax.devices.mesh import sampling_devices
 from diffjax.generation import rows
-from diffjax.generation.chain import Cascade
+from diffjax.generation.chain import Cascade, read_by
 from diffjax.generation.jobs import Job
-from diffjax.images.film import scaled, thinned
+from diffjax.images.film import evenly_spaced, resize_square
 from diffjax.tasks import sampling
 
 FRAMES_PER_STAGE = 40
-
-
 LEAST_SIDE_PX, MAX_SIDE_PX = 128, 512
-
-
 MAX_BYTES = 4_000_000_000
 
 
@@ -34,8 +27,8 @@ def check(trained: Cascade) -> None:
       ConfigError: they would take more than MAX_BYTES.
     """
     for stage in trained.stages:
-        steps, size = stage.settings.num_steps, stage.stage.size_px
-        most = MAX_BYTES // (12 * size * size * len(devices()))
+        steps, size = stage.settings.num_steps, stage.task.size_px
+        most = MAX_BYTES // (12 * size * size * len(sampling_devices()))
         require(steps <= most, "--steps", steps, f"--film at {size} px takes at most {most}")
 
 
@@ -47,23 +40,18 @@ def frames(
     The sampling is done once more, by a program that keeps the guesses. Each stage ends with the
     picture that it made, from `pictures`.
     """
-    count = len(devices())  # rows are split over them; the first is shown
+    count = len(sampling_devices())  # rows are split over them; the first is shown
     embed = lambda prompt: rows.embedded(trained.encoder, [prompt])  # noqa: E731
-    text, mask, seeds, negative = rows.inputs_of([job] * count, embed)
+    columns, seeds = rows.inputs_of([job] * count, embed)
     keys = rng.per_example(seeds)
     size_px = pictures[-1].shape[0]
     side_px = min(size_px * -(-LEAST_SIDE_PX // size_px), MAX_SIDE_PX)
-    low_res, out = None, []
+    out = []
     for stage, picture in zip(trained.stages, pictures, strict=True):
-        run = compiled_watch(stage.stage, stage.settings)
-        low_res, guesses = run(stage.params, text, mask, keys, low_res, negative)
-        kept = thinned(len(guesses) - 1, FRAMES_PER_STAGE - 1)
+        run = sampling.compiled(sampling.watch, stage.settings)
+        made, guesses = run(stage.params, read_by(stage.task, columns), keys, task=stage.task)
+        columns = {**columns, "low_res": made}
+        kept = evenly_spaced(len(guesses) - 1, FRAMES_PER_STAGE - 1)
         shown = rows.to_bytes(guesses[jnp.array(kept, int), 0])
-        out += [scaled(one, side_px) for one in (*shown, picture)]
+        out += [resize_square(one, side_px) for one in (*shown, picture)]
     return out
-
-
-@functools.lru_cache(maxsize=32)
-def compiled_watch(stage: Any, settings: sampling.SampleSettings):
-    """`sampling.watch_stage` jitted, once per (stage, settings)."""
-    return jax.jit(functools.partial(sampling.watch_stage, stage=stage, settings=settings))

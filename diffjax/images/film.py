@@ -1,40 +1,41 @@
-"""Denoising as a moving picture: what each step of each stage takes the picture to be."""
+"""Films as WebP and GIF files, which show how a picture appears step by step."""
 
+import functools
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
 from diffjax.core.files import write_whole
+from diffjax.core.json_types import JsonObject
 
 MS_PER_FRAME, MS_AT_THE_END = 80, 2000
 ENDINGS = (".webp", ".gif")
 
 
-def thinned(count: int, most: int) -> list[int]:
-    """At most `most` of range(count), evenly spread, the first and the last among them."""
+def evenly_spaced(count: int, most: int) -> list[int]:
+    """At most `most` indices of range(count), evenly spaced, with the first and the last."""
     if count <= most:
         return list(range(count))
     return [round(i * (count - 1) / (most - 1)) for i in range(most)]
 
 
-def scaled(
+def resize_square(
     picture: UInt8[np.ndarray, "_ _ 3"], side_px: int
 ) -> UInt8[np.ndarray, "{side_px} {side_px} 3"]:
-    """On another side: enlarged without smoothing, so that one sees the pixels; shrunk by area."""
+    """Enlarge without smoothing, so that the pixels are seen, or shrink by averaging areas."""
     if picture.shape[0] == side_px:
         return picture
     smaller = picture.shape[0] < side_px
-    how = Image.Resampling.NEAREST if smaller else Image.Resampling.BOX
-    return np.asarray(Image.fromarray(picture).resize((side_px, side_px), how))
+    method = Image.Resampling.NEAREST if smaller else Image.Resampling.BOX
+    return np.asarray(Image.fromarray(picture).resize((side_px, side_px), method))
 
 
-def paths(stem: Path) -> list[Path]:
+def film_paths(stem: Path) -> list[Path]:
     """The files of a film: STEM.webp and STEM.gif."""
     return [stem.with_name(stem.name + ending) for ending in ENDINGS]
 
@@ -44,50 +45,48 @@ def write(
     frames: Sequence[UInt8[np.ndarray, "h w 3"]],
     ms: int = MS_PER_FRAME,
     hold_ms: int = MS_AT_THE_END,
-    said: dict[str, Any] | None = None,
+    metadata: Mapping[str, object] | None = None,
 ) -> list[Path]:
-    """STEM.webp and STEM.gif, each whole or not at all; they loop, and hold the last frame.
+    """Write STEM.webp and STEM.gif, each completely or not at all; returns their paths.
 
-    said: metadata, which `read_metadata` gives back.
+    The films loop. ms: how long a frame is shown; hold_ms: how long the last one is. metadata: what
+    `read_metadata` will return.
 
     Raises:
       ValueError: there are no frames.
-      StorageError: the disk refuses.
+      StorageError: the disk is full or fails.
     """
     if not frames:
-        raise ValueError("a film of no frames")
+        raise ValueError("a film needs at least one frame, and there are no frames")
     images = [Image.fromarray(np.ascontiguousarray(frame)) for frame in frames]
-    text = b"" if said is None else json.dumps(said, ensure_ascii=False).encode()
-    how: dict[str, Any] = dict(
-        save_all=True,
-        append_images=images[1:],
-        duration=[*[ms] * (len(images) - 1), hold_ms],
-        loop=0,
+    text = b"" if metadata is None else json.dumps(metadata, ensure_ascii=False).encode()
+    durations = [*[ms] * (len(images) - 1), hold_ms]
+    save = functools.partial(
+        images[0].save, save_all=True, append_images=images[1:], duration=durations, loop=0
     )
-    webp, gif = paths(stem)
-    for path, own in (
-        (webp, dict(format="WEBP", quality=90, xmp=text)),
-        (gif, dict(format="GIF", comment=text)),
-    ):
-        file = io.BytesIO()
-        images[0].save(file, **how | own)
+    webp, gif = io.BytesIO(), io.BytesIO()
+    save(webp, "WEBP", quality=90, xmp=text)
+    save(gif, "GIF", comment=text)
+    written = film_paths(stem)
+    for path, file in zip(written, (webp, gif), strict=True):
         write_whole(path, file.getvalue())
-    return [webp, gif]
+    return written
 
 
-def read_metadata(path: Path) -> dict[str, Any] | None:
-    """What `write` was told of the film; None if nothing.
+def read_metadata(path: Path) -> JsonObject | None:
+    """The metadata that `write` was given; None if there were none.
 
     Raises:
-      ValueError: one line that begins with the path: it is no film of `write`, or a damaged one.
+      ValueError: it is not a WebP or GIF file, or its metadata are damaged. The message is one line
+        that begins with the path.
     """
     try:
         with Image.open(path, formats=("WEBP", "GIF")) as image:
             text = image.info.get("comment") or image.info.get("xmp") or b""
-    except Exception:  # Pillow's readers share no base
-        raise ValueError(f"{path}: is no film") from None
+    except Exception:  # Pillow's readers raise many types of errors
+        raise ValueError(f"{path}: is not a film") from None
     try:
         found = json.loads(text) if text else None
     except (ValueError, RecursionError):
-        raise ValueError(f"{path}: says nothing that can be read") from None
+        raise ValueError(f"{path}: its metadata cannot be read") from None
     return found if isinstance(found, dict) else None

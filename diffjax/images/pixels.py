@@ -1,4 +1,4 @@
-"""The one codec between bytes and [-1, 1], and the one way to change a picture's size."""
+"""Converts pictures between bytes and [-1, 1], and resizes them."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from diffjax.core.types import Image, Resized
 
 
 def from_uint8(pixels: UInt8[Array, "b h w c"]) -> Image:
-    """x / 127.5 - 1: bytes to [-1, 1]; `to_uint8` gives every byte back."""
+    """x / 127.5 - 1: bytes to [-1, 1]. `to_uint8` is the exact inverse."""
     return pixels.astype(jnp.float32) / 127.5 - 1.0
 
 
@@ -18,6 +18,6 @@ def to_uint8(image: Image) -> UInt8[Array, "b h w c"]:
 
 
 def resize(image: Image, height_px: int, width_px: int) -> Resized:
-    """Bicubic; antialiased when it shrinks, so that fine stripes become grey, not noise."""
+    """Resize bicubically, with antialiasing when shrinking, so that fine stripes become grey."""
     b, _, _, c = image.shape
     return jax.image.resize(image, (b, height_px, width_px, c), "cubic", antialias=True)

@@ -1,8 +1,8 @@
-"""PNG files that say how they were made.
+"""PNG files with metadata that say how the picture was made.
 
-What is said is JSON in an iTXt chunk under the key "diffjax" (PNG 1.2, sec. 4.2.3.3). Sizes are
-looked at before anything is decoded or unpacked: a small file may claim to be a huge picture.
-Every error is a ValueError of one line that begins with the path.
+The metadata are JSON in an iTXt chunk with the key "diffjax" (PNG 1.2, sec. 4.2.3.3). Sizes are
+checked before anything is decoded or decompressed, because a small file may claim to be a huge
+picture. A file that is refused raises a ValueError of one line that begins with the path.
 """
 
 import io
@@ -10,44 +10,49 @@ import json
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, PngImagePlugin
 
 from diffjax.core.files import write_whole
+from diffjax.core.json_types import JsonObject
 
 KEY = "diffjax"
 MAX_PIXELS = 64_000_000
 MAX_METADATA_BYTES = 1 << 18
-# Of the texts that other programs left: how many, and how many bytes in all, packed.
+# Limits for the texts of other programs: their number, and their compressed bytes in all.
 MAX_TEXTS, MAX_TEXT_BYTES = 32, 1 << 22
 MAX_CHUNKS = 100_000
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 class Chunk(NamedTuple):
-    """A chunk of a PNG: its kind, and where its data lie in the file."""
+    """A chunk of a PNG: its kind, the offset of its data in the file, and their length."""
 
     kind: bytes
     start: int
     length: int
 
 
-def write(path: Path, picture: UInt8[np.ndarray, "h w 3"], metadata: dict | None = None) -> None:
-    """Write the picture in place of what is there, whole or not at all; its folder exists.
+def write(
+    path: Path, picture: UInt8[np.ndarray, "h w 3"], metadata: Mapping[str, object] | None = None
+) -> None:
+    """Write the picture completely or not at all, in place of an older file; its folder must exist.
 
     Raises:
-      StorageError: the disk refuses.
+      StorageError: the disk is full or fails.
     """
     write_whole(path, encode(picture, metadata))
 
 
-def encode(picture: UInt8[np.ndarray, "h w 3"], metadata: dict | None = None) -> bytes:
-    """The bytes of a PNG file; `metadata` is what `read_metadata` will give back."""
+def encode(
+    picture: UInt8[np.ndarray, "h w 3"], metadata: Mapping[str, object] | None = None
+) -> bytes:
+    """The bytes of a PNG file; `metadata` is what `read_metadata` will return."""
     texts = PngImagePlugin.PngInfo()
     if metadata is not None:
         text = json.dumps(metadata, ensure_ascii=False, allow_nan=False)
@@ -60,16 +65,16 @@ def encode(picture: UInt8[np.ndarray, "h w 3"], metadata: dict | None = None) ->
 
 
 def read_size(path: Path) -> tuple[int, int]:
-    """(width, height) in pixels, from the header alone."""
+    """(width, height) in pixels. Only the header is read."""
     with _opened(path) as file:
         return _size(path, file)
 
 
-def read_metadata(path: Path) -> dict[str, Any] | None:
-    """What `write` was given, None if the picture says nothing; no pixel is decoded.
+def read_metadata(path: Path) -> JsonObject | None:
+    """The metadata that `write` was given, or None; no pixel is decoded.
 
     Raises:
-      ValueError: no PNG, a damaged or an oversized one, or its text is no JSON object.
+      ValueError: it is not a PNG, it is damaged or too large, or its text is not a JSON object.
     """
     with _opened(path) as file:
         _size(path, file)
@@ -80,20 +85,20 @@ def read_metadata(path: Path) -> dict[str, Any] | None:
         ]
     if not texts:
         return None
-    _require(len(texts) == 1, path, f"{len(texts)} texts are called {KEY!r}, one was written")
+    _require(len(texts) == 1, path, f"{len(texts)} texts have the key {KEY!r}, one is allowed")
     try:
         found = json.loads(texts[0].decode(), parse_constant=_no_number)
     except (ValueError, RecursionError):
-        raise ValueError(f"{path}: its text {KEY!r} is no JSON") from None
-    _require(isinstance(found, dict), path, f"its text {KEY!r} is no JSON object")
+        raise ValueError(f"{path}: its text {KEY!r} is not JSON") from None
+    _require(isinstance(found, dict), path, f"its text {KEY!r} is not a JSON object")
     return found
 
 
 def check_whole(path: Path) -> None:
-    """Nothing if every byte of the PNG is as it was written, by its chunks' sums, to the last.
+    """Check every byte of the PNG against the checksums of its chunks.
 
     Raises:
-      ValueError: it is cut off, damaged, or no PNG.
+      ValueError: it is truncated or damaged, or not a PNG.
     """
     with _opened(path) as file:
         _size(path, file)
@@ -108,10 +113,10 @@ def check_whole(path: Path) -> None:
 
 
 def read(path: Path) -> UInt8[np.ndarray, "h w 3"]:
-    """The pixels of a PNG as `write` got them; for pictures of others see `read.read`.
+    """The pixels of a PNG that `write` made. `read.read` reads pictures of other programs.
 
     Raises:
-      ValueError: no PNG, a damaged or an oversized one.
+      ValueError: it is not a PNG, or it is damaged or too large.
     """
     check_whole(path)
     try:
@@ -119,7 +124,7 @@ def read(path: Path) -> UInt8[np.ndarray, "h w 3"]:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path, formats=("PNG",)) as image:
                 return np.asarray(image.convert("RGB"))
-    except Exception as error:  # Pillow's readers share no base
+    except Exception as error:  # Pillow's readers raise many types of errors
         raise ValueError(f"{path}: cannot be read: {error}") from None
 
 
@@ -134,40 +139,43 @@ def _opened(path: Path) -> BinaryIO:
 def _size(path: Path, file: BinaryIO) -> tuple[int, int]:
     file.seek(0)
     head = file.read(24)
-    whole = len(head) == 24 and head[:8] == SIGNATURE and head[12:16] == b"IHDR"
-    _require(whole, path, "is no PNG")
+    complete = len(head) == 24 and head[:8] == SIGNATURE and head[12:16] == b"IHDR"
+    _require(complete, path, "is not a PNG")
     width, height = struct.unpack(">II", head[16:24])
-    said = f"says that it is {width} x {height} px, of at most {MAX_PIXELS:,} in all"
-    _require(0 < width * height <= MAX_PIXELS, path, said)
+    why = f"its header says {width} x {height} px; allowed are 1 to {MAX_PIXELS:,} pixels"
+    _require(0 < width * height <= MAX_PIXELS, path, why)
     return width, height
 
 
 def _chunks(path: Path, file: BinaryIO) -> Iterator[Chunk]:
-    """The chunks in their order, without their data; texts must keep within the limits."""
-    end, place = path.stat().st_size, len(SIGNATURE)
+    """The chunks in order, without their data; too many or too long texts are refused."""
+    end, offset = path.stat().st_size, len(SIGNATURE)
     texts = text_bytes = 0
     for _ in range(MAX_CHUNKS):
-        if place == end:
+        if offset == end:
             return
-        file.seek(place)
+        file.seek(offset)
         head = file.read(8)
         _require(len(head) == 8, path, "is cut off")
         length, kind = struct.unpack(">I4s", head)
-        _require(place + 12 + length <= end, path, "is cut off")
+        _require(offset + 12 + length <= end, path, "is cut off")
         if kind in (b"tEXt", b"zTXt", b"iTXt"):
             texts, text_bytes = texts + 1, text_bytes + length
             few = texts <= MAX_TEXTS and text_bytes <= MAX_TEXT_BYTES
             _require(few, path, f"holds more than {MAX_TEXTS} texts or {MAX_TEXT_BYTES:,} bytes")
-        yield Chunk(kind, place + 8, length)
-        place += 12 + length
+        yield Chunk(kind, offset + 8, length)
+        offset += 12 + length
         if kind == b"IEND":
-            _require(place == end, path, "goes on after its end")
+            _require(offset == end, path, "has bytes after its end")
             return
     _require(False, path, f"has more than {MAX_CHUNKS} chunks")
 
 
 def _text_of(path: Path, file: BinaryIO, chunk: Chunk) -> bytes | None:
-    """The text of an iTXt chunk, if it is ours: key, packed?, method, language, its key, text."""
+    """The text of an iTXt chunk with our key, else None.
+
+    Its fields: key, compressed?, method, language, translated key, text.
+    """
     file.seek(chunk.start)
     if file.read(len(KEY) + 1) != KEY.encode() + b"\0":
         return None
@@ -179,10 +187,10 @@ def _text_of(path: Path, file: BinaryIO, chunk: Chunk) -> bytes | None:
     rest = data[len(KEY) + 1 :]
     parts = rest[2:].split(b"\0", 2)
     _require(len(rest) >= 2 and len(parts) == 3, path, f"its text {KEY!r} is damaged")
-    return _unpacked(path, parts[2]) if rest[0] else parts[2]
+    return _decompress(path, parts[2]) if rest[0] else parts[2]
 
 
-def _unpacked(path: Path, packed: bytes) -> bytes:
+def _decompress(path: Path, packed: bytes) -> bytes:
     unpacker = zlib.decompressobj()
     try:
         text = unpacker.decompress(packed, MAX_METADATA_BYTES + 1)
@@ -193,7 +201,7 @@ def _unpacked(path: Path, packed: bytes) -> bytes:
 
 
 def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a number in JSON")
 
 
 def _require(holds: bool, path: Path, what: str) -> None:

@@ -1,7 +1,8 @@
-"""A person's own picture: refused by its header if it cannot be taken, else read as RGB on white.
+"""Reads pictures of any source as RGB on white.
 
-Nothing is decoded before the header has told the format and the size. Colours are taken as sRGB:
-an embedded colour profile is not applied. Of an animation the first frame is read.
+The header is read first: a wrong format or a too large size is refused before anything is decoded.
+Colours are taken as sRGB; an embedded colour profile is not applied. Of an animation, the first
+frame is read.
 """
 
 import os
@@ -19,42 +20,43 @@ FITS = ("crop", "pad")
 
 
 def read(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray, "h w 3"]:
-    """The picture, turned as its EXIF says, RGB in [0, 255]; what is transparent shows white.
+    """The picture as RGB in [0, 255], rotated as its EXIF says, on white where it is transparent.
 
     Grey, palette, CMYK and 16-bit pictures are converted.
 
     Raises:
-      ValueError: one line that starts with the path: no such file, no picture, more than
-        `max_pixels` (known from the header, before anything is decoded), or damaged.
+      ValueError: the file does not exist, is not a picture, is damaged, or has more than
+        `max_pixels`, by its header. The message is one line that begins with the path.
     """
-    return _over(_opened(Path(path), max_pixels), "white", "RGB")
+    return _flatten(_opened(Path(path), max_pixels), "white", "RGB")
 
 
 def read_mask(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> Bool[np.ndarray, "h w"]:
-    """True where the picture is lighter than mid grey; what is transparent is False.
+    """True where the picture is lighter than mid grey; False where it is transparent.
 
     Raises:
       ValueError: as `read`.
     """
-    return _over(_opened(Path(path), max_pixels), "black", "L") > 127
+    return _flatten(_opened(Path(path), max_pixels), "black", "L") > 127
 
 
-def size(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """(height, width) in pixels as the header tells them, before any turning by EXIF.
+def read_size(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """(height, width) in pixels by the header, before any rotation by EXIF.
 
     Raises:
-      ValueError: as `read`, but for damage beyond the header.
+      ValueError: as `read`; damage after the header is not noticed.
     """
     with _header(Path(path), max_pixels) as image:
         return image.height, image.width
 
 
-def square(
+def fit_square(
     picture: UInt8[np.ndarray, "h w 3"], size_px: int, fit: str = "crop"
 ) -> UInt8[np.ndarray, "s s 3"]:
-    """The picture on `size_px` a side: its middle ("crop"), or all of it between white ("pad").
+    """The picture as a square: its middle ("crop"), or all of it with white borders ("pad").
 
-    Shrunk by area, enlarged bicubically, and untouched if it has that size already.
+    It is shrunk by averaging areas or enlarged bicubically. A picture of the right size stays as it
+    is.
     """
     cut = _cut(picture, fit)
     height, width = _inside(cut.shape, size_px)
@@ -67,19 +69,19 @@ def square(
     return out
 
 
-def square_mask(
+def fit_square_mask(
     mask: Bool[np.ndarray, "h w"], size_px: int, fit: str = "crop"
 ) -> Bool[np.ndarray, "s s"]:
-    """Where `square` of a picture of this size would hold anything of a masked pixel.
+    """True where `fit_square` of a picture of this size depends on a masked pixel.
 
-    What is padded is not masked.
+    The borders of "pad" are False.
     """
     cut = _cut(mask, fit)
     height, width = _inside(cut.shape, size_px)
     if cut.shape != (height, width):
         shares = Image.fromarray(np.ascontiguousarray(cut).astype(np.float32))
         shares = shares.resize((width, height), _filter(cut.shape, size_px))
-        cut = np.abs(np.array(shares)) > 1e-4  # a share that moves no byte
+        cut = np.abs(np.array(shares)) > 1e-4  # a smaller share changes no byte
     top, left = (size_px - height) // 2, (size_px - width) // 2
     out = np.zeros((size_px, size_px), bool)
     out[top : top + height, left : left + width] = cut
@@ -98,36 +100,36 @@ def _cut(pixels: np.ndarray, fit: str) -> np.ndarray:
 
 
 def _inside(shape: tuple[int, ...], size_px: int) -> tuple[int, int]:
-    """(height, width) of the largest picture of this shape within a square."""
+    """(height, width) of the largest picture of this aspect ratio within a square."""
     height, width = (max(1, round(side * size_px / max(shape[:2]))) for side in shape[:2])
     return height, width
 
 
 def _filter(shape: tuple[int, ...], size_px: int) -> Image.Resampling:
-    # the mean of an area takes nothing from its neighbours, so that a mask need not grow
+    # the mean of an area does not depend on pixels outside, so a mask need not grow
     return Image.Resampling.BOX if max(shape[:2]) > size_px else Image.Resampling.BICUBIC
 
 
 def _header(path: Path, max_pixels: int) -> Image.Image:
-    """The opened picture, of which the header alone has been read."""
+    """The opened picture; only its header has been read."""
     try:
         mode = path.stat().st_mode
-    except (OSError, ValueError):  # a name with \0 in it is a ValueError
+    except (OSError, ValueError):  # a path that contains \0 is a ValueError
         raise ValueError(f"{str(path)!r}: no such file") from None
     if not stat.S_ISREG(mode):
-        kind = "a folder" if stat.S_ISDIR(mode) else "no plain file"
+        kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
         raise ValueError(f"{path}: {kind}; give a picture")
     try:
         with warnings.catch_warnings():
-            # told below, by a limit of our own
+            # our own limit is checked below
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(path, formats=FORMATS)
     except Image.DecompressionBombError:
         raise ValueError(f"{path}: {_too_large(max_pixels)}") from None
     except PermissionError as error:
         raise ValueError(f"{path}: {error.strerror}") from None
-    except Exception:  # whatever a forged header makes of the readers
-        raise ValueError(f"{path}: no picture of {', '.join(FORMATS)}") from None
+    except Exception:  # a forged header can raise any type of error
+        raise ValueError(f"{path}: not a picture of {', '.join(FORMATS)}") from None
     width, height = image.size
     if not 0 < width * height <= max_pixels:
         image.close()
@@ -140,21 +142,21 @@ def _too_large(max_pixels: int) -> str:
 
 
 def _opened(path: Path, max_pixels: int) -> Image.Image:
-    """The decoded picture, turned as its EXIF says."""
+    """The decoded picture, rotated as its EXIF says."""
     with _header(path, max_pixels) as image:
         try:
             image.load()
-        except Exception as error:  # likewise: damage has many names in the readers
+        except Exception as error:  # damage can raise any type of error too
             line = " ".join(str(error).split())[:100]
             raise ValueError(f"{path}: a damaged picture: {line}") from None
         try:
             return ImageOps.exif_transpose(image)
-        except Exception:  # EXIF that nobody can read turns nothing
+        except Exception:  # damaged EXIF is ignored
             return image.copy()
 
 
-def _over(image: Image.Image, ground: str, mode: str) -> np.ndarray:
-    """The pixels in "RGB" or "L" over a ground of one colour."""
+def _flatten(image: Image.Image, ground: str, mode: str) -> np.ndarray:
+    """The pixels in "RGB" or "L", over a background of one colour."""
     if image.mode.startswith("I"):  # 16 bits; a plain conversion would clip them at 255
         values = np.asarray(image).astype(np.int32)
         grey = np.clip((values + 128) // 257, 0, 255).astype(np.uint8)

@@ -1,11 +1,13 @@
-"""Contact sheets: pictures in rows, with words under them."""
+"""Contact sheets: one picture with many pictures in rows, and a caption under each."""
 
-import os
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from diffjax.core.files import write_whole
 
 MARGIN_PX = 6
 
@@ -17,9 +19,12 @@ def contact_sheet(
     tile_px: int,
     columns: int = 4,
 ) -> Image.Image:
-    """One cell per entry of `rows`, its pictures (uint8 [h w 3]) side by side over its caption.
+    """One cell per entry of `rows`: its pictures (uint8 [h w 3]) side by side, then its caption.
 
-    Smaller pictures are enlarged without smoothing, so that one sees what the stage made.
+    Smaller pictures are enlarged to `tile_px` without smoothing, so that their pixels are seen.
+
+    Raises:
+      ValueError: there are no rows, or not one caption per row.
     """
     if len(rows) != len(captions) or not rows:
         raise ValueError(f"{len(rows)} cells and {len(captions)} captions: one each, at least one")
@@ -27,7 +32,7 @@ def contact_sheet(
     font = ImageFont.load_default(size=font_px)
     line_px = int(font_px * 1.3)
     cell_width = max(len(row) for row in rows) * (tile_px + MARGIN_PX)
-    texts = [wrap(caption, font, cell_width - MARGIN_PX) for caption in captions]
+    texts = [wrap_text(caption, font, cell_width - MARGIN_PX) for caption in captions]
     cell_height = tile_px + line_px * max(text.count("\n") + 1 for text in texts) + 3 * MARGIN_PX
     columns = min(columns, len(rows))
     height = -(-len(rows) // columns) * cell_height
@@ -48,8 +53,13 @@ def contact_sheet(
     return sheet
 
 
-def wrap(text: str, font, width_px: int, max_lines: int = 4) -> str:
-    """`text` broken at spaces to lines of at most `width_px`; what is left over ends in dots."""
+def wrap_text(
+    text: str,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    width_px: int,
+    max_lines: int = 4,
+) -> str:
+    """`text` broken at spaces into lines of at most `width_px`; a text too long ends in dots."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
@@ -63,9 +73,13 @@ def wrap(text: str, font, width_px: int, max_lines: int = 4) -> str:
 
 
 def save(sheet: Image.Image, path: Path) -> Path:
-    """Write a PNG, whole or not at all, making its folder."""
+    """Write a PNG completely or not at all, and make its folder; returns `path`.
+
+    Raises:
+      StorageError: the disk is full or fails.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".tmp")
-    sheet.save(beside, "PNG")
-    os.replace(beside, path)
+    file = io.BytesIO()
+    sheet.save(file, "PNG")
+    write_whole(path, file.getvalue())
     return path

@@ -1,4 +1,4 @@
-"""Work that must not hold up training: done behind it, or dropped with a warning."""
+"""Work that must not delay training: it runs in a thread, or is dropped with a warning."""
 
 import queue
 import sys
@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 
 class Background:
-    """Calls functions one after the other in a thread; a call that raises or hangs harms nobody.
+    """Calls functions one after the other in a thread of its own.
 
-    At most `depth` calls wait; the next ones are dropped. One warning is printed, whatever goes
-    wrong and however often.
+    A call that raises or hangs does not affect the main thread. At most `depth` calls wait; more
+    are dropped. The first problem prints a warning, later ones print nothing.
     """
 
     def __init__(self, name: str, depth: int = 256):
@@ -21,14 +21,14 @@ class Background:
         self._thread.start()
 
     def submit(self, call: Callable[[], object]) -> None:
-        """Have it called soon, if there is room; returns at once."""
+        """Queue a call and return at once. The call is dropped if too many wait already."""
         try:
             self._waiting.put_nowait(call)
         except queue.Full:
-            self._warn("is too slow: what does not fit is dropped")
+            self._warn("is too slow: part of it is dropped")
 
     def close(self, seconds: float = 5.0) -> None:
-        """Let the calls that wait be done, but do not wait longer than this for them."""
+        """Wait until all queued calls are done, but not longer than `seconds`."""
         try:
             self._waiting.put(None, timeout=seconds)
             self._thread.join(seconds)

@@ -1,15 +1,18 @@
-"""Where the time of a run went: one stopwatch, whose seconds outlive restarts."""
+"""How a run spent its time: a stopwatch whose seconds are kept over restarts."""
 
 import json
-import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
-from diffjax.core.files import storing
+from diffjax.core.errors import StorageError
+from diffjax.core.files import read_json, set_aside, write_whole
+from diffjax.core.json_types import Json, JsonObject
+from diffjax.core.tables import align_columns
 
-# What a process does, one thing at a time, and what only a later one can know of it.
+# A process does one kind of WORK at a time. Only the next process can measure what was LOST.
 WORK = ("start", "compile", "data", "step", "checkpoint", "sample")
 LOST = ("redone", "down")
 MEANING = {
@@ -19,17 +22,32 @@ MEANING = {
     "step": "training",
     "checkpoint": "handing the state to the writer, and waiting for it at the end",
     "sample": "grids of pictures",
-    "redone": "work behind the last good checkpoint, done again",
+    "redone": "work after the last good checkpoint, done again",
     "down": "between the end of one process and the start of the next",
 }
+# Work that a resumed process does again, where it was done after the last checkpoint.
+TRAINING = ("compile", "data", "step")
 KEPT_SAVES = 100
+STEP = re.compile("[0-9]{1,18}", re.ASCII)
+
+
+class Note(TypedDict):
+    """The content of goodput.json.
+
+    written: when, in seconds since 1970. seconds: by kind, until then. saves: by the step of a
+    checkpoint, the seconds by kind until its save.
+    """
+
+    written: float
+    seconds: dict[str, float]
+    saves: dict[str, dict[str, float]]
 
 
 class Goodput:
-    """Seconds by what they were spent on, over all the processes of a run.
+    """Measures the seconds of each kind of work, over all the processes of a run.
 
-    path: the JSON file that they are kept in; None keeps them here alone. clock: monotonic seconds
-    of this process. wall: seconds since 1970, to tell how long no process ran.
+    path: the JSON file that holds them between processes; None writes no file. clock: monotonic
+    seconds of this process. wall: seconds since 1970, to measure how long no process ran.
     """
 
     def __init__(
@@ -46,29 +64,29 @@ class Goodput:
         self._saves: dict[str, dict[str, float]] = {}
 
     def to(self, kind: str) -> None:
-        """What follows is `kind`, one of WORK."""
+        """Count the seconds from now on as `kind`, one of WORK."""
         now = self._clock()
         self._here[self._kind] += max(now - self._since, 0.0)
         self._kind, self._since = kind, now
 
     def elapsed(self) -> float:
-        """Seconds since this process began to count."""
+        """Seconds since this object was made."""
         return self._clock() - self._begun
 
     def training(self) -> float:
-        """Seconds of this process in steps and in waiting for their batches."""
+        """Seconds that this process spent in steps and in waiting for batches."""
         self.to(self._kind)
         return self._here["step"] + self._here["data"]
 
     def seconds(self) -> dict[str, float]:
-        """Seconds of the whole run by kind, rounded to milliseconds."""
+        """Seconds of the whole run, by kind, rounded to milliseconds."""
         self.to(self._kind)
         return {kind: round(self._before[kind] + here, 3) for kind, here in self._here.items()}
 
     def resume(self, step: int) -> None:
-        """Take over from the process before, whose work behind `step` is to be done again.
+        """Continue the count of the previous process. Its work after `step` counts as redone.
 
-        The time without a process is known to its last note alone; a clock set back makes it 0.
+        The time without a process is measured from the last note. It is 0 if the clock went back.
         """
         noted = _read(self._path)
         if not noted:
@@ -82,46 +100,83 @@ class Goodput:
         self._saves = {at: saved for at, saved in noted["saves"].items() if int(at) <= step}
 
     def saved(self, step: int) -> None:
-        """Note what had been spent when the state of `step` went to disk."""
+        """Note the seconds spent until the state of `step` was saved."""
         self._saves[str(step)] = self.seconds()
         self._saves = dict(list(self._saves.items())[-KEPT_SAVES:])
         self.note()
 
     def note(self) -> None:
-        """Put the seconds on disk, whole or not at all.
+        """Write the seconds to the file, completely or not at all.
 
         Raises:
-          StorageError: the disk takes no more.
+          StorageError: the disk is full or fails.
         """
         if self._path is None:
             return
-        noted = {"written": self._wall(), "seconds": self.seconds(), "saves": self._saves}
-        beside = self._path.with_suffix(".tmp")
-        with storing(self._path):
-            beside.write_text(json.dumps(noted) + "\n")
-            os.replace(beside, self._path)
+        self._count_with_the_save()
+        noted = Note(written=self._wall(), seconds=self.seconds(), saves=self._saves)
+        write_whole(self._path, (json.dumps(noted) + "\n").encode())
+
+    def _count_with_the_save(self) -> None:
+        """Seconds between a save and the next batch are kept with it: no resume does them again.
+
+        Such are the wait for the writer of checkpoints at the end of a run, and previews.
+        """
+        if not self._saves:
+            return
+        step, then = list(self._saves.items())[-1]
+        now = self.seconds()
+        if all(now[kind] == then[kind] for kind in TRAINING):
+            self._saves[step] = now
 
 
-def _read(path: Path | None) -> dict[str, Any]:
-    """What was noted; nothing if there is no note, or none that can be read."""
+def _read(path: Path | None) -> Note | None:
+    """The note in the file; None if there is no file. A damaged file is set aside."""
+    if path is None:
+        return None
     try:
-        noted = json.loads(path.read_text()) if path else {}
-    except (OSError, ValueError):
-        return {}
-    return noted if isinstance(noted, dict) else {}
+        return _checked(read_json(path, "its seconds are not counted"))
+    except FileNotFoundError:
+        return None
+    except (ValueError, StorageError) as error:
+        set_aside(path, str(error).removeprefix(f"{path}: "))
+        return None
+
+
+def _checked(noted: JsonObject) -> Note:
+    """The note, if it is one.
+
+    Raises:
+      ValueError: a value is missing, or is not what `Goodput.note` writes there.
+    """
+    written, seconds, saves = (noted.get(name) for name in ("written", "seconds", "saves"))
+    if not (_is_time(written) and _are_seconds(seconds) and isinstance(saves, dict)):
+        raise ValueError("damaged: not the seconds of a run; its seconds are not counted")
+    if not all(STEP.fullmatch(step) and _are_seconds(saved) for step, saved in saves.items()):
+        raise ValueError("damaged: not the saves of a run; its seconds are not counted")
+    return cast(Note, noted)
+
+
+def _are_seconds(value: Json) -> bool:
+    return isinstance(value, dict) and all(_is_time(value.get(kind)) for kind in (*WORK, *LOST))
+
+
+def _is_time(value: Json) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e12
 
 
 def share(seconds: dict[str, float]) -> float:
-    """The part of all time that went into steps whose result was kept, in [0, 1]; NaN of none."""
+    """The share of all time, in [0, 1], that went into steps that were kept; NaN for no time."""
     total = sum(seconds.values())
     return seconds["step"] / total if total else float("nan")
 
 
-def table(seconds: dict[str, float]) -> str:
-    """A line for each kind: seconds, share of the whole, what it means."""
+def goodput_table(seconds: dict[str, float]) -> str:
+    """One line for each kind: its seconds, their share of the whole, and its meaning."""
     total = sum(seconds.values())
-    lines = [f"goodput: {100 * share(seconds):.1f} % of {total:.1f} s went into training steps"]
+    headline = f"goodput: {100 * share(seconds):.1f} % of {total:.1f} s went into training steps"
+    rows = []
     for kind, value in seconds.items():
         part = 100 * value / total if total else 0.0
-        lines.append(f"  {kind:<10} {value:>12.1f} s {part:>6.1f} %  {MEANING[kind]}")
-    return "\n".join(lines)
+        rows.append((kind, f"{value:.1f} s", f"{part:.1f} %", MEANING[kind]))
+    return "\n".join([headline, *(f"  {line}" for line in align_columns(rows, right=(1, 2)))])

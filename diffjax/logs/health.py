@@ -1,22 +1,22 @@
-"""Is the loss still a loss: steps skipped in a row, and losses far from those before."""
+"""Watches the loss: how many steps in a row were skipped, and which losses are spikes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
-WINDOW = 200  # losses that the next are compared with
-LEAST = 20  # ... and before so many are there, with none
-FAR = 10.0  # a spike lies so many robust standard deviations above the median
+WINDOW = 200  # a loss is compared with at most so many losses before it
+LEAST = 20  # with fewer losses before it, a loss is never a spike
+FAR = 10.0  # a spike is more than so many robust standard deviations above the median
 
 
 @dataclass(frozen=True)
 class Health:
-    """What must be known of the steps before to judge the next; kept in the checkpoint.
+    """What must be known about the earlier steps to judge the next one; saved in the checkpoint.
 
-    recent: the last finite losses. bad_in_a_row: steps skipped since the last good one. skipped:
-    all of them. spikes: losses that were called so.
+    recent: the last finite losses. bad_in_a_row: the steps skipped since the last good one.
+    skipped: all skipped steps. spikes: the number of spikes so far.
     """
 
     recent: tuple[float, ...] = ()
@@ -27,7 +27,7 @@ class Health:
 
 @dataclass(frozen=True)
 class Spike:
-    """A loss `score` robust standard deviations above the median of those before it."""
+    """A loss that is `score` robust standard deviations above the median of the losses before."""
 
     step: int
     loss: float
@@ -38,10 +38,11 @@ class Spike:
 def observe(
     health: Health, first_step: int, losses: Sequence[float], skipped: Sequence[float]
 ) -> tuple[Health, list[Spike]]:
-    """Health after the steps from `first_step` on, of which some were skipped (1) or not (0).
+    """(the health after these steps, the spikes among them).
 
-    The score is (x - median) / (1.4826 MAD), MAD the median distance from the median (Iglewicz &
-    Hoaglin 1993): a spike does not move what the next are measured by, as it would a mean.
+    The steps begin at `first_step`; `skipped` is 1 for a skipped step and 0 for a good one. The
+    score of a loss x is (x - median) / (1.4826 MAD), where MAD is the median distance from the
+    median (Iglewicz & Hoaglin 1993). Unlike a mean, the median is not moved by a spike.
     """
     spikes = []
     for step, (loss, bad) in enumerate(zip(losses, skipped, strict=True), start=first_step):
@@ -61,11 +62,30 @@ def observe(
     return replace(health, spikes=health.spikes + len(spikes)), spikes
 
 
-def to_json(health: Health) -> dict[str, Any]:
-    """As JSON can hold it, exactly."""
-    return {**vars(health), "recent": list(health.recent)}
+class SavedHealth(TypedDict, total=False):
+    """The fields of a `Health` as JSON has them."""
+
+    recent: list[float]
+    bad_in_a_row: int
+    skipped: int
+    spikes: int
 
 
-def from_json(saved: Mapping[str, Any]) -> Health:
+def to_json(health: Health) -> SavedHealth:
+    """The health as JSON, without loss of precision."""
+    return SavedHealth(
+        recent=list(health.recent),
+        bad_in_a_row=health.bad_in_a_row,
+        skipped=health.skipped,
+        spikes=health.spikes,
+    )
+
+
+def from_json(saved: SavedHealth) -> Health:
     """The inverse of `to_json`."""
-    return Health(**{**saved, "recent": tuple(saved.get("recent", ()))})
+    return Health(
+        tuple(saved.get("recent", ())),
+        saved.get("bad_in_a_row", 0),
+        saved.get("skipped", 0),
+        saved.get("spikes", 0),
+    )

@@ -1,23 +1,42 @@
-"""What each step measured: kept on the device, read once a line, saved with the state."""
+"""The metrics of each step: kept on the device, read once per line of the log, and saved."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Protocol, TypeAlias, TypedDict
 
 import jax
 import numpy as np
+from jaxtyping import Array, Float, Float32
 
 from diffjax.logs import goodput, health, writer
-from diffjax.training.step import Metrics
 
-# A line has the mean over its steps, but of these the sum, the worst and the last.
+Metrics: TypeAlias = dict[str, Array]
+
+# A line of the log holds the mean of each metric over its steps, except for these: the sum, the
+# largest value and the last value.
 SUMMED, WORST, LAST = ("skipped",), ("nonfinite",), ("learning_rate",)
 
 
-class Journal:
-    """The readings of the steps since the last line, and what the lines before say of the loss.
+class Readings(Protocol):
+    """The metrics of the last steps, on the device; a ring, the oldest rows are overwritten."""
 
-    no_readings, record: as in `program.Program`. saved: what `to_json` gave; a run that goes on
-    then writes the lines that it would have written, whereever it was cut.
+    @property
+    def rows(self) -> Float[Array, "steps metrics"]:
+        """One row per step, with the metrics in the order of their names."""
+
+
+class Saved(TypedDict, total=False):
+    """What a checkpoint holds of a journal. rows: float32 [steps metrics] as bytes in hex."""
+
+    names: list[str]
+    rows: str
+    health: health.SavedHealth
+
+
+class Journal:
+    """Collects the metrics of the steps since the last line, and the health of the loss.
+
+    no_readings, record: as in `program.Program`. saved: the result of `to_json`; a resumed run then
+    writes the same lines as an uninterrupted one, wherever it was interrupted.
     """
 
     def __init__(
@@ -25,16 +44,16 @@ class Journal:
         log: writer.Log,
         spent: goodput.Goodput,
         *,
-        no_readings: Any,
-        record: Any,
+        no_readings: Callable[[Metrics], Readings],
+        record: Callable[[Readings, Metrics], Readings],
         images_per_step: int,
-        saved: Mapping[str, Any] | None = None,
+        saved: Saved | None = None,
     ):
         self._log, self._spent, self._images = log, spent, images_per_step
         self._no_readings, self._record = no_readings, record
-        self._readings: Any = None
+        self._readings: Readings | None = None
         self._count = self._fresh = 0
-        saved = saved or {}
+        saved = Saved() if saved is None else saved
         self._names: list[str] = saved.get("names", [])
         rows = np.frombuffer(bytes.fromhex(saved.get("rows", "")), "<f4")
         self._early = rows.reshape(-1, max(len(self._names), 1))
@@ -46,22 +65,22 @@ class Journal:
         if self._readings is None:
             self._readings = self._no_readings(metrics)
             names = sorted(metrics)
-            if names != self._names:  # another version measured other things
+            if names != self._names:  # another version had other metrics
                 self._names, self._early = names, np.zeros((0, len(names)), "<f4")
         self._readings = self._record(self._readings, metrics)
         self._count += 1
         self._fresh += 1
 
-    def rows(self) -> np.ndarray:
-        """The metrics [steps metrics] of the steps since the last line; looks at the device."""
-        if not self._fresh:
+    def rows(self) -> Float32[np.ndarray, "steps metrics"]:
+        """The metrics of the steps since the last line, read from the device."""
+        if self._readings is None or not self._fresh:
             return self._early
         ring = jax.device_get(self._readings.rows)
         ring = np.roll(ring, -self._count % len(ring), axis=0)
         return np.concatenate([self._early, ring[-self._fresh :]])
 
     def write(self, step: int, num_steps: int) -> None:
-        """Log a line for the steps since the last one, and print how it goes."""
+        """Log a line for the steps since the last line, and print the progress."""
         rows = self.rows()
         values = dict(zip(self._names, rows.T, strict=True))
         self._early, self._fresh = rows[:0], 0
@@ -76,7 +95,7 @@ class Journal:
                 flush=True,
             )
         self.losses += values["loss"].tolist()
-        line = {name: _of(name, column) for name, column in values.items()}
+        line = {name: _summarise(name, column) for name, column in values.items()}
         line["spikes"] = len(spikes)
         seconds, training = self._spent.seconds(), self._spent.training()
         line["images_per_second"] = writer.images_per_second(self._count, training, self._images)
@@ -93,17 +112,17 @@ class Journal:
         )  # fmt: skip
 
     def images_per_second(self) -> float:
-        """Over the steps of this process, without compiling, saving and sampling."""
+        """The speed over the steps of this process, without compiling, saving and sampling."""
         return writer.images_per_second(self._count, self._spent.training(), self._images)
 
-    def to_json(self) -> dict[str, Any]:
-        """What the next lines depend on, exactly."""
+    def to_json(self) -> Saved:
+        """All that the next lines depend on, without loss of precision."""
         rows = self.rows().astype("<f4").tobytes().hex()
         return {"names": self._names, "rows": rows, "health": health.to_json(self.health)}
 
 
-def _of(name: str, column: np.ndarray) -> float:
-    """A column as the number that its line has; the mean is of what is finite, NaN of none."""
+def _summarise(name: str, column: Float32[np.ndarray, " steps"]) -> float:
+    """One number for the steps of a line. A mean is over finite values; NaN if there are none."""
     if name in SUMMED:
         return float(column.sum())
     if name in WORST:

@@ -3,18 +3,24 @@
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float, Int
 
-from diffjax.core.types import Image, LogSnr, Text, TextMask
+from diffjax.core.types import Image, LogSnr, Resized, Text, TextMask
+from diffjax.devices.mesh import Rules
 from diffjax.models.layers.attention import Attention
 from diffjax.models.layers.blocks import Head, from_patches, product, to_patches, upsample
 from diffjax.models.layers.convolve import Convolution
 from diffjax.models.layers.embed import Conditioning
 from diffjax.models.layers.level import Remat, Unpack, block_class, run
+from diffjax.models.layers.sharding import RULES
+
+# A rule for each parameter.
+SHARDING: Rules = RULES
 
 
 class EfficientUNet(nn.Module):
@@ -54,12 +60,15 @@ class EfficientUNet(nn.Module):
     upsampling: Literal["repeat", "shuffle"] = "repeat"
     skip_conv: bool = False
     from_low_res: bool = False
+    num_classes: int = 0
+    out_channels: int = 0
     scan: bool = False
     remat: Remat = "none"
     unpack: Unpack | None = None  # what a block does to its parameters where it uses them
     attention_implementation: Literal["xla", "cudnn"] | None = None
     convolution: Convolution = lax.conv_general_dilated
     dtype: Any = jnp.float32
+    sharding: ClassVar[Rules] = SHARDING
 
     @property
     def stride(self) -> int:
@@ -71,19 +80,22 @@ class EfficientUNet(nn.Module):
         self,
         x_t: Image,
         logsnr_t: LogSnr,
-        text: Text | None,
-        text_mask: TextMask | None,
+        text: Text | None = None,
+        text_mask: TextMask | None = None,
+        *,
         low_res: Image,
         aug_logsnr: LogSnr,
-    ) -> Image:
+        label: Int[Array, " b"] | None = None,
+        vector: Float[Array, "b v"] | None = None,
+    ) -> Resized:
         """Noisy picture, its level, text, the noised low-resolution picture and its level."""
         if len(self.num_blocks) != len(self.mults):
             raise ValueError(
                 f"num_blocks {self.num_blocks} and mults {self.mults} differ in length"
             )
-        emb, tokens = Conditioning(
-            4 * self.width, self.token_width, dtype=self.dtype, name="conditioning"
-        )(logsnr_t, text, text_mask, aug_logsnr)
+        emb, tokens, text_mask = Conditioning(
+            4 * self.width, self.token_width, self.dtype, self.num_classes, name="conditioning"
+        )(logsnr_t, text, text_mask, aug_logsnr, label, vector)
         told = (emb, tokens, text_mask)
         num_levels = len(self.mults)
         attending = [level % num_levels for level in self.attention_levels]
@@ -153,7 +165,14 @@ class EfficientUNet(nn.Module):
             h = blocks(joined(h, skips[level]), level, f"up_{level}")
             h = doubled(h, self.width * self.mults[max(level - 1, 0)], f"up_{level}_stride")
         # full-resolution detail, the noise above all, reaches the head by the stem alone
-        answer = Head(x_t.shape[-1], self.patch, self.convolution, name="head")(joined(h, stem))
+        answer = Head(
+            self.out_channels or x_t.shape[-1], self.patch, self.convolution, name="head"
+        )(joined(h, stem))
         if self.from_low_res:
             answer += jnp.sqrt(nn.sigmoid(aug_logsnr))[:, None, None, None] * low_res
         return answer
+
+
+def is_convolutional(model: nn.Module) -> bool:
+    """Whether a network trained on crops may be run on whole pictures."""
+    return isinstance(model, EfficientUNet) and model.attention == "cross"

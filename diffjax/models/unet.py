@@ -2,18 +2,24 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float, Int
 
-from diffjax.core.types import Image, LogSnr, Text, TextMask
+from diffjax.core.types import Image, LogSnr, Resized, Text, TextMask
+from diffjax.devices.mesh import Rules
 from diffjax.models.layers.attention import Attention
 from diffjax.models.layers.blocks import Head, product, to_patches
 from diffjax.models.layers.convolve import Convolution
 from diffjax.models.layers.embed import Canvas, Conditioning
 from diffjax.models.layers.level import Remat, Unpack, block_class, run
+from diffjax.models.layers.sharding import RULES
+
+# A rule for each parameter.
+SHARDING: Rules = RULES
 
 
 class UNet(nn.Module):
@@ -23,6 +29,9 @@ class UNet(nn.Module):
     picture's divided by `patch` (pixel unshuffle; 1 in the paper). Levels in
     `attention_levels` attend to themselves and to the text after every block.
 
+    num_classes: it is told a class, or num_classes for none. out_channels: 0 for as many as the
+    noisy picture has; a learned variance wants twice as many, a network that sees its last guess
+    beside the noisy picture half as many.
     canvas: channels that `embed.Canvas` draws before the middle, a quarter of them after the stem;
     the network then takes pictures of one size. 0: none, as in the paper.
     scan: the equal blocks of a level are one scan, so that the program does not grow with them.
@@ -38,12 +47,15 @@ class UNet(nn.Module):
     token_width: int = 512
     patch: int = 1
     canvas: int = 0
+    num_classes: int = 0
+    out_channels: int = 0
     scan: bool = False
     remat: Remat = "none"
     unpack: Unpack | None = None  # what a block does to its parameters where it uses them
     attention_implementation: Literal["xla", "cudnn"] | None = None
     convolution: Convolution = lax.conv_general_dilated
     dtype: Any = jnp.float32
+    sharding: ClassVar[Rules] = SHARDING
 
     @property
     def stride(self) -> int:
@@ -57,11 +69,18 @@ class UNet(nn.Module):
         logsnr_t: LogSnr,
         text: Text | None = None,
         text_mask: TextMask | None = None,
-    ) -> Image:
-        """Noisy picture, noise level and text embeddings -> eps, v or x_0, as it was trained."""
-        emb, tokens = Conditioning(
-            4 * self.width, self.token_width, dtype=self.dtype, name="conditioning"
-        )(logsnr_t, text, text_mask)
+        label: Int[Array, " b"] | None = None,
+        vector: Float[Array, "b v"] | None = None,
+        masked: Image | None = None,
+        mask: Float[Array, "b h w 1"] | None = None,
+    ) -> Resized:
+        """Noisy picture, its level, and what it is told -> eps, v or x_0, as it was trained.
+
+        masked, mask: a picture with a hole and the hole as 1.0, as further channels.
+        """
+        emb, tokens, text_mask = Conditioning(
+            4 * self.width, self.token_width, self.dtype, self.num_classes, name="conditioning"
+        )(logsnr_t, text, text_mask, label=label, vector=vector)
         told = (emb, tokens, text_mask)
         attention = functools.partial(
             Attention,
@@ -88,7 +107,8 @@ class UNet(nn.Module):
         alike = functools.partial(run, scan=self.scan, remat=self.remat, unpack=self.unpack)
         last, num = len(self.mults) - 1, self.num_blocks
 
-        h = to_patches(x_t, self.patch)
+        inputs = [x_t] if masked is None or mask is None else [x_t, masked, mask]
+        h = to_patches(jnp.concatenate(inputs, axis=-1), self.patch)
         h = product(
             nn.Conv(
                 self.width, (3, 3), conv_general_dilated=self.convolution, dtype=self.dtype,
@@ -133,4 +153,6 @@ class UNet(nn.Module):
             h = one(h, level, f"up_{level}_{num}", skips.pop())
             if level > 0:
                 h = one(h, level, f"up_{level}_to_{level - 1}", None, "up", attend=False)
-        return Head(x_t.shape[-1], self.patch, self.convolution, name="head")(h)
+        return Head(self.out_channels or x_t.shape[-1], self.patch, self.convolution, name="head")(
+            h
+        )

@@ -1,32 +1,15 @@
 """A T5 encoder with shapes in the place of arrays: all that a compiler needs to be told."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from diffjax.devices.mesh import batch_sharding, make_mesh
 from diffjax.encoders import sharding
 from diffjax.models.t5 import T5Config, T5Encoder, shapes
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """A jitted encoder, the shapes that it is called with, and what it is asked to compute.
-
-    one_device: the jaxpr of what a device does for `rows` captions if it alone had all parameters.
-    """
-
-    jitted: Any
-    arguments: tuple[Any, ...]
-    batch: int
-    mesh: Mesh
-    params: Any
-    one_device: Any
-    rows: int
+from diffjax.planning.shapes import Work, unplaced
 
 
 def abstract_encoding(
@@ -38,7 +21,7 @@ def abstract_encoding(
     fsdp: int = 1,
     tensor: int = 1,
     dtype: DTypeLike = jnp.bfloat16,
-) -> Encoding:
+) -> Work:
     """The program that `load_encoder(..., mesh=...)` compiles for `batch` captions of `length`.
 
     Raises:
@@ -58,13 +41,13 @@ def abstract_encoding(
     alone = jax.make_jaxpr(
         lambda params, ids, mask: T5Encoder(config, dtype).apply({"params": params}, ids, mask)
     )
-    return Encoding(
+    return Work(
         sharding.compiled(config, dtype, mesh),
         (params, *captions(batch, length, batch_sharding(mesh))),
         batch,
         mesh,
         params,
-        alone(_unplaced(params), *captions(rows, length)),
+        alone(unplaced(params), *captions(rows, length)),
         rows,
     )
 
@@ -74,7 +57,3 @@ def captions(count: int, length: int, place: Any = None) -> tuple[Any, Any]:
     shape = (count, length)
     ids = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=place)
     return ids, jax.ShapeDtypeStruct(shape, jnp.bool_, sharding=place)
-
-
-def _unplaced(tree: Any) -> Any:
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)

@@ -12,7 +12,8 @@ from typing import Any
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
-from diffjax.devices.chips import GIB, Chip
+from diffjax.core.tables import format_memory
+from diffjax.devices.chips import Chip
 
 SHOWN = 6  # of the largest buffers
 
@@ -50,14 +51,6 @@ def limit(device: Any, chip: Chip | None) -> float | None:
     if device.platform == "gpu":  # JAX takes a share of the memory, which the user may change
         return (device.memory_stats() or {}).get("bytes_limit")
     return chip.usable_bytes if chip else None
-
-
-def of_size(size: float) -> str:
-    """Bytes for people: "1.50 GiB", "20 MiB", "3 KiB"."""
-    for scale, unit, digits in ((GIB, "GiB", 2), (2**20, "MiB", 0 if size >= 2**24 else 1)):
-        if size >= scale:
-            return f"{size / scale:.{digits}f} {unit}"
-    return f"{size / 2**10:.0f} KiB"
 
 
 def needed(message: str) -> tuple[float, float] | None:
@@ -130,7 +123,8 @@ def buffers(assignment: str, text: str) -> list[Buffer]:
 def too_big(peak: float, available: float, found: list[Buffer]) -> str:
     """Why a program does not fit, in a few lines; equal buffers share one."""
     lines = [
-        f"does not fit: needs {of_size(peak)} per device, of which there are {of_size(available)}"
+        f"does not fit: needs {format_memory(peak)} per device, "
+        f"of which there are {format_memory(available)}"
     ]
     alike: dict[tuple[int, str], list[str]] = defaultdict(list)
     for buffer in found:
@@ -138,7 +132,7 @@ def too_big(peak: float, available: float, found: list[Buffer]) -> str:
     for (size, shape), operations in alike.items():
         times = f"{len(operations)} x " if len(operations) > 1 else ""
         where = ", ".join(dict.fromkeys(operations))
-        lines.append(f"  {times}{of_size(size)} {shape}: {where}")
+        lines.append(f"  {times}{format_memory(size)} {shape}: {where}")
     lines.append(
         "try a smaller data.batch_size, more train.accumulate, more mesh.fsdp, "
         "another model.remat, or more chips"

@@ -14,15 +14,11 @@ from importlib import metadata
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
-from diffjax.build import build
 from diffjax.core import trees
+from diffjax.core.tables import format_memory, format_quantity
 from diffjax.devices import chips
-from diffjax.devices.topology import devices_of
 from diffjax.planning import hlo, memory, shapes
-from diffjax.planning.encoding import Encoding
-from diffjax.planning.memory import of_size
 
 MFU = 0.35  # the share of the peak that well-tuned training of such networks reaches
 
@@ -57,22 +53,7 @@ class TooBig(Exception):
     """The step does not fit; says by how much, and what takes the room."""
 
 
-def plan(options: ConfigDict, step: str = "train", topology: str = "") -> Plan:
-    """Compile the `step` of a stage's config, "train" or "sample", and say what XLA says of it.
-
-    The sampler's batch is one picture per device.
-
-    Raises:
-      ConfigError: the config, or the topology, cannot be.
-      TooBig: it does not fit.
-    """
-    devices = devices_of(topology)
-    check(options, len(devices))
-    work = (shapes.training if step == "train" else shapes.sampling)(options, devices)
-    return plan_of(work, options.stage, step, topology)
-
-
-def plan_of(work: shapes.Work | Encoding, name: str, step: str, topology: str = "") -> Plan:
+def plan(work: shapes.Work, name: str, step: str, topology: str = "") -> Plan:
     """Compile the work for its devices, and say what XLA says of it; name: whose step it is.
 
     Raises:
@@ -83,7 +64,7 @@ def plan_of(work: shapes.Work | Encoding, name: str, step: str, topology: str = 
     limit = memory.limit(devices[0], chip)
 
     start, cpu_start = time.perf_counter(), time.process_time()
-    traced = work.jitted.trace(*work.arguments)
+    traced = work.trace()
     lowered = traced.lower()
     compiled = _compile(lowered, topology)
     compile_s, compile_cpu_s = time.perf_counter() - start, time.process_time() - cpu_start
@@ -132,19 +113,6 @@ def versions(topology: str) -> dict[str, str]:
     return found | {"optimization_level": level.rpartition(".")[2]}
 
 
-def check(options: ConfigDict, devices: int) -> None:
-    """`build.check`, with the mesh and the batch held to another machine's devices.
-
-    Raises:
-      ConfigError: names the key, its value and what is allowed.
-    """
-    here = options.copy_and_resolve_references()
-    here.mesh.update(data=-1, fsdp=1, tensor=1)
-    here.data.batch_size = jax.device_count() * here.train.accumulate
-    build.check(here)
-    build.check_mesh(options, devices)
-
-
 def _compile(lowered: Any, topology: str) -> Any:
     """Compiled; for TPUs, which check memory as they compile, with an eye on what takes it."""
     if not topology:
@@ -159,14 +127,6 @@ def _compile(lowered: Any, topology: str) -> Any:
             raise TooBig(memory.too_big(*needed, memory.written_down(folder))) from None
 
 
-def si(number: float) -> str:
-    """1.23e12 as "1.23 T", for a unit to follow."""
-    for scale, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G")):
-        if number >= scale:
-            return f"{number / scale:,.2f} {prefix}"
-    return f"{number / 1e6:,.2f} M"
-
-
 def rounded(number: float) -> str:
     """Three digits, and no exponent: "12,345", "678", "9.01"."""
     return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
@@ -176,17 +136,18 @@ def report(made: Plan) -> str:
     """The plan in a few lines for people, and one of JSON for programs."""
     place = f"{made.devices} x {made.device}" + (f" ({made.topology})" if made.topology else "")
     mesh = " x ".join(f"{name} {size}" for name, size in made.mesh.items())
-    limit = f" of {of_size(made.limit_bytes)}" if made.limit_bytes else ""
-    kinds = [f"{name} {of_size(size)}" for name, size in made.bytes.items() if name != "peak"]
+    limit = f" of {format_memory(made.limit_bytes)}" if made.limit_bytes else ""
+    kinds = [f"{name} {format_memory(size)}" for name, size in made.bytes.items() if name != "peak"]
     crossing = [
-        f"{kind} {one['count']} ({of_size(one['bytes'])})" for kind, one in made.collectives.items()
+        f"{kind} {one['count']} ({format_memory(one['bytes'])})"
+        for kind, one in made.collectives.items()
     ]
-    again = made.program_flops / made.model_flops
+    flops, again = format_quantity(made.model_flops), made.program_flops / made.model_flops
     rows = {
         "parameters": f"{made.parameters:,}",
-        "FLOPs per image": f"{si(made.model_flops)}FLOP; the program's are {again:.3f} x that",
+        "FLOPs per image": f"{flops}FLOP; the program's are {again:.3f} x that",
         "bytes per device": ", ".join(kinds),
-        "peak": f"{of_size(made.bytes['peak'])}{limit}",
+        "peak": f"{format_memory(made.bytes['peak'])}{limit}",
         "collectives": ", ".join(crossing) or "none",
         "host transfers": f"{made.host_transfers}",
     }
@@ -198,8 +159,8 @@ def report(made: Plan) -> str:
         )
     rows["compiled in"] = (
         f"{made.compile_s:.1f} s ({made.compile_cpu_s:.1f} s of CPU) with "
-        f"{of_size(made.host_peak_bytes)} of host memory, from {made.stablehlo_lines:,} lines of "
-        "StableHLO"
+        f"{format_memory(made.host_peak_bytes)} of host memory, from "
+        f"{made.stablehlo_lines:,} lines of StableHLO"
     )
     lines = [f"{made.stage} {made.step}: {place}, mesh {mesh}, batch {made.batch}"]
     lines += [f"  {name:<16} {value}" for name, value in rows.items()]

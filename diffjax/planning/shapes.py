@@ -1,122 +1,95 @@
-"""A stage's steps with shapes in the place of arrays: all that a compiler needs to be told."""
+"""Programs with shapes in the place of arrays: all that a compiler needs to be told."""
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
+from jax.sharding import Mesh
+from jaxtyping import PyTree
 
-from diffjax.build import build
-from diffjax.devices import mesh
-from diffjax.diffusion.training.times import TIMES
-from diffjax.tasks.denoising import Stage
-from diffjax.tasks.sampling import compiled_stage
-from diffjax.training import step
-from diffjax.training.program import program_of
-from diffjax.training.state import averaged
+from diffjax.devices import mesh as mesh_lib
+from diffjax.tasks import sampling
+from diffjax.tasks.denoising import Denoising
+from diffjax.tasks.settings import SampleSettings
+from diffjax.tasks.task import ALONE, Task, examples, with_model
+from diffjax.training.program import Training, program_of
+
+Shapes: TypeAlias = PyTree[jax.ShapeDtypeStruct]
 
 
 @dataclass(frozen=True)
 class Work:
-    """A jitted step, the shapes that it is called with, and what it is asked to compute.
+    """A jitted program, the shapes that it is called with, and what it is asked to compute.
 
-    one_device: the jaxpr of what a device does at a time, on `rows` images, with nothing computed
-    twice and not yet spread over devices.
+    keywords: of the call. one_device: the jaxpr of what a device does at a time, on `rows`
+    examples, with nothing computed twice and not yet spread over devices.
     """
 
-    jitted: Any
-    arguments: tuple[Any, ...]
+    jitted: jax.stages.Wrapped
+    arguments: tuple[Shapes, ...]
     batch: int
-    place: build.Placement
-    one_device: Any
+    mesh: Mesh
+    params: Shapes
+    one_device: jax.extend.core.ClosedJaxpr
     rows: int
+    keywords: dict[str, Task] = dataclasses.field(default_factory=dict)
 
-    @property
-    def mesh(self) -> jax.sharding.Mesh:
-        """What it runs on."""
-        return self.place.mesh
-
-    @property
-    def params(self) -> Any:
-        """The network's parameters, as shapes."""
-        return self.place.state_shape.params
+    def trace(self) -> jax.stages.Traced:
+        """The program, traced."""
+        return self.jitted.trace(*self.arguments, **self.keywords)
 
 
-def training(options: ConfigDict, devices: list[Any]) -> Work:
+def training(training: Training) -> Work:
     """The very step that training compiles: its function, its shardings, its donation."""
-    program = program_of(options, text_width(options), devices)
-    stage, place, batch = program.stage, program.place, options.data.batch_size
-    side = options.data.crop_px or options.data.size_px
-    shares = len(devices) // place.mesh.shape["tensor"]
-    rows = batch // (shares * options.train.accumulate)
-    loss = functools.partial(
-        step.stage_loss,
-        stage=dataclasses.replace(stage, model=_without_remat(options)),
-        key=jax.random.key(0),
-        weighting=options.diffusion.weighting,
-        text_drop=options.text.drop,
-        max_aug_level=options.low_res.max_aug_level,
-        times=TIMES[options.diffusion.times],
-    )
-    gradient = jax.make_jaxpr(jax.grad(loss, has_aux=True))(
-        _unplaced(place.state_shape.params), examples(stage, rows, side)
-    )
-    arguments = (place.state_shape, examples(stage, batch, side, program.batch_sharding))
-    return Work(program.train_step, arguments, batch, place, gradient, rows)
+    program, task, batch = program_of(training), training.task, training.batch_size
+    mesh = program.place.mesh
+    rows = batch // (mesh.size // mesh.shape["tensor"] * training.parts)
+    plain = without_remat(task)
+
+    def loss(params, columns):
+        drawn = plain.draw(jax.random.key(0), columns, jnp.zeros((), jnp.int32))
+        return jnp.mean(plain.loss(params, drawn, ALONE).per_example)
+
+    state = program.place.state_shape
+    gradient = jax.make_jaxpr(jax.grad(loss))(unplaced(state.params), dict(examples(task, rows)))
+    columns = dict(examples(task, batch, program.batch_sharding))
+    return Work(program.step, (state, columns, task), batch, mesh, state.params, gradient, rows)
 
 
-def sampling(options: ConfigDict, devices: list[Any]) -> Work:
-    """The sampler with the config's settings, a picture per device, parameters whole on each.
+def of_sampling(task: Denoising, settings: SampleSettings, devices: Sequence[jax.Device]) -> Work:
+    """The sampler with these settings, a picture per device, parameters whole on each.
 
     So `diffjax.sample` does it: a guided step needs all of them for two rows of work, and to
     gather them anew for every step would take longer than the step.
     """
-    options = options.copy_and_resolve_references()
-    options.mesh.update(data=-1, fsdp=1, tensor=1)
-    stage = build.stage_of(options, text_width(options))
-    place = build.placement_of(options, stage, build.optimiser_of(options)[0], devices)
-    sampler = compiled_stage(stage, build.settings_of(options))
-    params, batch = averaged(place.state_shape, build.sampled_average(options)), len(devices)
-    one_row = sampler.trace(_unplaced(params), *prompts(stage, 1)).jaxpr
-    arguments = (params, *prompts(stage, batch, mesh.batch_sharding(place.mesh)))
-    return Work(sampler, arguments, batch, place, one_row, 1)
+    mesh, batch = mesh_lib.make_mesh(devices=devices), len(devices)
+    whole = functools.partial(jax.ShapeDtypeStruct, sharding=mesh_lib.replicated(mesh))
+    params = jax.eval_shape(task.init, jax.random.key(0))
+    sampler = sampling.compiled(sampling.sample, settings)
+    one_row = sampler.trace(params, *prompts(task, 1), task=task).jaxpr
+    params = jax.tree.map(lambda x: whole(x.shape, x.dtype), params)
+    arguments = (params, *prompts(task, batch, mesh_lib.batch_sharding(mesh)))
+    return Work(sampler, arguments, batch, mesh, params, one_row, 1, {"task": task})
 
 
-def examples(stage: Stage, count: int, side: int, sharding=None) -> dict[str, Any]:
-    """A training batch as shapes: pictures uint8, embeddings bfloat16, their lengths int32."""
-    shape = functools.partial(jax.ShapeDtypeStruct, sharding=sharding)
-    return {
-        "image": shape((count, side, side, 3), jnp.uint8),
-        "text": shape((count, stage.max_tokens, stage.text_width), jnp.bfloat16),
-        "text_length": shape((count,), jnp.int32),
-    }
+def prompts(
+    task: Denoising, count: int, place: jax.sharding.Sharding | None = None
+) -> tuple[Shapes, jax.ShapeDtypeStruct]:
+    """What `sampling.sample` takes beside parameters: the columns that it reads, and keys."""
+    shape = functools.partial(jax.ShapeDtypeStruct, sharding=place)
+    columns = {name: shape((count, *x.shape), x.dtype) for name, x in task.prompts().items()}
+    return columns, shape((count,), jax.random.key(0).dtype)
 
 
-def prompts(stage: Stage, count: int, sharding=None) -> tuple[Any, ...]:
-    """What `sampling.sample_stage` takes beside parameters: text, mask, keys, small pictures."""
-    shape = functools.partial(jax.ShapeDtypeStruct, sharding=sharding)
-    side = stage.low_res_px
-    return (
-        shape((count, stage.max_tokens, stage.text_width), jnp.float32),
-        shape((count, stage.max_tokens), jnp.bool_),
-        shape((count,), jax.random.key(0).dtype),
-        shape((count, side, side, 3), jnp.float32) if side else None,
-    )
+def without_remat(task: Task) -> Task:
+    """The task with a network that computes nothing twice."""
+    return with_model(task, remat="none")
 
 
-def text_width(options: ConfigDict) -> int:
-    """The width of the text embeddings: as the config says, or as its encoder has it."""
-    return options.text.width or build.encoder_of(options).width
-
-
-def _without_remat(options: ConfigDict) -> Any:
-    plain = options.copy_and_resolve_references()
-    plain.model.remat = "none"
-    return build.model_of(plain)
-
-
-def _unplaced(tree: Any) -> Any:
+def unplaced(tree: Shapes) -> Shapes:
+    """The shapes without where they lie."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)

@@ -1,115 +1,189 @@
-"""One stage of a cascade: its network, its noise, and how it is conditioned."""
+"""Learning to denoise one column: pictures, latents, vectors, waveforms."""
 
+import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from diffjax.core.types import (
-    Image,
-    LogSnr,
-    Network,
-    PRNGKey,
-    PRNGKeys,
-    Resized,
-    Schedule,
-    Text,
-    TextMask,
-)
-from diffjax.diffusion.schedule import cosine
-from diffjax.diffusion.training.augment import augment
+from diffjax.core import rng
+from diffjax.core.types import LogSnr, Network, PRNGKey, PRNGKeys, Schedule
+from diffjax.devices.mesh import Rules
+from diffjax.diffusion.predict import Kind, precondition
+from diffjax.diffusion.training.times import TimeSampler, uniform
 from diffjax.images import pixels
-from diffjax.models.efficient_unet import EfficientUNet
+from diffjax.tasks import sampling
+from diffjax.tasks.conditions import COSINE, Condition, LowRes, Text, shrink, told_by
+from diffjax.tasks.learning import Learning
+from diffjax.tasks.settings import SampleSettings
+from diffjax.tasks.task import (
+    ALONE,
+    Columns,
+    ExampleShapes,
+    Losses,
+    Model,
+    Params,
+    Peers,
+    register,
+)
+
+Kinds = TypeVar("Kinds", bound=Condition)
 
 
+@register
 @dataclass(frozen=True)
-class Stage:
-    """What training and sampling must agree on.
+class Denoising:
+    """What training and sampling of one stage must agree on.
 
-    size_px: the side of the picture it makes. low_res_px: the side of the picture it starts
-    from; None for a base stage. aug_schedule: the noise of the low-resolution condition.
+    shape: of one example of the column `of` as it is made; training may see smaller crops, of
+    side `crop_px`. A uint8 column is a picture and is learned in [-1, 1]. times: how noise levels
+    are drawn. settings: how previews are sampled. learning: what is learned beside x_0 and how
+    errors count.
     """
 
     name: str
-    model: Any
-    size_px: int
-    text_width: int
-    max_tokens: int
-    low_res_px: int | None = None
-    schedule: Schedule = field(default_factory=cosine)
-    aug_schedule: Schedule = field(default_factory=cosine)
-    predict: str = "v"
+    model: Model
+    shape: tuple[int, ...]
+    conditions: tuple[Condition, ...] = ()
+    schedule: Schedule = COSINE
+    predict: Kind = "v"
+    weighting: str = "v"
+    times: TimeSampler = uniform
+    settings: SampleSettings = field(default_factory=SampleSettings)
+    learning: Learning = field(default_factory=Learning)
+    crop_px: int = 0
+    of: str = "image"
+    whole_batch: bool = False
+    frozen: Params = field(default_factory=dict, compare=False)
+
+    @property
+    def sharding(self) -> Rules:
+        """How each parameter is split over a mesh: the model's own rules."""
+        return self.model.sharding
+
+    @property
+    def size_px(self) -> int:
+        """The side of the pictures that it makes."""
+        return self.shape[0]
+
+    @property
+    def low_res(self) -> LowRes | None:
+        """The condition on a smaller picture, if there is one."""
+        return self.condition(LowRes)
+
+    @property
+    def low_res_px(self) -> int | None:
+        """The side of the picture that it starts from; None for a stage that starts from noise."""
+        return self.low_res.size_px if self.low_res else None
 
     @property
     def factor(self) -> int:
-        """How many times larger the stage's picture is than the one it starts from."""
-        return self.size_px // self.low_res_px if self.low_res_px else 1
+        """How many times larger its picture is than the one that it starts from."""
+        return self.low_res.factor if self.low_res else 1
+
+    @property
+    def text(self) -> Text | None:
+        """The condition on text, if there is one."""
+        return self.condition(Text)
+
+    def condition(self, kind: type[Kinds]) -> Kinds | None:
+        """The condition of a kind, if there is one."""
+        return next((one for one in self.conditions if isinstance(one, kind)), None)
+
+    def columns(self) -> ExampleShapes:
+        """The column that is learned, as it lies on the disk, and those of the conditions."""
+        sides = (self.crop_px, self.crop_px, *self.shape[2:]) if self.crop_px else self.shape
+        dtype = jnp.uint8 if self.of == "image" else jnp.float32
+        told = {name: shape for one in self.conditions for name, shape in one.columns().items()}
+        return {self.of: jax.ShapeDtypeStruct(sides, dtype), **told}
+
+    def prompts(self) -> ExampleShapes:
+        """The columns of one row that sampling reads."""
+        return {name: shape for one in self.conditions for name, shape in one.prompts().items()}
+
+    def init(self, key: PRNGKey) -> Params:
+        """Fresh parameters, from the smallest example that the network takes; to be jitted."""
+        x = jnp.zeros((1, *self.smallest()))
+        batch = {
+            name: jnp.zeros((1, *shape.shape), shape.dtype)
+            for name, shape in self.columns().items()
+            if name != self.of
+        }
+        drawn = [one.draw(key, {"row": jnp.zeros(1), **batch}) for one in self.conditions]
+        batch = {**batch, self.of: x, **{name: c for part in drawn for name, c in part.items()}}
+        told = jax.eval_shape(lambda: told_by(self.conditions, batch))
+        told = {name: jnp.zeros(one.shape, one.dtype) for name, one in told.items()}
+        x_t = self.learning.beside(x, jnp.zeros_like(x))
+        params = self.model.init(key, x_t, jnp.zeros(1), **told)["params"]
+        return {**params, **self.learning.init(key)}
+
+    def smallest(self) -> tuple[int, ...]:
+        """The shape of the smallest example that the network takes.
+
+        A canvas is of one size; all other parameters are the same whatever the picture's side.
+        """
+        stride: int | None = getattr(self.model, "stride", None)
+        if len(self.shape) != 3 or stride is None or getattr(self.model, "canvas", False):
+            return self.shape
+        side = math.lcm(stride, self.factor)
+        return (side, side, *self.shape[2:])
+
+    def draw(self, key: PRNGKey, batch: Columns, step: Int[Array, ""]) -> Columns:
+        """Times `u` with their `weight`, noise `eps`, and the chance of the conditions."""
+        x = batch[self.of]
+        key_u, key_eps = jax.random.split(rng.stream(key, "diffusion"))
+        times = self.times(key_u, len(x))
+        told = {name: c for one in self.conditions for name, c in one.draw(key, batch).items()}
+        eps = jax.random.normal(key_eps, x.shape)
+        told |= self.learning.draw(key, len(x))
+        return {**batch, **told, "u": times.u, "weight": times.weight, "eps": eps}
+
+    def loss(self, params: Params, batch: Columns, peers: Peers = ALONE) -> Losses:
+        """The weighted error of each row; metrics: that of the noisy and of the clean half."""
+        x_0 = decoded(batch[self.of])
+        told = told_by(self.conditions, {**batch, self.of: x_0})
+        schedule = self.learning.schedule_of(self.schedule, params)
+        network = self.learning.for_training(self.bind(params, told), self.predict, batch)
+        objective = self.learning.objective_of(schedule, self.predict, self.weighting)
+        error = objective(network, x_0, batch["eps"], batch["u"])
+        logsnr_t = objective.logsnr(batch["u"])
+        loss = self.learning.uncertain(error, logsnr_t, params)
+        return Losses(batch["weight"] * loss, by_noise_level(error, logsnr_t))
+
+    def bind(self, params: Params, told: Columns) -> Network:
+        """The network with its parameters and what it is told in place."""
+        network = lambda x_t, logsnr_t: self.model.apply(  # noqa: E731
+            {"params": params}, x_t, logsnr_t, **told
+        )
+        return precondition(network) if self.learning.precondition else network
+
+    def schedule_of(self, params: Params) -> Schedule:
+        """The schedule that is sampled: the learned one, if one is learned."""
+        return self.learning.schedule_of(self.schedule, params)
+
+    def preview(self, params: Params, batch: Columns, keys: PRNGKeys) -> Columns:
+        """`made` from the batch's own conditions, and the `low_res` that it started from."""
+        columns = dict(batch)
+        if self.text:
+            told = self.text.told({**batch, "keep_text": jnp.ones(len(keys), bool)})
+            columns |= told
+        if self.low_res:
+            columns["low_res"] = shrink(decoded(batch[self.of]), self.factor)
+        made = sampling.sample(params, columns, keys, task=self, settings=self.settings)
+        return {"made": made, **({"low_res": columns["low_res"]} if self.low_res else {})}
 
 
-@dataclass(frozen=True)
-class Condition:
-    """What a network is told beside the noisy picture and its level."""
-
-    text: Text
-    text_mask: TextMask
-    low_res: Image | None = None
-    aug_logsnr: LogSnr | None = None
+def decoded(column: Array) -> Float[Array, "b *shape"]:
+    """A column as it is learned: bytes of pictures as float32 in [-1, 1], all else as it is."""
+    return pixels.from_uint8(column) if column.dtype == jnp.uint8 else column
 
 
-def init_params(stage: Stage, key: PRNGKey) -> Any:
-    """Fresh parameters, from the smallest picture that the network takes; to be jitted."""
-    # a canvas is of one size; all other parameters are the same whatever the picture's
-    side_px = stage.size_px if getattr(stage.model, "canvas", 0) else stage.model.stride
-    picture = jnp.zeros((1, side_px, side_px, 3))
-    condition = Condition(
-        jnp.zeros((1, stage.max_tokens, stage.text_width)),
-        jnp.ones((1, stage.max_tokens), bool),
-        picture if stage.low_res_px else None,
-        jnp.zeros(1) if stage.low_res_px else None,
-    )
-    return stage.model.init(key, picture, jnp.zeros(1), **arguments(condition))["params"]
-
-
-def arguments(condition: Condition) -> dict[str, Array]:
-    """The keyword arguments of a network; a base network takes no low-resolution ones."""
-    given = vars(condition)
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def bind(stage: Stage, params: Any, condition: Condition) -> Network:
-    """The stage's network with its parameters and its condition in place."""
-    return lambda x_t, logsnr_t: stage.model.apply(
-        {"params": params}, x_t, logsnr_t, **arguments(condition)
-    )
-
-
-def shrink(image: Image, factor: int) -> Resized:
-    """The picture that the stage before would have made: antialiased, 1 / factor the size."""
-    return pixels.resize(image, image.shape[1] // factor, image.shape[2] // factor)
-
-
-def condition_low_res(
-    stage: Stage,
-    low_res: Image,
-    aug_level: Float[Array, " b"],
-    *,
-    key: PRNGKey | PRNGKeys,
-) -> tuple[Resized, LogSnr]:
-    """A small picture in [-1, 1] as the network wants it: noised, enlarged, its level beside it.
-
-    One function for training and for sampling: the same noise, filter and level on both sides.
-    The noise is drawn once, at the small size, and not again at every step (Ho et al. 2022).
-    """
-    noised, aug_logsnr = augment(low_res, aug_level, key=key, schedule=stage.aug_schedule)
-    height, width = (stage.factor * side for side in low_res.shape[1:3])
-    return pixels.resize(noised, height, width), aug_logsnr
-
-
-def is_convolutional(model: Any) -> bool:
-    """Whether a network trained on crops may be run on whole pictures."""
-    return isinstance(model, EfficientUNet) and model.attention == "cross"
-
-
-jax.tree_util.register_dataclass(Condition, ("text", "text_mask", "low_res", "aug_logsnr"), ())
+def by_noise_level(error: Float[Array, " b"], logsnr: LogSnr) -> dict[str, Float[Array, " b"]]:
+    """The error of the noisy and of the clean half (logsnr below and above 0); NaN in the other."""
+    noisy = logsnr < 0
+    return {
+        "loss_noisy": jnp.where(noisy, error, jnp.nan),
+        "loss_clean": jnp.where(noisy, jnp.nan, error),
+    }

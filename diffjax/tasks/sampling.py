@@ -1,175 +1,169 @@
-"""Stages chained: text -> 64 -> 256 -> 1024."""
+"""Sampling of one denoising task: columns that conditions read -> columns of the task's shape.
+
+Every function is `f(params, columns, keys, *, task, settings)`. Row i of what comes back depends on
+row i of the columns and on key i alone, not on the batch.
+"""
 
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from diffjax.core import rng
-from diffjax.core.types import Denoiser, Image, PRNGKeys, Resized, Text, TextMask
-from diffjax.diffusion.predict import as_denoiser
+from diffjax.core.types import Denoiser, LogSnr, PRNGKey, PRNGKeys
+from diffjax.diffusion.predict import as_denoiser, as_denoiser_with_variance
 from diffjax.diffusion.sampling import guidance, sampler, spacing
-from diffjax.tasks.denoising import Condition, Stage, bind, condition_low_res
-from diffjax.tasks.text import null_text
+from diffjax.diffusion.sampling.step import Multistep, Step
+from diffjax.diffusion.training.self_condition import for_sampling
+from diffjax.tasks.conditions import Condition
+from diffjax.tasks.settings import SampleSettings
+from diffjax.tasks.task import Columns, Params
 
-THRESHOLDS = ("dynamic", "static", "none")
-# The embeddings and the mask of a prompt to keep away from, if there is one.
-Negative: TypeAlias = tuple[Text, TextMask] | None
+if TYPE_CHECKING:
+    from diffjax.tasks.denoising import Denoising
 
-
-@dataclass(frozen=True)
-class SampleSettings:
-    """How one stage is sampled. guidance_weight 1 is off; percentile in percent; aug_level in u."""
-
-    num_steps: int = 32
-    sampler: str = "ddpm"
-    spacing: str = "uniform"
-    noise: float = 0.0  # gamma of "ddpm", eta of "ddim" and "dpmpp_2m_sde", churn of "heun"
-    guidance_weight: float = 1.0
-    threshold: str = "dynamic"
-    percentile: float = 99.5
-    aug_level: float = 0.1
+Rungs = Float[Array, " n"]
+Data = Float[Array, "b *shape"]
 
 
-@dataclass(frozen=True)
-class TrainedStage:
-    """A stage with its (averaged) parameters and the settings to sample it with."""
+class Ready(NamedTuple):
+    """What a sampler is handed for one task: see `sampler.sample`."""
 
-    stage: Stage
-    params: Any
-    settings: SampleSettings
+    denoise: Denoiser
+    x_T: Data
+    logsnrs: Rungs
+    step: Step | Multistep
+    key: PRNGKey | PRNGKeys
+
+    def sample(self, x_T: Data | None = None, logsnrs: Rungs | None = None) -> Data:
+        """From the noise down the ladder, or from other noise or down other rungs; in [-1, 1]."""
+        x = sampler.sample(
+            self.denoise,
+            self.x_T if x_T is None else x_T,
+            logsnrs=self.logsnrs if logsnrs is None else logsnrs,
+            step=self.step,
+            key=self.key,
+        )
+        return jnp.clip(x, -1.0, 1.0)
 
 
-def guided_denoiser(
-    stage: Stage,
-    params: Any,
-    condition: Condition,
+def sample(
+    params: Params, columns: Columns, keys: PRNGKeys, *, task: "Denoising", settings: SampleSettings
+) -> Data:
+    """Examples [b *shape] in [-1, 1], for the conditions in `columns`, from one key per row."""
+    return ready(params, columns, keys, task=task, settings=settings).sample()
+
+
+def watch(
+    params: Params, columns: Columns, keys: PRNGKeys, *, task: "Denoising", settings: SampleSettings
+) -> tuple[Data, Float[Array, "n b *shape"]]:
+    """The examples of `sample`, up to rounding, and the x_0_hat of each of its n steps."""
+    parts = ready(params, columns, keys, task=task, settings=settings)
+    x, guesses = sampler.guesses(
+        parts.denoise, parts.x_T, logsnrs=parts.logsnrs, step=parts.step, key=parts.key
+    )
+    return jnp.clip(x, -1.0, 1.0), jnp.clip(guesses, -1.0, 1.0)
+
+
+def ready(
+    params: Params, columns: Columns, keys: PRNGKeys, *, task: "Denoising", settings: SampleSettings
+) -> Ready:
+    """The denoiser with its guidance, the noise x_T, the ladder, the step rule and its keys."""
+    keys = rng.stream(keys, task.name)
+    given = given_by(task.conditions, columns, keys, settings)
+    shape = given["low_res"].shape if "low_res" in given else (len(keys), *task.shape)
+    told = functools.partial(denoiser, params, given, columns, task=task, settings=settings)
+    step = sampler.by_name(settings.sampler, settings.noise)
+    if task.learning.self_condition:
+        step = for_sampling(step, lambda x_0_hat: told(guess=x_0_hat))
+    return Ready(
+        told(),
+        rng.normal(rng.stream(keys, "x_T"), shape),
+        spacing.SPACINGS[settings.spacing](task.schedule_of(params), settings.num_steps),
+        step,
+        rng.stream(keys, "steps"),
+    )
+
+
+def given_by(
+    conditions: tuple[Condition, ...], columns: Columns, keys: PRNGKeys, settings: SampleSettings
+) -> Columns:
+    """What all conditions tell the network when sampling."""
+    return {name: x for one in conditions for name, x in one.given(columns, keys, settings).items()}
+
+
+def denoiser(
+    params: Params,
+    given: Columns,
+    columns: Columns,
+    *,
+    task: "Denoising",
     settings: SampleSettings,
-    negative: Negative = None,
+    guess: Data | None = None,
 ) -> Denoiser:
-    """The stage's denoiser with guidance and thresholding around it.
+    """The task's denoiser with guidance and thresholds around it.
 
-    Conditional and unconditional rows go through the network in one doubled batch, and share
-    the low-resolution condition with its noise, so that guidance acts on the text alone. The
-    text of `negative` takes the place of the null text: guidance leads away from it.
+    guess: what a self-conditioned network said last; None for nothing yet.
+
+    Conditional and unconditional rows go through the network in one doubled batch. What a
+    condition says in the other half is its `absent`: a low-resolution picture keeps its noise
+    there, so that guidance acts on the other conditions alone, and a negative prompt in `columns`
+    takes the place of the null text.
     """
-    if settings.guidance_weight == 1:
-        denoise = as_denoiser(bind(stage, params, condition), stage.predict)
+    if settings.guidance_weight == 1 or not task.conditions:
+        denoise = plain_denoiser(params, given, task, guess)
     else:
-        text, mask = negative or null_text(condition.text, condition.text_mask)
-        unconditional = Condition(text, mask, condition.low_res, condition.aug_logsnr)
-        both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), condition, unconditional)
+        absent = absent_by(task.conditions, given, columns)
+        both = {name: jnp.concatenate([given[name], absent[name]]) for name in given}
+        seen = None if guess is None else jnp.concatenate([guess, guess])
         denoise = guidance.classifier_free_doubled(
-            as_denoiser(bind(stage, params, both), stage.predict), settings.guidance_weight
+            plain_denoiser(params, both, task, seen),
+            weight_of(settings),
+            rescale=settings.guidance_rescale,
+            kind=task.predict if settings.guidance_rescale else "x_0",
         )
     if settings.threshold == "dynamic":
         return guidance.dynamic_threshold(denoise, settings.percentile)
     return guidance.static_threshold(denoise) if settings.threshold == "static" else denoise
 
 
-def sample_stage(
-    params: Any,
-    text: Text,
-    text_mask: TextMask,
-    keys: PRNGKeys,
-    low_res: Image | None = None,
-    negative: Negative = None,
-    *,
-    stage: Stage,
-    settings: SampleSettings,
-) -> Resized:
-    """Pictures [b size size 3] in [-1, 1] for b prompts, from one key per picture.
+def plain_denoiser(
+    params: Params, told: Columns, task: "Denoising", guess: Data | None = None
+) -> Denoiser:
+    """The network as a denoiser: with its variance if it learns one, beside its last guess."""
+    bound, learning = task.bind(params, told), task.learning
 
-    Picture i depends on its own prompt, key and low-resolution picture alone, not on the batch.
+    def network(x_t: Data, logsnr_t: LogSnr) -> Data:
+        seen = jnp.zeros_like(x_t) if guess is None else guess
+        return bound(learning.beside(x_t, seen), logsnr_t)
+
+    with_variance = learning.learns_variance
+    return (as_denoiser_with_variance if with_variance else as_denoiser)(network, task.predict)
+
+
+def weight_of(settings: SampleSettings) -> guidance.Weight:
+    """The guidance weight: a number, or 1 outside the interval of log SNRs."""
+    low, high = settings.guidance_from, settings.guidance_to
+    if (low, high) == (SampleSettings.guidance_from, SampleSettings.guidance_to):
+        return settings.guidance_weight
+    return guidance.interval(settings.guidance_weight, low, high)
+
+
+def absent_by(conditions: tuple[Condition, ...], given: Columns, columns: Columns) -> Columns:
+    """What all conditions say in the other half of guidance."""
+    return {name: x for one in conditions for name, x in one.absent(given, columns).items()}
+
+
+@functools.lru_cache(maxsize=64)
+def compiled(
+    function: Callable, settings: SampleSettings, **static: Hashable
+) -> jax.stages.Wrapped:
+    """`function(params, columns, keys, ..., *, task, settings, **static)`, jitted.
+
+    The task is an argument of the program, `task=...`, so its frozen weights are no constants of
+    it, and tasks that are equal share one program.
     """
-    denoise, x_T, how = ready(
-        params, text, text_mask, keys, low_res, negative, stage=stage, settings=settings
-    )
-    return jnp.clip(sampler.sample(denoise, x_T, **how), -1.0, 1.0)
-
-
-def watch_stage(
-    params: Any,
-    text: Text,
-    text_mask: TextMask,
-    keys: PRNGKeys,
-    low_res: Image | None = None,
-    negative: Negative = None,
-    *,
-    stage: Stage,
-    settings: SampleSettings,
-) -> tuple[Resized, Float[Array, "n _ _ _ _"]]:
-    """The pictures of `sample_stage`, up to rounding, and the x_0_hat of each of its n steps."""
-    denoise, x_T, how = ready(
-        params, text, text_mask, keys, low_res, negative, stage=stage, settings=settings
-    )
-    image, guesses = sampler.guesses(denoise, x_T, **how)
-    return jnp.clip(image, -1.0, 1.0), jnp.clip(guesses, -1.0, 1.0)
-
-
-def ready(
-    params: Any,
-    text: Text,
-    text_mask: TextMask,
-    keys: PRNGKeys,
-    low_res: Image | None,
-    negative: Negative,
-    *,
-    stage: Stage,
-    settings: SampleSettings,
-) -> tuple[Denoiser, Resized, dict[str, Any]]:
-    """What a sampler is handed: the denoiser, the noise x_T, and its named arguments."""
-    keys = rng.stream(keys, stage.name)
-    condition = Condition(text, text_mask)
-    height = width = stage.size_px
-    if stage.low_res_px:
-        assert low_res is not None, f"{stage.name} starts from a picture"
-        level = jnp.full(text.shape[:1], settings.aug_level)
-        low_res, aug_logsnr = condition_low_res(
-            stage, low_res, level, key=rng.stream(keys, "aug_noise")
-        )
-        condition = Condition(text, text_mask, low_res, aug_logsnr)
-        height, width = low_res.shape[1:3]
-    return (
-        guided_denoiser(stage, params, condition, settings, negative),
-        rng.normal(rng.stream(keys, "x_T"), (text.shape[0], height, width, 3)),
-        dict(
-            logsnrs=spacing.SPACINGS[settings.spacing](stage.schedule, settings.num_steps),
-            step=sampler.by_name(settings.sampler, settings.noise),
-            key=rng.stream(keys, "steps"),
-        ),
-    )
-
-
-@functools.lru_cache(maxsize=32)
-def compiled_stage(stage: Stage, settings: SampleSettings):
-    """`sample_stage` jitted, once per (stage, settings)."""
-    return jax.jit(functools.partial(sample_stage, stage=stage, settings=settings))
-
-
-def generate(
-    stages: Sequence[TrainedStage],
-    text: Text,
-    text_mask: TextMask,
-    *,
-    seeds: Int[Array, "b"],
-    low_res: Image | None = None,
-    negative: Negative = None,
-) -> list[Resized]:
-    """The pictures of every stage, small to large, for b prompts and b seeds.
-
-    Image i depends on (prompt i, seed i) alone. `low_res` stands in for the stage before the
-    first, when that is a super-resolution stage. `negative` is what to keep away from, in place
-    of the null text of guidance.
-    """
-    keys = rng.per_example(seeds)
-    pictures: list[Image] = []
-    for trained in stages:
-        run = compiled_stage(trained.stage, trained.settings)
-        low_res = run(trained.params, text, text_mask, keys, low_res, negative)
-        pictures.append(low_res)
-    return pictures
+    return jax.jit(functools.partial(function, settings=settings, **static))

@@ -1,12 +1,33 @@
 """Optimisers and learning rates, by name."""
 
+import functools
+import re
+from typing import NamedTuple, TypeAlias
+
 import optax
+from jaxtyping import PyTree
+
+from diffjax.core import trees
+
+Optimiser: TypeAlias = optax.GradientTransformation
+Rate: TypeAlias = optax.Schedule
+
+
+class Group(NamedTuple):
+    """Parameters whose path is `pattern`: a learning rate `rate` times the usual one."""
+
+    pattern: str
+    rate: float = 1.0
+    weight_decay: float | None = None
+
 
 OPTIMISERS = ("adam", "adamw", "adafactor")
 DECAYS = ("constant", "cosine", "cooldown")
 COOLDOWN = 0.2  # of all steps
 
 
+# Kept by value, so that equal options give the same object and share a compiled step.
+@functools.lru_cache(maxsize=64)
 def learning_rate(
     peak: float, *, warmup_steps: int, num_steps: int, decay: str = "constant"
 ) -> optax.Schedule:
@@ -29,6 +50,7 @@ def learning_rate(
     return optax.join_schedules([warmup, rest], [warmup_steps])
 
 
+@functools.lru_cache(maxsize=64)
 def optimiser(
     name: str,
     rate: optax.Schedule,
@@ -38,11 +60,64 @@ def optimiser(
     eps: float = 1e-8,
     weight_decay: float = 0.0,
     clip_norm: float = 0.0,
+    groups: tuple[Group, ...] = (),
 ) -> optax.GradientTransformation:
-    """Adam or Adafactor as Imagen used them (app. F); clip_norm 0 means no clipping."""
-    tx = {
-        "adam": lambda: optax.adam(rate, b1, b2, eps),
-        "adamw": lambda: optax.adamw(rate, b1, b2, eps, weight_decay=weight_decay),
-        "adafactor": lambda: optax.adafactor(rate),
-    }[name]()
+    """Adam or Adafactor as Imagen used them (app. F); clip_norm 0 means no clipping.
+
+    groups: parameters by path with options of their own; the first that matches counts. The norm
+    that is clipped is that of all gradients together.
+    """
+    make = functools.partial(_one, name, rate, b1=b1, b2=b2, eps=eps)
+    tx = make(weight_decay=weight_decay)
+    if groups:
+        own = {
+            group.pattern: make(
+                scale=group.rate,
+                weight_decay=weight_decay if group.weight_decay is None else group.weight_decay,
+            )
+            for group in groups
+        }
+        tx = optax.multi_transform({**own, "": tx}, functools.partial(labels, groups))
     return optax.chain(optax.clip_by_global_norm(clip_norm), tx) if clip_norm else tx
+
+
+def labels(groups: tuple[Group, ...], params: PyTree) -> PyTree[str]:
+    """For each parameter the pattern of the first group whose pattern is its whole path; or ""."""
+
+    def label(path: str, leaf: object) -> str:
+        found = (group.pattern for group in groups if re.fullmatch(group.pattern, path))
+        return next(found, "")
+
+    return trees.map_named(label, params)
+
+
+def parse_group(text: str) -> Group:
+    """The group of "PATTERN rate=0.1 weight_decay=0".
+
+    Raises:
+      ValueError: says what is wrong with it.
+    """
+    pattern, *options = text.split()
+    try:
+        re.compile(pattern)
+        values = {key: float(value) for key, _, value in (one.partition("=") for one in options)}
+    except (re.error, ValueError) as error:
+        raise ValueError(
+            f"{text!r}: want PATTERN rate=NUMBER weight_decay=NUMBER: {error}"
+        ) from None
+    unknown = values.keys() - {"rate", "weight_decay"}
+    if unknown or min(values.values(), default=0.0) < 0:
+        raise ValueError(f"{text!r}: want rate and weight_decay alone, at least 0")
+    return Group(pattern, values.get("rate", 1.0), values.get("weight_decay"))
+
+
+def _one(
+    name: str, rate: Rate, *, b1: float, b2: float, eps: float, weight_decay: float,
+    scale: float = 1.0,
+) -> Optimiser:  # fmt: skip
+    own = rate if scale == 1 else lambda step: scale * rate(step)
+    return {
+        "adam": lambda: optax.adam(own, b1, b2, eps),
+        "adamw": lambda: optax.adamw(own, b1, b2, eps, weight_decay=weight_decay),
+        "adafactor": lambda: optax.adafactor(own),
+    }[name]()

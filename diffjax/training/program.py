@@ -1,77 +1,124 @@
-"""What is compiled to train a stage: the step and its readings, with where their arrays lie."""
+"""What is compiled to train a task: the step and its readings, with where their arrays lie."""
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
-from ml_collections import ConfigDict
+from jax.sharding import Mesh, NamedSharding
+from jaxtyping import PyTree
 
-from diffjax.build import build, config
-from diffjax.devices import mesh
-from diffjax.tasks.denoising import Stage
-from diffjax.training import step
+from diffjax.devices import mesh as mesh_lib
+from diffjax.devices.spread import spread
+from diffjax.logs import readings
+from diffjax.tasks.task import Task
+from diffjax.training import averages, step
+from diffjax.training.optim import Optimiser, Rate
+from diffjax.training.state import TrainState, create
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a training step is compiled from. Equal ones share a program.
+
+    averages: names, see `averages.parse`. parts: micro-batches of a batch. log_every: how many
+    steps' metrics wait on the device for a line of the log.
+    """
+
+    task: Task
+    tx: Optimiser
+    rate: Rate
+    averages: tuple[str, ...]
+    mesh: Mesh
+    seed: int
+    batch_size: int
+    parts: int
+    log_every: int
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The mesh, the shapes of the train state, and where each of its arrays lies on the mesh.
+
+    init: key -> the state, made in its shards.
+    """
+
+    mesh: Mesh
+    state_shape: TrainState
+    state_sharding: TrainState
+    init: Callable[[jax.Array], TrainState]
 
 
 @dataclass(frozen=True)
 class Program:
-    """The compiled functions of a config; train_step gives its state's memory back to the next.
+    """The jitted functions of a training; `step` gives its state's memory back to the next.
 
-    train_step: (state, batch) -> (state, metrics). no_readings: metrics -> readings, empty.
+    step: (state, batch, task) -> (state, metrics). no_readings: metrics -> readings, empty.
     record: (readings, metrics) -> readings. all_finite: state -> whether it may be saved.
     """
 
-    stage: Stage
-    place: build.Placement
-    batch_sharding: jax.sharding.NamedSharding
-    train_step: Any
-    no_readings: Any
-    record: Any
-    all_finite: Any
+    place: Placement
+    batch_sharding: NamedSharding
+    step: jax.stages.Wrapped
+    no_readings: jax.stages.Wrapped
+    record: jax.stages.Wrapped
+    all_finite: jax.stages.Wrapped
 
 
-# When the loop saves and stops is nothing to what is compiled.
-OF_THE_LOOP = tuple(
-    f"train.{name}"
-    for name in ("save_every", "sample_every", "snapshot_every", "keep", "keep_every",
-                 "max_seconds", "max_bad_steps")
-)  # fmt: skip
-
-_made: dict[tuple, Program] = {}
-
-
-def program_of(options: ConfigDict, text_width: int, devices: list | None = None) -> Program:
-    """The program of a config, for all devices unless some are named.
-
-    Configs that are equal but for OF_THE_LOOP share one, so that a run that goes on in the same
-    process traces and compiles nothing again.
-    """
-    compiled = tuple(leaf for leaf in config.leaves(options) if leaf[0] not in OF_THE_LOOP)
-    key = (compiled, text_width, None if devices is None else tuple(devices))
-    if key not in _made:
-        _made[key] = _program(options, text_width, devices)
-    return _made[key]
-
-
-def _program(options: ConfigDict, text_width: int, devices: list | None) -> Program:
-    stage = build.stage_of(options, text_width)
-    tx, rate = build.optimiser_of(options)
-    place = build.placement_of(options, stage, tx, devices)
-    batch_sharding = mesh.batch_sharding(place.mesh)
-    everywhere = mesh.replicated(place.mesh)
+@functools.lru_cache(maxsize=8)
+def program_of(training: Training) -> Program:
+    """The program of a training. A run that goes on in the same process traces nothing again."""
+    place = placement_of(training)
+    batch_sharding = mesh_lib.batch_sharding(place.mesh)
+    everywhere = mesh_lib.replicated(place.mesh)
     return Program(
-        stage,
         place,
         batch_sharding,
-        train_step=jax.jit(
-            build.train_step_of(options, stage, tx, place, rate),
-            in_shardings=(place.state_sharding, batch_sharding),
+        step=jax.jit(
+            step_of(training, place.state_sharding.params),
+            in_shardings=(place.state_sharding, batch_sharding, everywhere),
             out_shardings=(place.state_sharding, everywhere),
             donate_argnums=0,
         ),
         no_readings=jax.jit(
-            functools.partial(step.no_readings, options.train.log_every), out_shardings=everywhere
+            functools.partial(readings.no_readings, training.log_every), out_shardings=everywhere
         ),
-        record=jax.jit(step.record, donate_argnums=0),
+        record=jax.jit(readings.record, donate_argnums=0),
         all_finite=jax.jit(step.all_finite, out_shardings=everywhere),
     )
+
+
+def placement_of(training: Training) -> Placement:
+    """Where the train state lies.
+
+    Raises:
+      ValueError: no sharding rule names a parameter, or the mesh does not divide one.
+    """
+    task = training.task
+    new = functools.partial(create, task.init, training.tx, training.averages)
+    shape = jax.eval_shape(new, jax.random.key(0))
+    sharding = mesh_lib.state_sharding(training.mesh, shape, task.sharding)
+    shape = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shape, sharding
+    )
+    return Placement(training.mesh, shape, sharding, jax.jit(new, out_shardings=sharding))
+
+
+def step_of(training: Training, params_sharding: PyTree[NamedSharding]) -> Callable:
+    """The pure (state, batch, task) -> (state, metrics), spread over the mesh; to be jitted."""
+    task_sharding = training.task.sharding
+
+    def one_step(state, batch, task):
+        return step.train_step(
+            state,
+            batch,
+            task=task,
+            tx=training.tx,
+            root_key=jax.random.key(training.seed),
+            averages=averages.parse(training.averages),
+            parts=training.parts,
+            spread=spread(training.mesh, params_sharding, task_sharding),
+            rate=training.rate,
+        )
+
+    return one_step

@@ -1,19 +1,19 @@
 """What a training run works with: everything opened, and the state that it begins with."""
 
 import functools
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import jax
-from ml_collections import ConfigDict
+import numpy as np
 
 from diffjax import checkpoint
-from diffjax.build import build, config
-from diffjax.build.embeddings import embeddings_of
 from diffjax.checkpoint.workdir import check_space
 from diffjax.core.errors import ConfigError
+from diffjax.core.files import write_whole
 from diffjax.core.signals import Watch
 from diffjax.data import pipeline
 from diffjax.devices import mesh, processes
@@ -22,15 +22,69 @@ from diffjax.logs.goodput import Goodput
 from diffjax.logs.journal import Journal
 from diffjax.training import snapshots
 from diffjax.training.preview import Preview
-from diffjax.training.program import Program, program_of
+from diffjax.training.program import Program, Training, program_of
+from diffjax.training.state import TrainState
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """When the loop logs, saves, samples and stops; 0 is never. None of it changes the program.
+
+    learning_rate: named in the remedy of a run that diverges.
+    """
+
+    num_steps: int
+    log_every: int = 50
+    sample_every: int = 0
+    save_every: int = 0
+    snapshot_every: int = 0
+    keep: int = 3
+    keep_every: int = 0
+    max_bad_steps: int = 10
+    max_seconds: float = 0.0
+    learning_rate: float = 0.0
+
+
+class Shown(NamedTuple):
+    """What a preview is made of: columns, a row per picture, and what is written under each."""
+
+    batch: Mapping[str, np.ndarray]
+    captions: tuple[str, ...]
+
+
+class Data(NamedTuple):
+    """The data of a run. batches: their position can be saved and restored."""
+
+    batches: pipeline.Batches
+    shown: Shown
 
 
 @dataclass(frozen=True)
 class Run:
+    """Everything that a run of one task is made of, before anything large is opened.
+
+    config_json: written into the workdir. sampled: the average that previews are made with.
+    open_data: opens the data set, and computes the columns that it lacks.
+    """
+
+    training: Training
+    loop: LoopSettings
+    workdir: Path
+    config_json: str
+    sampled: str
+    open_data: Callable[[], Data]
+
+    @property
+    def name(self) -> str:
+        """The task's."""
+        return self.training.task.name
+
+
+@dataclass(frozen=True)
+class Opened:
     """What the loop works with, made once. batches: already on their way to the devices."""
 
-    options: ConfigDict
-    workdir: Path
+    run: Run
     program: Program
     first_step: int
     batches: pipeline.Ahead
@@ -43,40 +97,39 @@ class Run:
     spent: Goodput
 
 
-def begin(
-    options: ConfigDict, workdir: Path, watch: Watch, at_the_end: ExitStack
-) -> tuple[Run, Any]:
+def begin(run: Run, watch: Watch, at_the_end: ExitStack) -> tuple[Opened, TrainState]:
     """Open everything, and make the first state or restore the newest one.
 
     What must be closed is left to `at_the_end`. Raises what `loop.train` does.
     """
-    first = processes.is_first()
+    first, workdir, training = processes.is_first(), run.workdir, run.training
     spent = Goodput(workdir / "goodput.json" if first else None)
-    records, encoder = build.source_of(options), build.encoder_of(options)
-    embeddings = embeddings_of(options, records, encoder, _encoding_progress)
-    program = program_of(options, encoder.width)
+    data = run.open_data()
+    try:
+        program = program_of(training)
+    except ValueError as error:
+        raise ConfigError("mesh", dict(training.mesh.shape), str(error)) from None
     place = program.place
     check_space(workdir, checkpoint.needed_bytes(place.state_shape))
     if first:
-        config.save(options, workdir / "config.json")
-    batches = build.train_iterator_of(options, records, embeddings)
+        write_whole(workdir / "config.json", f"{run.config_json}\n".encode())
     at_the_end.callback(spent.note)
     checkpoints = checkpoint.open_dir(
-        workdir / "checkpoints", keep=options.train.keep, keep_every=options.train.keep_every
+        workdir / "checkpoints", keep=run.loop.keep, keep_every=run.loop.keep_every
     )
     at_the_end.callback(checkpoint.finish, checkpoints)
     try:
         state, position = checkpoint.restore(checkpoints, place.state_shape)
     except FileNotFoundError:
-        state, position = place.init(jax.random.key(options.seed)), {}
+        state, position = place.init(jax.random.key(training.seed)), {}
     except ValueError as error:
         raise ConfigError("workdir", str(workdir), str(error)) from None
     step = int(mesh.fetch(state.step))
     if position:
-        batches.set_state(position.get("data", position))  # older runs saved the data's alone
+        data.batches.set_state(position["data"])
         print(f"resuming from step {step} in {workdir}", flush=True)
     spent.resume(step)
-    kept = snapshots.Snapshots(workdir, options.train.ema, step)
+    kept = snapshots.Snapshots(workdir, training.averages, step)
     at_the_end.callback(kept.finish)
     log = writer.Log(workdir, enabled=first, resumed_at=step)
     at_the_end.callback(log.close)
@@ -89,17 +142,12 @@ def begin(
     journal = Journal(
         log, spent,
         no_readings=program.no_readings, record=program.record,
-        images_per_step=options.data.batch_size, saved=position.get("log"),
+        images_per_step=training.batch_size, saved=position.get("log"),
     )  # fmt: skip
     to_devices = functools.partial(mesh.to_devices, sharding=program.batch_sharding)
-    run = Run(
-        options, workdir, program, step, pipeline.Ahead(batches, to_devices), checkpoints,
-        kept, log, journal, Preview(options, program, records, embeddings, workdir, log), watch,
-        spent,
+    preview = Preview(training.task, place.mesh, data.shown, workdir / "samples", log)
+    opened = Opened(
+        run, program, step, pipeline.Ahead(data.batches, to_devices), checkpoints, kept, log,
+        journal, preview, watch, spent,
     )  # fmt: skip
-    return run, state
-
-
-def _encoding_progress(done: int, total: int) -> None:
-    if done == total or done % 2048 < 64:
-        print(f"text embeddings: {done} of {total} captions", flush=True)
+    return opened, state

@@ -24,7 +24,7 @@ from diffjax.app import drawing, gate, limits, page, server
 from diffjax.app.limits import Refused
 from diffjax.build import loading
 from diffjax.editing import inpaint
-from diffjax.generation import jobs, recipe, rows
+from diffjax.generation import chain, jobs, recipe, rows
 from diffjax.images import pixels, png
 from tests import tiny_cascade
 
@@ -161,7 +161,7 @@ def test_paintings_that_are_none_are_refused(tmp_path):
             {"background": {"path": str(folder)}},
         ],
         "more than 8 layers": [{"background": whole, "layers": [painted] * 9}],
-        "no picture of": [{"background": {"path": str(folder / "letter.png")}}],
+        "not a picture of": [{"background": {"path": str(folder / "letter.png")}}],
         "damaged": [{"background": {"path": str(folder / "cut.png")}, "layers": [painted]}],
         "16 million": [
             {"background": bomb(folder / "bomb.png")},
@@ -217,11 +217,10 @@ def test_painting_anew_leaves_the_rest_and_is_the_inpainting_of_the_library(casc
     made = list(drawing.paint(cascade, WISH.jobs[:1], limits.Painting(given_, mask)))
     assert [one.stage for one in made] == [0, 1]
     np.testing.assert_array_equal(made[1].picture[~mask], given_[~mask])
-    text, text_mask = rows.embedded(cascade.encoder, ["a red apple"])
+    columns = chain.prompt_columns(*rows.embedded(cascade.encoder, ["a red apple"]))
     expected = inpaint.inpaint(
         cascade.stages,
-        text,
-        text_mask,
+        columns,
         picture=pixels.from_uint8(jnp.asarray(given_[None])),
         mask=jnp.asarray(mask[None, :, :, None]),
         seeds=jnp.array([3]),

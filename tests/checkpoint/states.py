@@ -7,6 +7,7 @@ import optax
 
 from diffjax import checkpoint
 from diffjax.devices.mesh import make_mesh, state_sharding
+from diffjax.models.layers.sharding import RULES
 from diffjax.training.state import TrainState
 
 TX = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3))
@@ -27,7 +28,7 @@ def state(step: int = 3, size: int = 64) -> TrainState:
 def like(mesh: jax.sharding.Mesh | None = None, size: int = 64) -> TrainState:
     """Its shapes, in the shardings of the mesh."""
     shapes = jax.eval_shape(lambda: state(size=size))
-    place = state_sharding(mesh or make_mesh(devices=jax.devices()[:1]), shapes)
+    place = state_sharding(mesh or make_mesh(devices=jax.devices()[:1]), shapes, RULES)
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, place
     )

@@ -21,7 +21,9 @@ index, port, path = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 jax.config.update("jax_cpu_collectives_implementation", "gloo")
 jax.distributed.initialize(f"localhost:{port}", 2, index)
 from jax.experimental import multihost_utils
-from diffjax import checkpoint, digest, parallel
+from diffjax import checkpoint
+from diffjax.core import digest
+from diffjax.devices import mesh
 from tests.checkpoint.states import POSITION, array_files, flip, like, state
 target = like(mesh.make_mesh(fsdp=4))
 place = jax.jit(lambda tree: tree, out_shardings=jax.tree.map(lambda x: x.sharding, target))

@@ -6,12 +6,12 @@ from diffjax.core import files
 from diffjax.core.errors import StorageError
 
 
-def test_free_bytes_are_those_of_the_file_system_also_of_a_folder_yet_to_be_made(tmp_path):
+def test_free_bytes_are_those_of_the_file_system_even_if_the_folder_does_not_exist(tmp_path):
     free = files.free_bytes(tmp_path / "a/b/c")
     assert abs(free - shutil.disk_usage(tmp_path).free) < 1 << 30
 
 
-def test_what_is_published_is_whole_and_replaces_what_was_there(tmp_path):
+def test_publishing_replaces_the_old_file_and_removes_the_temporary_one(tmp_path):
     temporary, path = tmp_path / "x.tmp", tmp_path / "x"
     path.write_text("old")
     temporary.write_text("new")
@@ -20,18 +20,9 @@ def test_what_is_published_is_whole_and_replaces_what_was_there(tmp_path):
     assert not temporary.exists()
 
 
-def test_what_the_disk_refuses_is_a_storage_error_of_one_line(tmp_path):
+def test_an_os_error_becomes_a_storage_error_of_one_line(tmp_path):
     with (
         pytest.raises(StorageError, match="absent: No such file"),
         files.storing(tmp_path / "absent"),
     ):
         (tmp_path / "absent").read_text()
-
-
-@pytest.mark.parametrize(
-    ("num_bytes", "text"),
-    [(0, "0 B"), (999, "999 B"), (1540, "1.54 kB"), (999_600, "1 MB"), (32e9, "32 GB"),
-     (1.5e13, "15 TB")],
-)  # fmt: skip
-def test_bytes_are_said_with_three_digits(num_bytes, text):
-    assert files.human(num_bytes) == text

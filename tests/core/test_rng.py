@@ -23,7 +23,7 @@ def test_streams_of_different_names_are_independent():
     assert np.abs(correlation).max() < 0.06
 
 
-def test_keys_per_example_stream_split_and_draw_each_for_itself():
+def test_with_a_key_per_example_each_example_draws_what_it_draws_alone():
     keys = rng.per_example(jnp.array([5, 6, 7]))
     several = rng.normal(rng.split(rng.stream(keys, "x"), 2)[1], (3, 4))
     alone = rng.normal(rng.split(rng.stream(keys[1:2], "x"), 2)[1], (1, 4))
@@ -32,6 +32,6 @@ def test_keys_per_example_stream_split_and_draw_each_for_itself():
     np.testing.assert_array_equal(several[1], one)
 
 
-def test_a_key_too_few_is_refused():
+def test_fewer_keys_than_examples_are_refused():
     with pytest.raises(ValueError, match="3 keys for a batch of 4"):
         rng.normal(rng.per_example(jnp.arange(3)), (4, 2))

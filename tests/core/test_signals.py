@@ -18,7 +18,8 @@ def child(body, tmp_path):
     """A process that runs `body` with a watch, once it has said that it is ready."""
     path = tmp_path / "program.py"
     path.write_text(
-        "import hashlib, sys, time\n"
+        "import hashlib, signal, sys, time\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever the tests were started by\n"
         "from diffjax.core.signals import signals\n"
         "def deaf():\n"
         "    # one call of C, many seconds long, that lets other threads run meanwhile\n"
@@ -126,6 +127,81 @@ def test_a_rescue_that_fails_is_heard_of_and_the_process_ends_all_the_same(capsy
         watch.act()
     assert codes == [1]
     assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_a_process_that_was_started_by_nohup_outlives_its_terminal():
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with signals.signals() as watch:
+            signal.raise_signal(signal.SIGHUP)
+            assert not watch
+            signal.raise_signal(signal.SIGTERM)
+            assert watch
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, previous)
+
+
+PRINTS = """
+import sys, time
+from diffjax.core import command, signals
+def main():
+    watched = sys.argv[1] == "watched"
+    if not watched:
+        while True:
+            print("line", flush=True)
+    with signals.signals() as watch:
+        while not watch:
+            print("line", file=sys.stdout if sys.argv[2] == "stdout" else sys.stderr)
+        for _ in range(10_000):  # more than any buffer holds
+            print("more", file=sys.stdout)
+            print("more", file=sys.stderr) if sys.argv[2] == "stderr" else None
+        print("saved", file=sys.stderr)
+    return 143
+command.start(main)
+"""
+
+
+@pytest.mark.parametrize("flags", [(), ("-u",)])
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_when_nobody_reads_what_is_printed_the_watch_is_told_and_no_print_fails(stream, flags):
+    process = subprocess.Popen(
+        [sys.executable, *flags, "-c", PRINTS, "watched", stream], cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    gone, other = (process.stdout, process.stderr)[:: 1 if stream == "stdout" else -1]
+    assert gone.readline() == "line\n"
+    gone.close()
+    told = other.read()
+    assert process.wait(timeout=20) == 143
+    assert told == "saved\n" if stream == "stdout" else set(told.split()) == {"more"}
+
+
+def test_a_command_that_saves_nothing_ends_quietly_when_nobody_reads_it():
+    process = subprocess.Popen(
+        [sys.executable, "-c", PRINTS, "alone"], cwd=ROOT, env={"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout.readline() == "line\n"
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(timeout=20) == 143
+
+
+def test_a_process_without_streams_runs_all_the_same():
+    closed = f"exec {sys.executable} -c 'from diffjax.core import command; " \
+        "command.start(lambda: print(1) or 7)' >&- 2>&-"  # fmt: skip
+    done = subprocess.run(
+        ["sh", "-c", closed], cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, check=False
+    )
+    assert done.returncode == 7
+
+
+def test_lines_that_a_full_disk_does_not_take_are_lost_and_the_work_goes_on():
+    full = f"exec {sys.executable} -c 'from diffjax.core import command; " \
+        "command.start(lambda: print(1, flush=True) or 7)' > /dev/full"  # fmt: skip
+    done = subprocess.run(["sh", "-c", full], cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, check=False)
+    assert done.returncode == 7
 
 
 def test_another_signal_wakes_the_watch_for_nothing():

@@ -16,7 +16,7 @@ TENSORS = {
 }
 
 
-def test_other_readers_get_the_same_arrays(tmp_path):
+def test_the_safetensors_library_reads_the_same_arrays(tmp_path):
     path = tmp_path / "sub" / "x.safetensors"
     tensorfile.write(path, TENSORS, {"step": "7"})
     read = load_file(path)
@@ -40,7 +40,7 @@ def test_every_flipped_byte_is_found(tmp_path):
 
 
 @pytest.mark.parametrize("length", [0, 5, 100, -1])
-def test_a_file_cut_short_is_found(tmp_path, length):
+def test_a_truncated_file_is_found(tmp_path, length):
     path = tmp_path / "x.safetensors"
     tensorfile.write(path, TENSORS, {})
     path.write_bytes(path.read_bytes()[:length])
@@ -48,14 +48,14 @@ def test_a_file_cut_short_is_found(tmp_path, length):
         tensorfile.verify(path)
 
 
-def test_equal_tensors_make_equal_files(tmp_path):
+def test_the_order_of_the_tensors_does_not_change_the_file(tmp_path):
     backwards = dict(reversed(TENSORS.items()))
     tensorfile.write(tmp_path / "a", TENSORS, {"step": "7"})
     tensorfile.write(tmp_path / "b", backwards, {"step": "7"})
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+def test_a_failed_write_leaves_only_the_old_file(tmp_path):
     path = tmp_path / "x.safetensors"
     tensorfile.write(path, TENSORS, {})
 
@@ -68,7 +68,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     assert tensorfile.verify(path)
 
 
-def test_a_promise_is_held_to_its_shape(tmp_path):
+def test_a_promised_array_of_another_shape_is_refused(tmp_path):
     promise = tensorfile.Promise((3,), np.dtype("f4"), lambda: np.zeros(4, np.float32))
     with pytest.raises(ValueError, match="promised"):
         tensorfile.write(tmp_path / "x.safetensors", {"a": promise}, {})

@@ -1,4 +1,4 @@
-"""Nothing that is read can run: no such call is in the package, and no such file gets through."""
+"""No file can make diffjax run code: the package has no such call and refuses such files."""
 
 import ast
 import io
@@ -23,8 +23,8 @@ FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "she
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen"}
 
 
-def dangers(tree):
-    """(line, what) of every import and call in a file that could run what it reads."""
+def dangerous_calls(tree):
+    """(line, name) of every import and call that could run code from a file."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             modules = [getattr(node, "module", None) or "", *(a.name for a in node.names)]
@@ -45,10 +45,10 @@ def dangers(tree):
                 yield node.lineno, name
 
 
-def test_no_call_in_the_package_could_run_what_it_reads():
+def test_no_call_in_the_package_can_run_code_from_a_file():
     files = sorted(PACKAGE.rglob("*.py"))
     assert len(files) > 50
-    found = [(f.name, *x) for f in files for x in dangers(ast.parse(f.read_text()))]
+    found = [(f.name, *x) for f in files for x in dangerous_calls(ast.parse(f.read_text()))]
     assert found == []
 
 
@@ -60,12 +60,12 @@ def test_no_call_in_the_package_could_run_what_it_reads():
         "torch.load(f)", "torch.load(f, weights_only=False)", "yaml.load(f)", "os.system(x)",
     ],
 )  # fmt: skip
-def test_the_search_finds_what_it_looks_for(line):
-    assert list(dangers(ast.parse(line)))
+def test_the_search_finds_dangerous_lines(line):
+    assert list(dangerous_calls(ast.parse(line)))
 
 
 class Bomb:
-    """Unpickled, it makes the file `path`."""
+    """Unpickling it makes the folder `path`."""
 
     def __init__(self, path):
         self.path = str(path)
@@ -76,17 +76,17 @@ class Bomb:
 
 @pytest.fixture
 def bomb(tmp_path):
-    """(what goes off when it is unpickled, whether it did)."""
+    """(a pickle that runs code, a function that says whether it ran)."""
     mark = tmp_path / "went_off"
     raw = pickle.dumps(Bomb(mark))
     pickle.loads(raw)
-    assert mark.exists()  # it is a real one
+    assert mark.exists()  # this pickle does run code
     mark.rmdir()
     return raw, mark.exists
 
 
 def in_zip(raw):
-    """As PyTorch packs a pickle."""
+    """A pickle in a zip archive, as PyTorch writes it."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         archive.writestr("archive/data.pkl", raw)
@@ -123,7 +123,7 @@ def saved(tmp_path_factory):
 @pytest.mark.parametrize(
     "name", ["manifest.json", "_CHECKPOINT_METADATA", "state/_METADATA", "data/metadata"]
 )
-def test_a_pickle_in_a_checkpoint_does_not_run_even_where_nobody_verifies(name, bomb, saved):
+def test_a_pickle_in_a_checkpoint_does_not_run_even_without_verification(name, bomb, saved):
     raw, went_off = bomb
     file = saved / "1" / name
     before = file.read_bytes()
@@ -133,7 +133,7 @@ def test_a_pickle_in_a_checkpoint_does_not_run_even_where_nobody_verifies(name, 
         with pytest.raises(OSError, match=f"{name}|none|no checkpoint"):
             checkpoint.restore(checkpoints, like())
         if name in ("state/_METADATA", "data/metadata"):
-            with pytest.raises(Exception):  # noqa: B017, PT011  whatever orbax says of it
+            with pytest.raises(Exception):  # noqa: B017, PT011  orbax raises several types
                 checkpoint.read(saved / "1")
     finally:
         file.write_bytes(before)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from diffjax.build import build, config
+from diffjax.build import config
+from diffjax.build.tasks import task_of
 from diffjax.devices import mesh as mesh_lib
-from diffjax.tasks.denoising import init_params
+from diffjax.models.layers.sharding import RULES
 
 
 def test_the_mesh_takes_all_devices_unless_told():
@@ -31,19 +32,19 @@ def test_the_first_rule_that_matches_decides_and_an_unknown_leaf_is_an_error():
         },
         "step": shape(),
     }
-    sharding = mesh_lib.state_sharding(mesh, state)
+    sharding = mesh_lib.state_sharding(mesh, state, RULES)
     assert sharding["params"]["block"]["conv_0"]["kernel"].spec == P(None, None, "fsdp", "tensor")
     assert sharding["params"]["block"]["out"]["kernel"].spec == P("tensor", "fsdp")
     assert sharding["params"]["head"]["conv"]["kernel"].spec == P(None, None, "fsdp", None)
     assert sharding["step"].spec == P()
     with pytest.raises(ValueError, match="no sharding rule names params/a/gamma"):
-        mesh_lib.state_sharding(mesh, {"params": {"a": {"gamma": shape(3)}}})
+        mesh_lib.state_sharding(mesh, {"params": {"a": {"gamma": shape(3)}}}, RULES)
 
 
 def test_a_rule_names_a_leafs_last_axes_so_stacked_blocks_lie_as_single_ones_do():
     mesh = mesh_lib.make_mesh(fsdp=2, tensor=2)
     leaf = {"block_1_on": {"res": {"conv_1": {"kernel": shape(5, 3, 3, 4, 8)}}}}
-    sharding = mesh_lib.state_sharding(mesh, leaf)
+    sharding = mesh_lib.state_sharding(mesh, leaf, RULES)
     (spec,) = [s.spec for s in jax.tree.leaves(sharding)]
     assert spec == P(None, None, None, "tensor", "fsdp")
 
@@ -54,7 +55,7 @@ def test_a_parameter_that_does_not_divide_is_named():
     with pytest.raises(
         ValueError, match=r"params/out/kernel .*12 is no multiple of mesh axis fsdp"
     ):
-        mesh_lib.state_sharding(mesh, leaf)
+        mesh_lib.state_sharding(mesh, leaf, RULES)
 
 
 @pytest.mark.parametrize("file", ["base64", "sr256", "sr1024"])
@@ -62,15 +63,15 @@ def test_a_rule_names_every_parameter_of_every_preset(file):
     mesh = mesh_lib.make_mesh(fsdp=4, tensor=2)
     for preset in importlib.import_module(f"configs.{file}").PRESETS:
         options = config.load(f"configs/{file}.py:{preset}")
-        the_stage = build.stage_of(options, 256)
-        params = jax.eval_shape(lambda key, s=the_stage: init_params(s, key), jax.random.key(0))
-        mesh_lib.state_sharding(mesh, params)
+        task = task_of(options, 256)
+        params = jax.eval_shape(task.init, jax.random.key(0))
+        mesh_lib.state_sharding(mesh, params, task.sharding)
 
 
 def test_the_table_says_the_bytes_that_lie_on_each_device():
     mesh = mesh_lib.make_mesh(fsdp=2, tensor=2)
     leaves = {"a": {"conv_0": {"kernel": shape(4, 8), "bias": shape(8)}}}
-    lines = mesh_lib.table(mesh_lib.state_sharding(mesh, leaves), leaves).splitlines()
+    lines = mesh_lib.table(mesh_lib.state_sharding(mesh, leaves, RULES), leaves).splitlines()
     assert [line.split() for line in lines] == [
         ["a/conv_0/bias", "(8,)", "(-)", "32"],
         ["a/conv_0/kernel", "(4,", "8)", "(fsdp,", "tensor)", "32"],
@@ -82,7 +83,7 @@ def test_the_table_of_a_state_has_a_line_for_each_parameter_and_one_for_the_rest
     mesh = mesh_lib.make_mesh(fsdp=2, tensor=2)
     params = {"a": {"conv_0": {"kernel": shape(4, 8), "bias": shape(8)}}}
     state = {"params": params, "ema_params": {"one": params, "two": params}, "step": shape()}
-    lines = mesh_lib.state_table(mesh_lib.state_sharding(mesh, state), state).splitlines()
+    lines = mesh_lib.state_table(mesh_lib.state_sharding(mesh, state, RULES), state).splitlines()
     assert [line.split() for line in lines] == [
         ["params/a/conv_0/bias", "(8,)", "(-)", "32"],
         ["params/a/conv_0/kernel", "(4,", "8)", "(fsdp,", "tensor)", "32"],

@@ -1,4 +1,4 @@
-"""Data with a density in closed form: mixtures of Gaussians over whole images.
+"""Data with a density in closed form: mixtures of Gaussians over whole examples of any shape.
 
 x_0 = a draw of sum_k w_k N(m_k, C_k) gives x_t = alpha x_0 + sigma eps the density
 sum_k w_k N(alpha m_k, alpha^2 C_k + sigma^2 1), and E[x_0 | x_t] follows. With C_k = U e U' all of
@@ -16,12 +16,12 @@ from diffjax.diffusion.process import alpha_sigma
 
 
 def gaussian(mean, covariance):
-    """N(mean, covariance): mean [h w c]; covariance a number, [d] or [d d], d = h w c."""
+    """N(mean, covariance): mean [*shape]; covariance a number, [d] or [d d], d numbers in all."""
     return mixture(np.asarray(mean)[None], np.asarray(covariance)[None], [1.0])
 
 
 def mixture(means, covariances, weights=None):
-    """means [k h w c]; covariances a number or [k], [k d] or [k d d]; weights [k], else equal."""
+    """means [k *shape]; covariances a number or [k], [k d] or [k d d]; weights [k], else equal."""
     means = np.asarray(means, np.float64)
     num, dims = means.shape[0], means[0].size
     covariances = np.asarray(covariances, np.float64)
@@ -36,7 +36,7 @@ def mixture(means, covariances, weights=None):
 
 
 def smooth_covariance(shape, variance=0.25, reach=1.5, floor=0.02):
-    """[d d]: variance exp(-|distance|^2 / (2 reach^2)) over h, w and c, plus floor on itself."""
+    """[d d]: variance exp(-|distance|^2 / (2 reach^2)) over the axes, plus floor on itself."""
     at = np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij"), -1)
     at = at.reshape(-1, len(shape)).astype(np.float64)
     square = np.sum((at[:, None] - at[None]) ** 2, -1)
@@ -45,7 +45,7 @@ def smooth_covariance(shape, variance=0.25, reach=1.5, floor=0.02):
 
 @dataclass(frozen=True)
 class Mixture:
-    """weights [k], means [k h w c], and covariances as values [k d] and vectors [k d d]."""
+    """weights [k], means [k *shape], and covariances as values [k d] and vectors [k d d]."""
 
     weights: np.ndarray
     means: np.ndarray
@@ -54,7 +54,7 @@ class Mixture:
 
     @property
     def shape(self):
-        """h, w, c."""
+        """The shape of an example."""
         return self.means.shape[1:]
 
     def moments(self):
@@ -86,12 +86,15 @@ class Mixture:
         return jax.nn.softmax(self._parts(x_t, logsnr_t)[1], -1)
 
     def sample(self, key, num, dtype=jnp.float32):
-        """`num` draws of x_0, [num h w c]."""
+        """`num` draws of x_0, [num *shape]."""
         key_mode, key_x = jax.random.split(key)
         mode = jax.random.categorical(key_mode, jnp.log(self.weights), shape=(num,))
         noise = jax.random.normal(key_x, (num, self.values.shape[1]), dtype)
-        scaled = jnp.sqrt(self.values.astype(dtype))[mode] * noise
-        x = jnp.einsum("bie,be->bi", self.vectors.astype(dtype)[mode], scaled)
+        # the symmetric root of the covariance: the eigenvectors of equal eigenvalues are any basis,
+        # another on every machine, and what is drawn must not depend on it
+        vectors, root = (np.float64(part) for part in (self.vectors, np.sqrt(self.values)))
+        roots = np.einsum("kie,ke,kje->kij", vectors, root, vectors).astype(dtype)
+        x = jnp.einsum("bij,bj->bi", jnp.asarray(roots)[mode], noise)
         return jnp.asarray(self.means, dtype)[mode] + x.reshape(num, *self.shape)
 
     def _parts(self, x_t, logsnr_t):
@@ -108,15 +111,15 @@ class Mixture:
 def cubature(monkeypatch):
     """Noise whose batch means of quadratics are exact: the 2d points +-sqrt(d) e_i, in turn.
 
-    They have the mean 0 and the covariance 1 of N(0, 1) in d = h w c dimensions. So the mean over
-    a batch of 2d copies of one picture is the expectation over noise, to rounding, of anything
-    quadratic in it, as a bound is for Gaussian data. A batch of several pictures repeats each 2d
-    times. Replaces `rng.normal` for images; numbers per example stay random.
+    They have the mean 0 and the covariance 1 of N(0, 1) in the d dimensions of an example. So the
+    mean over a batch of 2d copies of one example is the expectation over noise, to rounding, of
+    anything quadratic in it, as a bound is for Gaussian data. A batch of several examples repeats
+    each 2d times. Replaces `rng.normal` for data; numbers per example stay random.
     """
     normal = rng.normal
 
     def points(key, shape):
-        if len(shape) != 4:
+        if len(shape) == 1:
             return normal(key, shape)
         dims = int(np.prod(shape[1:]))
         points = np.sqrt(dims) * np.concatenate([np.eye(dims), -np.eye(dims)])
@@ -126,11 +129,11 @@ def cubature(monkeypatch):
 
 
 def quantiles(monkeypatch):
-    """Noise for pictures of one number: the normal's quantiles, shuffled; means to about 1e-4."""
+    """Noise for examples of one number: the normal's quantiles, shuffled; means to about 1e-4."""
     normal = rng.normal
 
     def points(key, shape):
-        if len(shape) != 4:
+        if len(shape) == 1:
             return normal(key, shape)
         levels = (np.random.default_rng(0).permutation(shape[0]) + 0.5) / shape[0]
         return jax.scipy.special.ndtri(jnp.asarray(levels)).reshape(shape)

@@ -8,42 +8,36 @@ import pytest
 
 from diffjax.core import rng
 from diffjax.diffusion.process import alpha_sigma
-from diffjax.editing import inpaint, morph
+from diffjax.editing import img2img, morph
 from diffjax.editing.morph import Prompt
-from diffjax.tasks import sampling
-from diffjax.tasks.denoising import Stage, shrink
-from diffjax.tasks.sampling import SampleSettings, TrainedStage
+from diffjax.generation import chain
+from diffjax.images import pixels
+from diffjax.tasks.conditions import shrink
+from diffjax.tasks.settings import SampleSettings
 from tests.diffusion.helpers import gaussian_denoiser, images
+from tests.editing.stages import stages_of
 
 WEIGHTS = jnp.linspace(0.0, 1.0, 9)
 
 
-class Coloured:
+def coloured(x_t, logsnr_t, *, text, text_mask, **told):
     """Pixels N(m, 0.01), m told by the text: the mean over the tokens that are seen."""
-
-    def apply(self, variables, x_t, logsnr_t, *, text, text_mask, **told):
-        seen = text_mask[:, :, None]
-        mean = jnp.sum(jnp.where(seen, text, 0.0), axis=1) / jnp.sum(seen, axis=1)
-        return gaussian_denoiser(mean[:, None, None], 0.01)(x_t, logsnr_t)
+    seen = text_mask[:, :, None]
+    mean = jnp.sum(jnp.where(seen, text, 0.0), axis=1) / jnp.sum(seen, axis=1)
+    return gaussian_denoiser(mean[:, None, None], 0.01)(x_t, logsnr_t)
 
 
-class Grained:
+def grained(x_t, logsnr_t, *, low_res, **told):
     """Details N(0, 0.01) on the small picture, enlarged: they are all the noise's."""
-
-    def apply(self, variables, x_t, logsnr_t, *, low_res, **told):
-        alpha, sigma = alpha_sigma(logsnr_t)
-        gain = alpha * 0.01 / (alpha**2 * 0.01 + sigma**2)
-        return low_res + gain * (x_t - alpha * low_res)
+    alpha, sigma = alpha_sigma(logsnr_t)
+    gain = alpha * 0.01 / (alpha**2 * 0.01 + sigma**2)
+    return low_res + gain * (x_t - alpha * low_res)
 
 
 SETTINGS = SampleSettings(
     num_steps=16, sampler="ddpm", guidance_weight=2.0, threshold="none", aug_level=0.2
 )
-COMMON = dict(text_width=3, max_tokens=4, predict="x_0")
-STAGES = [
-    TrainedStage(Stage("base", Coloured(), 4, **COMMON), {}, SETTINGS),
-    TrainedStage(Stage("sr", Grained(), 16, low_res_px=4, **COMMON), {}, SETTINGS),
-]
+STAGES = stages_of(coloured, grained, width=3, max_tokens=4, **dataclasses.asdict(SETTINGS))
 
 
 def prompt(seed, length):
@@ -51,6 +45,11 @@ def prompt(seed, length):
     text = images(seed, (1, 4, 3, 1))[..., 0]
     text = 0.2 * text / jnp.linalg.norm(text, axis=-1, keepdims=True)
     return Prompt(jnp.where(mask[:, :, None], text, 0.0), mask)
+
+
+def no_prompt():
+    columns = img2img.null_columns(STAGES[0].task, 1)
+    return Prompt(columns["text"], columns["text_mask"])
 
 
 SHORT, LONG = prompt(0, 2), prompt(1, 4)
@@ -72,7 +71,7 @@ def test_the_path_of_the_text_ends_at_its_prompts_and_keeps_to_great_circles():
 
 
 def test_between_no_prompt_and_one_every_number_is_finite():
-    nothing = Prompt(*inpaint.null_of(STAGES[0].stage, 1))
+    nothing = no_prompt()
     for pair in ((nothing, nothing), (nothing, LONG), (LONG, nothing)):
         text, mask = morph.morphed_text(*pair, WEIGHTS)
         assert np.isfinite(text).all()
@@ -82,7 +81,7 @@ def test_between_no_prompt_and_one_every_number_is_finite():
 def test_a_path_with_one_seed_begins_and_ends_with_the_pictures_of_its_prompts():
     frames = morph.between_prompts(STAGES, SHORT, LONG, WEIGHTS, seeds=(3, 3))
     for i, end in ((0, SHORT), (8, LONG)):
-        wanted = sampling.generate(STAGES, *end, seeds=jnp.array([3]))
+        wanted = chain.generate(STAGES, chain.prompt_columns(*end), seeds=jnp.array([3]))
         for frame, want in zip(frames, wanted, strict=True):
             np.testing.assert_allclose(frame[i], want[0], atol=1e-5)
 
@@ -107,7 +106,7 @@ def test_a_path_between_seeds_moves_in_even_steps():
     settings = dataclasses.replace(SETTINGS, sampler="ddim")
     still = [dataclasses.replace(STAGES[0], settings=settings)]
     (frames,) = morph.between_prompts(still, LONG, LONG, WEIGHTS, seeds=(3, 4))
-    (last,) = sampling.generate(still, *LONG, seeds=jnp.array([4]))
+    (last,) = chain.generate(still, chain.prompt_columns(*LONG), seeds=jnp.array([4]))
     np.testing.assert_allclose(frames[-1], last[0], atol=1e-5)
     steps = np.sqrt(np.mean(np.diff(np.asarray(frames), axis=0) ** 2, axis=(1, 2, 3)))
     assert steps.min() > 0.005
@@ -124,10 +123,9 @@ def test_a_path_between_two_pictures_begins_and_ends_with_them():
     ]
     low = jnp.clip(0.3 * images(5, (2, 4, 4, 3)), -0.9, 0.9)
     grain = 0.1 * images(6, (2, 16, 16, 3))
-    from diffjax.images import pixels
 
     pictures = jnp.clip(pixels.resize(low, 16, 16) + grain, -1, 1)
-    ends = (Prompt(*inpaint.null_of(stages[0].stage, 1)),) * 2
+    ends = (no_prompt(),) * 2
     noises = morph.noises_of(stages, *ends, pictures, seed=0, level=0.0)
     for noise in noises:
         assert noise.shape[0] == 2
@@ -140,7 +138,7 @@ def test_a_path_between_two_pictures_begins_and_ends_with_them():
 def test_the_way_back_from_a_picture_is_the_flow_of_the_data():
     """The flow of N(0, v) divides x_t by its deviation: x_T = x_t / sqrt(alpha^2 v + sigma^2)."""
     picture = jnp.clip(0.1 * images(7, (2, 4, 4, 3)), -0.9, 0.9)
-    ends = (Prompt(*inpaint.null_of(STAGES[0].stage, 1)),) * 2
+    ends = (no_prompt(),) * 2
     stages = [dataclasses.replace(STAGES[0], settings=dataclasses.replace(SETTINGS, num_steps=256))]
     keys = rng.stream(rng.stream(rng.per_example(jnp.array([1, 1])), "base"), "path")
     eps = rng.normal(keys, picture.shape)

@@ -4,7 +4,7 @@ import pytest
 
 from diffjax.core.errors import ConfigError
 from diffjax.generation import jobs
-from diffjax.tasks.sampling import SampleSettings
+from diffjax.tasks.settings import SampleSettings
 
 STAGES = [SampleSettings(num_steps=8), SampleSettings(num_steps=4, aug_level=0.3)]
 

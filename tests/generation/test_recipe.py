@@ -6,7 +6,8 @@ import pytest
 
 from diffjax.generation import recipe
 from diffjax.generation.recipe import Origin, Recipe
-from diffjax.tasks.sampling import SampleSettings
+from diffjax.tasks import settings
+from diffjax.tasks.settings import SampleSettings
 
 RECIPE = Recipe(
     prompt="a red apple 🍏 \0",
@@ -30,8 +31,8 @@ def test_a_recipe_comes_back_from_json():
 
 def test_the_settings_are_all_checked():
     fields = {field.name for field in dataclasses.fields(SampleSettings)}
-    assert fields == set(recipe.LIMITS) | set(recipe.CHOICES)
-    assert not any(recipe.fault(name, getattr(SampleSettings(), name)) for name in fields)
+    assert fields == set(settings.LIMITS) | set(settings.CHOICES)
+    assert not any(settings.fault(name, getattr(SampleSettings(), name)) for name in fields)
 
 
 @pytest.mark.parametrize(

@@ -1,27 +1,15 @@
-import dataclasses
-
 import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from diffjax.core.errors import ConfigError
-from diffjax.generation import rows, watch
-from diffjax.generation.jobs import Job
 from diffjax.images import film
-from diffjax.tasks.sampling import SampleSettings
-from tests import tiny_cascade
 
 COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
 FRAMES = [np.full((16, 16, 3), colour, np.uint8) for colour in COLOURS]
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    return tiny_cascade.cascade(tmp_path_factory.mktemp("t5"), num_steps=5)
-
-
-def test_a_film_shows_its_frames_in_order_loops_and_holds_the_last(tmp_path):
-    for path in film.write(tmp_path / "a.b", FRAMES, ms=80, hold_ms=1000, said={"x": "🍏"}):
+def test_a_film_shows_its_frames_in_order_then_holds_the_last_and_loops(tmp_path):
+    for path in film.write(tmp_path / "a.b", FRAMES, ms=80, hold_ms=1000, metadata={"x": "🍏"}):
         with Image.open(path) as image:
             assert image.n_frames == 3
             assert image.info["loop"] == 0
@@ -35,46 +23,23 @@ def test_a_film_shows_its_frames_in_order_loops_and_holds_the_last(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.b.gif", "a.b.webp"]
 
 
-def test_what_is_no_film_is_said_to_be_none(tmp_path):
+def test_a_file_that_is_not_a_film_and_a_film_without_frames_are_refused(tmp_path):
     (tmp_path / "a.gif").write_bytes(b"GIF89a")
-    with pytest.raises(ValueError, match=r"a\.gif: is no film"):
+    with pytest.raises(ValueError, match=r"a\.gif: is not a film"):
         film.read_metadata(tmp_path / "a.gif")
     with pytest.raises(ValueError, match="no frames"):
         film.write(tmp_path / "b", [])
 
 
-def test_the_frames_are_the_guesses_of_each_stage_and_end_with_its_picture(trained):
-    job = Job("a red apple", 3)
-    (pictures,) = rows.make(trained, [job])
-    frames = watch.frames(trained, job, pictures)
-    assert len(frames) == 5 + 5
-    assert {frame.shape for frame in frames} == {(128, 128, 3)}
-    small, large = pictures
-    np.testing.assert_array_equal(frames[4], np.kron(small, np.ones((16, 16, 1), np.uint8)))
-    np.testing.assert_array_equal(frames[9], np.kron(large, np.ones((8, 8, 1), np.uint8)))
-    far = [np.abs(frame.astype(int) - frames[9]).mean() for frame in frames[5:]]
-    assert far == sorted(far, reverse=True)
-    assert min(far[:-1]) > 1
-
-
-def test_many_steps_are_thinned_evenly_from_the_first_to_the_last():
-    assert film.thinned(3, 5) == [0, 1, 2]
-    assert film.thinned(9, 5) == [0, 2, 4, 6, 8]
-    kept = film.thinned(1000, 39)
+def test_evenly_spaced_indices_include_the_first_and_the_last():
+    assert film.evenly_spaced(3, 5) == [0, 1, 2]
+    assert film.evenly_spaced(9, 5) == [0, 2, 4, 6, 8]
+    kept = film.evenly_spaced(1000, 39)
     assert (kept[0], kept[-1], len(kept)) == (0, 999, 39)
     assert set(np.diff(kept)) <= {26, 27}
 
 
-def test_pictures_are_enlarged_without_smoothing_and_shrunk_by_area():
+def test_frames_are_enlarged_without_smoothing_and_shrunk_by_averaging():
     checks = np.kron([[0, 255], [255, 0]], np.ones((4, 4)))[..., None].repeat(3, 2).astype(np.uint8)
-    assert set(np.unique(film.scaled(checks, 16))) == {0, 255}
-    assert np.abs(film.scaled(checks, 1).astype(int) - 127).max() <= 1
-
-
-def test_a_film_that_would_not_fit_is_refused(trained):
-    large = dataclasses.replace(trained.stages[1].stage, size_px=1024)
-    stages = (dataclasses.replace(trained.stages[1], stage=large),)
-    many = dataclasses.replace(trained, stages=stages).with_settings([SampleSettings(400)])
-    with pytest.raises(ConfigError, match="--steps = 400: --film at 1024 px takes at most 317"):
-        watch.check(many)
-    watch.check(many.with_settings([SampleSettings(300)]))
+    assert set(np.unique(film.resize_square(checks, 16))) == {0, 255}
+    assert np.abs(film.resize_square(checks, 1).astype(int) - 127).max() <= 1

@@ -13,13 +13,13 @@ def test_every_byte_survives_the_round_trip():
     assert float(image.max()) == 1.0
 
 
-def test_what_lies_outside_is_clipped_not_wrapped():
+def test_values_outside_minus_one_to_one_are_clipped():
     image = jnp.array([-3.0, -1.0, 1.0, 3.0]).reshape(1, 2, 2, 1)
     np.testing.assert_array_equal(pixels.to_uint8(image).ravel(), [0, 0, 255, 255])
 
 
-def test_shrinking_keeps_the_mean_of_stripes_and_checkers():
-    """A strided pick would turn a stripe of period 4 into black or white."""
+def test_shrinking_turns_fine_stripes_and_checkers_into_their_mean():
+    """Taking every fourth pixel would turn stripes of period 4 black or white."""
     stripe = jnp.tile(jnp.array([1.0, -1.0, -1.0, -1.0]), 16)
     stripes = jnp.broadcast_to(stripe[None, None, :, None], (1, 64, 64, 3))
     small = pixels.resize(stripes, 16, 16)

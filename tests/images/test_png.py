@@ -28,7 +28,7 @@ def header(width, height):
 
 
 def crafted(path, *chunks, size=(1, 1)):
-    """A PNG of these chunks between a header and the end, with no pixels at all."""
+    """A PNG with these chunks between its header and its end, and without pixels."""
     path.write_bytes(png.SIGNATURE + header(*size) + b"".join(chunks) + chunk(b"IEND", b""))
     return path
 
@@ -40,7 +40,7 @@ def ours(text, packed=False):
 
 @settings(max_examples=60, deadline=None)
 @given(metadata=st.dictionaries(st.text(max_size=8), JSON, max_size=4))
-def test_what_is_said_comes_back_and_no_pixel_changes(tmp_path_factory, metadata):
+def test_metadata_and_pixels_survive_the_round_trip(tmp_path_factory, metadata):
     path = tmp_path_factory.getbasetemp() / "a.png"
     png.write(path, PICTURE, metadata)
     assert png.read_metadata(path) == metadata
@@ -49,7 +49,7 @@ def test_what_is_said_comes_back_and_no_pixel_changes(tmp_path_factory, metadata
     assert png.read_size(path) == (7, 5)
 
 
-def test_other_readers_find_the_text_and_nothing_else_is_said(tmp_path):
+def test_pillow_reads_the_metadata_and_finds_no_other_text(tmp_path):
     png.write(tmp_path / "a.png", PICTURE, {"prompt": "ein Äpfel 🍏"})
     with Image.open(tmp_path / "a.png") as image:
         image.load()
@@ -60,7 +60,7 @@ def test_other_readers_find_the_text_and_nothing_else_is_said(tmp_path):
     assert not Image.open(tmp_path / "b.png").info
 
 
-def test_a_picture_is_whole_or_not_there(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_old_picture_and_no_other_file(tmp_path, monkeypatch):
     path = tmp_path / "a.png"
     png.write(path, PICTURE)
     before = path.read_bytes()
@@ -83,7 +83,7 @@ def test_nothing_is_written_through_a_link(tmp_path):
     assert not (tmp_path / "a.png").is_symlink()
 
 
-def test_every_flipped_byte_and_every_cut_is_noticed(tmp_path):
+def test_every_flipped_byte_and_every_truncation_is_noticed(tmp_path):
     whole = png.encode(PICTURE, {"a": 1})
     path = tmp_path / "a.png"
     path.write_bytes(whole)
@@ -99,14 +99,14 @@ def test_every_flipped_byte_and_every_cut_is_noticed(tmp_path):
 @pytest.mark.parametrize(
     "size", [(13_000, 13_000), (2**31 - 1, 2**31 - 1), (0, 5), (1, 64_000_001)]
 )
-def test_a_size_is_refused_by_the_header_and_nothing_is_decoded(size, tmp_path, monkeypatch):
+def test_a_too_large_size_is_refused_before_anything_is_decoded(size, tmp_path, monkeypatch):
     def decoded(*args, **kwargs):
         raise AssertionError("decoded")
 
     path = crafted(tmp_path / "a.png", chunk(b"IDAT", zlib.compress(bytes(9))), size=size)
     monkeypatch.setattr(Image, "open", decoded)
     for function in (png.read_size, png.read_metadata, png.check_whole, png.read):
-        with pytest.raises(ValueError, match=f"says that it is {size[0]} x {size[1]} px"):
+        with pytest.raises(ValueError, match=f"its header says {size[0]} x {size[1]} px"):
             function(path)
 
 
@@ -118,19 +118,21 @@ def test_a_size_is_refused_by_the_header_and_nothing_is_decoded(size, tmp_path, 
         ([chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(10**6)))] * 33, "more than 32 texts"),
         ([chunk(b"tEXt", b"a\0" + bytes(1 << 22))], "more than 32 texts or 4,194,304 bytes"),
         ([chunk(b"blah", b"")] * 1000, "more than 1000 chunks"),
-        ([ours(b"{}"), ours(b"{}")], "2 texts are called"),
-        ([ours(b"[" * 100_000)], "is no JSON"),
-        ([ours(b"\xff\xfe{}")], "is no JSON"),
-        ([ours(b'{"a": NaN}')], "is no JSON"),
-        ([ours(b'{"a": ' + b"1" * 100_000 + b"}")], "is no JSON"),
-        ([ours(b"[]")], "is no JSON object"),
+        ([ours(b"{}"), ours(b"{}")], "2 texts have the key"),
+        ([ours(b"[" * 100_000)], "is not JSON"),
+        ([ours(b"\xff\xfe{}")], "is not JSON"),
+        ([ours(b'{"a": NaN}')], "is not JSON"),
+        ([ours(b'{"a": ' + b"1" * 100_000 + b"}")], "is not JSON"),
+        ([ours(b"[]")], "is not a JSON object"),
         ([chunk(b"iTXt", b"diffjax\0")], "is damaged"),
         ([chunk(b"iTXt", b"diffjax\0\1\0\0\0no zlib")], "is damaged"),
         ([ours(b"{}")[:-1] + b"\0"], "is damaged"),
         ([struct.pack(">I", 2**31) + b"iTXt"], "is cut off"),
     ],
 )  # fmt: skip
-def test_forged_texts_end_in_one_line_and_little_memory(chunks, words, tmp_path, monkeypatch):
+def test_forged_texts_are_refused_in_one_line_and_with_little_memory(
+    chunks, words, tmp_path, monkeypatch
+):
     monkeypatch.setattr(png, "MAX_CHUNKS", 1000)
     path = crafted(tmp_path / "a.png", *chunks)
     del chunks
@@ -144,14 +146,14 @@ def test_forged_texts_end_in_one_line_and_little_memory(chunks, words, tmp_path,
     assert most < 4_000_000
 
 
-def test_a_text_that_another_program_packed_is_read(tmp_path):
+def test_compressed_metadata_of_another_program_are_read(tmp_path):
     path = crafted(tmp_path / "a.png", ours(b'{"a": 1}', packed=True))
     assert png.read_metadata(path) == {"a": 1}
 
 
 @pytest.mark.parametrize("make", [lambda p: None, lambda p: p.mkdir(), lambda p: p.write_text("x")])
-def test_what_is_no_png_is_said_to_be_none(make, tmp_path):
+def test_a_file_that_is_not_a_png_is_refused(make, tmp_path):
     path = tmp_path / "a.png"
     make(path)
-    with pytest.raises(ValueError, match=r"a\.png: (no such file|is no PNG)"):
+    with pytest.raises(ValueError, match=r"a\.png: (no such file|is not a PNG)"):
         png.read_metadata(path)

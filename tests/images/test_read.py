@@ -1,4 +1,4 @@
-"""A person's picture: what is taken, how it comes out, and what is refused before it costs."""
+"""Which pictures are read, with which pixels, and which are refused before they cost anything."""
 
 import functools
 import io
@@ -23,14 +23,14 @@ def saved(path, image, *args, **options):
 
 
 @pytest.mark.parametrize("kind", ["png", "bmp", "webp"])
-def test_bytes_come_back_as_they_are(tmp_path, kind):
+def test_lossless_pictures_are_read_exactly(tmp_path, kind):
     options = {"lossless": True} if kind == "webp" else {}
     path = saved(tmp_path / f"x.{kind}", Image.fromarray(COLOURS), **options)
     np.testing.assert_array_equal(read.read(path), COLOURS)
-    assert read.size(path) == (6, 5)
+    assert read.read_size(path) == (6, 5)
 
 
-def test_what_is_transparent_shows_white_and_half_of_it_half(tmp_path):
+def test_transparent_pixels_become_white(tmp_path):
     rgba = np.zeros((1, 3, 4), np.uint8)
     rgba[0, :, 3] = 0, 128, 255
     path = saved(tmp_path / "x.png", Image.fromarray(rgba))
@@ -43,7 +43,7 @@ def test_what_is_transparent_shows_white_and_half_of_it_half(tmp_path):
     assert read.read_mask(path).tolist() == [[False, True, True]]
 
 
-def test_palette_grey_cmyk_and_one_bit_pictures_are_rgb(tmp_path):
+def test_palette_grey_cmyk_and_one_bit_pictures_become_rgb(tmp_path):
     grey = np.arange(0, 240, 8, np.uint8).reshape(6, 5)
     as_grey = np.repeat(grey[:, :, None], 3, 2)
     path = saved(tmp_path / "l.png", Image.fromarray(grey))
@@ -63,7 +63,7 @@ def test_palette_grey_cmyk_and_one_bit_pictures_are_rgb(tmp_path):
     np.testing.assert_array_equal(read.read(one_bit)[:, :, 0], np.where(grey > 100, 255, 0))
 
 
-def test_sixteen_bits_keep_their_eight_highest_and_are_not_clipped(tmp_path):
+def test_sixteen_bit_values_are_scaled_and_not_clipped(tmp_path):
     values = np.array([[0, 128, 257, 32768, 65407, 65535]], np.uint16)
     path = saved(tmp_path / "x.png", Image.fromarray(values))
     want = np.rint(values / 257.0).astype(int)
@@ -71,14 +71,14 @@ def test_sixteen_bits_keep_their_eight_highest_and_are_not_clipped(tmp_path):
     assert read.read_mask(path).tolist() == [[False, False, False, True, True, True]]
 
 
-def test_a_photograph_is_turned_as_its_exif_says(tmp_path):
+def test_a_photograph_is_rotated_as_its_exif_says(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise to show it
     path = saved(tmp_path / "x.png", Image.fromarray(COLOURS), exif=exif)
     np.testing.assert_array_equal(read.read(path), np.rot90(COLOURS, -1))
 
 
-def test_of_an_animation_the_first_frame_is_read(tmp_path):
+def test_the_first_frame_of_an_animation_is_read(tmp_path):
     frames = [Image.new("RGB", (4, 3), colour) for colour in ("white", "black")]
     path = saved(tmp_path / "x.gif", frames[0], save_all=True, append_images=frames[1:])
     assert (read.read(path) == 255).all()
@@ -119,15 +119,15 @@ def rss():
 
 
 @pytest.mark.parametrize("name", bombs())
-def test_a_bomb_is_refused_by_its_header(tmp_path, name):
-    """In 50 ms and 50 MB."""
+def test_a_decompression_bomb_is_refused_by_its_header(tmp_path, name):
+    """It takes less than 50 ms and 50 MB."""
     (tmp_path / "x").write_bytes(bombs()[name])
-    with pytest.raises(ValueError, match="no picture"):  # the readers are loaded at first use
+    with pytest.raises(ValueError, match="not a picture"):  # the readers are loaded at first use
         read.read(__file__)
     before, took = rss(), []
     for _ in range(3):
         start = time.perf_counter()
-        with pytest.raises(ValueError, match=r"x: .*(million pixels|no picture)") as caught:
+        with pytest.raises(ValueError, match=r"x: .*(million pixels|not a picture)") as caught:
             read.read(tmp_path / "x")
         took.append(time.perf_counter() - start)
     assert "\n" not in str(caught.value)
@@ -135,7 +135,7 @@ def test_a_bomb_is_refused_by_its_header(tmp_path, name):
     assert rss() - before < 50e6
 
 
-def test_a_hundred_thousand_frames_cost_as_much_as_one(tmp_path):
+def test_an_animation_of_a_hundred_thousand_frames_is_read_within_a_second(tmp_path):
     frame = b"!\xf9\x04\0\1\0\0\0,\0\0\0\0" + struct.pack("<HH", 1, 1) + b"\0\x02\x02D\x01\0"
     data = b"GIF89a" + struct.pack("<HH", 1, 1) + b"\x80\0\0" + bytes(6) + frame * 100_000 + b";"
     (tmp_path / "x.gif").write_bytes(data)
@@ -144,7 +144,7 @@ def test_a_hundred_thousand_frames_cost_as_much_as_one(tmp_path):
     assert time.perf_counter() - start < 1
 
 
-def test_what_is_no_picture_is_told_in_one_line(tmp_path):
+def test_files_that_are_not_pictures_are_refused_in_one_line(tmp_path):
     good = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(
         good, "PNG"
@@ -157,9 +157,10 @@ def test_what_is_no_picture_is_told_in_one_line(tmp_path):
         (tmp_path / name).write_bytes(data)
     os.mkfifo(tmp_path / "pipe")
     wanted = {
-        "text.png": "no picture of PNG", "empty.png": "no picture", "tiff.png": "no picture",
+        "text.png": "not a picture of PNG", "empty.png": "not a picture",
+        "tiff.png": "not a picture",
         "cut.png": "damaged", "large.png": "8001 x 8000 px is more than 64 million",
-        "pipe": "no plain file", "": "a folder", "missing.png": "no such file",
+        "pipe": "not a regular file", "": "a folder", "missing.png": "no such file",
         "a\0b.png": "no such file", "x" * 5000: "no such file",
     }  # fmt: skip
     for name, words in wanted.items():
@@ -168,35 +169,35 @@ def test_what_is_no_picture_is_told_in_one_line(tmp_path):
         assert "\n" not in str(caught.value)
 
 
-def test_a_square_is_the_middle_or_the_whole_between_white():
+def test_a_square_is_the_middle_of_the_picture_or_all_of_it_with_white_borders():
     wide = np.zeros((4, 8, 3), np.uint8)
     wide[:, 2:6] = 200
-    np.testing.assert_array_equal(read.square(wide, 4), np.full((4, 4, 3), 200, np.uint8))
-    padded = read.square(wide, 8, "pad")
+    np.testing.assert_array_equal(read.fit_square(wide, 4), np.full((4, 4, 3), 200, np.uint8))
+    padded = read.fit_square(wide, 8, "pad")
     np.testing.assert_array_equal(padded[2:6], wide)
     assert (padded[[0, 1, 6, 7]] == 255).all()
     np.testing.assert_array_equal(
-        read.square(COLOURS[:5], 5), COLOURS[:5]
-    )  # of that size already: every byte stays
+        read.fit_square(COLOURS[:5], 5), COLOURS[:5]
+    )  # a picture of that size stays as it is
     for shape in ((1, 3000), (3000, 1), (1, 1)):
         for fit in read.FITS:
-            assert read.square(np.zeros((*shape, 3), np.uint8), 8, fit).shape == (8, 8, 3)
+            assert read.fit_square(np.zeros((*shape, 3), np.uint8), 8, fit).shape == (8, 8, 3)
     with pytest.raises(ValueError, match="fit='stretch'"):
-        read.square(wide, 4, "stretch")
+        read.fit_square(wide, 4, "stretch")
 
 
 @pytest.mark.parametrize("fit", read.FITS)
 @pytest.mark.parametrize("shape", [(40, 30), (13, 29), (7, 7)])
-def test_what_is_not_masked_holds_nothing_of_what_is(shape, fit):
-    """Two pictures that differ under the mask alone agree outside the mask's square."""
+def test_pixels_outside_the_square_mask_do_not_depend_on_masked_pixels(shape, fit):
+    """Two pictures that differ only under the mask agree outside the mask of their squares."""
     draw = np.random.default_rng(1)
     mask = np.zeros(shape, bool)
     y, x = (side // 2 for side in shape)
     mask[y - 1 : y + 1, x - 1 : x + 2] = True
     one, other = (draw.integers(0, 256, (*shape, 3), np.uint8) for _ in range(2))
     other = np.where(mask[:, :, None], other, one)
-    a, b = (read.square(x, 12, fit) for x in (one, other))
-    small = read.square_mask(mask, 12, fit)
+    a, b = (read.fit_square(x, 12, fit) for x in (one, other))
+    small = read.fit_square_mask(mask, 12, fit)
     assert small.any()
     assert not small.all()
     np.testing.assert_array_equal(a[~small], b[~small])

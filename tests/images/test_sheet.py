@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
 
-from diffjax.images.sheet import MARGIN_PX, contact_sheet, wrap
+from diffjax.images.sheet import MARGIN_PX, contact_sheet, wrap_text
 
 
 def tile(value, px=8):
     return np.full((px, px, 3), value, np.uint8)
 
 
-def test_stages_stand_side_by_side_at_one_size_in_reading_order():
+def test_pictures_of_a_row_are_enlarged_to_one_size_and_set_side_by_side():
     rows = [[tile(0, 8), tile(50, 32)], [tile(100, 8), tile(150, 32)], [tile(200, 8), tile(90, 32)]]
     sheet = np.asarray(contact_sheet(rows, ["one", "two", "three"], tile_px=32, columns=2))
     step = 32 + MARGIN_PX
@@ -19,7 +19,7 @@ def test_stages_stand_side_by_side_at_one_size_in_reading_order():
     assert 200 in sheet[sheet.shape[0] // 2 :]
 
 
-def test_there_is_ink_under_every_picture():
+def test_a_caption_is_drawn_under_the_picture():
     sheet = np.asarray(contact_sheet([[tile(255, 64)]], ["a red apple"], tile_px=64))
     assert (sheet[64 + MARGIN_PX + 2 :] < 100).any()
 
@@ -28,13 +28,13 @@ def test_long_captions_are_wrapped_and_end_in_dots():
     from PIL import ImageFont
 
     font = ImageFont.load_default(size=11)
-    text = wrap("word " * 100, font, 60)
+    text = wrap_text("word " * 100, font, 60)
     lines = text.split("\n")
     assert len(lines) == 4
     assert lines[-1].endswith("...")
     assert all(font.getlength(line) <= 60 for line in lines[:-1])
 
 
-def test_a_caption_too_few_is_refused():
+def test_a_missing_caption_is_refused():
     with pytest.raises(ValueError, match="1 cells and 0 captions"):
         contact_sheet([[tile(0)]], [], tile_px=8)

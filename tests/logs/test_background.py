@@ -4,7 +4,7 @@ import time
 from diffjax.logs.background import Background
 
 
-def test_calls_are_made_in_their_order_and_all_of_them_before_it_is_closed(capsys):
+def test_calls_run_in_order_and_close_waits_for_all_of_them(capsys):
     done = []
     behind = Background("the writer")
     for i in range(100):
@@ -14,7 +14,7 @@ def test_calls_are_made_in_their_order_and_all_of_them_before_it_is_closed(capsy
     assert capsys.readouterr().err == ""
 
 
-def test_a_call_that_raises_warns_once_and_the_others_are_made(capsys):
+def test_calls_that_raise_cause_one_warning_and_the_others_still_run(capsys):
     done = []
     behind = Background("the writer")
     for i in range(5):
@@ -27,7 +27,7 @@ def test_a_call_that_raises_warns_once_and_the_others_are_made(capsys):
     assert "the writer failed (ZeroDivisionError" in warning
 
 
-def test_a_call_that_hangs_holds_nobody_up(capsys):
+def test_a_call_that_hangs_blocks_neither_submit_nor_close(capsys):
     wake = threading.Event()
     behind = Background("the writer", depth=3)
     start = time.monotonic()

@@ -6,7 +6,7 @@ from diffjax.logs import goodput
 
 
 class Clock:
-    """Seconds that a test moves by hand."""
+    """A clock that moves only when a test moves it."""
 
     def __init__(self, now=0.0):
         self.now = now
@@ -22,10 +22,10 @@ def spend(spent, clock, **seconds):
     spent.to("step")
 
 
-def test_every_second_goes_to_what_was_being_done():
+def test_every_second_counts_for_the_work_of_that_time():
     clock = Clock(100.0)
     spent = goodput.Goodput(clock=clock)
-    clock.now += 1.0  # until told otherwise, a process starts
+    clock.now += 1.0  # a process begins with the kind `start`
     spend(spent, clock, compile=20.0, data=0.5, step=7.0, checkpoint=2.0, sample=1.5)
     spend(spent, clock, data=0.5, step=7.5)
     seconds = spent.seconds()
@@ -36,13 +36,11 @@ def test_every_second_goes_to_what_was_being_done():
     assert sum(seconds.values()) == clock.now - 100.0 == spent.elapsed()
     assert spent.training() == 15.5
     assert goodput.share(seconds) == pytest.approx(14.5 / 40.0)
-    assert "36.2 % of 40.0 s" in goodput.table(seconds)
+    assert "36.2 % of 40.0 s" in goodput.goodput_table(seconds)
 
 
-def test_what_a_killed_process_did_behind_its_last_checkpoint_is_lost_and_so_is_the_time_between(
-    tmp_path,
-):
-    """10 s of steps are saved at step 5; 4 s later it is killed; 30 s later another goes on."""
+def test_work_after_the_last_checkpoint_and_the_time_without_a_process_count_as_lost(tmp_path):
+    """Step 5 is saved after 10 s of steps; 4 s later the process dies; 30 s later one resumes."""
     clock, path = Clock(), tmp_path / "goodput.json"
     spent = goodput.Goodput(path, clock=clock, wall=clock)
     spend(spent, clock, start=1.0, compile=2.0, step=10.0)
@@ -51,14 +49,14 @@ def test_what_a_killed_process_did_behind_its_last_checkpoint_is_lost_and_so_is_
     spent.note()
     clock.now += 30.0
     spent = goodput.Goodput(path, clock=clock, wall=clock)
-    clock.now += 0.5  # it restores
+    clock.now += 0.5  # restoring
     spent.resume(5)
     spend(spent, clock, step=8.0)
     assert spent.seconds() == {
         "start": 1.5, "compile": 2.0, "data": 0.0, "step": 18.0, "checkpoint": 0.0, "sample": 0.0,
         "redone": 4.0, "down": 30.0,
     }  # fmt: skip
-    # and once more, from the start: all of it was for nothing
+    # the next process finds no checkpoint and starts anew: all work was lost
     spent.note()
     clock.now += 1.0
     spent = goodput.Goodput(path, clock=clock, wall=clock)
@@ -69,7 +67,30 @@ def test_what_a_killed_process_did_behind_its_last_checkpoint_is_lost_and_so_is_
     assert seconds["down"] == 31.0
 
 
-def test_a_clock_set_back_or_a_torn_note_makes_no_time_negative(tmp_path):
+def test_the_last_wait_for_the_writer_is_no_work_done_again(tmp_path):
+    """Saved at step 5, the writer is waited for; then the run goes on, and is killed at once."""
+    clock, path = Clock(), tmp_path / "goodput.json"
+    spent = goodput.Goodput(path, clock=clock, wall=clock)
+    spend(spent, clock, start=1.0, step=10.0)
+    spent.to("checkpoint")
+    clock.now += 0.5
+    spent.saved(5)
+    clock.now += 2.0
+    spent.note()
+    for _ in range(2):
+        spent = goodput.Goodput(path, clock=clock, wall=clock)
+        spent.resume(5)
+        seconds = spent.seconds()
+        assert (seconds["checkpoint"], seconds["redone"]) == (2.5, 0.0)
+        spent.note()
+    spend(spent, clock, data=0.25, step=1.0)  # this is lost
+    spent.note()
+    spent = goodput.Goodput(path, clock=clock, wall=clock)
+    spent.resume(5)
+    assert (spent.seconds()["checkpoint"], spent.seconds()["redone"]) == (2.5, 1.25)
+
+
+def test_no_time_is_negative_after_a_clock_set_back_or_a_truncated_note(tmp_path):
     clock, path = Clock(1000.0), tmp_path / "goodput.json"
     spent = goodput.Goodput(path, clock=clock, wall=clock)
     spend(spent, clock, step=10.0)

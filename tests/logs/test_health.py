@@ -8,7 +8,7 @@ def losses(n, seed=0):
     return (0.1 + 0.01 * np.random.default_rng(seed).standard_normal(n)).tolist()
 
 
-def test_a_loss_ten_deviations_above_the_median_is_a_spike_and_normal_ones_are_none():
+def test_only_a_loss_more_than_ten_deviations_above_the_median_is_a_spike():
     calm, spikes = health.observe(health.Health(), 1, losses(500), [0.0] * 500)
     assert spikes == []
     assert len(calm.recent) == health.WINDOW
@@ -22,18 +22,18 @@ def test_a_loss_ten_deviations_above_the_median_is_a_spike_and_normal_ones_are_n
     assert seen.spikes == 1
 
 
-def test_spikes_do_not_hide_those_that_come_after_them():
+def test_a_spike_does_not_hide_the_next_spikes():
     values = losses(100)
     values[50:60] = [5.0] * 10
     _, spikes = health.observe(health.Health(), 1, values, [0.0] * 100)
     assert [spike.step for spike in spikes] == list(range(51, 61))
 
 
-def test_before_there_is_something_to_compare_with_nothing_is_a_spike():
+def test_nothing_is_a_spike_before_there_are_enough_losses_to_compare_with():
     assert health.observe(health.Health(), 1, [0.1, 0.2] * 9 + [1e9], [0.0] * 19)[1] == []
 
 
-def test_skipped_steps_are_counted_in_a_row_and_in_all_and_their_losses_forgotten():
+def test_skipped_steps_are_counted_and_their_losses_are_ignored():
     nan = float("nan")
     values, bad = [0.1, nan, nan, 0.1, nan], [0.0, 1.0, 1.0, 0.0, 1.0]
     seen, _ = health.observe(health.Health(), 1, values, bad)
@@ -42,7 +42,7 @@ def test_skipped_steps_are_counted_in_a_row_and_in_all_and_their_losses_forgotte
     assert (seen.bad_in_a_row, seen.skipped) == (3, 5)
 
 
-def test_it_does_not_matter_in_how_many_parts_the_steps_are_looked_at():
+def test_health_does_not_depend_on_how_the_steps_are_split_into_calls():
     values, bad = losses(90, seed=3), [0.0] * 90
     values[70], bad[30] = 3.0, 1.0
     whole, spikes = health.observe(health.Health(), 1, values, bad)

@@ -6,14 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax.logs import goodput, journal, writer
-from diffjax.training import step
+from diffjax.logs import goodput, journal, readings, writer
 
 NAMES = ("learning_rate", "loss", "nonfinite", "skipped")
 
 
 class Lines(writer.Log):
-    """Lines are kept here instead of in a file."""
+    """Keeps the lines in memory instead of in a file."""
 
     def __init__(self):
         self.written = []
@@ -25,26 +24,26 @@ class Lines(writer.Log):
 
 
 def measured(num_steps):
-    """Metrics [steps metrics] of so many steps; some of the losses are no numbers."""
+    """Metrics [steps metrics] of random steps; some of the losses are not finite."""
     rows = np.random.default_rng(0).random((num_steps, len(NAMES))).astype(np.float32)
     rows[:, 3] = 0.0
     rows[[4, 11, 12], 1], rows[[4, 11, 12], 3] = [np.nan, np.inf, np.nan], 1.0
     return rows
 
 
-record = jax.jit(step.record)
+record = jax.jit(readings.record)
 
 
 def begin(log, every, saved=None):
     return journal.Journal(
         log, goodput.Goodput(clock=lambda: 0.0),
-        no_readings=functools.partial(step.no_readings, every), record=record,
+        no_readings=functools.partial(readings.no_readings, every), record=record,
         images_per_step=8, saved=saved,
     )  # fmt: skip
 
 
 def go_on(ours, rows, first, last, every):
-    """Steps first + 1 ... last, with a line at each multiple of `every`."""
+    """Add steps first + 1 ... last, and write a line at each multiple of `every`."""
     for number in range(first + 1, last + 1):
         values = jnp.asarray(rows[number - 1])
         ours.add(dict(zip(NAMES, values, strict=True)))
@@ -60,7 +59,7 @@ def whole():
     return log.written
 
 
-def test_a_line_has_the_mean_the_sum_the_worst_and_the_last_of_its_steps(whole):
+def test_a_line_holds_the_mean_sum_maximum_or_last_value_of_its_steps(whole):
     rows = measured(20).astype(np.float64)
     assert [line["step"] for line in whole] == [5, 10, 15, 20]
     for i, line in enumerate(whole):
@@ -72,8 +71,8 @@ def test_a_line_has_the_mean_the_sum_the_worst_and_the_last_of_its_steps(whole):
 
 
 @pytest.mark.parametrize("cut", [1, 4, 5, 8, 12, 19])
-def test_wherever_a_run_is_cut_its_lines_are_those_of_the_whole(whole, cut):
-    """What is saved goes through JSON, as in a checkpoint."""
+def test_a_run_interrupted_anywhere_writes_the_lines_of_an_uninterrupted_one(whole, cut):
+    """The saved journal goes through JSON, as in a checkpoint."""
     log, rows = Lines(), measured(20)
     saved = json.loads(json.dumps(go_on(begin(log, 5), rows, 0, cut, 5).to_json()))
     ended = go_on(begin(log, 5, saved), rows, cut, 20, 5)
@@ -82,7 +81,7 @@ def test_wherever_a_run_is_cut_its_lines_are_those_of_the_whole(whole, cut):
     assert ended.health.bad_in_a_row == 0
 
 
-def test_what_another_version_measured_is_left_out_of_the_next_line():
+def test_rows_saved_with_other_metrics_are_left_out_of_the_next_line():
     log, rows = Lines(), measured(20)
     saved = go_on(begin(Lines(), 5), rows, 0, 2, 5).to_json()
     go_on(begin(log, 5, {**saved, "names": ["a", "b", "c", "d"]}), rows, 2, 5, 5)

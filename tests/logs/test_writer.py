@@ -24,7 +24,7 @@ def test_metrics_are_read_back_from_json_lines_and_from_tensorboard(tmp_path):
     assert (image.height, image.width) == (4, 6)
 
 
-def test_the_average_leaves_out_what_is_not_finite():
+def test_the_average_ignores_values_that_are_not_finite():
     assert average([1.0, float("nan"), 3.0]) == pytest.approx(2.0)
     assert np.isnan(average([float("nan")]))
 
@@ -33,23 +33,23 @@ def progress(step, num_steps, **measured):
     return progress_line(step, num_steps, 0.1, images_per_step=8, **measured)
 
 
-def test_time_left_is_that_of_the_steps_measured():
+def test_the_time_left_follows_from_the_measured_steps():
     """Ten steps in twenty seconds: 90 more take three minutes."""
     line = progress(10, 100, steps=10, seconds=20.0)
     assert line == "step  10/100  loss 0.1000  4.0 images/s  ETA 0:03:00"
 
 
 @pytest.mark.parametrize("seconds", [0.0, -5.0])
-def test_before_anything_is_measured_the_time_left_is_unknown(seconds):
+def test_the_time_left_is_unknown_before_anything_is_measured(seconds):
     assert progress(0, 100, steps=0, seconds=seconds).endswith("0.0 images/s  ETA --")
 
 
 def test_the_time_left_is_never_negative():
-    """Not even where a run was begun with more steps than it now is to have."""
+    """Not even in a run that has already trained more steps than it is now configured for."""
     assert progress(120, 100, steps=10, seconds=20.0).endswith("ETA 0:00:00")
 
 
-def test_lines_of_steps_that_are_done_again_are_forgotten_and_so_is_a_torn_one(tmp_path):
+def test_a_resumed_log_drops_lines_of_repeated_steps_and_a_truncated_line(tmp_path):
     log = Log(tmp_path)
     for step in (2, 4, 6):
         log.scalars(step, {"loss": 1.0})
@@ -66,8 +66,8 @@ def test_lines_of_steps_that_are_done_again_are_forgotten_and_so_is_a_torn_one(t
     assert [(e.step, e.value) for e in events.Scalars("loss")] == [(2, 1), (4, 1), (6, 2), (8, 2)]
 
 
-def test_tensorboard_reads_what_was_written_first_first(tmp_path):
-    """Names begun in one second are told apart by numbers, and 10 sorts before 9."""
+def test_tensorboard_reads_event_files_in_the_order_in_which_they_were_begun(tmp_path):
+    """Files begun in the same second differ by a number at the end, and 10 sorts before 9."""
     for step in range(3):
         EventWriter(str(tmp_path)).close()
         writer = EventWriter(str(tmp_path))
@@ -79,8 +79,8 @@ def test_tensorboard_reads_what_was_written_first_first(tmp_path):
     assert [event.step for event in events.Scalars("loss")] == [0, 1, 2]
 
 
-def test_a_writer_that_raises_or_hangs_costs_one_warning_and_no_line(tmp_path, capsys):
-    """Thirty seconds and more: each of these calls would hang for as long."""
+def test_a_failing_or_hanging_writer_causes_one_warning_and_loses_no_line(tmp_path, capsys):
+    """The log does not wait for the calls that hang."""
     wake, tried = threading.Event(), threading.Event()
 
     class Broken:
@@ -88,7 +88,7 @@ def test_a_writer_that_raises_or_hangs_costs_one_warning_and_no_line(tmp_path, c
             pass
 
         def write_scalars(self, step, scalars):
-            if step == 2:  # what was said of the first is said
+            if step == 2:  # the warning about step 1 has been printed
                 tried.set()
             if step < 3:
                 raise OSError("no route to host")
@@ -101,7 +101,7 @@ def test_a_writer_that_raises_or_hangs_costs_one_warning_and_no_line(tmp_path, c
     log = Log(tmp_path, open_events=Broken)
     for step in range(1, 1001):
         log.scalars(step, {"loss": 1.0})
-        if step == 2:  # else a busy machine may fill the queue before: another warning
+        if step == 2:  # on a busy machine the queue might be full before, which is another warning
             assert tried.wait(30)
             start = time.monotonic()
     log.close()

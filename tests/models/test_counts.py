@@ -1,6 +1,7 @@
 """What can be counted, and no noise can hide: traces, transfers, collectives, bytes, FLOPs."""
 
 import collections
+import dataclasses
 import functools
 import signal
 
@@ -13,31 +14,30 @@ from diffjax import main
 from diffjax.data import pipeline
 from diffjax.devices import mesh
 from diffjax.encoders.t5 import load_encoder
-from diffjax.logs import writer
+from diffjax.logs import readings, writer
 from diffjax.models.unet import UNet
 from diffjax.planning import hlo
 from diffjax.tasks import sampling
-from diffjax.tasks.denoising import Condition, Stage, bind, init_params
 from diffjax.training import loop, step
-from tests.tasks.test_denoising import BASE, KEY
+from tests.tasks.test_denoising import BASE, KEY, batch_of
 from tests.tiny_t5 import save_tiny
-from tests.training.test_step import batch_of, create, placed, step_of
+from tests.training.test_step import create, placed, step_of
 
 # Wide enough that vectors, which every device holds whole, are the few percent they are at scale.
-WIDE = Stage(
-    "wide",
-    UNet(64, (1, 2), num_blocks=1, attention_levels=(1,), head_width=32, token_width=64, patch=4),
-    16,
-    text_width=4,
-    max_tokens=6,
+WIDE = dataclasses.replace(
+    BASE,
+    name="wide",
+    model=UNet(
+        64, (1, 2), num_blocks=1, attention_levels=(1,), head_width=32, token_width=64, patch=4
+    ),
 )
 
 
 @functools.cache
-def compiled(the_stage, sizes, **options):
+def compiled(task, sizes, **options):
     """The step compiled for a mesh, the state's shapes, and where it lies."""
-    step, shapes, place, _ = placed(the_stage, mesh.make_mesh(*sizes), **options)
-    batch = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, batch_of(the_stage.size_px, 16)))
+    step, shapes, place, _ = placed(task, mesh.make_mesh(*sizes), **options)
+    batch = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, batch_of(task.size_px, 16)))
     return step.lower(shapes, batch).compile(), shapes, place
 
 
@@ -53,10 +53,10 @@ def num_bytes(tree, sharding=None):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_data_parallel_gradients_cross_once(accumulate):
+@pytest.mark.parametrize("parts", [1, 2])
+def test_data_parallel_gradients_cross_once(parts):
     """Though there are two micro-batches: their sum crosses. Beside it, a few scalars."""
-    compiled_step, shapes, _ = compiled(WIDE, (8, 1, 1), accumulate=accumulate)
+    compiled_step, shapes, _ = compiled(WIDE, (8, 1, 1), parts=parts)
     found = hlo.collectives(compiled_step.as_text())
     assert found.keys() == {"all-reduce"}
     assert found["all-reduce"].bytes == pytest.approx(num_bytes(shapes.params), rel=1e-3)
@@ -82,21 +82,18 @@ def test_donated_bytes_are_state_bytes(sizes):
     assert donated == num_bytes(shapes, place)
 
 
-@pytest.mark.parametrize(("sizes", "accumulate"), [(None, 1), ((2, 4, 1), 2)])
-def test_a_step_computes_the_networks_products_and_no_more(sizes, accumulate):
+@pytest.mark.parametrize(("sizes", "parts"), [(None, 1), ((2, 4, 1), 2)])
+def test_a_step_computes_the_networks_products_and_no_more(sizes, parts):
     """Forward and backward through the network, as bare as can be, over the step's own FLOPs."""
     batch = jax.tree.map(jnp.asarray, batch_of(16, 16))
     shapes = jax.eval_shape(create(BASE), KEY)
 
     def bare(params, x_t, text):
-        condition = Condition(text, jnp.ones(text.shape[:2], bool))
-        return bind(BASE, params, condition)(x_t, jnp.zeros(x_t.shape[0])).sum()
+        told = {"text": text, "text_mask": jnp.ones(text.shape[:2], bool)}
+        return BASE.bind(params, told)(x_t, jnp.zeros(x_t.shape[0])).sum()
 
     model = jax.make_jaxpr(jax.grad(bare))(shapes.params, jnp.zeros((16, 16, 16, 3)), batch["text"])
-    if sizes:
-        step = placed(BASE, mesh.make_mesh(*sizes), accumulate=accumulate)[0]
-    else:
-        step = step_of(BASE)
+    step = placed(BASE, mesh.make_mesh(*sizes), parts=parts)[0] if sizes else step_of(BASE)
     ours = jax.make_jaxpr(step)(shapes, batch)
     assert hlo.flops(ours) / hlo.flops(model) == 1.0
 
@@ -177,7 +174,7 @@ def test_what_was_sent_ahead_does_not_move_the_position_to_resume_from():
     assert ahead.get_state() == 3
 
 
-def test_training_evaluation_sampling_and_resuming_trace_once_each(tmp_path, encoder, monkeypatch):
+def test_training_sampling_and_resuming_trace_once_each(tmp_path, encoder, monkeypatch):
     traces = collections.Counter()
 
     def counted(module, name):
@@ -190,9 +187,8 @@ def test_training_evaluation_sampling_and_resuming_trace_once_each(tmp_path, enc
 
         monkeypatch.setattr(module, name, call)
 
-    for module, name in ((step, "train_step"), (step, "record"), (sampling, "sample_stage")):
+    for module, name in ((step, "train_step"), (readings, "record"), (sampling, "sample")):
         counted(module, name)
-    counted(step, "eval_step")
     scalars = writer.Log.scalars
 
     def interrupted(self, step, values):
@@ -200,15 +196,13 @@ def test_training_evaluation_sampling_and_resuming_trace_once_each(tmp_path, enc
         if step == 4:
             signal.raise_signal(signal.SIGTERM)
 
-    flags = ["--config.seed=77", "--config.train.num_steps=6", "--config.train.sample_every=2"]
+    flags = [
+        "--config.seed=77", "--config.train.num_steps=6", "--config.train.sample_every=2",
+        "--config.sample.num_steps=3",
+    ]  # fmt: skip
     with monkeypatch.context() as patch:
         patch.setattr(writer.Log, "scalars", interrupted)
         assert run(tmp_path, encoder, *flags) == 143
     assert run(tmp_path, encoder, *flags) == 0
     assert sorted(p.stem for p in (tmp_path / "samples").iterdir()) == ["0000002", "0000006"]
-
-    evaluate = jax.jit(functools.partial(step.eval_step, stage=BASE, weighting="v"))
-    params = jax.jit(lambda key: init_params(BASE, key))(KEY)
-    for i in range(2):
-        evaluate(params, jax.tree.map(jnp.asarray, batch_of(16)), key=jax.random.key(i))
-    assert traces == {"train_step": 1, "record": 1, "sample_stage": 1, "eval_step": 1}
+    assert traces == {"train_step": 1, "record": 1, "sample": 1}

@@ -1,11 +1,12 @@
 import json
 import os
 
-import jax
 import pytest
 
 from diffjax import embed, main
-from diffjax.build import build, config
+from diffjax.build import config, planning
+from diffjax.build.tasks import encoder_of, text_width_of
+from diffjax.build.training import training_of
 from diffjax.core.errors import ConfigError
 from diffjax.data.sources import fake
 from diffjax.planning import dry_run, liveness, plan, shapes
@@ -57,8 +58,8 @@ def test_its_figures_are_those_of_the_compiled_plan(encoder):
     text = "\n".join(dry_run.parts(options))
     assert f"{made.parameters:,} parameters" in text
     assert f"FLOPs: {made.model_flops:.3g} an image" in text
-    work = shapes.training(options, jax.devices())
-    least = liveness.peak(liveness.on_a_device(work.jitted.trace(*work.arguments).jaxpr))
+    work = shapes.training(training_of(options, text_width_of(options)))
+    least = liveness.peak(liveness.on_a_device(work.trace().jaxpr))
     print("estimate", least, "XLA", made.bytes["temporaries"])
     assert 0.5 * least < made.bytes["temporaries"] < 2 * dry_run.SLACK * least
 
@@ -69,14 +70,14 @@ def test_embeddings_of_a_named_cache_are_shown_and_what_it_lacks_is_said(tmp_pat
     assert embed.main([*out, "--encoder", encoder]) == 0
     options = config.load("configs/base64.py:tiny")
     options.text.encoder, options.data.embeddings = encoder, str(tmp_path / "made")
-    records, loaded = fake.Shapes(1, 16), build.encoder_of(options)
+    records, loaded = fake.Shapes(1, 16), encoder_of(options)
     known = "a red circle on white"
     one = [dict(records[0], captions=(known,))]
-    table = dry_run.batch_table(options, one, loaded)
+    table = planning.batch_table(options, one, loaded)
     assert "text         bfloat16 (8, 96, 16), from " in table
     assert f"caption      '{known}'" in table
     with pytest.raises(ConfigError, match="no caption"):
-        dry_run.batch_table(options, [dict(records[0], captions=("unheard of",))], loaded)
+        planning.batch_table(options, [dict(records[0], captions=("unheard of",))], loaded)
 
 
 def test_a_mistake_is_one_line_and_2_after_what_could_be_shown(encoder, capsys, monkeypatch):

@@ -82,11 +82,3 @@ def test_the_limit_is_the_chips_or_what_jax_may_take_of_a_gpu():
     assert memory.limit(tpu, CHIPS["TPU v5e"]) == 15.75 * GIB
     assert memory.limit(gpu, CHIPS["H100 SXM"]) == 60e9
     assert memory.limit(SimpleNamespace(platform="cpu"), None) is None
-
-
-@pytest.mark.parametrize(
-    ("size", "text"),
-    [(1.5 * GIB, "1.50 GiB"), (20 * 2**20, "20 MiB"), (1.5 * 2**20, "1.5 MiB"), (3072, "3 KiB")],
-)
-def test_sizes_for_people(size, text):
-    assert memory.of_size(size) == text

@@ -11,6 +11,7 @@ import pytest
 
 from diffjax import main
 from diffjax.build import config
+from diffjax.build.planning import plan_of
 from diffjax.devices import topology
 from diffjax.devices.chips import CHIPS
 from diffjax.planning import memory, plan
@@ -28,7 +29,7 @@ def tiny(name="base64", **overrides):
 @pytest.fixture(scope="module")
 def trained():
     """The tiny base stage, its state split over four, its batch over all eight devices."""
-    return plan.plan(tiny(**{"mesh.fsdp": 4}))
+    return plan_of(tiny(**{"mesh.fsdp": 4}))
 
 
 def test_the_plan_of_a_training_step_is_of_that_step(trained):
@@ -66,11 +67,11 @@ def test_a_plan_says_its_figures_to_people_and_all_of_them_to_programs(trained):
 
 def test_the_sampler_makes_a_picture_per_device_by_as_many_calls_as_it_has_steps():
     options = tiny("sr256", **{"sample.num_steps": 2})
-    two = plan.plan(options, "sample")
+    two = plan_of(options, "sample")
     assert (two.step, two.batch) == ("sample", 8)
     assert two.program_flops == pytest.approx(two.model_flops)
     options.sample.num_steps = 6
-    six = plan.plan(options, "sample")
+    six = plan_of(options, "sample")
     # all but the one enlargement of the small picture
     assert six.model_flops == pytest.approx(3 * two.model_flops, rel=0.02)
     assert six.stablehlo_lines == two.stablehlo_lines
@@ -81,7 +82,7 @@ def test_a_step_that_does_not_fit_names_its_largest_buffers(monkeypatch):
     monkeypatch.setattr(memory, "limit", lambda device, chip: 1e6)
     monkeypatch.setattr(memory, "largest", lambda lowered: largest)
     with pytest.raises(plan.TooBig) as error:
-        plan.plan(tiny(**{"mesh.fsdp": 4}))
+        plan_of(tiny(**{"mesh.fsdp": 4}))
     first, row, last = str(error.value).splitlines()
     assert first.startswith("does not fit: needs ")
     assert first.endswith(" per device, of which there are 977 KiB")

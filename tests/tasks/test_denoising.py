@@ -1,75 +1,160 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from diffjax.core import rng
-from diffjax.diffusion.process import alpha_sigma
+from diffjax.diffusion.schedule import cosine
+from diffjax.diffusion.training.loss import diffusion_loss
+from diffjax.diffusion.training.times import stratified
 from diffjax.images import pixels
-from diffjax.models.efficient_unet import EfficientUNet
+from diffjax.models.efficient_unet import EfficientUNet, is_convolutional
 from diffjax.models.unet import UNet
-from diffjax.tasks import denoising
-from tests.diffusion.helpers import images
+from diffjax.tasks.conditions import LowRes, Text
+from diffjax.tasks.denoising import Denoising, by_noise_level
+from diffjax.tasks.task import Losses, examples
 
 TINY = {"width": 16, "mults": (1, 2), "head_width": 16, "token_width": 8}
-BASE = denoising.Stage("base", UNet(**TINY, num_blocks=1), 16, text_width=4, max_tokens=6)
-SR = denoising.Stage(
-    "sr", EfficientUNet(**TINY, num_blocks=(1, 1), attention="cross"), 32, 4, 6, low_res_px=8
+TEXT = Text(4, 6, drop=0.1)
+SCHEDULE = cosine()
+BASE = Denoising("base", UNet(**TINY, num_blocks=1), (16, 16, 3), (TEXT,), SCHEDULE)
+SR = Denoising(
+    "sr",
+    EfficientUNet(**TINY, num_blocks=(1, 1), attention="cross"),
+    (32, 32, 3),
+    (TEXT, LowRes(8, 4, SCHEDULE)),
+    SCHEDULE,
 )
 KEY = jax.random.key(0)
+STEP = jnp.int32(0)
 
 
-def test_a_stage_starts_from_a_picture_or_from_nothing():
+def batch_of(size_px, b=8):
+    """Columns of made-up pictures and captions."""
+    random = np.random.default_rng(0)
+    return {
+        "image": random.integers(0, 256, (b, size_px, size_px, 3), np.uint8),
+        "text": random.standard_normal((b, 6, 4)).astype(jnp.bfloat16),
+        "text_length": random.integers(1, 7, b).astype(np.int32),
+    }
+
+
+def with_conditions(task, *conditions):
+    """The task with these conditions in the place of those of their kinds."""
+    kept = [
+        next((new for new in conditions if type(new) is type(old)), old) for old in task.conditions
+    ]
+    return dataclasses.replace(task, conditions=tuple(kept))
+
+
+def moved(task):
+    """Parameters off their zeros."""
+    return jax.tree.map(lambda p: p + 0.05, jax.jit(task.init)(KEY))
+
+
+def loss_of(task, params, batch, key=KEY) -> Losses:
+    """The losses of a batch with the chance of a key."""
+    return task.loss(params, task.draw(key, batch, STEP))
+
+
+def test_a_task_starts_from_a_picture_or_from_nothing():
     assert (BASE.factor, SR.factor) == (1, 4)
     for one in (BASE, SR):
-        params = jax.eval_shape(lambda key, s=one: denoising.init_params(s, key), KEY)
+        params = jax.eval_shape(one.init, KEY)
         assert ("aug" in params["conditioning"]) == (one is SR)
 
 
-def test_what_is_shrunk_is_the_antialiased_target_and_never_the_target_itself():
-    target = images(0, (2, 32, 32, 3))
-    low_res = denoising.shrink(target, SR.factor)
-    assert low_res.shape == (2, 8, 8, 3)
-    given, _ = denoising.condition_low_res(SR, low_res, jnp.zeros(2), key=KEY)
-    assert given.shape == target.shape
-    # white noise has no low frequencies to speak of: the condition must not know the target
-    assert float(jnp.sqrt(jnp.mean((given - target) ** 2))) > 0.8
-
-
-def test_the_condition_has_the_band_limit_of_the_stage_before():
-    """Shrunk again, the condition is the small picture; its own detail holds no more."""
-    smooth = pixels.resize(images(0, (2, 2, 2, 3)), 32, 32)
-    given, _ = denoising.condition_low_res(SR, denoising.shrink(smooth, 4), jnp.zeros(2), key=KEY)
-    np.testing.assert_allclose(given[:, 8:-8, 8:-8], smooth[:, 8:-8, 8:-8], atol=0.12)
-    spectrum = np.abs(np.fft.fft2(np.asarray(given)[0, :, :, 0]))
-    assert spectrum[12:20, 12:20].max() < 0.02 * spectrum.max()
-
-
-def test_the_noise_is_that_of_the_level_told_and_is_drawn_once():
-    """Enlarging is linear: the noise of a black picture grows with sigma and nothing else."""
-    low_res = jnp.zeros((64, 8, 8, 3))
-    enlarged, sigmas = [], []
-    for level in (0.1, 0.5, 1.0):
-        given, logsnr = denoising.condition_low_res(SR, low_res, jnp.full((64,), level), key=KEY)
-        enlarged.append(float(given.std()))
-        sigmas.append(float(alpha_sigma(logsnr)[1][0].item()))
-    np.testing.assert_allclose(np.divide(enlarged, enlarged[-1]), sigmas, rtol=1e-4)
-    noise = pixels.resize(images(7, (64, 8, 8, 3)), 32, 32)
-    assert enlarged[-1] == pytest.approx(float(noise.std()), rel=0.02)
-
-
-def test_training_and_sampling_condition_alike():
-    """One key per image (sampling) or one for all (training): the same distribution."""
-    low_res, level = jnp.full((256, 8, 8, 3), 0.3), jnp.full((256,), 0.3)
-    one, _ = denoising.condition_low_res(SR, low_res, level, key=KEY)
-    other, _ = denoising.condition_low_res(SR, low_res, level, key=rng.per_example(jnp.arange(256)))
-    assert float(one.mean()) == pytest.approx(float(other.mean()), abs=0.01)
-    assert float(one.std()) == pytest.approx(float(other.std()), rel=0.02)
-
-
 def test_crops_need_a_network_that_looks_at_the_text_alone():
-    assert denoising.is_convolutional(SR.model)
-    assert not denoising.is_convolutional(BASE.model)
-    assert not denoising.is_convolutional(
-        EfficientUNet(**TINY, num_blocks=(1, 1), attention="self")
+    assert is_convolutional(SR.model)
+    assert not is_convolutional(BASE.model)
+    assert not is_convolutional(EfficientUNet(**TINY, num_blocks=(1, 1), attention="self"))
+
+
+def test_the_columns_of_a_crop_are_smaller_than_the_picture():
+    whole, crop = SR.columns(), dataclasses.replace(SR, crop_px=16).columns()
+    assert (whole["image"].shape, crop["image"].shape) == ((32, 32, 3), (16, 16, 3))
+    assert whole["text"].shape == (6, 4)
+    assert examples(BASE, 5)["text_length"].shape == (5,)
+
+
+def test_the_loss_of_a_task_is_the_diffusion_loss():
+    """Drawn beforehand or by `diffusion_loss` itself from the same key: one and the same loss."""
+    task = dataclasses.replace(
+        with_conditions(BASE, Text(4, 6)), weighting="min_snr", times=stratified
     )
+    batch, params = jax.tree.map(jnp.asarray, batch_of(16)), moved(task)
+
+    @jax.jit
+    def both(params, batch):
+        told = task.text.told({**batch, "keep_text": jnp.ones(8, bool)})
+        theirs, _ = diffusion_loss(
+            task.bind(params, told),
+            pixels.from_uint8(batch["image"]),
+            key=rng.stream(KEY, "diffusion"),
+            schedule=task.schedule,
+            predict=task.predict,
+            weighting="min_snr",
+            times=stratified,
+        )
+        return jnp.mean(loss_of(task, params, batch).per_example), theirs
+
+    mine, theirs = both(params, batch)
+    assert float(mine) == pytest.approx(float(theirs), rel=1e-6)
+
+
+def test_the_loss_of_a_net_that_says_zero_is_the_targets_variance():
+    """v = alpha eps - sigma x_0, so E|v|^2 = E alpha^2 + E sigma^2 E|x_0|^2."""
+    white = np.full((512, 16, 16, 3), 255, np.uint8)
+    batch = jax.tree.map(jnp.asarray, {**batch_of(16, 512), "image": white})
+    losses = jax.jit(lambda params, batch: loss_of(BASE, params, batch))(
+        jax.jit(BASE.init)(KEY), batch
+    )
+    assert float(losses.per_example.mean()) == pytest.approx(1.0, abs=0.02)  # |x_0| = 1 everywhere
+    assert float(jnp.nanmean(losses.metrics["loss_noisy"])) == pytest.approx(1.0, abs=0.05)
+
+
+def test_text_is_dropped_in_the_share_asked_for():
+    """With every caption dropped the loss no longer knows the text; with none it does."""
+    batch, params = jax.tree.map(jnp.asarray, batch_of(16)), moved(BASE)
+    other = {**batch, "text": batch["text"][::-1], "text_length": batch["text_length"][::-1]}
+    for drop, same in ((1.0, True), (0.0, False)):
+        task = with_conditions(BASE, Text(4, 6, drop))
+        loss = jax.jit(lambda batch, task=task: loss_of(task, params, batch).per_example.mean())
+        assert (float(loss(batch)) == float(loss(other))) is same
+
+
+def test_keys_are_never_used_twice():
+    """JAX's own checker walks the program of the loss."""
+    batch = jax.tree.map(jnp.asarray, batch_of(32))
+    shapes = jax.eval_shape(SR.init, KEY)
+    with jax.debug_key_reuse(True):
+        zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, p.dtype), shapes)
+        jax.jit(lambda key, params: loss_of(SR, params, batch, key))(jax.random.key(1), zeros)
+
+
+def test_the_metrics_of_the_two_halves_average_to_the_whole():
+    per_example = jnp.array([1.0, 2.0, 3.0, 6.0])
+    halves = by_noise_level(per_example, jnp.array([-1.0, 5.0, -2.0, 3.0]))
+    assert float(jnp.nanmean(halves["loss_noisy"])) == 2.0
+    assert float(jnp.nanmean(halves["loss_clean"])) == 4.0
+    assert np.isnan(by_noise_level(per_example, jnp.ones(4))["loss_noisy"]).all()
+
+
+def test_the_weight_of_a_time_counts_in_the_loss():
+    """Importance sampling keeps the mean: a row drawn half as often counts twice."""
+    batch = jax.tree.map(jnp.asarray, batch_of(16))
+    drawn = BASE.draw(KEY, batch, STEP)
+    params = moved(BASE)
+    plain = BASE.loss(params, drawn).per_example
+    heavy = BASE.loss(params, {**drawn, "weight": 2.0 * drawn["weight"]}).per_example
+    np.testing.assert_allclose(heavy, 2.0 * plain, rtol=1e-6)
+
+
+def test_equal_tasks_share_a_program():
+    assert dataclasses.replace(BASE) == BASE
+    assert hash(BASE) == hash(dataclasses.replace(BASE))
+    leaves, structure = jax.tree.flatten(BASE)
+    assert leaves == []
+    assert structure == jax.tree.structure(dataclasses.replace(BASE))

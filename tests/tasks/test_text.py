@@ -7,10 +7,9 @@ import pytest
 
 from diffjax.encoders.cache import cache
 from diffjax.encoders.t5 import load_encoder
-from diffjax.tasks.denoising import init_params
+from diffjax.tasks.conditions import Text
 from diffjax.tasks.text import drop_text, mask_from_length, null_text
-from diffjax.training import step
-from tests.tasks.test_denoising import BASE, KEY
+from tests.tasks.test_denoising import BASE, KEY, loss_of
 from tests.tiny_t5 import save_tiny
 
 
@@ -68,16 +67,16 @@ def training(tmp_path_factory):
     fly, mask = encoder.encode(captions, 16)
     cached, cached_mask = made.batch(captions, 16)
     np.testing.assert_array_equal(mask, cached_mask)
-    stage = dataclasses.replace(BASE, text_width=encoder.width, max_tokens=16)
+    task = dataclasses.replace(BASE, conditions=(Text(encoder.width, 16),))
     random = np.random.default_rng(0)
     draw = lambda leaf: 0.1 * random.standard_normal(leaf.shape, np.float32)  # noqa: E731
-    params = jax.tree.map(draw, jax.eval_shape(lambda key: init_params(stage, key), KEY))
+    params = jax.tree.map(draw, jax.eval_shape(task.init, KEY))
     image = random.integers(0, 256, (4, 16, 16, 3), np.uint8)
 
     @jax.jit
     def loss(text, length):
         batch = {"image": jnp.asarray(image), "text": text, "text_length": length}
-        return step.stage_loss(params, batch, stage=stage, key=KEY, weighting="v", text_drop=0.0)[0]
+        return loss_of(task, params, batch).per_example.mean()
 
     texts = {"cached": np.asarray(cached, np.float32), "fly": np.asarray(fly)}
     return texts, np.asarray(mask.sum(1), np.int32), loss

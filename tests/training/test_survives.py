@@ -27,7 +27,8 @@ LONG = ("train.num_steps=40", "train.log_every=6", "train.save_every=7", "train.
 # In the child: SIGTERM to itself while a step is under way.
 CUT = """
 import signal, sys
-from diffjax import journal, main
+from diffjax import main
+from diffjax.logs import journal
 add, left = journal.Journal.add, [int(sys.argv.pop(1))]
 def interrupted(self, metrics):
     add(self, metrics)
@@ -174,6 +175,26 @@ def test_ten_of_ten_terminations_save_the_step_and_end_in_ten_seconds(twice, tmp
     print(f"\nsteps lost at most {max(lost)}: {said}\nseconds to the end, and allowed: {took}")
     assert all(seconds <= allowed for seconds, allowed in took)
     assert max(lost) <= 1
+
+
+@pytest.mark.parametrize("how", ["its terminal is closed", "nobody reads its output"])
+def test_a_run_that_is_left_alone_saves_its_step(how, tmp_path, encoder):
+    """As SIGTERM does; and what it still prints harms it no more."""
+    flags = ("train.num_steps=4000", "train.log_every=1", "train.save_every=4000",
+             "train.sample_every=0")  # fmt: skip
+    process = runs.start(tmp_path / "run", encoder, *flags)
+    while not process.stdout.readline().startswith("step    3/"):
+        assert process.poll() is None, process.stderr.read()
+    if how == "its terminal is closed":
+        process.send_signal(signal.SIGHUP)
+    process.stdout.close()
+    err = process.stderr.read()
+    assert process.wait(timeout=60) == 143, err
+    (step,) = map(int, re.findall(r"^stopped at step (\d+), saved in ", err, re.M))
+    assert "Traceback" not in err
+    (found,) = checkpoint.survey(tmp_path / "run" / "checkpoints", full=True)
+    assert (found.step, found.state) == (step, "good")
+    assert 3 <= step < 4000
 
 
 def test_twenty_of_twenty_kills_go_on_to_the_same_end(tmp_path, encoder):

@@ -3,7 +3,8 @@
 -log p(x_0) <= KL(q(x_T | x_0) || N(0, 1))                            prior
              + sum_t E KL(q(x_s | x_t, x_0) || p(x_s | x_t))          diffusion
              + E -log p(x_0 | x_1)                                    decoder
-(Ho et al. 2020, eq. 5). A dimension is one channel of one pixel.
+(Ho et al. 2020, eq. 5). A dimension is one number of an
+example: in a picture, one channel of one pixel.
 
 How tight it is: even with the exact denoiser, rungs that lie h apart in logsnr leave a gap. With
 gamma = 0 it is about h R / 4 nats per dimension, R the range of logsnr over which the noise still
@@ -21,7 +22,17 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffjax.core import rng
-from diffjax.core.types import Denoised, Denoiser, Guess, Image, LogSnr, PRNGKey, PRNGKeys
+from diffjax.core.types import (
+    Data,
+    Denoised,
+    Denoiser,
+    Factor,
+    Guess,
+    LogSnr,
+    PerExample,
+    PRNGKey,
+    PRNGKeys,
+)
 from diffjax.diffusion.likelihood.gaussian import (
     discretised_log_likelihood,
     gaussian_kl,
@@ -29,9 +40,7 @@ from diffjax.diffusion.likelihood.gaussian import (
     prior_kl,
 )
 from diffjax.diffusion.predict import x_0_of
-from diffjax.diffusion.process import alpha_sigma, diffuse, per_image
-
-PerExample = Float[Array, " b"]
+from diffjax.diffusion.process import Like, alpha_sigma, diffuse, mean_of_each, per_example
 
 
 class Bound(NamedTuple):
@@ -47,19 +56,19 @@ class Bound(NamedTuple):
         return self.prior + self.diffusion + self.decoder
 
 
-def to_bits(nats: PerExample, x_0: Image) -> PerExample:
-    """nats / (h w c log 2): the nats of whole pictures x_0, in bits per dimension."""
+def to_bits(nats: PerExample, x_0: Data) -> PerExample:
+    """nats / (d log 2), d the numbers of an example: its nats, in bits per dimension."""
     return nats / (np.prod(x_0.shape[1:]) * np.log(2.0))
 
 
-def to_nats(bits_per_dim: PerExample, x_0: Image) -> PerExample:
-    """bits_per_dim h w c log 2, the way back from `to_bits`."""
+def to_nats(bits_per_dim: PerExample, x_0: Data) -> PerExample:
+    """bits_per_dim d log 2, the way back from `to_bits`."""
     return bits_per_dim * (np.prod(x_0.shape[1:]) * np.log(2.0))
 
 
 def vlb(
     denoise: Denoiser,
-    x_0: Image,
+    x_0: Data,
     *,
     logsnrs: Float[Array, " n"],
     key: PRNGKey | PRNGKeys,
@@ -74,7 +83,7 @@ def vlb(
 
     logsnrs: from noise to clean as samplers take them, at least three, the last +inf.
     gamma: the chain's variance is small^(1 - gamma) large^gamma as in `ancestral.ddpm`; a denoiser
-      that returns a `Guess` says it itself, per pixel.
+      that returns a `Guess` says it itself, per dimension.
     decoder_gamma: the same for p(x_0 | x_1) = N(x_0_hat, .), if not gamma itself. Its small
       variance would be 0: that of the step before stands in; sigma_1^2 is the large one. The code
       of Ho et al. 2020 takes 0 here for both of its chains.
@@ -98,17 +107,16 @@ def vlb(
         logsnr_t, logsnr_s, key = at(rung[0]), at(rung[1]), rung[2]
         guess = denoise(diffuse(x_0, rng.normal(key, x_0.shape), logsnr_t), logsnr_t)
         kl = step_kl(guess, x_0, logsnr_s, logsnr_t, gamma=gamma)
-        return total + jnp.mean(kl, axis=(1, 2, 3)), None
+        return total + mean_of_each(kl), None
 
     keys = rng.split(key_steps, noisy.shape[0] - 1)
-    diffusion, _ = jax.lax.scan(
-        body, jnp.zeros_like(x_0[:, 0, 0, 0]), (noisy[:-1], noisy[1:], keys)
-    )
+    none = jnp.zeros(x_0.shape[:1], x_0.dtype)
+    diffusion, _ = jax.lax.scan(body, none, (noisy[:-1], noisy[1:], keys))
 
     logsnr_1, logsnr_2 = at(noisy[-1]), at(noisy[-2])
     guess = denoise(diffuse(x_0, rng.normal(key_decoder, x_0.shape), logsnr_1), logsnr_1)
-    small = log_small_variance(logsnr_1, logsnr_2)
-    large = per_image(jax.nn.log_sigmoid(-logsnr_1))
+    small = log_small_variance(logsnr_1, logsnr_2, x_0)
+    large = per_example(jax.nn.log_sigmoid(-logsnr_1), x_0)
     log_var = small + _fraction(guess, decoder_gamma) * (large - small)
     decoder = decoder_nats(x_0, x_0_of(guess), log_var, eight_bit=eight_bit)
     return _bound(prior_kl(x_0, at(noisy[0])), diffusion, decoder)
@@ -116,7 +124,7 @@ def vlb(
 
 def vlb_continuous(
     denoise: Denoiser,
-    x_0: Image,
+    x_0: Data,
     *,
     key: PRNGKey | PRNGKeys,
     logsnr_min: float = -20.0,
@@ -129,7 +137,7 @@ def vlb_continuous(
     Kingma et al. 2021, eq. 17 and 18. No schedule is asked for, since the integral depends on its
     two ends alone, from logsnr_min, noise, to logsnr_max, clean. The levels are stratified: one
     drawn in each of `num_times` equal slices of logsnr, in which the integrand, the squared error
-    in eps, stays between 0 and 1 per pixel for a good denoiser.
+    in eps, stays between 0 and 1 per dimension for a good denoiser.
 
     The decoder is N(x_0_hat, sigma_1^2 / alpha_1^2) at logsnr_max; eight_bit as in `vlb`.
 
@@ -150,54 +158,55 @@ def vlb_continuous(
         w = jax.scipy.special.ndtr(rng.normal(key_w, x_0.shape[:1])).astype(x_0.dtype)
         logsnr_t = logsnr_min + slice_ * (i + w)
         x_t = diffuse(x_0, rng.normal(key_eps, x_0.shape), logsnr_t)
-        error = jnp.mean(jnp.square(x_0 - x_0_of(denoise(x_t, logsnr_t))), axis=(1, 2, 3))
+        error = mean_of_each(jnp.square(x_0 - x_0_of(denoise(x_t, logsnr_t))))
         return total + 0.5 * slice_ * jnp.exp(logsnr_t) * error, None
 
     rungs = (jnp.arange(num_times), rng.split(key_steps, num_times))
-    diffusion, _ = jax.lax.scan(body, jnp.zeros_like(x_0[:, 0, 0, 0]), rungs)
+    diffusion, _ = jax.lax.scan(body, jnp.zeros(x_0.shape[:1], x_0.dtype), rungs)
 
     logsnr_1, logsnr_T = (jnp.full_like(diffusion, end) for end in (logsnr_max, logsnr_min))
     x_1 = diffuse(x_0, rng.normal(key_decoder, x_0.shape), logsnr_1)
     x_0_hat = x_0_of(denoise(x_1, logsnr_1))
-    decoder = decoder_nats(x_0, x_0_hat, per_image(-logsnr_1), eight_bit=eight_bit)
+    decoder = decoder_nats(x_0, x_0_hat, per_example(-logsnr_1, x_0), eight_bit=eight_bit)
     return _bound(prior_kl(x_0, logsnr_T), diffusion, decoder)
 
 
 def step_kl(
-    guess: Denoised, x_0: Image, logsnr_s: LogSnr, logsnr_t: LogSnr, *, gamma: float = 0.0
-) -> Image:
-    """KL(q(x_s | x_t, x_0) || p(x_s | x_t)) in nats per pixel  (Kingma et al. 2021, eq. 11 to 13).
+    guess: Denoised, x_0: Data, logsnr_s: LogSnr, logsnr_t: LogSnr, *, gamma: float = 0.0
+) -> Data:
+    """KL(q(x_s | x_t, x_0) || p(x_s | x_t)) in nats  (Kingma et al. 2021, eq. 11 to 13).
 
-    The means differ by alpha_s (1 - e^(l_t - l_s)) (x_0 - x_0_hat). Both logsnr are finite.
+    For each dimension. The means differ by alpha_s (1 - e^(l_t - l_s)) (x_0 - x_0_hat). Both
+    logsnr are finite.
     """
-    small = log_small_variance(logsnr_s, logsnr_t)
-    log_ratio = per_image(jax.nn.log_sigmoid(-logsnr_t) - jax.nn.log_sigmoid(-logsnr_s))
-    move = per_image(-jnp.expm1(logsnr_t - logsnr_s))
-    alpha_s, _ = alpha_sigma(logsnr_s)
+    small = log_small_variance(logsnr_s, logsnr_t, x_0)
+    ratio = jax.nn.log_sigmoid(-logsnr_t) - jax.nn.log_sigmoid(-logsnr_s)
+    log_ratio = per_example(ratio, x_0)
+    move = per_example(-jnp.expm1(logsnr_t - logsnr_s), x_0)
+    alpha_s, _ = alpha_sigma(logsnr_s, x_0)
     apart = alpha_s * move * (x_0 - x_0_of(guess))
     return gaussian_kl(apart, small, 0.0, small + _fraction(guess, gamma) * log_ratio)
 
 
-def log_small_variance(logsnr_s: LogSnr, logsnr_t: LogSnr) -> Float[Array, "b 1 1 1"]:
+def log_small_variance(logsnr_s: LogSnr, logsnr_t: LogSnr, like: Like = None) -> Factor:
     """log((1 - e^(l_t - l_s)) sigma_s^2), the posterior's variance; both logsnr are finite."""
     move = -jnp.expm1(logsnr_t - logsnr_s)
-    return per_image(jnp.log(move) + jax.nn.log_sigmoid(-logsnr_s))
+    return per_example(jnp.log(move) + jax.nn.log_sigmoid(-logsnr_s), like)
 
 
 def decoder_nats(
-    x_0: Image, x_0_hat: Image, log_var: Float[Array, "..."], *, eight_bit: bool
-) -> Image:
-    """-log p(x_0 | x_1), p = N(x_0_hat, var): of the level's bin or of the density, per pixel."""
+    x_0: Data, x_0_hat: Data, log_var: Float[Array, "..."], *, eight_bit: bool
+) -> Data:
+    """-log p(x_0 | x_1), p = N(x_0_hat, var): of the level's bin or of the density."""
     log_likelihood = discretised_log_likelihood if eight_bit else gaussian_log_likelihood
     return -log_likelihood(x_0, x_0_hat, log_var)
 
 
-def _fraction(guess: Denoised, gamma: float) -> float | Image:
+def _fraction(guess: Denoised, gamma: float) -> float | Data:
     return guess.fraction if isinstance(guess, Guess) else gamma
 
 
-def _bound(prior: Image, diffusion: PerExample, decoder: Image) -> Bound:
-    """From nats per pixel to bits per dimension."""
-    mean = lambda nats: jnp.mean(nats, axis=(1, 2, 3))  # noqa: E731
-    parts = (mean(prior), diffusion, mean(decoder))
+def _bound(prior: Data, diffusion: PerExample, decoder: Data) -> Bound:
+    """From nats to bits per dimension."""
+    parts = (mean_of_each(prior), diffusion, mean_of_each(decoder))
     return Bound(*(part / np.log(2.0) for part in parts))

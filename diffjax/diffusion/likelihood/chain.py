@@ -25,30 +25,36 @@ from typing import NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
 from diffjax.core import rng
-from diffjax.core.types import Image, LogSnr, PRNGKey, PRNGKeys, Resized, Schedule
+from diffjax.core.types import (
+    Data,
+    LogSnr,
+    PerExample,
+    PRNGKey,
+    PRNGKeys,
+    Reshaped,
+    Schedule,
+)
 from diffjax.diffusion.likelihood.gaussian import gaussian_log_likelihood
-from diffjax.diffusion.training.augment import augment
+from diffjax.diffusion.process import augment, sum_of_each
 
-PerExample = Float[Array, " b"]
 Keys: TypeAlias = PRNGKey | PRNGKeys
 # (x, low_res, key) -> -log p(x | low_res) or a bound on it, [b] nats; low_res None: the first.
-StageNats: TypeAlias = Callable[[Image, Resized | None, Keys], PerExample]
+StageNats: TypeAlias = Callable[[Data, Reshaped | None, Keys], PerExample]
 # (x, low_res as the network sees it, its logsnr, key) -> nats as above.
-AugmentedStageNats: TypeAlias = Callable[[Image, Resized, LogSnr, Keys], PerExample]
+AugmentedStageNats: TypeAlias = Callable[[Data, Reshaped, LogSnr, Keys], PerExample]
 
 
 class Shrunk(NamedTuple):
     """A smaller picture drawn from q(z | x), and log q(z | x) [b] in nats."""
 
-    z: Resized
+    z: Reshaped
     log_q: PerExample
 
 
-Shrink: TypeAlias = Callable[[Image, Keys], Shrunk]
-Resize: TypeAlias = Callable[[Image], Resized]
+Shrink: TypeAlias = Callable[[Data, Keys], Shrunk]
+Resize: TypeAlias = Callable[[Data], Reshaped]
 
 
 class ChainBits(NamedTuple):
@@ -73,7 +79,7 @@ def chain_bits_per_dim(
     """(sum_k -log p(z_k | z_k-1) + sum_(k<n) log q(z_k | z_k+1)) / (dims log 2).
 
     stage_nats, log_q: nats [b] of n stages and n - 1 shrinkings, smallest picture first.
-    dims: h w c of the largest picture.
+    dims: how many numbers the largest picture holds, h w c.
 
     Raises:
       ValueError: for no stage, another number of shrinkings, or dims below 1.
@@ -90,7 +96,7 @@ def chain_bits_per_dim(
 
 
 def cascade_bits_per_dim(
-    stages: Sequence[StageNats], shrinks: Sequence[Shrink], x_0: Image, *, key: Keys
+    stages: Sequence[StageNats], shrinks: Sequence[Shrink], x_0: Data, *, key: Keys
 ) -> ChainBits:
     """The chain's bits for pictures x_0: each is shrunk, stage by stage, and all stages are asked.
 
@@ -102,7 +108,7 @@ def cascade_bits_per_dim(
     if len(shrinks) != len(stages) - 1:
         raise ValueError(f"{len(shrinks)} shrinks for {len(stages)} stages: one fewer than stages")
     key_shrink, key_stage = rng.split(key, 2)
-    pictures: list[Image] = [x_0]
+    pictures: list[Data] = [x_0]
     log_q: list[PerExample] = []
     for shrink, key_z in zip(reversed(shrinks), rng.split(key_shrink, len(stages)), strict=False):
         z, log_density = shrink(pictures[0], key_z)
@@ -120,9 +126,9 @@ def cascade_bits_per_dim(
 def rounded(resize: Resize) -> Shrink:
     """q is a point mass: z = resize(x), clipped and rounded to the 256 levels k / 127.5 - 1."""
 
-    def shrink(x: Image, key: Keys) -> Shrunk:
+    def shrink(x: Data, key: Keys) -> Shrunk:
         level = jnp.round(jnp.clip(resize(x) + 1.0, 0.0, 2.0) * 127.5)
-        return Shrunk(level / 127.5 - 1.0, jnp.zeros_like(x[:, 0, 0, 0]))
+        return Shrunk(level / 127.5 - 1.0, jnp.zeros(x.shape[:1], x.dtype))
 
     return shrink
 
@@ -132,11 +138,11 @@ def noised(resize: Resize, std: float) -> Shrink:
     if not std > 0:
         raise ValueError(f"std={std}: above 0; without noise z has no density, see `rounded`")
 
-    def shrink(x: Image, key: Keys) -> Shrunk:
+    def shrink(x: Data, key: Keys) -> Shrunk:
         mean = resize(x)
         z = mean + std * rng.normal(key, mean.shape)
         log_q = gaussian_log_likelihood(z, mean, 2.0 * np.log(std))
-        return Shrunk(z, jnp.sum(log_q, axis=(1, 2, 3)))
+        return Shrunk(z, sum_of_each(log_q))
 
     return shrink
 
@@ -147,7 +153,7 @@ def augmented(stage: AugmentedStageNats, aug_level: float, schedule: Schedule) -
     `augment.augment` as in training and sampling; the bound holds for any level, see the top.
     """
 
-    def nats(x: Image, low_res: Resized | None, key: Keys) -> PerExample:
+    def nats(x: Data, low_res: Reshaped | None, key: Keys) -> PerExample:
         if low_res is None:
             raise ValueError("low_res=None: the first stage has no picture to augment")
         key_aug, key_stage = rng.split(key, 2)

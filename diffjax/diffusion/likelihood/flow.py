@@ -1,4 +1,4 @@
-"""The probability-flow ODE: pictures to latents and back without noise, and exact likelihood.
+"""The probability-flow ODE: data to latents and back without noise, and exact likelihood.
 
 With d alpha / dl = alpha sigma^2 / 2 and d sigma / dl = -sigma alpha^2 / 2, l the logsnr, the path
 x_t = alpha x_0_hat + sigma eps_hat moves with
@@ -6,7 +6,7 @@ x_t = alpha x_0_hat + sigma eps_hat moves with
     dx / dl = alpha / 2 (x_0_hat(x, l) - alpha x)
 
 which is Song et al. 2021, eq. 13, with l for the time: bounded at both ends, no stiff schedule in
-it. Along it d log p(x) / dl = -div (dx / dl)  (eq. 39), so a picture's log-likelihood is that of
+it. Along it d log p(x) / dl = -div (dx / dl)  (eq. 39), so an example's log-likelihood is that of
 its latent plus the divergence gathered on the way.
 """
 
@@ -19,29 +19,28 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffjax.core import rng
-from diffjax.core.types import Denoiser, Image, LogSnr, PRNGKey, PRNGKeys
+from diffjax.core.types import Data, Denoiser, LogSnr, PerExample, PRNGKey, PRNGKeys
 from diffjax.diffusion.likelihood.gaussian import HALF_BIN
 from diffjax.diffusion.predict import x_0_of
-from diffjax.diffusion.process import alpha_sigma
+from diffjax.diffusion.process import alpha_sigma, sum_of_each
 
-PerExample = Float[Array, " b"]
 # dx / dl at (x, logsnr).
-Velocity: TypeAlias = Callable[[Image, LogSnr], Image]
+Velocity: TypeAlias = Callable[[Data, LogSnr], Data]
 PROBES = ("rademacher", "normal", "exact")
 
 
 class Likelihood(NamedTuple):
-    """log p(x_0) of a density over [h w c], [b] in nats, and the latent it was read from."""
+    """log p(x_0) of a density over whole examples, [b] in nats, and the latent it was read from."""
 
     log_p: PerExample
-    x_T: Image
+    x_T: Data
 
 
 def velocity(denoise: Denoiser) -> Velocity:
     """dx / dl = alpha / 2 (x_0_hat - alpha x)."""
 
-    def dx_dl(x_t: Image, logsnr_t: LogSnr) -> Image:
-        alpha_t, _ = alpha_sigma(logsnr_t)
+    def dx_dl(x_t: Data, logsnr_t: LogSnr) -> Data:
+        alpha_t, _ = alpha_sigma(logsnr_t, x_t)
         return 0.5 * alpha_t * (x_0_of(denoise(x_t, logsnr_t)) - alpha_t * x_t)
 
     return dx_dl
@@ -49,41 +48,41 @@ def velocity(denoise: Denoiser) -> Velocity:
 
 def encode(
     denoise: Denoiser,
-    x_0: Image,
+    x_0: Data,
     *,
     num_steps: int = 64,
     logsnr_min: float = -20.0,
     logsnr_max: float = 20.0,
-) -> Image:
+) -> Data:
     """x_T: the ODE from logsnr_max, where alpha x_0 stands for x_0, to logsnr_min.
 
     `num_steps` steps of Runge and Kutta's fourth order, uniform in logsnr: four evaluations each.
     """
     _check(num_steps, logsnr_min, logsnr_max)
     move = lambda x, logsnr: (velocity(denoise)(x, logsnr), ())  # noqa: E731
-    alpha, _ = alpha_sigma(_level(x_0, logsnr_max))
+    alpha, _ = alpha_sigma(_level(x_0, logsnr_max), x_0)
     return _integrate(move, alpha * x_0, (), logsnr_max, logsnr_min, num_steps)[0]
 
 
 def decode(
     denoise: Denoiser,
-    x_T: Image,
+    x_T: Data,
     *,
     num_steps: int = 64,
     logsnr_min: float = -20.0,
     logsnr_max: float = 20.0,
-) -> Image:
+) -> Data:
     """x_0: the ODE from logsnr_min to logsnr_max, the inverse of `encode` to the steps' error."""
     _check(num_steps, logsnr_min, logsnr_max)
     move = lambda x, logsnr: (velocity(denoise)(x, logsnr), ())  # noqa: E731
     x, _ = _integrate(move, x_T, (), logsnr_min, logsnr_max, num_steps)
-    alpha, _ = alpha_sigma(_level(x_T, logsnr_max))
+    alpha, _ = alpha_sigma(_level(x_T, logsnr_max), x_T)
     return x / alpha
 
 
 def log_likelihood(
     denoise: Denoiser,
-    x_0: Image,
+    x_0: Data,
     *,
     key: PRNGKey | PRNGKeys | None,
     num_steps: int = 64,
@@ -99,7 +98,7 @@ def log_likelihood(
 
     probe: "rademacher" or "normal" for Hutchinson's div f = E v' (df / dx) v over `num_probes`
       random v per example, which stay the same along the path (Grathwohl et al. 2019); "exact"
-      takes d products and no key: for pictures of some hundred numbers.
+      takes d products and no key: for examples of some hundred numbers.
 
     Raises:
       ValueError: for an unknown probe or one without a key, or for steps, probes or levels that
@@ -109,25 +108,25 @@ def log_likelihood(
     probes = _probes(x_0, key, probe, num_probes)
     flow = velocity(denoise)
 
-    def move(x: Image, logsnr: LogSnr):
+    def move(x: Data, logsnr: LogSnr):
         dx, pull = jax.vjp(lambda x: flow(x, logsnr), x)
-        along = lambda v: jnp.sum(pull(v)[0] * v, axis=(1, 2, 3))  # noqa: E731
+        along = lambda v: sum_of_each(pull(v)[0] * v)  # noqa: E731
         products = jax.vmap(along)(probes)
         # unit vectors are summed; random ones, whose squares are 1 on average, are averaged
         return dx, jnp.sum(products, 0) if probe == "exact" else jnp.mean(products, 0)
 
-    alpha, _ = alpha_sigma(_level(x_0, logsnr_max))
-    zero = jnp.zeros_like(x_0[:, 0, 0, 0])
+    alpha, _ = alpha_sigma(_level(x_0, logsnr_max), x_0)
+    zero = jnp.zeros(x_0.shape[:1], x_0.dtype)
     # from clean to noise: the integral comes out with the sign of log p(x_T) - log p(x_0)
     x_T, gathered = _integrate(move, alpha * x_0, zero, logsnr_max, logsnr_min, num_steps)
     dims = np.prod(x_0.shape[1:])
-    log_normal = -0.5 * (jnp.sum(jnp.square(x_T), axis=(1, 2, 3)) + dims * np.log(2.0 * np.pi))
-    return Likelihood(log_normal + gathered + dims * jnp.log(alpha[:, 0, 0, 0]), x_T)
+    log_normal = -0.5 * (sum_of_each(jnp.square(x_T)) + dims * np.log(2.0 * np.pi))
+    return Likelihood(log_normal + gathered + dims * jnp.log(alpha.ravel()), x_T)
 
 
 def dequantised_nats(
     denoise: Denoiser,
-    x_0: Image,
+    x_0: Data,
     *,
     key: PRNGKey | PRNGKeys,
     num_steps: int = 64,
@@ -157,7 +156,7 @@ def dequantised_nats(
     return -density.log_p - np.prod(x_0.shape[1:]) * np.log(2.0 * HALF_BIN)
 
 
-def _probes(x_0: Image, key, probe: str, num_probes: int) -> Float[Array, "k b h w c"]:
+def _probes(x_0: Data, key, probe: str, num_probes: int) -> Float[Array, "k b *shape"]:
     if probe not in PROBES:
         raise ValueError(f"probe={probe!r}: allowed are {', '.join(PROBES)}")
     if num_probes < 1:
@@ -172,7 +171,7 @@ def _probes(x_0: Image, key, probe: str, num_probes: int) -> Float[Array, "k b h
     return jnp.where(noise < 0, -1.0, 1.0).astype(x_0.dtype) if probe == "rademacher" else noise
 
 
-def _integrate(move, x: Image, gathered, start: float, stop: float, num_steps: int):
+def _integrate(move, x: Data, gathered, start: float, stop: float, num_steps: int):
     """x and the integral of what `move` gathers, from `start` to `stop`, by fourth order steps."""
     h = (stop - start) / num_steps
 
@@ -191,7 +190,7 @@ def _integrate(move, x: Image, gathered, start: float, stop: float, num_steps: i
     return jax.lax.scan(body, (x, gathered), jnp.arange(num_steps, dtype=x.dtype))[0]
 
 
-def _level(x: Image, logsnr) -> LogSnr:
+def _level(x: Data, logsnr) -> LogSnr:
     return jnp.broadcast_to(jnp.asarray(logsnr, x.dtype), x.shape[:1])
 
 

@@ -6,8 +6,8 @@ import numpy as np
 from jax.scipy.special import log_ndtr
 from jaxtyping import Array, Float
 
-from diffjax.core.types import Image, LogSnr
-from diffjax.diffusion.process import alpha_sigma, per_image
+from diffjax.core.types import Data, LogSnr
+from diffjax.diffusion.process import alpha_sigma, per_example
 
 Numbers = Float[Array, "..."]
 Number = float | Numbers
@@ -19,7 +19,7 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(8)
 def gaussian_kl(mean_q: Number, log_var_q: Number, mean_p: Number, log_var_p: Number) -> Numbers:
     """KL(q || p) = 1/2 (r - 1 - log r + (mean_q - mean_p)^2 / var_p), r = var_q / var_p.
 
-    In nats per pixel; the four arguments broadcast.
+    In nats per dimension; the four arguments broadcast.
     """
     log_ratio = log_var_q - log_var_p
     # expm1, so that two equal variances leave exactly 0
@@ -27,18 +27,18 @@ def gaussian_kl(mean_q: Number, log_var_q: Number, mean_p: Number, log_var_p: Nu
     return 0.5 * (jnp.expm1(log_ratio) - log_ratio + distance)
 
 
-def prior_kl(x_0: Image, logsnr_T: LogSnr) -> Image:
-    """KL(q(x_T | x_0) || N(0, 1)) = 1/2 (alpha_T^2 (x_0^2 - 1) - log sigma_T^2), nats per pixel.
+def prior_kl(x_0: Data, logsnr_T: LogSnr) -> Data:
+    """KL(q(x_T | x_0) || N(0, 1)) = 1/2 (alpha_T^2 (x_0^2 - 1) - log sigma_T^2).
 
-    L_T of Ho et al. 2020, eq. 5. Nothing here is learned.
+    L_T of Ho et al. 2020, eq. 5, nats per dimension. Nothing here is learned.
     """
-    alpha_T, _ = alpha_sigma(logsnr_T)
-    log_var_T = per_image(jax.nn.log_sigmoid(-logsnr_T))
+    alpha_T, _ = alpha_sigma(logsnr_T, x_0)
+    log_var_T = per_example(jax.nn.log_sigmoid(-logsnr_T), x_0)
     return 0.5 * (jnp.square(alpha_T) * (jnp.square(x_0) - 1.0) - log_var_T)
 
 
 def gaussian_log_likelihood(x: Numbers, mean: Number, log_var: Number) -> Numbers:
-    """log N(x; mean, var) = -1/2 ((x - mean)^2 / var + log var + log 2 pi), nats per pixel."""
+    """log N(x; mean, var) = -1/2 ((x - mean)^2 / var + log var + log 2 pi), nats per dimension."""
     distance = jnp.square(x - mean) * jnp.exp(-log_var)
     return -0.5 * (distance + log_var + np.log(2.0 * np.pi))
 
@@ -47,7 +47,7 @@ def discretised_log_likelihood(x_0: Numbers, mean: Number, log_var: Number) -> N
     """log of the mass that N(mean, var) has in the bin of x_0  (Ho et al. 2020, eq. 13).
 
     x_0 is one of the 256 levels k / 127.5 - 1; its bin reaches 1 / 255 to either side, and the
-    bins of the levels -1 and 1 are open, so that the 256 masses sum to one. In nats per pixel.
+    bins of the levels -1 and 1 are open, so that the 256 masses sum to one. In nats per dimension.
     Finite, with finite gradients, however far x_0 lies from the mean.
     """
     inv_std = jnp.exp(-0.5 * log_var)

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 
 from diffjax.core import rng
-from diffjax.core.types import Denoised, Guess, LogSnr, PerImage
+from diffjax.core.types import Denoised, Factor, Guess, LogSnr
 from diffjax.diffusion.predict import x_0_of
-from diffjax.diffusion.process import alpha_sigma, per_image, posterior
+from diffjax.diffusion.process import Like, alpha_sigma, per_example, posterior
 from diffjax.diffusion.sampling.step import Step, half_step, image_of, towards
 
 
@@ -24,7 +24,7 @@ def ddpm(gamma: float = 0.0) -> Step:
 def ddpm_learned() -> Step:
     """Ancestral sampling with the variance that the network chose  (Nichol & Dhariwal 2021, 15).
 
-    small^(1 - f) large^f with f per pixel, from a denoiser that returns a `Guess`.
+    small^(1 - f) large^f with f per dimension, from a denoiser that returns a `Guess`.
 
     Raises:
       ValueError: when traced, if the denoiser says no variance.
@@ -42,16 +42,16 @@ def _ancestral(fraction) -> Step:
     def step(denoise, x_t, logsnr_t, logsnr_s, *, key):
         guess = denoise(x_t, logsnr_t)
         mean, small = posterior(x_0_of(guess), x_t, logsnr_s, logsnr_t)
-        spread = jnp.exp(0.5 * fraction(guess) * log_variance_ratio(logsnr_t, logsnr_s))
+        spread = jnp.exp(0.5 * fraction(guess) * log_variance_ratio(logsnr_t, logsnr_s, x_t))
         return mean + jnp.sqrt(small) * spread * rng.normal(key, x_t.shape)
 
     return step
 
 
-def log_variance_ratio(logsnr_t: LogSnr, logsnr_s: LogSnr) -> PerImage:
+def log_variance_ratio(logsnr_t: LogSnr, logsnr_s: LogSnr, like: Like = None) -> Factor:
     """log(large / small) = log(sigma_t^2 / sigma_s^2); 0 at the clean rung, which has no noise."""
     ratio = jax.nn.log_sigmoid(-logsnr_t) - jax.nn.log_sigmoid(-logsnr_s)
-    return per_image(jnp.where(jnp.isinf(logsnr_s), 0.0, ratio))
+    return per_example(jnp.where(jnp.isinf(logsnr_s), 0.0, ratio), like)
 
 
 def ddim(eta: float = 0.0) -> Step:
@@ -66,9 +66,9 @@ def ddim(eta: float = 0.0) -> Step:
         x_0_hat = image_of(denoise, x_t, logsnr_t)
         if eta == 0:
             return towards(x_0_hat, x_t, logsnr_t, logsnr_s)
-        _, sigma_t = alpha_sigma(logsnr_t)
-        alpha_s, sigma_s = alpha_sigma(logsnr_s)
-        h = half_step(logsnr_t, logsnr_s)
+        _, sigma_t = alpha_sigma(logsnr_t, x_t)
+        alpha_s, sigma_s = alpha_sigma(logsnr_s, x_t)
+        h = half_step(logsnr_t, logsnr_s, x_t)
         move = -jnp.expm1(-2.0 * h)
         # sigma_s^2 (1 - eta^2 move) rather than a difference, which could fall below 0
         kept = jnp.sqrt(1.0 - eta**2 * move)

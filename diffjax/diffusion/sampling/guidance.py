@@ -12,19 +12,18 @@ from typing import TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from diffjax.core.types import Denoised, Denoiser, Image, LogSnr, Scalar
+from diffjax.core.types import Data, Denoised, Denoiser, LogSnr, PerExample, Scalar
 from diffjax.diffusion.predict import KINDS, Kind, convert, to_x_0, with_x_0, x_0_of
-from diffjax.diffusion.process import alpha_sigma, per_image
+from diffjax.diffusion.process import alpha_sigma, axes_of_each, per_example
 from diffjax.diffusion.sampling.threshold import dynamic_threshold as dynamic_threshold
 from diffjax.diffusion.sampling.threshold import static_threshold as static_threshold
 
-PerRow: TypeAlias = Float[Array, " b"]
-# A number, one per image, or a function of the noise level.
-Weight: TypeAlias = float | Scalar | PerRow | Callable[[LogSnr], PerRow]
-# (image, logsnr_t) -> log p(y | image at that level) up to a constant, row by row.
-LogProb: TypeAlias = Callable[[Image, LogSnr], PerRow]
+# A number, one per example, or a function of the noise level.
+Weight: TypeAlias = float | Scalar | PerExample | Callable[[LogSnr], PerExample]
+# (x, logsnr_t) -> log p(y | x at that level) up to a constant, row by row.
+LogProb: TypeAlias = Callable[[Data, LogSnr], PerExample]
 Tree = TypeVar("Tree")
 
 
@@ -41,9 +40,9 @@ def classifier_free(
     A Python 1 is `conditional` itself and a Python 0 `unconditional` itself, so the network runs
     once. For a negative prompt hand over the network that sees it as `unconditional`.
 
-    rescale is phi in `1 + phi (std(cond) / std(guided) - 1)`, the factor on each guided image
+    rescale is phi in `1 + phi (std(cond) / std(guided) - 1)`, the factor on each guided x_0
     against over-exposure, 0.7 in the paper (Lin et al. 2023, eq. 15 and 16). The deviation is that
-    of each image's prediction of `kind`: the paper takes what its network predicts, v.
+    of each example's prediction of `kind`: the paper takes what its network predicts, v.
 
     Raises:
       ValueError: rescale outside [0, 1], an unknown kind, a weight of another shape.
@@ -54,7 +53,7 @@ def classifier_free(
     if _is_number(weight, 0) and rescale == 0:
         return unconditional
 
-    def denoise(x_t: Image, logsnr_t: LogSnr) -> Denoised:
+    def denoise(x_t: Data, logsnr_t: LogSnr) -> Denoised:
         w = _at(weight, logsnr_t)
         guess = conditional(x_t, logsnr_t)
         other = _unless_off(
@@ -78,7 +77,7 @@ def classifier_free_doubled(
     """
     _check_rescale(rescale, kind)
 
-    def denoise(x_t: Image, logsnr_t: LogSnr) -> Denoised:
+    def denoise(x_t: Data, logsnr_t: LogSnr) -> Denoised:
         both = denoise_both(jnp.concatenate([x_t, x_t]), jnp.concatenate([logsnr_t, logsnr_t]))
         conditional, unconditional = jnp.split(x_0_of(both), 2)
         w = _at(weight, logsnr_t)
@@ -109,7 +108,7 @@ def composed(null: Denoiser, *terms: tuple[Denoiser, Weight]) -> Denoiser:
     if not terms:
         raise ValueError("terms=(): at least one pair (denoiser, weight) is needed")
 
-    def denoise(x_t: Image, logsnr_t: LogSnr) -> Denoised:
+    def denoise(x_t: Data, logsnr_t: LogSnr) -> Denoised:
         nothing = null(x_t, logsnr_t)
         x_0_null = x_0_of(nothing)
         x_0_hat, guesses = x_0_null, []
@@ -117,7 +116,7 @@ def composed(null: Denoiser, *terms: tuple[Denoiser, Weight]) -> Denoiser:
             w = _at(weight, logsnr_t)
             run = lambda conditional=conditional: conditional(x_t, logsnr_t)  # noqa: E731
             guesses.append(_unless_off(weight, jnp.all(w == 0), run, instead=nothing))
-            x_0_hat = x_0_hat + per_image(w) * (x_0_of(guesses[-1]) - x_0_null)
+            x_0_hat = x_0_hat + per_example(w, x_t) * (x_0_of(guesses[-1]) - x_0_null)
         return with_x_0(guesses[0], x_0_hat)
 
     return denoise
@@ -125,7 +124,7 @@ def composed(null: Denoiser, *terms: tuple[Denoiser, Weight]) -> Denoiser:
 
 def interval(
     weight: Weight, lo: float, hi: float, outside: float = 1.0
-) -> Callable[[LogSnr], PerRow]:
+) -> Callable[[LogSnr], PerExample]:
     """w where lo <= logsnr <= hi, elsewhere `outside`  (Kynkäänniemi et al. 2024).
 
     A weight for the combinators here. The paper's interval of EDM's sigma = e^(-logsnr / 2) is
@@ -138,7 +137,7 @@ def interval(
     if not lo <= hi:
         raise ValueError(f"lo={lo}, hi={hi}: log SNRs, lo at most hi")
 
-    def limited(logsnr_t: LogSnr) -> PerRow:
+    def limited(logsnr_t: LogSnr) -> PerExample:
         inside = (lo <= logsnr_t) & (logsnr_t <= hi)
         return jnp.where(inside, _at(weight, logsnr_t), outside)
 
@@ -155,7 +154,7 @@ def classifier_guidance(denoise: Denoiser, log_prob: LogProb, weight: Weight = 1
     if _is_number(weight, 0):
         return denoise
 
-    def guided(x_t: Image, logsnr_t: LogSnr) -> Denoised:
+    def guided(x_t: Data, logsnr_t: LogSnr) -> Denoised:
         w = _at(weight, logsnr_t)
         gradient = _unless_off(
             weight,
@@ -163,7 +162,7 @@ def classifier_guidance(denoise: Denoiser, log_prob: LogProb, weight: Weight = 1
             lambda: jax.grad(lambda x: jnp.sum(log_prob(x, logsnr_t)))(x_t),
             instead=jnp.zeros_like(x_t),
         )
-        return _shift_score(denoise(x_t, logsnr_t), per_image(w) * gradient, logsnr_t)
+        return _shift_score(denoise(x_t, logsnr_t), per_example(w, x_t) * gradient, logsnr_t)
 
     return guided
 
@@ -171,47 +170,47 @@ def classifier_guidance(denoise: Denoiser, log_prob: LogProb, weight: Weight = 1
 def reconstruction_guidance(denoise: Denoiser, log_prob: LogProb, weight: Weight = 1.0) -> Denoiser:
     """x_0_hat + w (sigma_t^2 / alpha_t) grad_{x_t} log p(y | x_0_hat(x_t)): w = 0 is off.
 
-    For a log-probability that knows clean images: log_prob gets x_0_hat, and the gradient goes
+    For a log-probability that knows clean data: log_prob gets x_0_hat, and the gradient goes
     through the denoiser (Ho et al. 2022, video diffusion; DPS, Chung et al. 2023). It
     also gets logsnr_t, for the doubt that is left in x_0_hat.
     """
     if _is_number(weight, 0):
         return denoise
 
-    def guided(x_t: Image, logsnr_t: LogSnr) -> Denoised:
-        def objective(x: Image) -> tuple[Scalar, Denoised]:
+    def guided(x_t: Data, logsnr_t: LogSnr) -> Denoised:
+        def objective(x: Data) -> tuple[Scalar, Denoised]:
             guess = denoise(x, logsnr_t)
             return jnp.sum(log_prob(x_0_of(guess), logsnr_t)), guess
 
         gradient, guess = jax.grad(objective, has_aux=True)(x_t)
-        return _shift_score(guess, per_image(_at(weight, logsnr_t)) * gradient, logsnr_t)
+        return _shift_score(guess, per_example(_at(weight, logsnr_t), x_t) * gradient, logsnr_t)
 
     return guided
 
 
 def _guide(
-    conditional: Image,
-    unconditional: Image,
-    w: PerRow,
+    conditional: Data,
+    unconditional: Data,
+    w: PerExample,
     phi: float,
     kind: Kind,
-    x_t: Image,
+    x_t: Data,
     logsnr_t: LogSnr,
-) -> Image:
-    guided = per_image(w) * conditional + per_image(1.0 - w) * unconditional
+) -> Data:
+    guided = per_example(w, x_t) * conditional + per_example(1.0 - w, x_t) * unconditional
     if phi == 0:
         return guided
     deviation, deviation_guided = (
-        jnp.std(convert(x_0, x_t, logsnr_t, "x_0", kind), axis=(1, 2, 3), keepdims=True)
+        jnp.std(convert(x_0, x_t, logsnr_t, "x_0", kind), axis=axes_of_each(x_t), keepdims=True)
         for x_0 in (conditional, guided)
     )
-    # An image of one value has no deviation to match.
+    # An example of one value has no deviation to match.
     ratio = jnp.where(deviation_guided > 0, deviation / deviation_guided, 1.0)
     factor = 1.0 + phi * (ratio - 1.0)
     # The prediction times the factor, in x_0: there and back would cancel at the noisy end.
     zero = to_x_0(jnp.zeros_like(x_t), x_t, logsnr_t, kind)
     # Off stays off to the last digit, whatever the rounding of the two deviations.
-    return jnp.where(per_image(w) == 1, conditional, factor * guided + (1.0 - factor) * zero)
+    return jnp.where(per_example(w, x_t) == 1, conditional, factor * guided + (1.0 - factor) * zero)
 
 
 def _check_rescale(rescale: float, kind: Kind) -> None:
@@ -221,8 +220,8 @@ def _check_rescale(rescale: float, kind: Kind) -> None:
         raise ValueError(f"kind={kind!r}: allowed are {', '.join(KINDS)}")
 
 
-def _shift_score(guess: Denoised, shift: Image, logsnr_t: LogSnr) -> Denoised:
-    alpha_t, sigma_t = alpha_sigma(logsnr_t)
+def _shift_score(guess: Denoised, shift: Data, logsnr_t: LogSnr) -> Denoised:
+    alpha_t, sigma_t = alpha_sigma(logsnr_t, shift)
     return with_x_0(guess, x_0_of(guess) + (jnp.square(sigma_t) / alpha_t) * shift)
 
 
@@ -230,13 +229,15 @@ def _is_number(weight: Weight, number: int) -> bool:
     return isinstance(weight, int | float) and weight == number
 
 
-def _at(weight: Weight, logsnr_t: LogSnr) -> PerRow:
+def _at(weight: Weight, logsnr_t: LogSnr) -> PerExample:
     w = jnp.asarray(weight(logsnr_t) if callable(weight) else weight, logsnr_t.dtype)
     if w.shape not in ((), logsnr_t.shape):
-        raise ValueError(f"weight of shape {w.shape}: a number or one per image, {logsnr_t.shape}")
+        raise ValueError(
+            f"weight of shape {w.shape}: a number or one per example, {logsnr_t.shape}"
+        )
     return jnp.broadcast_to(w, logsnr_t.shape)
 
 
 def _unless_off(weight: Weight, off: Array, run: Callable[[], Tree], *, instead: Tree) -> Tree:
-    """run(), but `instead` where a weight that depends on the level is off for all images."""
+    """run(), but `instead` where a weight that depends on the level is off for all examples."""
     return jax.lax.cond(off, lambda: instead, run) if callable(weight) else run()

@@ -9,30 +9,31 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from diffjax.core import rng
-from diffjax.core.types import Denoiser, Image, LogSnr, PRNGKey, PRNGKeys
-from diffjax.diffusion.process import diffuse, per_image, renoise
+from diffjax.core.types import Data, Denoiser, LogSnr, PRNGKey, PRNGKeys
+from diffjax.diffusion.process import diffuse, per_example, renoise, sum_of_each
 from diffjax.diffusion.sampling.sampler import ddim, invert, sample
 from diffjax.diffusion.sampling.step import Multistep, Step, remembering
 
-Mask = Bool[Array, "#b h w #c"]
+# One of the data's own shape, or one that broadcasts to it: [b h w 1], [1 n 1] ...
+Mask = Bool[Array, "#b *#shape"]
 
 
 def inpaint(
     denoise: Denoiser,
-    x_T: Image,
+    x_T: Data,
     *,
-    known: Image,
+    known: Data,
     mask: Mask,
     logsnrs: Float[Array, " n"],
     step: Step | Multistep,
     key: PRNGKey | PRNGKeys,
     resample: int = 10,
     jump: int = 10,
-) -> Image:
+) -> Data:
     """RePaint: fill where `mask` is True, keep `known` elsewhere  (Lugmayr et al. 2022, alg. 1).
 
     At every rung the known region is drawn anew from q(x_s | known), the rest is the sampler's.
-    Every `jump` rungs the image is noised back by as many, q(x_t | x_s), `resample` - 1 times
+    Every `jump` rungs x_t is noised back by as many, q(x_t | x_s), `resample` - 1 times
     over, so that the two regions come to agree. resample = 1 is the Replacement method, which
     never looks back (Song et al. 2021, app. I.2). known in [-1, 1]; the answer equals it outside
     the mask.
@@ -70,7 +71,7 @@ def inpaint(
     return jax.lax.scan(body, (x_T, rule.start(x_T)), rungs)[0][0]
 
 
-def merge(x_s: Image, known: Image, mask: Mask, logsnr_s: LogSnr, key) -> Image:
+def merge(x_s: Data, known: Data, mask: Mask, logsnr_s: LogSnr, key) -> Data:
     """x_s where the mask is True, elsewhere a draw from q(x_s | known)."""
     return jnp.where(mask, x_s, diffuse(known, rng.normal(key, known.shape), logsnr_s))
 
@@ -97,12 +98,12 @@ def inpainting_path(num_rungs: int, resample: int, jump: int) -> tuple[np.ndarra
 
 def sdedit(
     denoise: Denoiser,
-    image: Image,
+    image: Data,
     *,
     logsnrs: Float[Array, " n"],
     step: Step | Multistep,
     key: PRNGKey | PRNGKeys,
-) -> Image:
+) -> Data:
     """Image and prompt: noise the image to the first rung, sample from there  (Meng et al. 2022).
 
     logsnrs: a ladder that starts part of the way up; the higher the first logsnr, the more of the
@@ -114,18 +115,18 @@ def sdedit(
     return sample(denoise, x_t, logsnrs=logsnrs, step=step, key=key_steps)
 
 
-def slerp(x_a: Image, x_b: Image, weight: Float[Array, " b"]) -> Image:
-    """Along the great circle from x_a (weight 0) to x_b (weight 1), per image  (Shoemake 1985).
+def slerp(x_a: Data, x_b: Data, weight: Float[Array, " b"]) -> Data:
+    """Along the great circle from x_a (weight 0) to x_b (weight 1), each example  (Shoemake 1985).
 
     Gaussian noise of unit variance stays so on the way, which a straight line would shrink
     (Song et al. 2021, eq. 67).
     """
-    dot = lambda x, y: per_image(jnp.sum(x * y, axis=(1, 2, 3)))  # noqa: E731
-    # of an image of zeros no angle is known: any will do
+    dot = lambda x, y: per_example(sum_of_each(x * y), x_a)  # noqa: E731
+    # of zeros alone no angle is known: any will do
     cosine = dot(x_a, x_b) / jnp.sqrt(jnp.maximum(dot(x_a, x_a) * dot(x_b, x_b), 1e-30))
     angle = jnp.arccos(jnp.clip(cosine, -1.0, 1.0))
-    weight = per_image(weight)
-    # for parallel images sin(w angle) / sin(angle) goes to w
+    weight = per_example(weight, x_a)
+    # for parallel x sin(w angle) / sin(angle) goes to w
     near = jnp.sin(angle) < 1e-4
     sine = jnp.where(near, 1.0, jnp.sin(angle))
     of = lambda w: jnp.where(near, w, jnp.sin(w * angle) / sine)  # noqa: E731
@@ -134,13 +135,13 @@ def slerp(x_a: Image, x_b: Image, weight: Float[Array, " b"]) -> Image:
 
 def interpolate(
     denoise: Denoiser,
-    image_a: Image,
-    image_b: Image,
+    image_a: Data,
+    image_b: Data,
     weight: Float[Array, " b"],
     *,
     logsnrs: Float[Array, " n"],
     step: Step | Multistep | None = None,
-) -> Image:
+) -> Data:
     """Between two images through their noises: both inverted, `slerp`, sampled  (Song et al. 2021).
 
     step: a rule that draws nothing, `ddim()` if None.
@@ -154,12 +155,12 @@ def interpolate(
 
 def vary(
     denoise: Denoiser,
-    image: Image,
+    image: Data,
     *,
     logsnrs: Float[Array, " n"],
     eta: float,
     key: PRNGKey | PRNGKeys,
-) -> Image:
+) -> Data:
     """Variations: invert, then sample with DDIM's eta  (Ramesh et al. 2022, sec. 3.1).
 
     eta = 0 gives the image back, eta = 1 keeps only what the denoiser's condition holds of it.

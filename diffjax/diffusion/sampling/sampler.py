@@ -1,6 +1,7 @@
 """Samplers: a step rule, scanned down the rungs of a ladder of noise levels."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffjax.core import rng
-from diffjax.core.types import Denoiser, Image, PRNGKey, PRNGKeys
+from diffjax.core.types import Data, Denoiser, PRNGKey, PRNGKeys
 from diffjax.diffusion.predict import x_0_of
 from diffjax.diffusion.process import alpha_sigma
 from diffjax.diffusion.sampling.ancestral import ddim, ddpm, ddpm_learned
@@ -24,25 +25,40 @@ from diffjax.diffusion.sampling.solver import (
 )
 from diffjax.diffusion.sampling.step import Multistep, Step, remembering
 
-SAMPLERS: dict[str, Callable[..., Step | Multistep]] = {
-    "ddpm": ddpm,
-    "ddpm_learned": ddpm_learned,
-    "ddim": ddim,
-    "euler": euler,
-    "heun": heun,
-    "dpmpp_1s": dpmpp_1s,
-    "dpmpp_2s": dpmpp_2s,
-    "dpmpp_2m": dpmpp_2m,
-    "dpmpp_2m_sde": dpmpp_2m_sde,
-    "unipc": unipc,
+
+@dataclass(frozen=True)
+class Sampler:
+    """A step rule by its name, and what is known of its noise.
+
+    knob: what one number of added noise sets, "gamma", "eta" or "churn" per step; "" for none.
+    draws: whether the rule draws noise on its way, given that number.
+    """
+
+    name: str
+    make: Callable[..., Step | Multistep]
+    knob: str = ""
+    draws: Callable[[float], bool] = lambda noise: noise > 0
+
+
+SAMPLERS: dict[str, Sampler] = {
+    sampler.name: sampler
+    for sampler in (
+        Sampler("ddpm", ddpm, "gamma", draws=lambda noise: True),
+        Sampler("ddpm_learned", ddpm_learned, draws=lambda noise: True),
+        Sampler("ddim", ddim, "eta"),
+        Sampler("euler", euler, "churn"),
+        Sampler("heun", heun, "churn"),
+        Sampler("dpmpp_1s", dpmpp_1s),
+        Sampler("dpmpp_2s", dpmpp_2s),
+        Sampler("dpmpp_2m", dpmpp_2m),
+        Sampler("dpmpp_2m_sde", dpmpp_2m_sde, "eta"),
+        Sampler("unipc", unipc),
+    )
 }
 __all__ = [
-    "SAMPLERS", "Churn", "Path", "by_name", "guesses", "invert", "sample", "trajectory", *SAMPLERS,
+    "SAMPLERS", "Churn", "Path", "Sampler", "by_name", "guesses", "invert", "sample", "trajectory",
+    *SAMPLERS,
 ]  # fmt: skip
-
-
-# What one number of added noise means to each sampler that takes one.
-NOISE = {"ddpm": "gamma", "ddim": "eta", "dpmpp_2m_sde": "eta", "euler": "churn", "heun": "churn"}
 
 
 def by_name(name: str, noise: float = 0.0) -> Step | Multistep:
@@ -53,32 +69,34 @@ def by_name(name: str, noise: float = 0.0) -> Step | Multistep:
     """
     if name not in SAMPLERS:
         raise ValueError(f"sampler={name!r}: allowed are {', '.join(SAMPLERS)}")
-    if name not in NOISE:
+    found = SAMPLERS[name]
+    if not found.knob:
         if noise:
-            raise ValueError(f"noise={noise}: {name} adds none; those that do: {', '.join(NOISE)}")
-        return SAMPLERS[name]()
-    return SAMPLERS[name](Churn(noise) if NOISE[name] == "churn" else noise)
+            able = ", ".join(name for name, other in SAMPLERS.items() if other.knob)
+            raise ValueError(f"noise={noise}: {name} adds none; those that do: {able}")
+        return found.make()
+    return found.make(Churn(noise) if found.knob == "churn" else noise)
 
 
 class Path(NamedTuple):
-    """Every image on the way, x_T first, and the level of each."""
+    """Every x_t on the way, x_T first, and the level of each."""
 
-    x: Float[Array, "n b h w c"]
+    x: Float[Array, "n b *shape"]
     logsnr: Float[Array, " n"]
 
 
 def sample(
     denoise: Denoiser,
-    x_T: Image,
+    x_T: Data,
     *,
     logsnrs: Float[Array, " n"],
     step: Step | Multistep,
     key: PRNGKey | PRNGKeys | None,
-) -> Image:
+) -> Data:
     """x_0 from noise x_T, one `step` per pair of rungs, as one `lax.scan`.
 
     logsnrs: n rungs from noise to clean, see `spacing`; the last may be +inf. With one key per
-    example, image i depends on its own key alone, not on the batch. A rule that draws no noise
+    example, example i depends on its own key alone, not on the batch. A rule that draws no noise
     takes None for a key.
     """
     return _scan(denoise, x_T, logsnrs, step, key)[0]
@@ -86,7 +104,7 @@ def sample(
 
 def trajectory(
     denoise: Denoiser,
-    x_T: Image,
+    x_T: Data,
     *,
     logsnrs: Float[Array, " n"],
     step: Step | Multistep,
@@ -99,12 +117,12 @@ def trajectory(
 
 def guesses(
     denoise: Denoiser,
-    x_T: Image,
+    x_T: Data,
     *,
     logsnrs: Float[Array, " n"],
     step: Step | Multistep,
     key: PRNGKey | PRNGKeys | None,
-) -> tuple[Image, Float[Array, "n-1 b h w c"]]:
+) -> tuple[Data, Float[Array, "n-1 b *shape"]]:
     """What `sample` gives, and the x_0_hat that each step set out with, in memory all at once."""
     watched = _watched(remembering(step))
     return _scan(denoise, x_T, logsnrs, watched, key, keep=lambda x_s, memory: memory[1])
@@ -145,11 +163,11 @@ def _scan(denoise, x_T, logsnrs, step, key, *, keep=None):
 
 def invert(
     denoise: Denoiser,
-    x_0: Image,
+    x_0: Data,
     *,
     logsnrs: Float[Array, " n"],
     step: Step | Multistep | None = None,
-) -> Image:
+) -> Data:
     """The noise x_T from which a deterministic sampler comes to x_0  (Song et al. 2021, sec. 4.3).
 
     logsnrs: the rungs to sample with, noise first; they are climbed from the cleanest finite one,
@@ -162,5 +180,5 @@ def invert(
     climb = logsnrs[::-1]
     # a step from a rung to itself goes nowhere, whether the ladder ends clean or not
     climb = climb.at[0].set(jnp.where(jnp.isposinf(climb[0]), climb[1], climb[0]))
-    alpha, _ = alpha_sigma(climb[:1])
+    alpha, _ = alpha_sigma(climb[:1], x_0)
     return _scan(denoise, alpha * x_0, climb, step or ddim(), None)[0]

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from diffjax.core import rng
-from diffjax.core.types import Image, LogSnr, PerImage
-from diffjax.diffusion.process import alpha_sigma, renoise
+from diffjax.core.types import Data, Factor, LogSnr
+from diffjax.diffusion.process import alpha_sigma, per_example, renoise
 from diffjax.diffusion.sampling.step import Multistep, Step, half_step, image_of, towards
 
 
@@ -71,7 +71,7 @@ def heun(churn: Churn | None = None) -> Step:
 
         def correct():
             second = image_of(denoise, x_s, logsnr_s)
-            half_slope = 0.5 * jnp.exp(half_step(logsnr_t, logsnr_s))
+            half_slope = 0.5 * jnp.exp(half_step(logsnr_t, logsnr_s, x_t))
             return towards(first + half_slope * (second - first), x_t, logsnr_t, logsnr_s)
 
         return jax.lax.cond(jnp.isposinf(logsnr_s[0]), lambda: x_s, correct)
@@ -79,7 +79,7 @@ def heun(churn: Churn | None = None) -> Step:
     return step
 
 
-def stirred(x_t: Image, logsnr_t: LogSnr, churn: Churn | None, key) -> tuple[Image, LogSnr]:
+def stirred(x_t: Data, logsnr_t: LogSnr, churn: Churn | None, key) -> tuple[Data, LogSnr]:
     """x_t taken up to the noise level that `churn` says, and that level."""
     if churn is None or churn.per_step == 0:
         return x_t, logsnr_t
@@ -119,21 +119,22 @@ def dpmpp_2s() -> Step:
 class Past(NamedTuple):
     """The rung before: what was guessed there, and its level; -inf before the first."""
 
-    x_0_hat: Image
+    x_0_hat: Data
     logsnr: LogSnr
 
 
-def _no_past(x_T: Image) -> Past:
+def _no_past(x_T: Data) -> Past:
     return Past(jnp.zeros_like(x_T), jnp.full(x_T.shape[:1], -jnp.inf))
 
 
-def extrapolated(x_0_hat: Image, past: Past, logsnr_t: LogSnr, logsnr_s: LogSnr) -> Image:
+def extrapolated(x_0_hat: Data, past: Past, logsnr_t: LogSnr, logsnr_s: LogSnr) -> Data:
     """x_0_hat + (h / (2 h_past)) (x_0_hat - x_0_hat_past): the line through two guesses, halfway.
 
     The guess itself at the first rung, where h_past is infinite, and at the last, where h is
     (Lu et al. 2022, algorithm 2).
     """
-    h, h_past = half_step(logsnr_t, logsnr_s), half_step(past.logsnr, logsnr_t)
+    h = half_step(logsnr_t, logsnr_s, x_0_hat)
+    h_past = half_step(past.logsnr, logsnr_t, x_0_hat)
     alone = jnp.isinf(h) | jnp.isinf(h_past) | (h_past == 0)
     slope = jnp.where(alone, 0.0, 0.5 * h / jnp.where(alone, 1.0, h_past))
     return x_0_hat + slope * (x_0_hat - past.x_0_hat)
@@ -164,9 +165,9 @@ def dpmpp_2m_sde(eta: float = 1.0) -> Multistep:
     def step(denoise, x_t, logsnr_t, logsnr_s, past, *, key):
         x_0_hat = image_of(denoise, x_t, logsnr_t)
         guess = extrapolated(x_0_hat, past, logsnr_t, logsnr_s)
-        _, sigma_t = alpha_sigma(logsnr_t)
-        alpha_s, sigma_s = alpha_sigma(logsnr_s)
-        h = half_step(logsnr_t, logsnr_s)
+        _, sigma_t = alpha_sigma(logsnr_t, x_t)
+        alpha_s, sigma_s = alpha_sigma(logsnr_s, x_t)
+        h = half_step(logsnr_t, logsnr_s, x_t)
         mean = (sigma_s / sigma_t) * jnp.exp(-eta * h) * x_t
         mean = mean - alpha_s * jnp.expm1(-(1.0 + eta) * h) * guess
         deviation = sigma_s * jnp.sqrt(-jnp.expm1(-2.0 * eta * h))
@@ -176,9 +177,9 @@ def dpmpp_2m_sde(eta: float = 1.0) -> Multistep:
 
 
 class UniPCMemory(NamedTuple):
-    """The last rung's image, and the guesses of the last rung and of the one before."""
+    """The last rung's x_t, and the guesses of the last rung and of the one before."""
 
-    x: Image
+    x: Data
     last: Past
     earlier: Past
 
@@ -204,7 +205,7 @@ def unipc() -> Multistep:
     return Multistep(start, step)
 
 
-def corrected(x_t: Image, here: Past, memory: UniPCMemory) -> Image:
+def corrected(x_t: Data, here: Past, memory: UniPCMemory) -> Data:
     """UniC: the step to x_t taken again, now that the guess at its end is known.
 
     guess = last + rho_1 (earlier - last) / r + rho_2 (here - last) with r < 0 the earlier rung's
@@ -216,19 +217,19 @@ def corrected(x_t: Image, here: Past, memory: UniPCMemory) -> Image:
     # finite stand-ins where there is no past, so that neither value nor gradient is NaN
     origin = jnp.where(first, here.logsnr - 1.0, last.logsnr)
     before = jnp.where(second, origin - 1.0, earlier.logsnr)
-    h, h_before = half_step(origin, here.logsnr), half_step(before, origin)
+    h, h_before = half_step(origin, here.logsnr, x_t), half_step(before, origin, x_t)
     r = -h_before / h
     b_1, b_2 = _unic_moments(h)
     rho_1 = (b_2 - b_1) / (r - 1.0)
-    fresh = second[:, None, None, None]
+    fresh = per_example(second, x_t)
     rho_1, rho_2 = jnp.where(fresh, 0.0, rho_1), jnp.where(fresh, 0.5, b_1 - rho_1)
     guess = last.x_0_hat + rho_2 * (here.x_0_hat - last.x_0_hat)
     guess = guess + (rho_1 / r) * (earlier.x_0_hat - last.x_0_hat)
     again = towards(guess, memory.x, origin, here.logsnr)
-    return jnp.where(first[:, None, None, None], x_t, again)
+    return jnp.where(per_example(first, x_t), x_t, again)
 
 
-def _unic_moments(h: PerImage) -> tuple[PerImage, PerImage]:
+def _unic_moments(h: Factor) -> tuple[Factor, Factor]:
     """b_1 and b_2: the means of tau and tau^2 over the step, tau in [0, 1], weighed by e^(h tau).
 
     By parts, b_1 = 1 / (1 - e^-h) - 1 / h and b_2 = 1 / (1 - e^-h) - 2 b_1 / h; near h = 0,

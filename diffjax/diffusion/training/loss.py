@@ -1,30 +1,32 @@
-"""The denoising loss: a pure function of a network, data and a key."""
+"""The denoising loss: draws times and noise, then asks an objective for each example's error."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
-from diffjax.core.types import Image, LogSnr, Network, PRNGKey, Scalar, Schedule
-from diffjax.diffusion.predict import KINDS, Kind, target
-from diffjax.diffusion.process import diffuse
-from diffjax.diffusion.schedule import dlogsnr_du
+from diffjax.core.types import Data, LogSnr, Network, PerExample, PRNGKey, Scalar, Schedule
+from diffjax.diffusion.predict import Kind
+from diffjax.diffusion.training.objectives import simple
+from diffjax.diffusion.training.terms import weighted_error as weighted_error
 from diffjax.diffusion.training.times import Times, TimeSampler, uniform
-from diffjax.diffusion.training.weighting import Weighting, relative_weight
+from diffjax.diffusion.training.weighting import Weighting
+
+Model = TypeVar("Model")
 
 
 class LossAux(NamedTuple):
     """The per-example parts of a loss, which is the mean of times.weight * per_example."""
 
-    per_example: Float[Array, " b"]
+    per_example: PerExample
     logsnr_t: LogSnr
     times: Times
 
 
 def diffusion_loss(
     network: Network,
-    x_0: Image,
+    x_0: Data,
     *,
     key: PRNGKey,
     schedule: Schedule,
@@ -33,7 +35,7 @@ def diffusion_loss(
     over: str = "u",
     times: TimeSampler = uniform,
 ) -> tuple[Scalar, LossAux]:
-    """E over u ~ U(0, 1), eps ~ N(0, 1) of w |x_0 - x_0_hat|^2, a mean over pixels and examples.
+    """E over u ~ U(0, 1), eps ~ N(0, 1) of w |x_0 - x_0_hat|^2, a mean over all numbers of x_0.
 
     `predict` says what the network's output is; `weighting` what its error counts at each level:
     a name (see `weighting.log_weight`) or a function logsnr -> log w. With both "eps" this is
@@ -48,29 +50,31 @@ def diffusion_loss(
     Raises:
       ValueError: names the argument, its value and those allowed.
     """
-    if predict not in KINDS:
-        raise ValueError(f"predict={predict!r}: allowed are {', '.join(KINDS)}")
-    if over not in ("u", "logsnr"):
-        raise ValueError(f"over={over!r}: allowed are u, logsnr")
+    objective = simple(schedule, predict, weighting, over)
+    return expected(objective, objective.logsnr, network, x_0, key=key, times=times)
+
+
+def expected(
+    error: Callable[[Model, Data, Data, PerExample], PerExample],
+    logsnr: Callable[[PerExample], LogSnr],
+    model: Model,
+    x_0: Data,
+    *,
+    key: PRNGKey,
+    times: TimeSampler = uniform,
+) -> tuple[Scalar, LossAux]:
+    """An estimate of E over u ~ U(0, 1), eps ~ N(0, 1) of error(model, x_0, eps, u).
+
+    error, logsnr: those of an objective, see `objectives`. model: what the error is of, such as a
+    network. times: how u is drawn.
+    """
     key_u, key_eps = jax.random.split(key)
     drawn = times(key_u, x_0.shape[0])
-    logsnr_t = schedule(drawn.u)
     eps = jax.random.normal(key_eps, x_0.shape)
-    output = network(diffuse(x_0, eps, logsnr_t), logsnr_t)
-    per_example = weighted_error(output, x_0, eps, logsnr_t, predict, weighting)
-    if over == "logsnr":
-        per_example *= -dlogsnr_du(schedule, drawn.u)
-    return mean_over(drawn, per_example), LossAux(per_example, logsnr_t, drawn)
+    per_example = error(model, x_0, eps, drawn.u)
+    return mean_over(drawn, per_example), LossAux(per_example, logsnr(drawn.u), drawn)
 
 
-def weighted_error(
-    output: Image, x_0: Image, eps: Image, logsnr_t: LogSnr, predict: Kind, weighting: Weighting
-) -> Float[Array, " b"]:
-    """w |x_0 - x_0_hat|^2, a mean over pixels, of an output of kind `predict`."""
-    error = jnp.square(output - target(x_0, eps, logsnr_t, predict))
-    return relative_weight(weighting, predict, logsnr_t) * jnp.mean(error, axis=(1, 2, 3))
-
-
-def mean_over(times: Times, per_example: Float[Array, " b"]) -> Scalar:
+def mean_over(times: Times, per_example: PerExample) -> Scalar:
     """The estimate of the mean over u ~ U(0, 1), however the times were drawn."""
     return jnp.mean(times.weight * per_example)

@@ -8,17 +8,17 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from diffjax.core.types import Denoiser, Image, LogSnr, Network, PRNGKey, Resized
+from diffjax.core.types import Data, Denoiser, LogSnr, Network, PRNGKey, Reshaped
 from diffjax.diffusion import predict
 from diffjax.diffusion.sampling.step import Multistep, Step, remembering
 
 
-def with_guess(network: Network, x_0_hat: Image) -> Network:
+def with_guess(network: Network, x_0_hat: Data) -> Network:
     """network(x_t, x_0_hat): the self-conditioned network bound to one guess; zeros mean none."""
     return lambda x_t, logsnr_t: network(jnp.concatenate([x_t, x_0_hat], axis=-1), logsnr_t)
 
 
-def as_denoiser(network: Network, kind: predict.Kind, x_0_hat: Image) -> Denoiser:
+def as_denoiser(network: Network, kind: predict.Kind, x_0_hat: Data) -> Denoiser:
     """The denoiser of a self-conditioned network, given the guess of the step before.
 
     A sampler carries x_0_hat: zeros at first, then what this denoiser said last.
@@ -44,10 +44,10 @@ def for_training(
     if not 0 <= probability <= 1:
         raise ValueError(f"probability={probability}: between 0 and 1")
 
-    def conditioned(x_t: Image, logsnr_t: LogSnr) -> Resized:
+    def conditioned(x_t: Data, logsnr_t: LogSnr) -> Reshaped:
         nothing = jnp.zeros_like(x_t)
 
-        def guess() -> Image:
+        def guess() -> Data:
             output = with_guess(network, nothing)(x_t, logsnr_t)[..., : x_t.shape[-1]]
             x_0_hat = predict.to_x_0(output, x_t, logsnr_t, kind)
             return jax.lax.stop_gradient(x_0_hat).astype(x_t.dtype)
@@ -59,7 +59,7 @@ def for_training(
     return conditioned
 
 
-def for_sampling(step: Step | Multistep, bind: Callable[[Image], Denoiser]) -> Multistep:
+def for_sampling(step: Step | Multistep, bind: Callable[[Data], Denoiser]) -> Multistep:
     """The sampler's rule with `bind(x_0_hat)` for a denoiser, x_0_hat what it said last.
 
     bind: a guess -> the denoiser that sees it, as `as_denoiser` makes; guidance may be around it.
@@ -68,14 +68,14 @@ def for_sampling(step: Step | Multistep, bind: Callable[[Image], Denoiser]) -> M
     """
     rule = remembering(step)
 
-    def start(x_T: Image):
+    def start(x_T: Data):
         return rule.start(x_T), jnp.zeros_like(x_T)
 
     def conditioned(denoise, x_t, logsnr_t, logsnr_s, memory, *, key):
         inner, x_0_hat = memory
-        said: list[Image] = []
+        said: list[Data] = []
 
-        def listening(x: Image, logsnr: LogSnr):
+        def listening(x: Data, logsnr: LogSnr):
             guess = bind(x_0_hat)(x, logsnr)
             said.append(predict.x_0_of(guess))
             return guess

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from diffjax.core.types import LogSnr
 from diffjax.diffusion import predict
+from diffjax.diffusion.made import by_value
 
 LogWeight: TypeAlias = Callable[[LogSnr], LogSnr]
 Weighting: TypeAlias = str | LogWeight
@@ -22,6 +23,7 @@ Weighting: TypeAlias = str | LogWeight
 LOGSNR_BOUND = 40.0
 
 
+@by_value
 def min_snr(gamma: float = 5.0) -> LogWeight:
     """w = min(SNR, gamma)  (Hang et al. 2023).
 
@@ -32,6 +34,7 @@ def min_snr(gamma: float = 5.0) -> LogWeight:
     return lambda logsnr: jnp.minimum(logsnr, math.log(gamma))
 
 
+@by_value
 def p2(k: float = 1.0, gamma: float = 1.0) -> LogWeight:
     """w = SNR / (k + SNR)^gamma: 1 / (k + SNR)^gamma on the error in eps  (Choi et al. 2022)."""
     if not k > 0:
@@ -39,6 +42,7 @@ def p2(k: float = 1.0, gamma: float = 1.0) -> LogWeight:
     return lambda logsnr: logsnr - gamma * jnp.logaddexp(logsnr, math.log(k))
 
 
+@by_value
 def sigmoid(bias: float = 2.0) -> LogWeight:
     """w = SNR sigmoid(bias - logsnr): sigmoid(bias - logsnr) on the error in eps.
 
@@ -67,13 +71,22 @@ def log_weight(weighting: Weighting, logsnr_t: LogSnr) -> LogSnr:
     Raises:
       ValueError: names the weighting and those allowed.
     """
-    if isinstance(weighting, str):
-        if weighting not in NAMED:
-            raise ValueError(
-                f"weighting={weighting!r}: allowed are {', '.join(NAMES)}, or a function of logsnr"
-            )
-        weighting = NAMED[weighting]
-    return weighting(jnp.clip(logsnr_t, -LOGSNR_BOUND, LOGSNR_BOUND))
+    return named(weighting)(jnp.clip(logsnr_t, -LOGSNR_BOUND, LOGSNR_BOUND))
+
+
+def named(weighting: Weighting) -> LogWeight:
+    """The weighting of that name; a function is itself.
+
+    Raises:
+      ValueError: names the weighting and those allowed.
+    """
+    if not isinstance(weighting, str):
+        return weighting
+    if weighting not in NAMED:
+        raise ValueError(
+            f"weighting={weighting!r}: allowed are {', '.join(NAMES)}, or a function of logsnr"
+        )
+    return NAMED[weighting]
 
 
 def relative_weight(weighting: Weighting, kind: predict.Kind, logsnr_t: LogSnr) -> LogSnr:

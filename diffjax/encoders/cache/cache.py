@@ -35,7 +35,7 @@ WINDOW = 16_384  # captions read ahead, to be encoded in order of length
 
 
 class MissingCaption(BadData, KeyError):
-    """A caption that the cache does not hold."""
+    """A caption that the cache does not hold. Exit code 2."""
 
     def __str__(self) -> str:
         """Without the quotes that a KeyError puts around its key."""
@@ -128,7 +128,7 @@ def header_of(encoder: TextEncoder, storage: str = "bfloat16") -> Header:
 
 def open_cache(path: str | os.PathLike, encoder: TextEncoder | None = None) -> Embeddings:
     """The cache at `path`; not one, or not `encoder`'s (whatever its storage), is a ValueError."""
-    path = Path(path)
+    path = Path(path).expanduser()
     header = shards.read_header(path)
     if encoder is not None:
         shards.check(path, header, header_of(encoder, header.storage))

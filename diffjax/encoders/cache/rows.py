@@ -13,13 +13,17 @@ import ml_dtypes
 import numpy as np
 from jaxtyping import Float, Int8, Shaped
 
+from diffjax.core.errors import EXIT_STORAGE, Ending
+
 STORAGES = ("bfloat16", "int8")
 _LENGTHS = struct.Struct("<II")
 _CRC = struct.Struct("<I")
 
 
-class Damaged(ValueError):
-    """Bytes that are not what was written."""
+class Damaged(Ending, ValueError):
+    """Bytes that are not what was written. Exit code 5."""
+
+    exit_code = EXIT_STORAGE
 
 
 def quantise(

@@ -69,10 +69,10 @@ def to_json(header: Header) -> bytes:
 def from_json(raw: bytes) -> Header:
     """What `to_json` wrote; a ValueError that says what is wrong."""
     try:
-        content = json.loads(raw)
+        content = json.loads(raw.decode())
         checksum = content.pop("checksum")
         version = content["format"]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
         raise ValueError("not a header") from None
     if checksum != _checksum(content):
         raise Damaged("checksum differs")
@@ -180,9 +180,14 @@ def owned(folder: Path, owner: str, header: Header) -> Iterator[None]:
     """
     if folder.is_file() or (folder / HEADER).exists():
         check(folder, read_header(folder), header)
-    with storing(folder):
+    try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = open(folder / f"{owner}.lock", "w")  # noqa: SIM115
+    except OSError as error:
+        raise StorageError(
+            f"{folder}: {error.strerror}; set DIFFJAX_CACHE_DIR to a folder that can be written, "
+            "or give diffjax.embed another --out"
+        ) from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from diffjax.core.types import LogSnr, Text, TextMask
 
@@ -14,6 +14,8 @@ from diffjax.core.types import LogSnr, Text, TextMask
 # tells levels 0.05 apart.
 LONGEST_PERIOD = 64.0
 SHORTEST_PERIOD = 0.25
+# How many tokens a vector becomes beside the text.
+VECTOR_TOKENS = 4
 
 
 def sinusoids(logsnr: LogSnr, width: int) -> Float[Array, "b e"]:
@@ -58,14 +60,18 @@ class TextPooling(nn.Module):
 
 
 class Conditioning(nn.Module):
-    """Noise level, augmentation level and pooled text summed to one vector; text as tokens.
+    """Noise level, augmentation level, text, class and vector summed to one; text as tokens.
 
     LayerNorm on the text embeddings before attention and before pooling (Imagen, sec. 2.5).
+    num_classes: a label in 0 ... num_classes - 1 adds an embedding of its own; num_classes stands
+    for no class (Ho & Salimans 2022). A vector, such as CLIP's of a picture, is added too, and
+    becomes VECTOR_TOKENS more tokens where there is text (Ramesh et al. 2022, sec. 2.1).
     """
 
     width: int
     token_width: int
     dtype: Any = jnp.float32
+    num_classes: int = 0
 
     @nn.compact
     def __call__(
@@ -74,18 +80,33 @@ class Conditioning(nn.Module):
         text: Text | None,
         text_mask: TextMask | None,
         aug_logsnr: LogSnr | None = None,
-    ) -> tuple[Float[Array, "b e"], Float[Array, "b l t"] | None]:
-        """Returns (embedding [b width] float32, tokens [b l token_width], or None without text)."""
+        label: Int[Array, " b"] | None = None,
+        vector: Float[Array, "b v"] | None = None,
+    ) -> tuple[Float[Array, "b e"], Float[Array, "b k t"] | None, Bool[Array, "b k"] | None]:
+        """Returns (embedding [b width] float32, tokens [b k token_width], which of them are seen).
+
+        Tokens and mask are None without text.
+        """
         emb = NoiseLevelEmbedding(self.width, name="noise")(logsnr_t)
         if aug_logsnr is not None:
             emb = emb + NoiseLevelEmbedding(self.width, name="aug")(aug_logsnr)
+        if label is not None:
+            emb = emb + nn.Embed(self.num_classes + 1, self.width, name="label")(label)
+        if vector is not None:
+            vector = nn.LayerNorm(name="vector_norm")(vector)
+            emb = emb + nn.Dense(self.width, name="vector")(vector)
         if text is None or text_mask is None:
-            return nn.silu(emb), None
+            return nn.silu(emb), None, None
         text = nn.LayerNorm(dtype=jnp.float32, name="text_norm")(text.astype(jnp.float32))
         tokens = nn.Dense(self.token_width, dtype=jnp.float32, name="text_in")(text)
         emb = emb + TextPooling(self.width, name="text_pool")(tokens, text_mask)
+        if vector is not None:
+            more = nn.Dense(VECTOR_TOKENS * self.token_width, name="vector_tokens")(vector)
+            more = more.reshape(len(vector), VECTOR_TOKENS, self.token_width)
+            tokens = jnp.concatenate([tokens, more], axis=1)
+            text_mask = jnp.pad(text_mask, ((0, 0), (0, VECTOR_TOKENS)), constant_values=True)
         tokens = nn.LayerNorm(dtype=jnp.float32, name="token_norm")(tokens)
-        return nn.silu(emb), tokens.astype(self.dtype)
+        return nn.silu(emb), tokens.astype(self.dtype), text_mask
 
 
 class Canvas(nn.Module):

@@ -97,7 +97,9 @@ def bound_stage(stage):
         copies = 2 * int(np.prod(x.shape[1:]))
         x = jnp.repeat(x, copies, 0)
         low_res = None if low_res is None else jnp.repeat(low_res, copies, 0)
-        bound = vlb_continuous(denoiser(stage, low_res), x, key=key, num_times=256, eight_bit=False)
+        bound = vlb_continuous(
+            denoiser(stage, low_res), x, key=key, num_times=1024, eight_bit=False
+        )
         return to_nats(bound.total, x).reshape(-1, copies).mean(1)
 
     return nats

@@ -10,7 +10,7 @@ from diffjax.diffusion import predict
 from diffjax.diffusion.process import alpha_sigma
 from diffjax.diffusion.sampling import guidance
 from tests.diffusion import oracles
-from tests.diffusion.helpers import constant_denoiser, gaussian_denoiser, images
+from tests.diffusion.helpers import SHAPES, constant_denoiser, gaussian_denoiser, images
 
 LOGSNR = jnp.linspace(-3.0, 3.0, 4)
 LEVELS = [-12.0, -2.0, 0.5, 9.0]
@@ -84,7 +84,8 @@ def test_guiding_x_0_guides_eps_v_and_score_alike(to):
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("weight", [0.4, 2.5])
-def test_guidance_between_gaussians_has_the_score_of_their_weighted_product(weight, level):
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_guidance_between_gaussians_has_the_score_of_their_weighted_product(weight, level, shape):
     """N(m_1, c_1)^w N(m_0, c_0)^(1 - w) at the level: precisions add, with their weights."""
     (m_1, c_1), (m_0, c_0) = (0.7, 0.09), (-0.4, 0.25)
     logsnr_t = jnp.full((4,), level)
@@ -95,7 +96,7 @@ def test_guidance_between_gaussians_has_the_score_of_their_weighted_product(weig
     guided = guidance.classifier_free(
         gaussian_denoiser(m_1, c_1), gaussian_denoiser(m_0, c_0), weight
     )
-    x_t = images(0)
+    x_t = images(0, (4, *shape))
     score = -precision * (np.asarray(x_t, np.float64) - mean)
     wanted = (np.asarray(x_t, np.float64) + sigma**2 * score) / alpha
     # float32 at the noisy end: x_t / alpha is 400 there and has to cancel

@@ -11,7 +11,7 @@ from diffjax.core import rng
 from diffjax.diffusion.process import alpha_sigma
 from diffjax.diffusion.sampling import inpaint, sampler
 from tests.diffusion import oracles
-from tests.diffusion.helpers import constant_denoiser, images
+from tests.diffusion.helpers import SHAPES, constant_denoiser, images
 
 KEY = jax.random.key(5)
 # two pixels, strongly correlated: what fills one must heed the other
@@ -65,16 +65,18 @@ def test_resampling_comes_closer_to_the_conditional_than_replacement():
     assert miss(fill(60, 5)[:, 1]) < 0.5 * miss(fill(10)[:, 1])
 
 
+@pytest.mark.parametrize("shape", [(2,), (2, 1), (1, 2), (1, 2, 1)], ids=SHAPES)
 @pytest.mark.parametrize("logsnr", [-8.0, -1.0, 2.0, np.inf])
-def test_the_known_region_has_the_statistics_of_its_level(logsnr):
+def test_the_known_region_has_the_statistics_of_its_level(logsnr, shape):
     """Inpainting keeps the known region noised as q(x_t | x_0), not clean."""
-    known = jnp.full((8192, 1, 2, 1), 0.7)
+    known = jnp.full((8192, *shape), 0.7)
     level = jnp.full(8192, logsnr)
-    got = inpaint.merge(jnp.full_like(known, 9.0), known, MASK, level, KEY)
+    mask = MASK.reshape(1, *shape)
+    got = inpaint.merge(jnp.full_like(known, 9.0), known, mask, level, KEY).reshape(-1, 2)
     alpha, sigma = (float(part[0].item()) for part in alpha_sigma(level[:1]))
-    np.testing.assert_array_equal(got[:, :, 1], 9.0)
-    assert float(got[:, :, 0].mean()) == pytest.approx(0.7 * alpha, abs=0.03 * sigma + 1e-6)
-    assert float(got[:, :, 0].std()) == pytest.approx(sigma, rel=0.03, abs=1e-6)
+    np.testing.assert_array_equal(got[:, 1], 9.0)
+    assert float(got[:, 0].mean()) == pytest.approx(0.7 * alpha, abs=0.03 * sigma + 1e-6)
+    assert float(got[:, 0].std()) == pytest.approx(sigma, rel=0.03, abs=1e-6)
 
 
 def test_every_level_that_the_denoiser_sees_holds_the_known_region_at_that_level():

@@ -1,3 +1,5 @@
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ from diffjax.core.types import Guess
 from diffjax.diffusion.process import alpha_sigma, diffuse
 from diffjax.diffusion.sampling import sampler, spacing
 from diffjax.diffusion.schedule import cosine, linear
-from tests.diffusion.helpers import constant_denoiser, gaussian_denoiser, images
+from tests.diffusion.helpers import SHAPES, constant_denoiser, gaussian_denoiser, images
 
 KEY = jax.random.key(3)
 STEPS = {
@@ -32,13 +34,12 @@ SCHEDULES = {"cosine": cosine(), "linear": linear()}
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("name", STEPS)
-def test_a_perfect_denoiser_gives_back_the_image(name, schedule):
-    x_0 = images(0)
+def test_a_perfect_denoiser_gives_back_the_data_of_any_shape(name, schedule):
     rungs = spacing.uniform(SCHEDULES[schedule], 5)
-    got = sampler.sample(
-        constant_denoiser(x_0), images(1), logsnrs=rungs, step=STEPS[name], key=KEY
-    )
-    np.testing.assert_allclose(got, x_0, atol=1e-5)
+    for shape in SHAPES.values():
+        x_0, x_T = images(0, (4, *shape)), images(1, (4, *shape))
+        got = sampler.sample(constant_denoiser(x_0), x_T, logsnrs=rungs, step=STEPS[name], key=KEY)
+        np.testing.assert_allclose(got, x_0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -202,6 +203,34 @@ def test_a_rule_that_draws_nothing_needs_no_key_and_one_that_draws_says_so():
     assert np.isfinite(run("dpmpp_2m")).all()
     with pytest.raises(ValueError, match="key=None"):
         run("ddpm_small")
+
+
+@pytest.mark.parametrize("name", sampler.SAMPLERS)
+@pytest.mark.parametrize("noise", [0.0, 0.5])
+def test_the_table_says_which_samplers_draw_noise(name, noise):
+    """One that draws asks for a key, and one that does not comes out without."""
+    row = sampler.SAMPLERS[name]
+    assert row.name == name
+    if noise and not row.knob:
+        with pytest.raises(ValueError, match=f"noise=0.5: {name} adds none"):
+            sampler.by_name(name, noise)
+        return
+    guess = lambda x_t, _: Guess(0.5 * x_t, jnp.zeros_like(x_t))  # noqa: E731
+    run = lambda: sampler.sample(  # noqa: E731
+        guess, images(0, (2, 3)), logsnrs=jnp.array([-2.0, 0.0, 2.0]),
+        step=sampler.by_name(name, noise), key=None,
+    )  # fmt: skip
+    if row.draws(noise):
+        with pytest.raises(ValueError, match="key=None"):
+            run()
+    else:
+        assert np.isfinite(run()).all()
+
+
+@pytest.mark.parametrize("name", [name for name, row in sampler.SAMPLERS.items() if row.knob])
+def test_a_samplers_knob_is_an_argument_of_its_maker(name):
+    row = sampler.SAMPLERS[name]
+    assert list(inspect.signature(row.make).parameters) == [row.knob]
 
 
 def test_a_learned_variance_spans_small_to_large_and_a_denoiser_without_one_is_refused():

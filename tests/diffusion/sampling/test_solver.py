@@ -14,10 +14,10 @@ from diffjax.diffusion.sampling.step import towards
 from tests.diffusion import oracles
 from tests.diffusion.helpers import constant_denoiser, images
 
-SHAPE = (2, 2, 1)
-DATA = oracles.gaussian(
-    np.linspace(-0.4, 0.6, 4).reshape(SHAPE), oracles.smooth_covariance(SHAPE, 0.3, 1.0)
-)
+SHAPE = (
+    4,
+)  # what holds for vectors holds for data of any shape: see tests/diffusion/test_shapes.py
+DATA = oracles.gaussian(np.linspace(-0.4, 0.6, 4), oracles.smooth_covariance((2, 2, 1), 0.3, 1.0))
 LOGSNR_MIN, LOGSNR_MAX = -8.0, 6.0
 ORDERS = {
     "ddim": 1, "euler": 1, "dpmpp_1s": 1,

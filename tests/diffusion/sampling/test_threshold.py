@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from diffjax.core.types import Guess
+from diffjax.diffusion.process import per_example
 from diffjax.diffusion.sampling import guidance, threshold
 from tests.diffusion.helpers import images
 
@@ -15,10 +16,10 @@ def itself(x_t, logsnr_t):
 
 
 @pytest.mark.parametrize("percentile", [50.0, 99.5, 100.0])
-@pytest.mark.parametrize("shape", [(4, 8, 6, 3), (4, 4, 4, 3), (3, 5, 3, 3)])
-def test_dynamic_threshold_equals_numpy_image_by_image(shape, percentile):
+@pytest.mark.parametrize("shape", [(4, 8, 6, 3), (4, 4, 4, 3), (3, 5, 3, 3), (4, 4), (3, 3, 3)])
+def test_dynamic_threshold_equals_numpy_example_by_example(shape, percentile):
     """Also where the batch is as long as the width."""
-    x_0 = 3.0 * images(2, shape) * jnp.arange(1, shape[0] + 1)[:, None, None, None]
+    x_0 = 3.0 * images(2, shape) * per_example(jnp.arange(1.0, shape[0] + 1), images(2, shape))
     got = jax.jit(threshold.dynamic_threshold(itself, percentile))(x_0, jnp.zeros(shape[0]))
     for i in range(shape[0]):
         s = max(1.0, np.percentile(np.abs(np.asarray(x_0[i], np.float64)), percentile))

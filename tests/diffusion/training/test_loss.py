@@ -7,7 +7,7 @@ from diffjax.diffusion import predict, schedule
 from diffjax.diffusion.process import alpha_sigma
 from diffjax.diffusion.schedule import cosine
 from diffjax.diffusion.training import loss, times
-from tests.diffusion.helpers import gaussian_denoiser, images
+from tests.diffusion.helpers import SHAPES, gaussian_denoiser, images
 
 KEY = jax.random.key(7)
 
@@ -17,9 +17,10 @@ def as_network(denoise, kind):
     return lambda x_t, s: predict.convert(denoise(x_t, s), x_t, s, "x_0", kind)
 
 
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("kind", predict.KINDS)
-def test_a_perfect_network_has_no_loss(kind):
-    x_0 = images(0)
+def test_a_perfect_network_has_no_loss(kind, shape):
+    x_0 = images(0, (4, *shape))
     # x_0 -> eps divides by sigma: stay where float32 can
     value, aux = loss.diffusion_loss(
         as_network(lambda x_t, s: x_0, kind),
@@ -51,9 +52,10 @@ def test_the_loss_in_one_space_does_not_depend_on_what_the_network_predicts(weig
     np.testing.assert_allclose(values, values[0], rtol=1e-3)
 
 
-def test_the_loss_of_the_best_denoiser_of_a_gaussian_is_its_closed_form():
+@pytest.mark.parametrize("shape", [(192,), (64, 3), (96, 2), (8, 8, 3)], ids=SHAPES)
+def test_the_loss_of_the_best_denoiser_of_a_gaussian_is_its_closed_form(shape):
     """x_0 ~ N(0, 1): E|v error|^2 = E[1 / sigma^2 * sigma^2] = 1 at every level."""
-    x_0 = images(3, (512, 8, 8, 3))
+    x_0 = images(3, (512, *shape))
     denoise = gaussian_denoiser(0.0, 1.0)
     network = as_network(denoise, "v")
     value, aux = loss.diffusion_loss(

@@ -303,6 +303,24 @@ def test_a_full_disk_leaves_whole_files_and_the_same_call_goes_on(limit, tmp_pat
     assert_holds(folder, captions, encoder)
 
 
+def test_a_folder_that_cannot_be_made_is_said_with_the_variable_that_names_another(
+    tmp_path, monkeypatch
+):
+    """As where the user's home is read-only."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DIFFJAX_CACHE_DIR", str(tmp_path / "file"))
+    with pytest.raises(StorageError, match="set DIFFJAX_CACHE_DIR to a folder") as caught:
+        cache.ensure(cache.users_path(Stub()), Stub(), CAPTIONS)
+    assert str(tmp_path / "file") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_home_folder_is_meant_by_a_tilde_in_the_path_of_a_cache(tmp_path, monkeypatch):
+    cache.extend(tmp_path / "c", Stub(), CAPTIONS)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache.open_cache("~/c").path == tmp_path / "c"
+
+
 def test_a_disk_full_from_the_start_leaves_no_cache(tmp_path):
     with full_disk(10), pytest.raises(StorageError):
         cache.extend(tmp_path / "c", Stub(), CAPTIONS)

@@ -1,0 +1,198 @@
+"""Refuses a config that cannot be, before anything is loaded or compiled."""
+
+import functools
+import math
+
+import jax
+from ml_collections import ConfigDict
+
+from diffjax.build import tasks
+from diffjax.build.config import one_of
+from diffjax.build.models import DTYPES, MODELS, model_of
+from diffjax.core.errors import ConfigError, require
+from diffjax.diffusion import schedule
+from diffjax.diffusion.predict import KINDS
+from diffjax.diffusion.training import weighting
+from diffjax.diffusion.training.times import TIMES
+from diffjax.models.efficient_unet import is_convolutional
+from diffjax.tasks import settings
+from diffjax.training import averages, optim
+
+INFINITY = float("inf")
+MAX_SEED = 2**31 - 1
+# Where each number of a config may lie, both ends allowed. None: any finite number.
+LIMITS: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(
+        ("data.size_px", "text.max_tokens", "sample.num_images", "model.width", "model.patch",
+         "model.head_width"),
+        (1, 2**20),
+    ),
+    **dict.fromkeys(
+        ("data.batch_size", "train.accumulate", "mesh.fsdp", "mesh.tensor"), (1, 2**24)
+    ),
+    **dict.fromkeys(("train.num_steps", "train.log_every", "train.max_bad_steps"), (1, 2**31 - 1)),
+    **dict.fromkeys(
+        ("train.sample_every", "train.save_every", "train.snapshot_every", "train.keep",
+         "train.keep_every", "data.crop_px", "low_res.size_px", "optim.warmup_steps", "text.width",
+         "model.num_heads", "model.canvas"),
+        (0, 2**31 - 1),
+    ),
+    **dict.fromkeys(("text.drop", "low_res.max_aug_level"), (0, 1)),
+    **{f"sample.{name}": limits for name, limits in settings.LIMITS.items()},
+    "data.max_broken": (0, 1),
+    "seed": (0, MAX_SEED),
+    "train.max_seconds": (0, 1e9),
+    "optim.learning_rate": (0, 1e300),
+    "optim.b1": (0, math.nextafter(1, 0)),
+    "optim.b2": (0, math.nextafter(1, 0)),
+    "optim.eps": (0, 1),
+    "optim.weight_decay": (0, 1e3),
+    "optim.clip_norm": (0, 1e9),
+    "diffusion.logsnr_min": (-100, 100),
+    "diffusion.logsnr_max": (-100, 100),
+    "diffusion.shift": (1e-6, 1e6),
+    "diffusion.num_levels": (2, 100_000),
+    "diffusion.vlb_weight": (0, 1e6),
+    "diffusion.self_condition": (0, 1),
+    "diffusion.uncertainty": (0, 2**16),
+    "diffusion.learned_schedule": (0, 2**16),
+    "classes.num": (1, 2**24),
+    "classes.drop": (0, 1),
+}  # fmt: skip
+CHOICES = {
+    "model.kind": MODELS,
+    "model.dtype": DTYPES,
+    "diffusion.schedule": schedule.SCHEDULES,
+    "diffusion.predict": KINDS,
+    "diffusion.weighting": weighting.NAMES,
+    "diffusion.times": TIMES,
+    "diffusion.objective": ("simple", "hybrid", "vlb"),
+    "diffusion.over": ("u", "logsnr"),
+    "optim.name": optim.OPTIMISERS,
+    "optim.decay": optim.DECAYS,
+}
+
+
+def check(config: ConfigDict, devices: int | None = None) -> None:
+    """Refuse what cannot be, before anything is loaded or compiled.
+
+    devices: how many the mesh is to be of; None: as many as there are here.
+
+    Raises:
+      ConfigError: names the key, its value and what is allowed.
+    """
+    for key, allowed in CHOICES.items():
+        one_of(config, key, allowed)
+    for key, (low, high) in LIMITS.items():
+        check_limits(config, key, low, high)
+    tasks.schedule_of(config)
+    for name, wrong in settings.faults(tasks.settings_of(config)).items():
+        raise ConfigError(f"sample.{name}", config.sample[name], wrong)
+    try:
+        averages.parse(config.train.ema)
+    except ValueError as error:
+        raise ConfigError("train.ema", config.train.ema, str(error)) from None
+    try:
+        for group in config.optim.groups:
+            optim.parse_group(group)
+    except ValueError as error:
+        raise ConfigError("optim.groups", config.optim.groups, str(error)) from None
+    check_learning(config)
+    check_sizes(config)
+    check_mesh(config, devices or jax.device_count())
+
+
+def check_limits(config: ConfigDict, key: str, low: float, high: float) -> None:
+    """Refuse a number outside [low, high], and what is no finite number; a key may be absent."""
+    *parents, last = key.split(".")
+    section = functools.reduce(lambda part, name: part.get(name, {}), parents, config)
+    if last not in section:
+        return
+    value = section[last]
+    allowed = f"must be between {low:g} and {high:g}" if high < 1e9 else f"must be at least {low:g}"
+    require(math.isfinite(value) and low <= value <= high, key, value, allowed)
+
+
+def check_learning(config: ConfigDict) -> None:
+    """Refuse choices of what is learned that do not go together."""
+    diffusion = config.diffusion
+    learned = diffusion.objective != "simple"
+    require(
+        not diffusion.self_condition or config.model.kind == "unet",
+        "diffusion.self_condition",
+        diffusion.self_condition,
+        'wants model.kind="unet": a super-resolution stage goes over tiles, which see no guess',
+    )
+    require(
+        config.sample.sampler != "ddpm_learned" or learned,
+        "sample.sampler",
+        config.sample.sampler,
+        'wants a learned variance: diffusion.objective="hybrid" or "vlb"',
+    )
+    require(
+        not learned or diffusion.over == "u",
+        "diffusion.over",
+        diffusion.over,
+        "the bound has weights of its own; only objective simple has a choice",
+    )
+
+
+def check_mesh(config: ConfigDict, devices: int) -> None:
+    """Refuse a mesh that is not of so many devices, or a batch that it cannot share out."""
+    data, fsdp, tensor = config.mesh.data, config.mesh.fsdp, config.mesh.tensor
+    others = fsdp * tensor
+    require(
+        data >= 1 or data == -1,
+        "mesh.data",
+        data,
+        "at least 1, or -1 for all that fsdp and tensor leave",
+    )
+    data_size = devices // others if data == -1 else data
+    require(
+        data_size * others == devices,
+        "mesh",
+        f"data {data} x fsdp {fsdp} x tensor {tensor}",
+        f"must be as many as there are devices, {devices}",
+    )
+    batch_size, parts = config.data.batch_size, config.train.accumulate
+    shares = data_size * fsdp
+    require(
+        batch_size % (shares * parts) == 0,
+        "data.batch_size",
+        batch_size,
+        f"must be a multiple of mesh data x fsdp x train.accumulate, {shares} x {parts}",
+    )
+
+
+def check_sizes(config: ConfigDict) -> None:
+    """Refuse pictures, crops and small pictures whose sides do not fit the network."""
+    size, crop = config.data.size_px, config.data.crop_px
+    low_res = config.low_res.size_px if "low_res" in config else 0
+    model = model_of(config)
+    for key, side in (("data.size_px", size), ("data.crop_px", crop)):
+        require(
+            side % model.stride == 0,
+            key,
+            side,
+            f"must be a multiple of {model.stride} (model.patch and one halving per level)",
+        )
+    require(crop <= size, "data.crop_px", crop, f"must be at most data.size_px, {size}")
+    if crop and crop < size:
+        require(
+            is_convolutional(model),
+            "data.crop_px",
+            crop,
+            'crops need model.kind "efficient_unet" with model.attention "cross"',
+        )
+    super_resolution = config.model.kind == "efficient_unet"
+    if super_resolution:
+        require(
+            0 < low_res < size and size % low_res == 0,
+            "low_res.size_px",
+            low_res,
+            f"must divide data.size_px, {size}, and be smaller",
+        )
+        factor = size // low_res
+        require(crop % factor == 0, "data.crop_px", crop, f"must be a multiple of {factor}")
+    else:
+        require(low_res == 0, "low_res.size_px", low_res, 'must be 0 with model.kind "unet"')

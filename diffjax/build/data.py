@@ -1,0 +1,98 @@
+"""From a config to the data of a run: records, embeddings, batches, what previews show."""
+
+from ml_collections import ConfigDict
+
+from diffjax.build.embeddings import embeddings_of
+from diffjax.core.errors import ConfigError, require
+from diffjax.data import pipeline, readers
+from diffjax.data.record import Record, RecordSource, clean
+from diffjax.data.sources import fake, tfds
+from diffjax.devices import mesh as mesh_lib
+from diffjax.encoders.cache import cache
+from diffjax.encoders.t5 import TextEncoder
+from diffjax.training.program import Training
+from diffjax.training.run import Data, Shown
+
+
+def open_data(config: ConfigDict, encoder: TextEncoder, training: Training) -> Data:
+    """The batches of this process and what previews show; captions are encoded on the way.
+
+    Raises:
+      ConfigError: no such data set, or the embeddings are another encoder's.
+      StorageError: there is no room for what has to be made.
+    """
+    records = source_of(config)
+    embeddings = embeddings_of(config, records, encoder, _encoding_progress)
+    rows = mesh_lib.rows_here(mesh_lib.batch_sharding(training.mesh), config.data.batch_size)
+    batches = pipeline.train_iterator(
+        records,
+        readers.captioned_pictures(
+            size_px=config.data.size_px,
+            crop_px=config.data.crop_px or None,
+            embed=embeddings.embed,
+            max_length=config.text.max_tokens,
+        ),
+        batch_size=config.data.batch_size,
+        seed=config.seed,
+        rows=rows,
+        max_broken=max_broken_of(config),
+    )
+    return Data(batches, shown_of(config, records, encoder, embeddings))
+
+
+def max_broken_of(config: ConfigDict) -> float:
+    """The share of all records whose pictures may be broken; none in configs of older runs."""
+    return config.data.get("max_broken", 0.0)
+
+
+def source_of(config: ConfigDict) -> RecordSource:
+    """The records of the data set; emoji are drawn at first use."""
+    data = config.data
+    require(bool(data.name), "data.name", "", "name a captioned data set or a prepared folder")
+    kind, _, count = data.name.partition("/")
+    if kind == "fake":
+        require(count.isdigit() and int(count) > 0, "data.name", data.name, "fake/COUNT, COUNT > 0")
+        return fake.Shapes(int(count), data.size_px)
+    try:
+        return tfds.open_source(
+            data.name,
+            data.split,
+            names=data.names,
+            image_key=data.image_key,
+            caption_key=data.caption_key,
+        )
+    except ValueError as error:
+        raise ConfigError("data", f"{data.name} {data.split}", str(error)) from None
+
+
+def shown_of(
+    config: ConfigDict,
+    records: RecordSource,
+    encoder: TextEncoder,
+    embeddings: cache.Embeddings,
+) -> Shown:
+    """What previews show: the prompts of the config, or records spread over the data set.
+
+    A super-resolution stage starts from the data's own pictures, whatever the prompts.
+    """
+    count = min(config.sample.num_images, len(records))
+    shown: list[Record]
+    if config.sample.prompts and not config.low_res.size_px:
+        shown = [{"captions": (prompt,)} for prompt in config.sample.prompts]
+        prompts = filter(None, map(clean, config.sample.prompts))
+        embeddings = cache.ensure(cache.users_path(encoder), encoder, prompts)
+    else:
+        shown = [records[i * len(records) // count] for i in range(count)]
+    needed = [readers.text(embeddings.embed, config.text.max_tokens), readers.caption]
+    if config.low_res.size_px:
+        needed.append(readers.picture(config.data.size_px))
+    # Of these few any may be broken: the run itself counts them.
+    batches = pipeline.eval_batches(shown, needed, batch_size=len(shown), max_broken=1.0)
+    columns = dict(next(batches))
+    captions = tuple(str(caption) for caption in columns.pop("caption"))
+    return Shown(columns, captions)
+
+
+def _encoding_progress(done: int, total: int) -> None:
+    if done == total or done % 2048 < 64:
+        print(f"text embeddings: {done} of {total} captions", flush=True)

@@ -1,0 +1,101 @@
+"""From a config to what a run of it would do and cost."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from diffjax.build import data, tasks
+from diffjax.build.check import check
+from diffjax.build.embeddings import embeddings_of, encoded
+from diffjax.build.training import loop_of, training_of
+from diffjax.core.errors import BadData, ConfigError
+from diffjax.data import examples, pipeline, readers
+from diffjax.data.record import RecordSource
+from diffjax.devices.topology import devices_of
+from diffjax.encoders.t5 import TextEncoder
+from diffjax.planning import dry_run, plan, shapes
+
+SHOWN_EXAMPLES, SHOWN_CAPTIONS = 16, 4
+
+
+def plan_of(config: ConfigDict, step: str = "train", topology: str = "") -> plan.Plan:
+    """Compile the `step` of a stage's config, "train" or "sample", and say what XLA says of it.
+
+    The sampler's batch is one picture per device.
+
+    Raises:
+      ConfigError: the config, or the topology, cannot be.
+      TooBig: it does not fit.
+    """
+    devices = devices_of(topology)
+    check(config, len(devices))
+    text_width = tasks.text_width_of(config)
+    if step == "train":
+        work = shapes.training(training_of(config, text_width, devices))
+    else:
+        task = tasks.task_of(config, text_width)
+        work = shapes.of_sampling(task, task.settings, devices)
+    return plan.plan(work, config.stage, step, topology)
+
+
+def dry_run_of(
+    config: ConfigDict, workdir: Path | None = None, topology: str = ""
+) -> Iterator[str]:
+    """The report of one stage in parts, each as soon as it is known.
+
+    topology: TPUs to take for the devices, as "v5e:16x16"; those at hand if "".
+
+    Raises:
+      ConfigError: what a run would refuse: bad config, no such data, encoder or embeddings.
+    """
+    devices = devices_of(topology)
+    check(config, len(devices))
+    training = training_of(config, tasks.text_width_of(config), devices)
+
+    def described() -> str:
+        return batch_table(config, data.source_of(config), tasks.encoder_of(config))
+
+    return dry_run.parts(training, loop_of(config), workdir, described)
+
+
+def batch_table(options: ConfigDict, records: RecordSource, encoder: TextEncoder) -> str:
+    """The first batch of the run, its captions encoded or found in the cache the config names."""
+    batch_size = options.data.batch_size
+    iterator = pipeline.train_iterator(
+        records,
+        readers.captioned_pictures(
+            size_px=options.data.size_px, crop_px=options.data.crop_px or None
+        ),
+        batch_size=batch_size,
+        seed=options.seed,
+        rows=range(min(batch_size, SHOWN_EXAMPLES)),
+        max_broken=data.max_broken_of(options),
+        threads=0,
+    )
+    try:
+        batch = dict(next(iterator))
+        captions = [str(caption) for caption in batch.pop("caption")]
+        named = options.data.get("embeddings", "")
+        embed: readers.Embed = (
+            embeddings_of(options, records, encoder).embed if named else encoded(encoder, captions)
+        )
+        text = readers.text(embed, encoder.max_length)
+        rows = [examples.Example(text({"captions": (c,)}, None), ()) for c in captions]
+    except BadData as error:
+        raise ConfigError("data", f"{options.data.name} {options.data.split}", str(error)) from None
+    finally:
+        iterator.close()
+    batch |= examples.collate(rows).columns
+    lines = [
+        f"{len(records):,} records, {pipeline.steps_per_epoch(records, batch_size):,} steps an "
+        f"epoch; the first {len(captions)} examples of the first batch:"
+    ]
+    for name, values in batch.items():
+        numbers = np.asarray(values, np.float64) if values.dtype.kind not in "iu" else values
+        lines.append(
+            f"  {name:<12} {values.dtype} {values.shape}, from {numbers.min():.4g} to "
+            f"{numbers.max():.4g}, mean {numbers.mean():.4g}"
+        )
+    return "\n".join([*lines, *(f"  caption      {c!r}" for c in captions[:SHOWN_CAPTIONS])])

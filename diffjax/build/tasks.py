@@ -1,0 +1,96 @@
+"""From a config to the task that it trains."""
+
+import functools
+
+from ml_collections import ConfigDict
+
+from diffjax.build.models import model_of
+from diffjax.core.errors import ConfigError, require
+from diffjax.core.types import Schedule
+from diffjax.diffusion import schedule
+from diffjax.diffusion.training.times import TIMES
+from diffjax.encoders.t5 import TextEncoder, load_encoder
+from diffjax.tasks.conditions import Class, Condition, LowRes, Text
+from diffjax.tasks.denoising import Denoising
+from diffjax.tasks.learning import Learning
+from diffjax.tasks.settings import SampleSettings
+
+# These have two ends to choose, logsnr_min and logsnr_max.
+WITH_ENDS = ("cosine", "sigmoid", "flow", "uniform", "edm")
+
+
+def task_of(config: ConfigDict, text_width: int) -> Denoising:
+    """The task, for embeddings of `text_width`."""
+    size_px = config.data.size_px
+    low_res_px = config.low_res.size_px if "low_res" in config else 0
+    conditions: list[Condition] = []
+    if "text" in config:
+        conditions.append(Text(text_width, config.text.max_tokens, config.text.drop))
+    if "classes" in config:
+        conditions.append(Class(config.classes.num, config.classes.drop))
+    if low_res_px:
+        factor, level = size_px // low_res_px, config.low_res.max_aug_level
+        conditions.append(LowRes(low_res_px, factor, _schedule("cosine"), level))
+    crop_px = config.data.crop_px
+    return Denoising(
+        name=config.stage,
+        model=model_of(config),
+        shape=(size_px, size_px, 3),
+        conditions=tuple(conditions),
+        schedule=schedule_of(config),
+        predict=config.diffusion.predict,
+        weighting=config.diffusion.weighting,
+        times=TIMES[config.diffusion.times],
+        settings=settings_of(config),
+        learning=learning_of(config),
+        crop_px=crop_px if crop_px < size_px else 0,
+    )
+
+
+def schedule_of(config: ConfigDict) -> Schedule:
+    """The noise schedule of the picture itself."""
+    name, shift = config.diffusion.schedule, config.diffusion.shift
+    low, high = config.diffusion.logsnr_min, config.diffusion.logsnr_max
+    require(low < high, "diffusion.logsnr_min", low, f"must be below logsnr_max, {high}")
+    require(shift > 0, "diffusion.shift", shift, "must be above 0; 1 is none")
+    return _schedule(name, shift, (low, high) if name in WITH_ENDS else None)
+
+
+@functools.lru_cache(maxsize=64)
+def _schedule(name: str, shift: float = 1.0, ends: tuple[float, float] | None = None) -> Schedule:
+    """The same object for the same values, so that tasks of equal configs are equal."""
+    options = {} if ends is None else dict(zip(("logsnr_min", "logsnr_max"), ends, strict=True))
+    made = schedule.SCHEDULES[name](**options)
+    return made if shift == 1 else schedule.shifted(made, shift)
+
+
+def learning_of(config: ConfigDict) -> Learning:
+    """What is learned beside x_0, and how errors count."""
+    return Learning(**{name: config.diffusion[name] for name in Learning.__dataclass_fields__})
+
+
+def settings_of(config: ConfigDict) -> SampleSettings:
+    """How the stage is sampled."""
+    fields = SampleSettings.__dataclass_fields__
+    return SampleSettings(**{name: config.sample[name] for name in fields if name in config.sample})
+
+
+def encoder_of(config: ConfigDict) -> TextEncoder:
+    """The frozen text encoder, of the width that the config says, if it says one."""
+    try:
+        encoder = load_encoder(config.text.encoder, max_length=config.text.max_tokens)
+    except (ValueError, OSError) as error:
+        raise ConfigError("text.encoder", config.text.encoder, str(error)) from None
+    width = config.text.width
+    require(
+        width in (0, encoder.width),
+        "text.width",
+        width,
+        f"{config.text.encoder} says {encoder.width}; 0 asks the encoder",
+    )
+    return encoder
+
+
+def text_width_of(config: ConfigDict) -> int:
+    """The width of the text embeddings: as the config says, or as its encoder has it."""
+    return config.text.width or encoder_of(config).width

@@ -1,0 +1,92 @@
+"""From a config to what the training loop works with."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from diffjax.build import data, resume, tasks
+from diffjax.build.check import check
+from diffjax.checkpoint.portable import LIVE
+from diffjax.core.errors import ConfigError
+from diffjax.devices import mesh as mesh_lib
+from diffjax.training import optim
+from diffjax.training.program import Training
+from diffjax.training.run import LoopSettings, Run
+
+
+def run_of(config: ConfigDict, workdir: Path) -> Run:
+    """Everything that a run of one stage is made of; nothing large is opened yet.
+
+    Raises:
+      ConfigError: the config cannot be, or does not continue what the workdir holds.
+    """
+    check(config)
+    changes = resume.check(config, workdir)
+    if changes:
+        print(f"changed since this run was last started:\n{resume.table(changes)}", flush=True)
+    encoder = tasks.encoder_of(config)
+    training = training_of(config, encoder.width)
+    return Run(
+        training=training,
+        loop=loop_of(config),
+        workdir=workdir,
+        config_json=json.dumps(config.to_dict(), indent=2),
+        sampled=sampled_average(config),
+        open_data=functools.partial(data.open_data, config, encoder, training),
+    )
+
+
+def training_of(
+    config: ConfigDict, text_width: int, devices: Sequence[jax.Device] | None = None
+) -> Training:
+    """What is compiled to train a stage, over all devices unless some are named."""
+    tx, rate = optimiser_of(config)
+    try:
+        mesh = mesh_lib.make_mesh(**config.mesh, devices=devices)
+    except ValueError as error:
+        raise ConfigError("mesh", dict(config.mesh), str(error)) from None
+    return Training(
+        task=tasks.task_of(config, text_width),
+        tx=tx,
+        rate=rate,
+        averages=tuple(config.train.ema),
+        mesh=mesh,
+        seed=config.seed,
+        batch_size=config.data.batch_size,
+        parts=config.train.accumulate,
+        log_every=config.train.log_every,
+    )
+
+
+def loop_of(config: ConfigDict) -> LoopSettings:
+    """When the loop logs, saves, samples and stops."""
+    names = [
+        field.name for field in dataclasses.fields(LoopSettings) if field.name != "learning_rate"
+    ]
+    given = {name: config.train[name] for name in names if name in config.train}
+    return LoopSettings(**given, learning_rate=config.optim.learning_rate)
+
+
+def optimiser_of(config: ConfigDict) -> tuple[optim.Optimiser, optim.Rate]:
+    """The optimiser and its learning rate by step."""
+    options = config.optim
+    rate = optim.learning_rate(
+        options.learning_rate,
+        warmup_steps=options.warmup_steps,
+        num_steps=config.train.num_steps,
+        decay=options.decay,
+    )
+    names = ("b1", "b2", "eps", "weight_decay", "clip_norm")
+    groups = tuple(map(optim.parse_group, options.groups))
+    own = {name: options[name] for name in names}
+    return optim.optimiser(options.name, rate, **own, groups=groups), rate
+
+
+def sampled_average(config: ConfigDict) -> str:
+    """The average that pictures are made with unless another is asked for: the first, if any."""
+    return next(iter(config.train.ema), LIVE)

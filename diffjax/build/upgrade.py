@@ -1,0 +1,50 @@
+"""Configs of older versions: a key that they lack means what it meant before it existed."""
+
+from collections.abc import Iterator
+from typing import TypeAlias
+
+from ml_collections import ConfigDict
+
+from diffjax.core.json_types import JsonObject
+
+Value: TypeAlias = bool | int | float | str | tuple[str, ...]
+# The value that an older config is given, for each key that has come since version 0.1.0.
+BEFORE: dict[str, Value] = {
+    "diffusion.objective": "simple",
+    "diffusion.over": "u",
+    "diffusion.num_levels": 1000,
+    "diffusion.vlb_weight": 0.001,
+    "diffusion.self_condition": 0.0,
+    "diffusion.uncertainty": 0,
+    "diffusion.learned_schedule": 0,
+    "diffusion.precondition": False,
+    "optim.groups": (),
+    "sample.guidance_rescale": 0.0,
+    "sample.guidance_from": -100.0,
+    "sample.guidance_to": 100.0,
+}
+
+
+def upgraded(config: ConfigDict) -> ConfigDict:
+    """The config with the keys that its version did not have, in the sections that it has."""
+    new = config.copy_and_resolve_references()
+    with new.unlocked():
+        for section, key, value in _missing(config):
+            new[section][key] = value
+    return new
+
+
+def without_defaults(section: str, values: JsonObject) -> JsonObject:
+    """The values of a section but for new keys that say what was so before they existed.
+
+    So what depends on a config's values, such as a checkpoint's identity, is as it was.
+    """
+    old = lambda key, value: BEFORE.get(f"{section}.{key}", ...) == value  # noqa: E731
+    return {key: value for key, value in values.items() if not old(key, value)}
+
+
+def _missing(config: ConfigDict) -> Iterator[tuple[str, str, Value]]:
+    for name, value in BEFORE.items():
+        section, _, key = name.partition(".")
+        if section in config and key not in config[section]:
+            yield section, key, value

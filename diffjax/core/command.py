@@ -1,0 +1,176 @@
+"""The shell of every command: its flags, one line for what goes wrong, and its exit code."""
+
+import argparse
+import errno
+import functools
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn, TypeAlias
+
+from diffjax.core import signals
+from diffjax.core.errors import EXIT_INPUT, EXIT_STORAGE, ConfigError, Ending
+
+Work: TypeAlias = Callable[[argparse.Namespace], int | None]
+
+X64 = "JAX_ENABLE_X64"
+# Of these a disk is guilty, and not what the user asked for.
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
+
+class Parser(argparse.ArgumentParser):
+    """Flags are written in full; a mistake is one line; `--help` shows the text as it is."""
+
+    def __init__(self, prog: str | None = None, description: str | None = None):
+        super().__init__(
+            prog=prog,
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """One line and exit code 2."""
+        self.exit(EXIT_INPUT, f"{self.prog}: {message}; --help shows the flags\n")
+
+
+def parser(name: str, description: str | None) -> Parser:
+    """The parser of `python -m diffjax.NAME`; its description is the command's docstring."""
+    return Parser(prog=f"python -m diffjax.{name}", description=description)
+
+
+def path(text: str) -> Path:
+    """The type of a flag that names a file or folder: ~ is the user's home; "" is refused."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the path is empty; name one (. is the current folder)")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:  # ~NAME of nobody
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
+
+
+def paths(text: str) -> list[Path]:
+    """The type of a flag that names several, as PATH,PATH,...; each as `path` reads it."""
+    return [path(part) for part in text.split(",")]
+
+
+def add_stages(flags: argparse.ArgumentParser) -> None:
+    """The flags --workdir and --stages: where the trained stages lie."""
+    where = flags.add_mutually_exclusive_group()
+    where.add_argument(
+        "--workdir", type=path, help="the folder of a trained cascade; none: the one that ships"
+    )
+    where.add_argument(
+        "--stages", type=paths, help="workdirs or exports of the stages: DIR,DIR,..."
+    )
+
+
+def run_command(
+    flags: argparse.ArgumentParser,
+    work: Work,
+    arguments: Sequence[str] | None = None,
+    *,
+    unknown: str = "",
+) -> int:
+    """Parse the arguments (those of the process by default), work, and return the exit code.
+
+    unknown: the name under which `work` finds the arguments that the parser does not know; they
+    are a mistake if there is none. An exception that is our mistake passes through.
+    """
+    if unknown:
+        parsed, rest = flags.parse_known_args(arguments)
+        setattr(parsed, unknown, rest)
+    else:
+        parsed = flags.parse_args(arguments)
+    hold_precision()
+    return exit_code_of(functools.partial(work, parsed))
+
+
+def exit_code_of(work: Callable[[], int | None]) -> int:
+    """Work; what ends it before its time is said in one line, and in the exit code."""
+    try:
+        return work() or 0
+    except Ending as ending:
+        return say(ending)
+    except OSError as error:
+        print(_first_line(error), file=sys.stderr)
+        return EXIT_STORAGE if error.errno in DISK_ERRORS else EXIT_INPUT
+    except (AssertionError, RuntimeError, AttributeError, KeyError) as error:
+        line = no_device(error) or _no_key(error)
+        if not line:
+            raise
+        print(line, file=sys.stderr)
+        return EXIT_INPUT
+
+
+def say(ending: Ending) -> int:
+    """Print the line of an ending, and return its exit code."""
+    code = ending.exit_code
+    print(ending.line(), file=sys.stderr if code else sys.stdout, flush=True)
+    return code
+
+
+def start(main: Callable[[], int], *, at_once: bool = False) -> NoReturn:
+    """The whole life of a command's process: to be called where its module is run.
+
+    Signals end it with 143 until `main` looks after them itself. at_once: threads that still work
+    or wait are not waited for.
+    """
+    signals.leave_on_signals()
+    signals.guard_streams()
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if at_once:
+        os._exit(code)
+    sys.exit(code)
+
+
+def hold_precision() -> None:
+    """Keep the program's own dtypes: with jax's 64 bits a run would fit no other run."""
+    jax = sys.modules.get("jax")
+    on = os.environ.get(X64, "").lower() in ("1", "true", "t", "yes", "y", "on")
+    if not on and not (jax and jax.config.jax_enable_x64):
+        return
+    os.environ[X64] = "0"  # also for jax yet to be imported, and for worker processes
+    if jax:
+        jax.config.update("jax_enable_x64", False)
+    print(f"warning: {X64} is ignored: the program chooses its own dtypes", file=sys.stderr)
+
+
+def no_device(error: BaseException) -> str:
+    """The line for a user whose JAX_PLATFORMS names what is not here; "" for other errors."""
+    told = _first_line(error)
+    if not told.startswith("Unable to initialize backend") and not _raised_in(error, "xla_bridge"):
+        return ""
+    why = "" if told == type(error).__name__ else f" ({told})"
+    return str(
+        ConfigError(
+            "JAX_PLATFORMS",
+            os.environ.get("JAX_PLATFORMS", ""),
+            f"jax finds no such device here{why}; mend its driver, install the jax that knows it "
+            "(pip install 'diffjax[cuda]' or 'diffjax[tpu]'), or set JAX_PLATFORMS=cpu",
+        )
+    )
+
+
+def _no_key(error: BaseException) -> str:
+    """The line for a config that lacks what every stage has; "" for other errors."""
+    if not _raised_in(error, "config_dict"):
+        return ""
+    return (
+        f"config error: the config lacks a key: {_first_line(error)}; it is not of this version of "
+        "diffjax, or its file does not begin with configs.common.stage_config"
+    )
+
+
+def _raised_in(error: BaseException, module: str) -> bool:
+    """Whether the error was raised by code of the file `module`.py, which is another library's."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and Path(frames[-1].filename).stem == module
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,115 @@
+"""What a denoising task may learn beside x_0, and how its errors count. All of it is optional."""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from diffjax.core import rng
+from diffjax.core.types import LogSnr, Network, PRNGKey, Schedule
+from diffjax.diffusion import schedule as schedules
+from diffjax.diffusion.predict import Kind, to_x_0
+from diffjax.diffusion.sampling.spacing import uniform
+from diffjax.diffusion.training import objectives, uncertainty
+from diffjax.tasks.task import Columns, Params
+
+Data: TypeAlias = Float[Array, "b *shape"]
+Name: TypeAlias = Literal["simple", "hybrid", "vlb"]
+
+
+@dataclass(frozen=True)
+class Learning:
+    """The choices of a training objective.
+
+    objective: "simple", the weighted error; "vlb", the variational bound of `num_levels` levels in
+    bits per dimension; "hybrid", the first plus vlb_weight times the second (Nichol & Dhariwal
+    2021, eq. 16). The last two learn the variance: the network has twice the channels.
+    over: "u" weights levels as the schedule visits them, "logsnr" by their width in log SNR
+    (Kingma & Gao 2023). self_condition: how often the network sees its own guess (Chen et al.
+    2022). uncertainty: features of a learned uncertainty by level, 0 for none (Karras et al. 2024).
+    learned_schedule: hidden units of a learned monotone schedule, 0 for none (Kingma et al. 2021).
+    precondition: EDM's scaling of the input (Karras et al. 2022).
+    """
+
+    objective: Name = "simple"
+    over: Literal["u", "logsnr"] = "u"
+    num_levels: int = 1000
+    vlb_weight: float = 0.001
+    self_condition: float = 0.0
+    uncertainty: int = 0
+    learned_schedule: int = 0
+    precondition: bool = False
+
+    @property
+    def learns_variance(self) -> bool:
+        """Whether the network says a variance beside its prediction."""
+        return self.objective != "simple"
+
+    def init(self, key: PRNGKey) -> Params:
+        """Parameters beside the network's."""
+        own = {}
+        if self.uncertainty:
+            own["uncertainty"] = uncertainty.init(self.uncertainty)
+        if self.learned_schedule:
+            own["schedule"] = schedules.monotone_init(
+                rng.stream(key, "schedule"), self.learned_schedule
+            )
+        return own
+
+    def draw(self, key: PRNGKey, rows: int) -> Columns:
+        """`sees_guess` [b]: one coin for the batch; a step without a guess pays for none."""
+        if not self.self_condition:
+            return {}
+        coin = jax.random.bernoulli(rng.stream(key, "self_condition"), self.self_condition)
+        return {"sees_guess": jnp.broadcast_to(coin, (rows,))}
+
+    def schedule_of(self, schedule: Schedule, params: Params) -> Schedule:
+        """The schedule itself, or the one that is learned in its place."""
+        return schedules.monotone(params["schedule"]) if self.learned_schedule else schedule
+
+    def objective_of(
+        self, schedule: Schedule, predict: Kind, weighting: str
+    ) -> objectives.Objective:
+        """(network, x_0, eps, u) -> the error of each example."""
+        if self.objective == "simple":
+            return objectives.simple(schedule, predict, weighting, self.over)
+        ladder = uniform(schedule, self.num_levels)
+        if self.objective == "vlb":
+            return objectives.vlb(ladder, predict, gamma=None)
+        return objectives.hybrid(ladder, predict, weighting, self.vlb_weight)
+
+    def beside(self, x_t: Data, guess: Data) -> Data:
+        """The network's input: x_t, and beside it the last guess of a network that sees one."""
+        return jnp.concatenate([x_t, guess], axis=-1) if self.self_condition else x_t
+
+    def for_training(self, network: Network, predict: Kind, batch: Columns) -> Network:
+        """The network given zeros, or, where the coin fell so, its own first guess.
+
+        No gradient goes through the guess; the target never sees it.
+        """
+        if not self.self_condition:
+            return network
+        coin: Bool[Array, ""] = batch["sees_guess"][0]
+
+        def conditioned(x_t: Data, logsnr_t: LogSnr) -> Data:
+            nothing = jnp.zeros_like(x_t)
+
+            def guess() -> Data:
+                output = network(self.beside(x_t, nothing), logsnr_t)[..., : x_t.shape[-1]]
+                x_0_hat = to_x_0(output, x_t, logsnr_t, predict)
+                return jax.lax.stop_gradient(x_0_hat).astype(x_t.dtype)
+
+            seen = jax.lax.cond(coin, guess, lambda: nothing)
+            return network(self.beside(x_t, seen), logsnr_t)
+
+        return conditioned
+
+    def uncertain(
+        self, error: Float[Array, " b"], logsnr_t: LogSnr, params: Params
+    ) -> Float[Array, " b"]:
+        """L / e^u + u, u learned by level; the error itself where none is learned."""
+        if not self.uncertainty:
+            return error
+        return uncertainty.uncertain(error, uncertainty.apply(params["uncertainty"], logsnr_t))

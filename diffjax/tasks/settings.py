@@ -1,0 +1,78 @@
+"""How a denoising task is sampled, and which values each setting may have."""
+
+import math
+from dataclasses import dataclass, fields
+
+from diffjax.diffusion.sampling.sampler import SAMPLERS, by_name
+from diffjax.diffusion.sampling.spacing import SPACINGS
+
+THRESHOLDS = ("dynamic", "static", "none")
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """How one stage is sampled.
+
+    noise: gamma of ddpm, eta of ddim and dpmpp_2m_sde, churn of euler and heun. guidance_weight: 1
+    is off. percentile: of the dynamic threshold, in percent. aug_level: the noise on the small
+    picture, in u. guidance_rescale: phi against over-exposure (Lin et al. 2023), 0 is off.
+    guidance_from, guidance_to: guidance is on between these log SNRs (Kynkäänniemi et al. 2024).
+    """
+
+    num_steps: int = 32
+    sampler: str = "ddpm"
+    spacing: str = "uniform"
+    noise: float = 0.0
+    guidance_weight: float = 1.0
+    threshold: str = "dynamic"
+    percentile: float = 99.5
+    aug_level: float = 0.1
+    guidance_rescale: float = 0.0
+    guidance_from: float = -100.0
+    guidance_to: float = 100.0
+
+
+# One table for configs, flags, the page and the metadata of a picture.
+LIMITS: dict[str, tuple[float, float]] = {
+    "num_steps": (1, 10_000),
+    "noise": (0, 1),
+    "guidance_weight": (0, 1_000),
+    "percentile": (1, 100),
+    "aug_level": (0, 1),
+    "guidance_rescale": (0, 1),
+    "guidance_from": (-100, 100),
+    "guidance_to": (-100, 100),
+}
+CHOICES: dict[str, tuple[str, ...]] = {
+    # no network here says its own variance
+    "sampler": tuple(name for name in SAMPLERS if name != "ddpm_learned"),
+    "spacing": tuple(SPACINGS),
+    "threshold": THRESHOLDS,
+}
+
+
+def fault(name: str, value: object) -> str:
+    """What is allowed of the field `name` of SampleSettings, if `value` is not; else ""."""
+    if name in CHOICES:
+        return "" if value in CHOICES[name] else f"allowed: {', '.join(CHOICES[name])}"
+    low, high = LIMITS[name]
+    whole = name == "num_steps"
+    kinds = (int,) if whole else (int, float)
+    what = "a whole number" if whole else "a number"
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        return f"{what} from {low} to {high}"
+    return "" if low <= value <= high and math.isfinite(value) else f"{what} from {low} to {high}"
+
+
+def faults(settings: SampleSettings) -> dict[str, str]:
+    """What is wrong with each field of the settings; {} if nothing is."""
+    found = {
+        field.name: fault(field.name, getattr(settings, field.name)) for field in fields(settings)
+    }
+    found = {name: wrong for name, wrong in found.items() if wrong}
+    if not found:
+        try:
+            by_name(settings.sampler, settings.noise)
+        except ValueError as error:
+            return {"noise": str(error)}
+    return found

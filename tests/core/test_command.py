@@ -1,0 +1,165 @@
+"""The shell that all commands share: flags, lines and exit codes."""
+
+import argparse
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from diffjax.core import command, errors
+from diffjax.core.errors import ConfigError, Diverged, OutOfTime, StorageError, Terminated
+from diffjax.devices.processes import WorkersMissing
+from diffjax.encoders.cache.cache import Damaged, MissingCaption
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def ends(error):
+    def work():
+        raise error
+
+    return command.exit_code_of(work)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (WorkersMissing("process 1 of 2: nobody came"), 1, "process 1 of 2: nobody came"),
+        (ConfigError("a.b", 3, "want 2"), 2, "config error: a.b = 3: want 2"),
+        (MissingCaption("no caption 'x'"), 2, "no caption 'x'"),
+        (Diverged("lower the rate"), 4, "diverged: lower the rate"),
+        (StorageError("d: full"), 5, "d: full"),
+        (Damaged("shard: damaged"), 5, "shard: damaged"),
+        (Terminated("stopped at step 3"), 143, "stopped at step 3"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "f"), 2, "[Errno 2] No such file: 'f'"),
+        (OSError(errno.ENOSPC, "No space left", "f"), 5, "[Errno 28] No space left: 'f'"),
+        (OSError(errno.EROFS, "Read-only", "f"), 5, "[Errno 30] Read-only: 'f'"),
+        (RuntimeError("Unable to initialize backend 'cuda': none"), 2,
+         "config error: JAX_PLATFORMS = 'here': jax finds no such device here (Unable to"),
+    ],
+)  # fmt: skip
+def test_each_ending_has_its_exit_code_and_one_line_on_stderr(
+    error, code, line, capsys, monkeypatch
+):
+    monkeypatch.setenv("JAX_PLATFORMS", "here")
+    assert ends(error) == code
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith(line)
+
+
+def test_running_out_of_the_time_that_was_given_is_no_error(capsys):
+    assert ends(OutOfTime("stopped after 3 s")) == 0
+    assert capsys.readouterr() == ("stopped after 3 s\n", "")
+
+
+@pytest.mark.parametrize("error", [AttributeError("x"), RuntimeError("x"), ValueError("x")])
+def test_a_mistake_of_ours_passes_through(error):
+    with pytest.raises(type(error)):
+        ends(error)
+
+
+def test_work_that_returns_nothing_is_done():
+    assert command.exit_code_of(lambda: None) == 0
+    assert command.exit_code_of(lambda: errors.EXIT_TOO_BIG) == 3
+
+
+def parsed(*arguments, **more):
+    found = []
+    flags = command.parser("some", "A command.")
+    command.add_stages(flags)
+    flags.add_argument("--out", type=command.path, default=Path("out"))
+    code = command.run_command(flags, found.append, arguments, **more)
+    assert code == 0
+    return found[0]
+
+
+def test_the_home_folder_is_meant_by_a_tilde_in_every_path(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    flags = parsed("--out", "~/pics", "--stages", "~/a,b,~/c")
+    assert flags.out == Path("/home/me/pics")
+    assert flags.stages == [Path("/home/me/a"), Path("b"), Path("/home/me/c")]
+    assert parsed("--workdir=~").workdir == Path("/home/me")
+    assert parsed().out == Path("out")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--workdir", ""], "--workdir: the path is empty"),
+        (["--out="], "--out: the path is empty"),
+        (["--stages", "a,,b"], "--stages: the path is empty"),
+        (["--out", "~no-such-user/x"], "--out: '~no-such-user/x': "),
+        (["--workdi", "x"], "unrecognized arguments: --workdi"),
+        (["--workdir", "x", "--stages", "y"], "not allowed with"),
+    ],
+)
+def test_a_mistake_in_the_flags_is_one_line_and_exit_code_2(arguments, words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parsed(*arguments)
+    assert stop.value.code == 2
+    err = capsys.readouterr().err
+    assert err.startswith("python -m diffjax.some: ")
+    assert err.count("\n") == 1
+    assert words in err
+
+
+def test_no_command_takes_a_path_that_is_not_expanded():
+    """Every flag that is a path has the one type, in every command."""
+    from diffjax import edit, ema, embed, main, sample
+    from diffjax.app import __main__ as app
+    from diffjax.checkpoint import __main__ as checkpoint
+
+    def actions(parser):
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for child in action.choices.values():
+                    yield from actions(child)
+            yield action
+
+    for module in (app, checkpoint, edit, ema, embed, main, sample):
+        for action in actions(module.parser()):
+            assert action.type is not Path, (module.__name__, action.dest)
+            if action.dest in ("workdir", "out", "mask", "picture", "prompts", "like", "captions"):
+                assert action.type is command.path, (module.__name__, action.dest)
+
+
+def test_unknown_arguments_are_handed_on_where_that_is_asked_for():
+    flags = parsed("--out", "x", "--config.a=3", unknown="overrides")
+    assert flags.overrides == ["--config.a=3"]
+
+
+def test_64_bits_are_switched_off_with_a_warning(capsys, monkeypatch):
+    monkeypatch.setenv("JAX_ENABLE_X64", "1")
+    jax.config.update("jax_enable_x64", True)
+    try:
+        parsed()
+        assert not jax.config.jax_enable_x64
+        assert os.environ["JAX_ENABLE_X64"] == "0"
+    finally:
+        jax.config.update("jax_enable_x64", False)
+    assert "JAX_ENABLE_X64 is ignored" in capsys.readouterr().err
+    parsed()
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("platform", "arguments"),
+    [("cuda", ["main", "--config", "configs/base64.py:tiny", "--workdir", "run"]),
+     ("abacus", ["sample", "--prompt", "x", "--out", "pictures"]),
+     ("cuda", ["doctor", "--wait_s", "60"])],
+)  # fmt: skip
+def test_a_platform_that_is_not_here_is_one_line_and_exit_code_2(platform, arguments, tmp_path):
+    name, *flags = [str(tmp_path / one) if one in ("run", "pictures") else one for one in arguments]
+    done = subprocess.run(
+        [sys.executable, "-m", f"diffjax.{name}", *flags], cwd=ROOT, text=True, check=False,
+        capture_output=True, env={**os.environ, "JAX_PLATFORMS": platform},
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    (line,) = done.stderr.splitlines() if name != "doctor" else done.stdout.splitlines()[-1:]
+    assert f"JAX_PLATFORMS = '{platform}': jax finds no such device here" in line
