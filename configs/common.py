@@ -19,6 +19,7 @@ def stage_config(name: str, size_px: int) -> ml_collections.ConfigDict:
             embeddings="",  # a cache made by diffjax.embed; none: the captions are encoded first
             image_key="image",
             caption_key="captions",
+            max_broken=0.01,  # share of the records whose pictures may be broken and are skipped
         )
     )
     config.text = ml_collections.ConfigDict(

@@ -1,10 +1,10 @@
 """python -m diffjax.embed --captions FILE... --out DIRECTORY [--encoder NAME]
 
-Captions to embeddings. FILE is text with a caption a line, .jsonl or .parquet; --data-set names a
-prepared data set instead. DIRECTORY is made, or extended if it is this encoder's already: run the
-same again after a crash, or with more captions. Several processes may fill one directory at once:
-the tasks of srun and the workers of a TPU pod share the work by themselves, others each have their
---process-index.
+Captions to embeddings. FILE is text with a caption a line, .json, .jsonl, .csv, .tsv or .parquet;
+--data-set names a prepared data set instead. DIRECTORY is made, or extended if it is this
+encoder's already: run the same again after a crash, or with more captions. Several processes may
+fill one directory at once: the tasks of srun and the workers of a TPU pod share the work by
+themselves, others each have their --process-index.
 Exit codes: 0 done, 1 other workers are missing, 2 bad input, 5 the disk took no more, 143 stopped
 with all that was done saved.
 """
@@ -20,8 +20,8 @@ import jax
 from tqdm import tqdm
 
 from diffjax.core import command, signals
-from diffjax.core.errors import InputError, StorageError, Terminated
-from diffjax.data import captions
+from diffjax.core.errors import BadData, InputError, StorageError, Terminated
+from diffjax.data import caption_files, captions
 from diffjax.devices import processes
 from diffjax.encoders.cache import cache as cache_lib
 from diffjax.encoders.cache.cache import SHARD_BYTES, STORAGES, Damaged
@@ -41,10 +41,10 @@ def parser() -> argparse.ArgumentParser:
     add = flags.add_argument
     what = flags.add_mutually_exclusive_group(required=True)
     what.add_argument(
-        "--captions", type=command.path, nargs="+", metavar="FILE", help="text, JSONL, parquet"
+        "--captions", type=command.path, nargs="+", metavar="FILE", help="text, JSON, CSV, parquet"
     )
     what.add_argument("--data-set", metavar="NAME", help="a prepared data set, such as emoji/64")
-    add("--field", default="caption", help="of JSONL and parquet")
+    add("--field", default="caption", help="of JSON, CSV and parquet")
     add("--split", default="train", help="of the data set")
     add("--caption-key", default="captions", help="of the data set")
     add("--data-dir", type=command.path, help="where data sets are prepared")
@@ -72,7 +72,7 @@ def work(flags: argparse.Namespace) -> None:
         raise processes.WorkersMissing(f"embed: {error}") from None
     except Damaged as error:
         raise Damaged(f"embed: {error}") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, BadData) as error:
         raise InputError(f"embed: {error}") from None
 
 
@@ -121,7 +121,7 @@ def embed(args: argparse.Namespace) -> None:
 def _captions(args: argparse.Namespace) -> captions.Captions:
     if args.data_set:
         return captions.from_data_set(args.data_set, args.split, args.caption_key, args.data_dir)
-    return captions.from_files(args.captions, args.field)
+    return caption_files.from_files(args.captions, args.field)
 
 
 def _process(args: argparse.Namespace) -> tuple[int, int]:
@@ -155,7 +155,9 @@ def _progress(found: captions.Captions, every: float) -> Iterator[Callable[[int,
 class Lines:
     """Progress as lines, for logs: captions done, speed, time left."""
 
-    def __init__(self, total: Callable[[], int], every: float, clock=time.monotonic):
+    def __init__(
+        self, total: Callable[[], int], every: float, clock: Callable[[], float] = time.monotonic
+    ):
         self._total, self._every, self._clock = total, every, clock
         self._start = self._told = clock()
         self._known: int | None = None  # what was there already took no time

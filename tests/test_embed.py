@@ -15,7 +15,8 @@ from diffjax.build import config
 from diffjax.build.embeddings import embeddings_of
 from diffjax.core.errors import ConfigError
 from diffjax.data import pipeline
-from diffjax.data.captions import from_files
+from diffjax.data.caption_files import from_files
+from diffjax.data.readers import captioned_pictures
 from diffjax.data.sources import fake, tfds
 from diffjax.encoders.cache import cache
 from diffjax.encoders.t5 import load_encoder
@@ -85,7 +86,7 @@ def test_captions_of_a_data_set_come_from_its_split(stub, tmp_path, monkeypatch)
     assert (
         embed.main(["--data-set", "some/64", "--split", "test", "--out", str(tmp_path / "c")]) == 0
     )
-    assert asked == [(("some/64", "test", None), {"caption_key": "captions"})]
+    assert asked == [(("some/64", "test", None), {"image_key": "", "caption_key": "captions"})]
     assert set(cache.open_cache(tmp_path / "c")) == {c for s in shapes for c in s["captions"]}
 
 
@@ -253,10 +254,10 @@ def test_training_refuses_a_cache_that_does_not_fit_in_one_line(tmp_path):
 def test_worker_processes_of_the_pipeline_read_the_cache_too(tmp_path):
     records = fake.Shapes(16, 8)
     captions = (caption for record in records for caption in record["captions"])
-    embed_caption = cache.ensure(tmp_path / "c", Stub(), captions).__getitem__
-    rest = dict(batch_size=4, size_px=8, seed=0, embed=embed_caption, max_length=16)
-    here = pipeline.train_iterator(records, **rest)
-    there = pipeline.train_iterator(records, **rest, worker_count=1)
+    embed_caption = cache.ensure(tmp_path / "c", Stub(), captions).embed
+    columns = captioned_pictures(size_px=8, embed=embed_caption, max_length=16)
+    here = pipeline.train_iterator(records, columns, batch_size=4, seed=0)
+    there = pipeline.train_iterator(records, columns, batch_size=4, seed=0, worker_count=1)
     try:
         for _ in range(3):
             np.testing.assert_array_equal(next(here)["text"], next(there)["text"])

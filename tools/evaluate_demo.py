@@ -29,6 +29,7 @@ from diffjax.build import loading
 from diffjax.core import command
 from diffjax.data import transforms
 from diffjax.data.emoji import splits
+from diffjax.data.record import first_caption, image_of
 from diffjax.data.sources.tfds import open_source
 from diffjax.evaluation import fidelity, retrieval
 from diffjax.generation.chain import generate, prompt_columns
@@ -61,8 +62,8 @@ def drawings(size_px: int) -> Drawings:
         source = open_source(f"emoji/{size_px}", split)
         for index in range(len(source)):
             record = source[index]
-            picture = transforms.decode(record["image"])
-            rows.append((record["name"], record["captions"][0], split, picture))
+            picture = transforms.decode(image_of(record))
+            rows.append((str(record["name"]), first_caption(record), split, picture))
     rows.sort(key=lambda row: row[:2])
     names, captions, found, images = (list(column) for column in zip(*rows, strict=True))
     return Drawings(np.stack(images), names, captions, found)

@@ -39,6 +39,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     ),
     **dict.fromkeys(("text.drop", "low_res.max_aug_level"), (0, 1)),
     **{f"sample.{name}": limits for name, limits in settings.LIMITS.items()},
+    "data.max_broken": (0, 1),
     "seed": (0, MAX_SEED),
     "train.max_seconds": (0, 1e9),
     "optim.learning_rate": (0, 1e300),

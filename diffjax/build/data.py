@@ -1,14 +1,11 @@
 """From a config to the data of a run: records, embeddings, batches, what previews show."""
 
-from collections.abc import Sequence
-
-import numpy as np
 from ml_collections import ConfigDict
 
 from diffjax.build.embeddings import embeddings_of
 from diffjax.core.errors import ConfigError, require
-from diffjax.data import pipeline
-from diffjax.data.record import Record, RecordSource
+from diffjax.data import pipeline, readers
+from diffjax.data.record import Record, RecordSource, clean
 from diffjax.data.sources import fake, tfds
 from diffjax.devices import mesh as mesh_lib
 from diffjax.encoders.cache import cache
@@ -29,15 +26,23 @@ def open_data(config: ConfigDict, encoder: TextEncoder, training: Training) -> D
     rows = mesh_lib.rows_here(mesh_lib.batch_sharding(training.mesh), config.data.batch_size)
     batches = pipeline.train_iterator(
         records,
+        readers.captioned_pictures(
+            size_px=config.data.size_px,
+            crop_px=config.data.crop_px or None,
+            embed=embeddings.embed,
+            max_length=config.text.max_tokens,
+        ),
         batch_size=config.data.batch_size,
-        size_px=config.data.size_px,
-        crop_px=config.data.crop_px or None,
         seed=config.seed,
         rows=rows,
-        embed=embeddings.__getitem__,
-        max_length=config.text.max_tokens,
+        max_broken=max_broken_of(config),
     )
     return Data(batches, shown_of(config, records, encoder, embeddings))
+
+
+def max_broken_of(config: ConfigDict) -> float:
+    """The share of all records whose pictures may be broken; none in configs of older runs."""
+    return config.data.get("max_broken", 0.0)
 
 
 def source_of(config: ConfigDict) -> RecordSource:
@@ -71,23 +76,21 @@ def shown_of(
     A super-resolution stage starts from the data's own pictures, whatever the prompts.
     """
     count = min(config.sample.num_images, len(records))
-    shown = [records[i * len(records) // count] for i in range(count)]
-    captions: Sequence[str] = [record["captions"][0] for record in shown]
+    shown: list[Record]
     if config.sample.prompts and not config.low_res.size_px:
-        captions = list(config.sample.prompts)
-        embeddings = cache.ensure(cache.users_path(encoder), encoder, captions)
-        picture = shown[0]["image"]
-        shown = [Record(image=picture, captions=(prompt,), name="") for prompt in captions]
-    batch = next(
-        pipeline.eval_batches(
-            shown,
-            batch_size=len(shown),
-            size_px=config.data.size_px,
-            embed=embeddings.__getitem__,
-            max_length=config.text.max_tokens,
-        )
-    )
-    return Shown({name: np.asarray(column) for name, column in batch.items()}, tuple(captions))
+        shown = [{"captions": (prompt,)} for prompt in config.sample.prompts]
+        prompts = filter(None, map(clean, config.sample.prompts))
+        embeddings = cache.ensure(cache.users_path(encoder), encoder, prompts)
+    else:
+        shown = [records[i * len(records) // count] for i in range(count)]
+    needed = [readers.text(embeddings.embed, config.text.max_tokens), readers.caption]
+    if config.low_res.size_px:
+        needed.append(readers.picture(config.data.size_px))
+    # Of these few any may be broken: the run itself counts them.
+    batches = pipeline.eval_batches(shown, needed, batch_size=len(shown), max_broken=1.0)
+    columns = dict(next(batches))
+    captions = tuple(str(caption) for caption in columns.pop("caption"))
+    return Shown(columns, captions)
 
 
 def _encoding_progress(done: int, total: int) -> None:

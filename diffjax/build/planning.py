@@ -8,10 +8,10 @@ from ml_collections import ConfigDict
 
 from diffjax.build import data, tasks
 from diffjax.build.check import check
-from diffjax.build.embeddings import embeddings_of
+from diffjax.build.embeddings import embeddings_of, encoded
 from diffjax.build.training import loop_of, training_of
-from diffjax.core.errors import ConfigError
-from diffjax.data import pipeline
+from diffjax.core.errors import BadData, ConfigError
+from diffjax.data import examples, pipeline, readers
 from diffjax.data.record import RecordSource
 from diffjax.devices.topology import devices_of
 from diffjax.encoders.t5 import TextEncoder
@@ -65,29 +65,33 @@ def batch_table(options: ConfigDict, records: RecordSource, encoder: TextEncoder
     batch_size = options.data.batch_size
     iterator = pipeline.train_iterator(
         records,
+        readers.captioned_pictures(
+            size_px=options.data.size_px, crop_px=options.data.crop_px or None
+        ),
         batch_size=batch_size,
-        size_px=options.data.size_px,
-        crop_px=options.data.crop_px or None,
         seed=options.seed,
         rows=range(min(batch_size, SHOWN_EXAMPLES)),
+        max_broken=data.max_broken_of(options),
         threads=0,
     )
-    batch = next(iterator)
-    iterator.close()
+    try:
+        batch = dict(next(iterator))
+        captions = [str(caption) for caption in batch.pop("caption")]
+        named = options.data.get("embeddings", "")
+        embed: readers.Embed = (
+            embeddings_of(options, records, encoder).embed if named else encoded(encoder, captions)
+        )
+        text = readers.text(embed, encoder.max_length)
+        rows = [examples.Example(text({"captions": (c,)}, None), ()) for c in captions]
+    except BadData as error:
+        raise ConfigError("data", f"{options.data.name} {options.data.split}", str(error)) from None
+    finally:
+        iterator.close()
+    batch |= examples.collate(rows).columns
     lines = [
         f"{len(records):,} records, {pipeline.steps_per_epoch(records, batch_size):,} steps an "
-        f"epoch; the first {len(batch['image'])} examples of the first batch:"
+        f"epoch; the first {len(captions)} examples of the first batch:"
     ]
-    captions = [str(caption) for caption in batch.pop("caption")]
-    if options.data.embeddings:
-        known = embeddings_of(options, records, encoder)
-        try:
-            text, mask = known.batch(captions, known.header.max_length)
-        except KeyError as error:
-            raise ConfigError("data.embeddings", options.data.embeddings, error.args[0]) from None
-    else:
-        text, mask = (np.asarray(x) for x in encoder.encode(captions, encoder.max_length))
-    batch |= {"text": text, "text_length": mask.sum(1, dtype=np.int32)}
     for name, values in batch.items():
         numbers = np.asarray(values, np.float64) if values.dtype.kind not in "iu" else values
         lines.append(

@@ -65,6 +65,15 @@ class OutOfTime(Ending):
     exit_code = 0
 
 
+class BadData(Ending):
+    """A record that cannot be trained on; the finished steps are saved. Exit code 2.
+
+    One line that names the record, what is wrong, and the remedy.
+    """
+
+    exit_code = EXIT_INPUT
+
+
 class Diverged(Ending):
     """The loss or a gradient is not finite any more. Exit code 4.
 

@@ -1,19 +1,33 @@
-"""What a data source holds and what an iterator yields."""
+"""What a data source holds, and the one rule by which captions are read from it."""
 
-from typing import Any, Protocol, TypeAlias, TypedDict, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+
+# One example, with the keys that its source has, none of which must be there:
+#   image     bytes: the picture, still encoded
+#   captions  tuple of str: texts about it, any number
+#   name      str: what the source calls it, for choosing records and for messages
+#   label     int: its class
+Record: TypeAlias = Mapping[str, object]
+
+# A batch: named arrays, a row per example.
+Batch: TypeAlias = Mapping[str, np.ndarray]
 
 
-class Record(TypedDict):
-    """One captioned picture: the image still encoded, the captions as plain text."""
-
-    image: bytes
-    captions: tuple[str, ...]
-    name: str
+class BadRecord(ValueError):
+    """A record whose fields are not what is wanted of them; one line, without the record's name."""
 
 
 @runtime_checkable
 class RecordSource(Protocol):
-    """Random access to records; to be shared with worker processes it must pickle."""
+    """Random access to records; to be shared with worker processes it must pickle.
+
+    A source may have two methods more. `captions(index)` is the captions of a record without its
+    picture, for those who want no more. `fingerprint()` is a string that is equal for equal
+    records and costs no reading of them; see `fingerprint_of`.
+    """
 
     def __len__(self) -> int:
         """How many records there are."""
@@ -24,5 +38,58 @@ class RecordSource(Protocol):
         ...
 
 
-# `image` uint8 [b h w 3] and `text` [b l d] with `text_length` int32 [b], or `caption` [b].
-Batch: TypeAlias = dict[str, Any]
+def clean(text: str) -> str:
+    """A caption as everything in diffjax sees it: without blanks around it.
+
+    A blank caption becomes "", the null text: it trains as unconditional and is never encoded.
+    """
+    return text.strip()
+
+
+def captions_of(record: Record) -> tuple[str, ...]:
+    """The captions of a record, cleaned; () if it has none, BadRecord if they are no strings."""
+    found = record.get("captions", ())
+    if isinstance(found, str) or not isinstance(found, Sequence):
+        raise BadRecord(f"captions {str(found)[:40]!r}: want a sequence of strings")
+    if not all(isinstance(text, str) for text in found):
+        raise BadRecord(f"captions {str(found)[:40]!r}: want strings")
+    return tuple(clean(text) for text in found)
+
+
+def first_caption(record: Record) -> str:
+    """The first caption, "" if there is none."""
+    return next(iter(captions_of(record)), "")
+
+
+def image_of(record: Record) -> bytes:
+    """The encoded picture; BadRecord if the record has none."""
+    found = record.get("image")
+    if not isinstance(found, bytes):
+        raise BadRecord(f"no picture among the fields {sorted(record)}")
+    return found
+
+
+def label_of(record: Record) -> int:
+    """The class; BadRecord if the record has none."""
+    found = record.get("label")
+    if not isinstance(found, int | np.integer):
+        raise BadRecord(f"no class label among the fields {sorted(record)}")
+    return int(found)
+
+
+def captions_at(source: RecordSource, index: int) -> tuple[str, ...]:
+    """`captions_of` the record at `index`; its picture is left alone where the source can.
+
+    A BadRecord names the index.
+    """
+    read = getattr(source, "captions", None)
+    try:
+        return captions_of(source[index] if read is None else {"captions": read(index)})
+    except BadRecord as error:
+        raise BadRecord(f"record {index}: {error}") from None
+
+
+def fingerprint_of(source: RecordSource) -> str | None:
+    """What tells this source's records from all others'; None if the source cannot say."""
+    read = getattr(source, "fingerprint", None)
+    return None if read is None else read()

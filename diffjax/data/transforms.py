@@ -5,7 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+
+from diffjax.data.broken import BrokenPicture
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 
@@ -13,14 +15,20 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 def decode(data: bytes) -> UInt8[np.ndarray, "h w 3"]:
     """PNG, JPEG or WEBP bytes as RGB in [0, 255]; what is transparent shows white.
 
-    Raises ValueError for other formats and for damaged bytes.
+    Raises:
+      BrokenPicture: another format, damaged bytes, or more pixels than Pillow takes (twice its
+        MAX_IMAGE_PIXELS), which the header tells before anything is decoded.
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return np.array(_on_white(image))
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(
-            f"{len(data)} bytes starting {data[:8]!r} are no whole image of {FORMATS}"
+    except MemoryError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise BrokenPicture(f"a picture too large to decode: {error}") from None
+    except Exception as error:  # damage has many names in Pillow's readers
+        raise BrokenPicture(
+            f"{len(data)} bytes starting {data[:8]!r} are no whole image of {', '.join(FORMATS)}"
         ) from error
 
 
@@ -58,7 +66,7 @@ def random_crop(
 
 
 def choose_caption(captions: Sequence[str], rng: np.random.Generator) -> str:
-    """One of the captions, each equally likely; "" if there are none."""
+    """One of the captions, each equally likely; "" if there are none, and then nothing is drawn."""
     return captions[int(rng.integers(len(captions)))] if captions else ""
 
 

@@ -13,10 +13,17 @@ from diffjax import checkpoint
 from diffjax.checkpoint.workdir import lock
 from diffjax.core import command
 from diffjax.core.digest import digest_of
-from diffjax.core.errors import EXIT_TERMINATED, Diverged, OutOfTime, StorageError, Terminated
+from diffjax.core.errors import (
+    EXIT_TERMINATED,
+    BadData,
+    Diverged,
+    OutOfTime,
+    StorageError,
+    Terminated,
+)
 from diffjax.core.signals import signals
 from diffjax.devices import processes
-from diffjax.encoders.cache.cache import Damaged, MissingCaption
+from diffjax.encoders.cache.cache import Damaged
 from diffjax.logs import writer
 from diffjax.logs.goodput import goodput_table
 from diffjax.training.run import Opened, Run, begin
@@ -43,7 +50,8 @@ def train(run: Run) -> Report:
       OutOfTime: after train.max_seconds, once the finished step is saved.
       Diverged: too many steps in a row were not finite; or the parameters are not.
       StorageError: no room for the checkpoints; those on the disk are intact.
-      MissingCaption, Damaged: of data.embeddings, once the finished step is saved.
+      BadData, Damaged: a record that cannot be trained on, a caption that data.embeddings lacks,
+        or bytes of it that are not those written; once the finished step is saved.
     """
     with signals() as watch, ExitStack() as at_the_end:
         with watch.meanwhile(nothing_lost):
@@ -104,11 +112,11 @@ def loop(opened: Opened, state: TrainState) -> TrainState:
 
 
 def next_batch(opened: Opened, step: int, state: TrainState) -> dict[str, jax.Array]:
-    """The next batch; where an embedding is missing or damaged, the steps so far are saved."""
+    """The next batch; where the data cannot be read on, the steps so far are saved."""
     position = opened.batches.get_state()
     try:
         return next(opened.batches)
-    except (MissingCaption, Damaged):
+    except (BadData, Damaged):
         if step > opened.first_step:
             save(opened, step, state, position)
         raise

@@ -5,9 +5,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from diffjax.data import transforms
-from diffjax.data.pipeline import eval_batches, steps_per_epoch, train_iterator
-from diffjax.data.record import Record
+from diffjax.data import pipeline, transforms
+from diffjax.data.pipeline import steps_per_epoch
+from diffjax.data.readers import captioned_pictures
 from diffjax.data.sources.fake import Shapes
 
 
@@ -22,9 +22,24 @@ class Numbered:
 
     def __getitem__(self, index):
         image = np.full((self.size_px, self.size_px, 3), index, np.uint8)
-        return Record(
+        return dict(
             image=transforms.encode_png(image), captions=(f"{index} a", f"{index} b"), name=""
         )
+
+
+def with_readers(batches_of, source, size_px, crop_px=None, embed=None, max_length=128, **rest):
+    readers = captioned_pictures(
+        size_px=size_px, crop_px=crop_px, embed=embed, max_length=max_length
+    )
+    return batches_of(source, readers, **rest)
+
+
+def train_iterator(source, **options):
+    return with_readers(pipeline.train_iterator, source, **options)
+
+
+def eval_batches(source, **options):
+    return with_readers(pipeline.eval_batches, source, **options)
 
 
 def numbers(*batches):

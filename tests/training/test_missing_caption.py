@@ -3,7 +3,7 @@
 import pytest
 
 from diffjax.build import embeddings
-from diffjax.data import pipeline
+from diffjax.data import pipeline, readers
 from diffjax.data.sources import fake
 from diffjax.encoders.cache import cache
 from diffjax.encoders.t5 import load_encoder
@@ -15,7 +15,7 @@ COUNT = 400
 
 def drawn_last(records, captions):
     """The caption that training meets later than all others, and the batch that it is in."""
-    batches = pipeline.train_iterator(records, batch_size=8, size_px=16, seed=0)
+    batches = pipeline.train_iterator(records, [readers.caption], batch_size=8, seed=0)
     first: dict[str, int] = {}
     for number in range(100):
         for caption in next(batches)["caption"]:

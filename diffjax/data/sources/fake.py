@@ -33,21 +33,34 @@ class Shapes:
 
     def __getitem__(self, index: int) -> Record:
         """Kinds take turns, so that few records hold all; place and size vary by chance."""
+        shape, colour = self._kind(index)
+        image = _draw(shape, colour, self._size_px, np.random.default_rng((self._seed, index)))
+        return dict(
+            image=transforms.encode_png(image),
+            captions=self.captions(index),
+            name=f"{colour}_{shape}",
+            label=list(SHAPES).index(shape),
+        )
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        """The captions of the record at `index`, without drawing it."""
+        shape, colour = self._kind(index)
+        thing = f"a {colour} {shape}"
+        return f"{thing} on white", f"a drawing of {thing}"
+
+    def fingerprint(self) -> str:
+        """What the records are a function of."""
+        return repr(self)
+
+    def __repr__(self) -> str:
+        """As messages name it."""
+        return f"Shapes(count={self._count}, size_px={self._size_px}, seed={self._seed})"
+
+    def _kind(self, index: int) -> tuple[str, str]:
         if not 0 <= index < self._count:
             raise IndexError(f"index {index} of {self._count} records")
         shape = list(SHAPES)[index % len(SHAPES)]
-        colour = list(COLOURS)[index // len(SHAPES) % len(COLOURS)]
-        image = _draw(shape, colour, self._size_px, np.random.default_rng((self._seed, index)))
-        thing = f"a {colour} {shape}"
-        return Record(
-            image=transforms.encode_png(image),
-            captions=(f"{thing} on white", f"a drawing of {thing}"),
-            name=f"{colour}_{shape}",
-        )
-
-    def __repr__(self) -> str:
-        """What Grain shows of it."""
-        return f"Shapes(count={self._count}, size_px={self._size_px}, seed={self._seed})"
+        return shape, list(COLOURS)[index // len(SHAPES) % len(COLOURS)]
 
 
 def _draw(shape: str, colour: str, size_px: int, rng: np.random.Generator) -> np.ndarray:

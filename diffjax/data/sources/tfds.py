@@ -1,16 +1,22 @@
 """Random access to the records of any TFDS data set that is prepared as ArrayRecord."""
 
 import difflib
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import read_only_builder
 
+from diffjax.core.errors import BadData
 from diffjax.data.emoji.builder import SIZES_PX, prepare, resolve_data_dir
 from diffjax.data.record import Record
+from diffjax.data.sources.fields import TextField, text_field
 from diffjax.data.sources.prepared import builder_of
+
+Features: TypeAlias = Mapping[str, tfds.features.FeatureConnector]
 
 
 def open_source(
@@ -22,70 +28,114 @@ def open_source(
     image_key: str = "image",
     caption_key: str = "captions",
     name_key: str = "name",
+    label_key: str = "label",
 ) -> "Source":
     """The records of `split` of a data set, images left encoded.
 
     `name` is "emoji/64" (256, 1024; prepared on demand), a data set prepared under `data_dir`, or
     the folder of a prepared builder. `split` may be a slice, "train[:100]". `caption_key` names a
-    text, a sequence of texts or a class label, "captions/text" if it is nested. `names` keeps only
-    records so named. Raises ValueError, saying what is allowed, for anything that is not there.
+    text, a class, or a sequence of either, "captions/text" if it is nested. "" for `image_key` or
+    `caption_key` leaves pictures or captions out; names and class labels come where the data set
+    has them under these keys. `names` keeps only records so named. Raises ValueError, saying what
+    is allowed, for anything that is not there.
     """
     builder = _builder(name, data_dir)
     _check_split(builder, split)
-    features = builder.info.features
-    for key in (image_key, caption_key.split("/")[0]):
-        if key not in features:
-            raise ValueError(f"{name} has no field {key!r}, only {sorted(features)}")
-    has_names = name_key in features
-    if names and not has_names:
-        raise ValueError(f"{name} has no field {name_key!r} to choose names by")
-    records = builder.as_data_source(split=split, decoders={image_key: tfds.decode.SkipDecoding()})
+    features = dict(builder.info.features.items())
+    if image_key and image_key not in features:
+        raise ValueError(f"{name} has no field {image_key!r}, only {sorted(features)}")
+    captions = text_field(features, caption_key, name) if caption_key else None
+    if name_key not in features:
+        if names:
+            raise ValueError(f"{name} has no field {name_key!r} to choose names by")
+        name_key = ""
+    if not isinstance(features.get(label_key), tfds.features.ClassLabel):
+        label_key = ""
+    try:
+        records = builder.as_data_source(
+            split=split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+        )
+    except ValueError as error:
+        raise ValueError(f"{name} split {split!r}: {str(error).splitlines()[0]}") from None
     source = Source(
         records,
+        features,
         image_key=image_key,
-        caption_key=caption_key,
-        name_key=name_key if has_names else None,
-        labels=getattr(features[caption_key.split("/")[0]], "names", None),
+        captions=captions,
+        name_key=name_key,
+        label_key=label_key,
+        described=(str(builder.data_path), split, caption_key, _files(builder)),
     )
     return source.only(names) if names else source
 
 
 class Source:
-    """Records by index: `image` bytes, `captions` and `name`. Grain's workers may pickle it."""
+    """Records by index, of the fields that were asked for. Grain's workers may pickle it.
+
+    records: each as the bytes of its protocol buffer. features: what those bytes hold. described:
+    the data set, for `fingerprint`.
+    """
 
     def __init__(
         self,
-        records: Any,
+        records: Sequence[bytes],
+        features: Features,
         *,
         image_key: str,
-        caption_key: str,
-        name_key: str | None,
-        labels: Sequence[str] | None = None,
+        captions: TextField | None,
+        name_key: str,
+        label_key: str,
+        described: tuple[object, ...],
         indices: Sequence[int] | None = None,
     ):
-        self._records = records
-        self._image_key, self._caption_key, self._name_key = image_key, caption_key, name_key
-        self._labels = list(labels) if labels else None
+        self._records, self._features, self._described = records, features, described
+        self._image_key, self._captions = image_key, captions
+        self._name_key, self._label_key = name_key, label_key
         self._indices = range(len(records)) if indices is None else indices
+        caption_key = captions.path[0] if captions else ""
+        # A record's other fields, which may be pictures too, are not decoded.
+        self._whole = _only(features, image_key, caption_key, name_key, label_key)
+        self._texts = _only(features, caption_key)
+        self._called = _only(features, name_key)
 
     def __len__(self) -> int:
         """How many records there are."""
         return len(self._indices)
 
     def __getitem__(self, index: int) -> Record:
-        """The record at `index`; IndexError beyond the end."""
-        raw = self._records[self._indices[index]]
-        return Record(
-            image=raw[self._image_key], captions=self._captions(raw), name=self._name(raw)
-        )
+        """The record at `index`; IndexError beyond the end.
+
+        BadRecord for a caption that is not UTF-8, BadData where the files are damaged.
+        """
+        raw = self._read(self._whole, index, self._image_key)
+        record: dict[str, object] = {"name": self._name(raw), "captions": self._texts_of(raw)}
+        if self._image_key:
+            record["image"] = raw[self._image_key]
+        if self._label_key:
+            record["label"] = raw[self._label_key]
+        return record
 
     def __repr__(self) -> str:
-        """What Grain shows of it."""
+        """As messages name it."""
         return f"Source({len(self)} records)"
 
+    def captions(self, index: int) -> tuple[str, ...]:
+        """The captions of the record at `index`; no picture is read out of its bytes."""
+        return self._texts_of(self._read(self._texts, index)) if self._captions else ()
+
+    def fingerprint(self) -> str:
+        """A digest of the data set, its files, and which records and captions are asked for.
+
+        No record is read.
+        """
+        every = isinstance(self._indices, range)
+        chosen = None if every else hashlib.sha256(json.dumps(list(self._indices)).encode())
+        content = [len(self), chosen and chosen.hexdigest(), self._described]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
     def names(self) -> list[str]:
-        """The name of every record, in order, read without decoding images."""
-        return [self._name(self._records[index]) for index in self._indices]
+        """The name of every record, in order; no picture is read."""
+        return [self._name(self._read(self._called, index)) for index in range(len(self))]
 
     def only(self, names: Sequence[str]) -> "Source":
         """The records of these names; ValueError for a name that no record has."""
@@ -104,24 +154,47 @@ class Source:
         ]
         return Source(
             self._records,
+            self._features,
             image_key=self._image_key,
-            caption_key=self._caption_key,
+            captions=self._captions,
             name_key=self._name_key,
-            labels=self._labels,
+            label_key=self._label_key,
+            described=self._described,
             indices=indices,
         )
 
-    def _name(self, raw: dict) -> str:
-        return _text(raw[self._name_key]) if self._name_key else ""
+    def _read(
+        self, wanted: tfds.features.FeaturesDict, index: int, undecoded: str = ""
+    ) -> dict[str, object]:
+        skip = {undecoded: tfds.decode.SkipDecoding()} if undecoded else None
+        try:
+            raw = self._records[self._indices[index]]
+        except RuntimeError as error:  # what ArrayRecord says of bytes that were not written so
+            raise BadData(
+                f"{self._described[0]} is damaged at record {self._indices[index]} "
+                f"({str(error).splitlines()[0]}); delete the data set and prepare it anew"
+            ) from None
+        return wanted.deserialize_example_np(raw, decoders=skip)
 
-    def _captions(self, raw: dict) -> tuple[str, ...]:
-        value: Any = raw
-        for key in self._caption_key.split("/"):
-            # A sequence of dicts comes as a list of them or as a dict of lists.
-            value = [item[key] for item in value] if isinstance(value, list) else value[key]
-        if self._labels is not None:
-            return (self._labels[int(value)].replace("_", " "),)
-        return (_text(value),) if isinstance(value, bytes | str) else tuple(map(_text, value))
+    def _name(self, raw: dict[str, object]) -> str:
+        name = raw.get(self._name_key, "")
+        return name.decode(errors="replace") if isinstance(name, bytes) else str(name)
+
+    def _texts_of(self, raw: dict[str, object]) -> tuple[str, ...]:
+        return self._captions.read(raw) if self._captions else ()
+
+
+def _only(features: Features, *keys: str) -> tfds.features.FeaturesDict:
+    return tfds.features.FeaturesDict({key: features[key] for key in keys if key})
+
+
+def _files(builder: tfds.core.DatasetBuilder) -> list[tuple[str, int, float]]:
+    """Name, size and time of each file of the data set, in order.
+
+    The size alone would not do: ArrayRecord fills its files up to whole blocks.
+    """
+    shards = (path for path in builder.data_path.iterdir() if ".array_record" in path.name)
+    return sorted((path.name, (stat := path.stat()).length, float(stat.mtime)) for path in shards)
 
 
 def _builder(name: str, data_dir: str | Path | None) -> tfds.core.DatasetBuilder:
@@ -134,7 +207,12 @@ def _builder(name: str, data_dir: str | Path | None) -> tfds.core.DatasetBuilder
         data_dir = resolve_data_dir(data_dir)
         try:
             builder = read_only_builder.builder_from_files(name, data_dir=data_dir)
-        except tfds.core.DatasetNotFoundError as error:
+        except (tfds.core.DatasetNotFoundError, ValueError) as error:
+            if folder.is_dir() and name:
+                raise ValueError(
+                    f"{name} is a folder without dataset_info.json: name the folder of one "
+                    "version of a data set that tensorflow-datasets has prepared"
+                ) from None
             raise ValueError(
                 f"no data set {name!r}: known are {_known(data_dir)} in {data_dir}, "
                 "or the folder of a prepared builder"
@@ -167,7 +245,3 @@ def _known(data_dir: str) -> list[str]:
     infos = [*root.glob("*/*/dataset_info.json"), *root.glob("*/*/*/dataset_info.json")]
     prepared = {str(path.parent.parent.relative_to(root)) for path in infos}
     return sorted(prepared | {f"emoji/{size_px}" for size_px in SIZES_PX})
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,4 +1,4 @@
-"""Embeddings of captions on disk: computed once, looked up by the caption.
+"""Embeddings of captions on disk: computed once, then looked up by the caption.
 
 A cache is a directory (shards.py, index.py): a header that says which encoder made it, ArrayRecord
 shards with each caption once at its real length, and an index of them by digest. Neither captions
@@ -17,7 +17,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Bool, Shaped
 
-from diffjax.core.errors import EXIT_INPUT, Ending
+from diffjax.core.errors import BadData
 from diffjax.encoders.cache import index as indices
 from diffjax.encoders.cache import rows, shards
 from diffjax.encoders.cache.rows import STORAGES, Damaged
@@ -26,7 +26,7 @@ from diffjax.encoders.t5 import TextEncoder
 
 __all__ = [
     "STORAGES", "Damaged", "Embeddings", "Header", "MissingCaption", "StorageError",
-    "ensure", "extend", "header_of", "open_cache", "users_path",
+    "ensure", "extend", "header_of", "null_text", "open_cache", "users_path",
 ]  # fmt: skip
 
 SHARD_BYTES = 256 << 20
@@ -34,10 +34,8 @@ SHARD_SECONDS = 600  # no more than this much work is lost with a killed process
 WINDOW = 16_384  # captions read ahead, to be encoded in order of length
 
 
-class MissingCaption(Ending, KeyError):
+class MissingCaption(BadData, KeyError):
     """A caption that the cache does not hold. Exit code 2."""
-
-    exit_code = EXIT_INPUT
 
     def __str__(self) -> str:
         """Without the quotes that a KeyError puts around its key."""
@@ -68,6 +66,14 @@ class Embeddings:
         if found != caption:
             raise shards.damaged(self.path / place[0], place[1], "another caption stands there")
         return row
+
+    def embed(self, caption: str) -> Shaped[np.ndarray, "l d"]:
+        """As training is told it: the caption's embeddings, or for "" the null text.
+
+        That is zeros seen at one position (tasks/text.py: null_text), whatever the encoder would
+        say of no words; it needs no place in the cache.
+        """
+        return self[caption] if caption else null_text(self.header.width)
 
     def batch(
         self, captions: Sequence[str], length: int
@@ -103,9 +109,14 @@ class Embeddings:
         except ValueError as error:
             raise shards.damaged(self.path / shard, position, error) from None
 
-    def __reduce__(self):
-        """Workers open the files themselves."""
+    def __reduce__(self) -> tuple[Callable[[Path], "Embeddings"], tuple[Path]]:
+        """Worker processes open the files themselves."""
         return open_cache, (self.path,)
+
+
+def null_text(width: int) -> Shaped[np.ndarray, "1 d"]:
+    """The embedding of no text, of a caption that is blank or not there: zeros at one position."""
+    return np.zeros((1, width), ml_dtypes.bfloat16)
 
 
 def header_of(encoder: TextEncoder, storage: str = "bfloat16") -> Header:
@@ -212,23 +223,42 @@ def ensure(
 ) -> Embeddings:
     """The cache at `path`, made to hold all `captions` of this `encoder`.
 
-    Only what is missing is encoded, and `progress(done, total)` counts that. Raises what `extend`
-    does.
+    Only what is missing is encoded. The captions are read once, as they come, and not kept.
+    `progress(done, missing)`: captions encoded, and those that were found to be missing so far.
+    Raises what `extend` does.
     """
-    captions = list(dict.fromkeys(captions))
-    if (Path(path) / shards.HEADER).exists():
-        known = open_cache(path, encoder)
-        captions = [caption for caption in captions if caption not in known]
-        if not captions:
-            return known
-        logging.info("%s: %d captions to encode", path, len(captions))
+    found = 0
+
+    def counted(missing: Iterable[str]) -> Iterator[str]:
+        nonlocal found
+        for caption in missing:
+            found += 1
+            yield caption
+
+    known = open_cache(path, encoder) if (Path(path) / shards.HEADER).exists() else None
+    missing = counted(_unseen(captions, known.index.digests if known else np.zeros(0, "S16")))
+    first = next(missing, None)
+    if known is not None and first is None:
+        return known
+    logging.info("%s: captions to encode", path)
+    rest = () if first is None else itertools.chain([first], missing)
 
     def told(done: int, encoded: int) -> None:
         if progress:
-            progress(done, len(captions))
+            progress(done, found)
 
-    extend(path, encoder, captions, batch_size=batch_size, progress=told)
+    extend(path, encoder, rest, batch_size=batch_size, progress=told)
     return open_cache(path, encoder)
+
+
+def _unseen(captions: Iterable[str], known: Shaped[np.ndarray, "n"]) -> Iterator[str]:
+    """Those whose digests are not among the known ones, each once, in their order."""
+    seen = indices.Seen(known)
+    for part in _windows(captions, WINDOW):
+        digests, first = np.unique(rows.digests(part), return_index=True)
+        fresh = ~seen.has(digests)
+        seen.add(digests[fresh])
+        yield from (part[i] for i in np.sort(first[fresh]))
 
 
 def _windows(captions: Iterable[str], size: int) -> Iterator[list[str]]:

@@ -1,4 +1,4 @@
-"""A directory of ArrayRecord files that many processes fill: whole files or none.
+"""A directory of ArrayRecord files that many processes fill; a file is whole or not there.
 
 `header.json` says whose embeddings they are. A shard holds a record per caption (rows.py) and,
 last, the header again with the captions' digests: it tells by itself what is in it. Its name is the
@@ -19,6 +19,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from absl import logging
@@ -37,6 +38,7 @@ SUFFIX = ".array_record"
 WRITING = "group_size:1,uncompressed,max_parallelism:1"
 READING = "readahead_buffer_size:0,max_parallelism:0"
 OPEN_FILES = 256
+Result = TypeVar("Result")
 REMEDY = "delete this file and run python -m diffjax.embed again: it encodes what is missing"
 
 
@@ -79,7 +81,7 @@ def from_json(raw: bytes) -> Header:
     return Header(**{k: v for k, v in content.items() if k != "format"})
 
 
-def _checksum(content: dict) -> str:
+def _checksum(content: dict[str, object]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -110,7 +112,7 @@ def temporary_name(folder: Path, owner: str) -> Path:
 
 
 def write_whole(path: Path, content: bytes, owner: str) -> None:
-    """All of `content` under this name, or a StorageError and nothing."""
+    """Write the file whole under this name; if that fails, a StorageError and no file is left."""
     temporary = temporary_name(path.parent, owner)
     try:
         with storing(path.parent):
@@ -121,7 +123,7 @@ def write_whole(path: Path, content: bytes, owner: str) -> None:
 
 
 class ShardWriter:
-    """A shard in the making; nothing of it is seen before `close` has returned."""
+    """A shard that is being written; readers see it only once `close` has returned."""
 
     def __init__(self, folder: Path, header: Header, owner: str):
         self._folder, self._header = folder, header
@@ -154,12 +156,12 @@ class ShardWriter:
         return path
 
     def discard(self) -> None:
-        """Leave nothing behind."""
+        """Delete what has been written of it."""
         with contextlib.suppress(RuntimeError, AttributeError):
             self._writer.close()
         self._temporary.unlink(missing_ok=True)
 
-    def _try(self, act: Callable):
+    def _try(self, act: Callable[[], Result]) -> Result:
         try:
             return act()
         except (RuntimeError, OSError) as error:

@@ -1,9 +1,12 @@
+import os
 import pickle
+import shutil
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from diffjax.core.errors import BadData
 from diffjax.data import transforms
 from diffjax.data.record import RecordSource
 from diffjax.data.sources import fake
@@ -144,3 +147,63 @@ def test_another_file_format_is_a_value_error(labelled, tmp_path):
         (folder / path.name).write_bytes(text)
     with pytest.raises(ValueError, match="prepared as tfrecord"):
         open_source("labelled", "train", tmp_path, image_key="picture", caption_key="title")
+
+
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [("train[:0]", "split 'train.:0.'"), ("train[x", "split 'train.x'"), ("train[5:99]", "slice")],
+)
+def test_a_slice_that_cannot_be_is_one_line(labelled, split, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        open_source("labelled", split, labelled, image_key="picture", caption_key="title")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a b", "", "mnist:3", "/nowhere/at/all"])
+def test_a_name_that_is_none_is_one_line_with_the_data_sets_there_are(labelled, name):
+    with pytest.raises(ValueError, match=r"known are \[.*'labelled'") as caught:
+        open_source(name, "train", labelled)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_of_pictures_is_refused_with_what_is_wanted(tmp_path):
+    (tmp_path / "a.png").write_bytes(fake.Shapes(1, 8)[0]["image"])
+    with pytest.raises(ValueError, match=r"is a folder without dataset_info\.json") as caught:
+        open_source(str(tmp_path), "train")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_flipped_byte_names_the_folder_and_the_remedy(labelled, tmp_path):
+    folder = tmp_path / "labelled/1.0.0"
+    shutil.copytree(labelled / "labelled/1.0.0", folder)
+    (path,) = folder.glob("*.array_record*")
+    raw = bytearray(path.read_bytes())
+    raw[raw.index(b"IHDR")] ^= 1
+    path.write_bytes(raw)
+    source = open_source(str(folder), "train", image_key="picture", caption_key="title")
+    with pytest.raises(BadData, match=r"damaged at record 0 .*; delete the data set") as caught:
+        source[0]
+    assert str(caught.value).startswith(str(folder))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_fingerprint_tells_the_split_the_names_the_captions_and_the_files(few_emoji):
+    names = ("red_apple",)
+    made = [
+        open_source("emoji/64", "train", few_emoji),
+        open_source("emoji/64", "train[1:]", few_emoji),
+        open_source("emoji/64", "train", few_emoji, names=names),
+        open_source("emoji/64", "train", few_emoji, caption_key="name"),
+    ]
+    prints = [source.fingerprint() for source in made]
+    assert len(set(prints)) == 4
+    assert open_source("emoji/64", "train", few_emoji).fingerprint() == prints[0]
+    assert made[0].only(names).fingerprint() == prints[2]
+    (path, *_) = (few_emoji / "emoji/64").glob("*/*train*.array_record*")
+    os.utime(path, (1, 1))
+    assert open_source("emoji/64", "train", few_emoji).fingerprint() != prints[0]
+
+
+def test_captions_alone_are_those_of_the_records(few_emoji):
+    source = open_source("emoji/64", "train", few_emoji, names=("red_apple", "grinning_face"))
+    assert [source.captions(i) for i in range(4)] == [source[i]["captions"] for i in range(4)]

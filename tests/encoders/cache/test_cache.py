@@ -393,7 +393,7 @@ def test_captions_of_two_shards_count_once(tmp_path):
 
 WRITER = """
 import sys, time
-from diffjax.text import cache
+from diffjax.encoders.cache import cache
 from tests.encoders.stub import Stub
 from tests.encoders.cache.test_cache import many
 

@@ -1,0 +1,71 @@
+"""How one example is made of a record, or of the next one where its picture is broken."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from diffjax.core.errors import BadData
+from diffjax.data.broken import BrokenPicture, reason_of, too_many
+from diffjax.data.readers import Columns, Reader
+from diffjax.data.record import BadRecord, Batch, RecordSource
+
+
+class Example(NamedTuple):
+    """One row of a batch, and the records (index, what is wrong) that were skipped to make it."""
+
+    columns: Columns
+    skipped: tuple[tuple[int, str], ...]
+
+
+class Part(NamedTuple):
+    """A process's rows of a batch, and the records that were skipped to make them."""
+
+    columns: Batch
+    skipped: tuple[tuple[int, str], ...]
+
+
+def example_of(
+    index: int,
+    rng: np.random.Generator | None,
+    *,
+    source: RecordSource,
+    readers: Sequence[Reader],
+    limit: int,
+) -> Example:
+    """The columns of the record at `index`, or of the first one behind it whose picture is whole.
+
+    Which record stands in, and what is drawn for it, depends on the records and on `rng` alone.
+
+    Raises:
+      BadData: more than `limit` records are broken in a row, or one is wrong in another way.
+    """
+    before = None if rng is None else rng.bit_generator.state
+    skipped: list[tuple[int, str]] = []
+    while True:
+        at = (index + len(skipped)) % len(source)
+        name: object = ""
+        try:
+            record = source[at]
+            name = record.get("name", "")
+            columns: Columns = {}
+            for read in readers:
+                columns |= read(record, rng)
+            return Example(columns, tuple(skipped))
+        except BrokenPicture as error:
+            skipped.append((at, reason_of(at, name, error)))
+            if len(skipped) > min(limit, len(source) - 1):
+                raise too_many(skipped[-1][1], len(skipped) - 1, limit, len(source)) from None
+        except BadRecord as error:
+            raise BadData(reason_of(at, name, error)) from None
+        if rng is not None and before is not None:
+            rng.bit_generator.state = before
+
+
+def collate(examples: Sequence[Example]) -> Part:
+    """Examples of equal columns, stacked along a new leading axis."""
+    names = examples[0].columns
+    return Part(
+        {name: np.stack([example.columns[name] for example in examples]) for name in names},
+        tuple(record for example in examples for record in example.skipped),
+    )

@@ -1,0 +1,79 @@
+"""Readers turn a record into the columns of an example; which readers there are, a task says.
+
+A reader draws its chance from the generator that it is given, one reader after the other in their
+order. Without a generator nothing is left to chance: the first caption, the whole picture.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+
+from diffjax.data import transforms
+from diffjax.data.record import Record, captions_of, first_caption, image_of, label_of
+
+# The columns of one example: arrays without a batch axis.
+Columns: TypeAlias = dict[str, np.ndarray]
+Reader: TypeAlias = Callable[[Record, np.random.Generator | None], Columns]
+# caption -> its embedding [l d] in its real length; called from several threads.
+Embed: TypeAlias = Callable[[str], np.ndarray]
+
+
+def captioned_pictures(
+    *, size_px: int, crop_px: int | None = None, embed: Embed | None = None, max_length: int = 128
+) -> tuple[Reader, ...]:
+    """The readers of text-to-image: `image`, and `text` with `text_length`.
+
+    Without `embed` the text is `caption`, as it is written.
+    """
+    return (
+        caption if embed is None else text(embed, max_length),
+        picture(size_px, crop_px),
+    )
+
+
+def picture(size_px: int, crop_px: int | None = None) -> Reader:
+    """`image` uint8 [h w 3], h = w = `crop_px` (a random crop) or `size_px`."""
+    if crop_px is not None and not 0 < crop_px <= size_px:
+        raise ValueError(f"crop_px={crop_px} must be 1 to size_px={size_px}")
+    return functools.partial(_picture, size_px=size_px, crop_px=crop_px)
+
+
+def caption(record: Record, rng: np.random.Generator | None) -> Columns:
+    """`caption`: one of the record's captions, "" if it has none."""
+    return {"caption": np.asarray(_chosen(record, rng))}
+
+
+def text(embed: Embed, max_length: int) -> Reader:
+    """`text` [max_length d], zero beyond `text_length` int32; a longer embedding loses its end."""
+    return functools.partial(_text, embed=embed, max_length=max_length)
+
+
+def label(record: Record, rng: np.random.Generator | None) -> Columns:
+    """`label` int32: the class of the record."""
+    return {"label": np.asarray(label_of(record), np.int32)}
+
+
+def _picture(
+    record: Record, rng: np.random.Generator | None, *, size_px: int, crop_px: int | None
+) -> Columns:
+    image = transforms.resize(transforms.decode(image_of(record)), size_px)
+    if crop_px is not None and rng is not None:
+        image = transforms.random_crop(image, crop_px, rng)
+    return {"image": image}
+
+
+def _text(
+    record: Record, rng: np.random.Generator | None, *, embed: Embed, max_length: int
+) -> Columns:
+    embedding = np.asarray(embed(_chosen(record, rng)))[:max_length]
+    padded = np.zeros((max_length, embedding.shape[-1]), embedding.dtype)
+    padded[: len(embedding)] = embedding
+    return {"text": padded, "text_length": np.asarray(len(embedding), np.int32)}
+
+
+def _chosen(record: Record, rng: np.random.Generator | None) -> str:
+    if rng is None:
+        return first_caption(record)
+    return transforms.choose_caption(captions_of(record), rng)
