@@ -6,7 +6,7 @@ from diffjax.build.embeddings import embeddings_of
 from diffjax.core.errors import ConfigError, require
 from diffjax.data import pipeline, readers
 from diffjax.data.record import Record, RecordSource, clean
-from diffjax.data.sources import fake, tfds
+from diffjax.data.sources import digits, fake, tfds
 from diffjax.devices import mesh as mesh_lib
 from diffjax.encoders.cache import cache
 from diffjax.encoders.t5 import TextEncoder
@@ -14,7 +14,7 @@ from diffjax.training.program import Training
 from diffjax.training.run import Data, Shown
 
 
-def open_data(config: ConfigDict, encoder: TextEncoder, training: Training) -> Data:
+def open_data(config: ConfigDict, encoder: TextEncoder | None, training: Training) -> Data:
     """The batches of this process and what previews show; captions are encoded on the way.
 
     Raises:
@@ -22,22 +22,29 @@ def open_data(config: ConfigDict, encoder: TextEncoder, training: Training) -> D
       StorageError: there is no room for what has to be made.
     """
     records = source_of(config)
-    embeddings = embeddings_of(config, records, encoder, _encoding_progress)
+    embed = None
+    if encoder is not None:
+        embed = embeddings_of(config, records, encoder, _encoding_progress).embed
     rows = mesh_lib.rows_here(mesh_lib.batch_sharding(training.mesh), config.data.batch_size)
     batches = pipeline.train_iterator(
         records,
-        readers.captioned_pictures(
-            size_px=config.data.size_px,
-            crop_px=config.data.crop_px or None,
-            embed=embeddings.embed,
-            max_length=config.text.max_tokens,
-        ),
+        readers_of(config, embed),
         batch_size=config.data.batch_size,
         seed=config.seed,
         rows=rows,
         max_broken=max_broken_of(config),
     )
-    return Data(batches, shown_of(config, records, encoder, embeddings))
+    return Data(batches, shown_of(config, records, encoder, embed))
+
+
+def readers_of(config: ConfigDict, embed: readers.Embed | None) -> list[readers.Reader]:
+    """What a batch is made of: the columns that the task reads."""
+    found: list[readers.Reader] = (
+        [] if embed is None else [readers.text(embed, config.text.max_tokens)]
+    )
+    if "classes" in config:
+        found.append(readers.label)
+    return [*found, readers.picture(config.data.size_px, config.data.crop_px or None)]
 
 
 def max_broken_of(config: ConfigDict) -> float:
@@ -50,6 +57,8 @@ def source_of(config: ConfigDict) -> RecordSource:
     data = config.data
     require(bool(data.name), "data.name", "", "name a captioned data set or a prepared folder")
     kind, _, count = data.name.partition("/")
+    if kind == "digits":
+        return digits.Digits()
     if kind == "fake":
         require(count.isdigit() and int(count) > 0, "data.name", data.name, "fake/COUNT, COUNT > 0")
         return fake.Shapes(int(count), data.size_px)
@@ -68,8 +77,8 @@ def source_of(config: ConfigDict) -> RecordSource:
 def shown_of(
     config: ConfigDict,
     records: RecordSource,
-    encoder: TextEncoder,
-    embeddings: cache.Embeddings,
+    encoder: TextEncoder | None,
+    embed: readers.Embed | None,
 ) -> Shown:
     """What previews show: the prompts of the config, or records spread over the data set.
 
@@ -77,14 +86,19 @@ def shown_of(
     """
     count = min(config.sample.num_images, len(records))
     shown: list[Record]
-    if config.sample.prompts and not config.low_res.size_px:
+    starts_from_picture = "low_res" in config and config.low_res.size_px
+    if config.sample.prompts and encoder is not None and not starts_from_picture:
         shown = [{"captions": (prompt,)} for prompt in config.sample.prompts]
         prompts = filter(None, map(clean, config.sample.prompts))
-        embeddings = cache.ensure(cache.users_path(encoder), encoder, prompts)
+        embed = cache.ensure(cache.users_path(encoder), encoder, prompts).embed
     else:
         shown = [records[i * len(records) // count] for i in range(count)]
-    needed = [readers.text(embeddings.embed, config.text.max_tokens), readers.caption]
-    if config.low_res.size_px:
+    needed: list[readers.Reader] = [readers.caption]
+    if embed is not None:
+        needed.append(readers.text(embed, config.text.max_tokens))
+    if "classes" in config:
+        needed.append(readers.label)
+    if starts_from_picture:
         needed.append(readers.picture(config.data.size_px))
     # Of these few any may be broken: the run itself counts them.
     batches = pipeline.eval_batches(shown, needed, batch_size=len(shown), max_broken=1.0)

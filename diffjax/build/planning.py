@@ -1,6 +1,6 @@
 """From a config to what a run of it would do and cost."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -55,19 +55,18 @@ def dry_run_of(
     training = training_of(config, tasks.text_width_of(config), devices)
 
     def described() -> str:
-        return batch_table(config, data.source_of(config), tasks.encoder_of(config))
+        encoder = tasks.encoder_of(config) if "text" in config else None
+        return batch_table(config, data.source_of(config), encoder)
 
     return dry_run.parts(training, loop_of(config), workdir, described)
 
 
-def batch_table(options: ConfigDict, records: RecordSource, encoder: TextEncoder) -> str:
+def batch_table(options: ConfigDict, records: RecordSource, encoder: TextEncoder | None) -> str:
     """The first batch of the run, its captions encoded or found in the cache the config names."""
     batch_size = options.data.batch_size
     iterator = pipeline.train_iterator(
         records,
-        readers.captioned_pictures(
-            size_px=options.data.size_px, crop_px=options.data.crop_px or None
-        ),
+        [readers.caption, *data.readers_of(options, None)],
         batch_size=batch_size,
         seed=options.seed,
         rows=range(min(batch_size, SHOWN_EXAMPLES)),
@@ -77,17 +76,12 @@ def batch_table(options: ConfigDict, records: RecordSource, encoder: TextEncoder
     try:
         batch = dict(next(iterator))
         captions = [str(caption) for caption in batch.pop("caption")]
-        named = options.data.get("embeddings", "")
-        embed: readers.Embed = (
-            embeddings_of(options, records, encoder).embed if named else encoded(encoder, captions)
-        )
-        text = readers.text(embed, encoder.max_length)
-        rows = [examples.Example(text({"captions": (c,)}, None), ()) for c in captions]
+        if encoder is not None:
+            batch |= text_of(options, records, encoder, captions)
     except BadData as error:
         raise ConfigError("data", f"{options.data.name} {options.data.split}", str(error)) from None
     finally:
         iterator.close()
-    batch |= examples.collate(rows).columns
     lines = [
         f"{len(records):,} records, {pipeline.steps_per_epoch(records, batch_size):,} steps an "
         f"epoch; the first {len(captions)} examples of the first batch:"
@@ -99,3 +93,16 @@ def batch_table(options: ConfigDict, records: RecordSource, encoder: TextEncoder
             f"{numbers.max():.4g}, mean {numbers.mean():.4g}"
         )
     return "\n".join([*lines, *(f"  caption      {c!r}" for c in captions[:SHOWN_CAPTIONS])])
+
+
+def text_of(
+    options: ConfigDict, records: RecordSource, encoder: TextEncoder, captions: list[str]
+) -> Mapping[str, np.ndarray]:
+    """The columns of these captions, from the cache that the config names or made here."""
+    named = options.data.get("embeddings", "")
+    embed: readers.Embed = (
+        embeddings_of(options, records, encoder).embed if named else encoded(encoder, captions)
+    )
+    text = readers.text(embed, encoder.max_length)
+    rows = [examples.Example(text({"captions": (c,)}, None), ()) for c in captions]
+    return examples.collate(rows).columns

@@ -77,6 +77,7 @@ def settings_of(config: ConfigDict) -> SampleSettings:
 
 def encoder_of(config: ConfigDict) -> TextEncoder:
     """The frozen text encoder, of the width that the config says, if it says one."""
+    require("text" in config, "text", None, f"{config.stage} is told no text")
     try:
         encoder = load_encoder(config.text.encoder, max_length=config.text.max_tokens)
     except (ValueError, OSError) as error:
@@ -92,5 +93,7 @@ def encoder_of(config: ConfigDict) -> TextEncoder:
 
 
 def text_width_of(config: ConfigDict) -> int:
-    """The width of the text embeddings: as the config says, or as its encoder has it."""
+    """The width of the text embeddings: as the config or its encoder has it; 0 without text."""
+    if "text" not in config:
+        return 0
     return config.text.width or encoder_of(config).width

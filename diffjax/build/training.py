@@ -29,8 +29,8 @@ def run_of(config: ConfigDict, workdir: Path) -> Run:
     changes = resume.check(config, workdir)
     if changes:
         print(f"changed since this run was last started:\n{resume.table(changes)}", flush=True)
-    encoder = tasks.encoder_of(config)
-    training = training_of(config, encoder.width)
+    encoder = tasks.encoder_of(config) if "text" in config else None
+    training = training_of(config, encoder.width if encoder else 0)
     return Run(
         training=training,
         loop=loop_of(config),
