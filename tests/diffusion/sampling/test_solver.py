@@ -96,8 +96,8 @@ def test_towards_is_ddim_with_the_eps_of_its_guess():
 
 def test_churn_raises_the_noise_level_and_keeps_the_marginal():
     churn = Churn(per_step=0.3, noise=1.0)
-    x_0 = jnp.full((4096, 1, 1, 4), 0.5)
-    logsnr_t = jnp.full(4096, 0.5)
+    x_0 = jnp.full((65_536, 4), 0.5)
+    logsnr_t = jnp.full(65_536, 0.5)
     x_t = diffuse(x_0, images(2, x_0.shape), logsnr_t)
     x_hat, logsnr_hat = stirred(x_t, logsnr_t, churn, jax.random.key(3))
     sigma, sigma_hat = np.exp(-0.25), float(jnp.exp(-0.5 * logsnr_hat[0]))
@@ -203,8 +203,8 @@ def test_a_step_from_a_rung_to_itself_goes_nowhere(name):
 
 def test_renoise_undoes_the_level_that_towards_reached():
     """q(x_t | x_s) after q(x_s | x_0) is q(x_t | x_0): the two go up and down one ladder."""
-    x_0 = jnp.full((8192, 1, 1, 2), 0.4)
-    logsnr_s, logsnr_t = jnp.full(8192, 1.0), jnp.full(8192, -1.0)
+    x_0 = jnp.full((65_536, 2), 0.4)
+    logsnr_s, logsnr_t = jnp.full(65_536, 1.0), jnp.full(65_536, -1.0)
     x_s = diffuse(x_0, images(1, x_0.shape), logsnr_s)
     x_t = renoise(x_s, images(2, x_0.shape), logsnr_s, logsnr_t)
     alpha_t, sigma_t = alpha_sigma(logsnr_t[:1])
