@@ -61,8 +61,8 @@ def test_gaussian_data_come_out_with_their_mean_and_variance(name):
 @pytest.mark.parametrize("logsnrs", [(-4.0, -1.0), (0.0, 0.5), (3.0, 9.0)])
 def test_one_step_has_the_moments_of_its_variance(logsnrs):
     """eta < 1 and gamma must change the noise that a step adds, and nothing in its mean's x_0."""
-    x_0 = jnp.zeros((4096, 1, 1, 4))
-    logsnr_t, logsnr_s = (jnp.full((4096,), level) for level in logsnrs)
+    x_0 = jnp.zeros((65_536, 4))
+    logsnr_t, logsnr_s = (jnp.full((65_536,), level) for level in logsnrs)
     _, sigma_t = alpha_sigma(logsnr_t[:1])
     _, sigma_s = alpha_sigma(logsnr_s[:1])
     x_t = jnp.zeros_like(x_0)  # no eps_hat: only fresh noise is left
@@ -84,8 +84,8 @@ def test_one_step_has_the_moments_of_its_variance(logsnrs):
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 def test_a_ddim_step_keeps_the_marginal_whatever_eta(eta):
     """From x_t ~ q(x_t | x_0), x_s ~ q(x_s | x_0)."""
-    x_0 = jnp.full((8192, 1, 1, 4), 0.6)
-    logsnr_t, logsnr_s = jnp.full((8192,), -1.0), jnp.full((8192,), 1.5)
+    x_0 = jnp.full((65_536, 4), 0.6)
+    logsnr_t, logsnr_s = jnp.full((65_536,), -1.0), jnp.full((65_536,), 1.5)
     x_t = diffuse(x_0, images(5, x_0.shape), logsnr_t)
     x_s = sampler.ddim(eta)(constant_denoiser(x_0), x_t, logsnr_t, logsnr_s, key=KEY)
     alpha_s, sigma_s = alpha_sigma(logsnr_s[:1])
