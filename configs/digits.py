@@ -33,7 +33,7 @@ def get_config(preset: str = "classes") -> ml_collections.ConfigDict:
         patch=1,
     )
     config.optim.update(learning_rate=2e-3, warmup_steps=100, decay="cooldown")
-    config.train.update(num_steps=3_000, ema=("decay_0.99",), log_every=100, sample_every=1_000)
+    config.train.update(num_steps=1_500, ema=("decay_0.99",), log_every=100, sample_every=500)
     config.sample.update(
         sampler="ddim", num_steps=16, guidance_weight=2.0, num_images=40, threshold="static"
     )
