@@ -15,6 +15,7 @@ from diffjax import checkpoint
 from diffjax.core import rng
 from diffjax.core.digest import digest_of
 from diffjax.data import pipeline
+from diffjax.data.readers import caption, picture
 from diffjax.devices import mesh as mesh_lib
 from diffjax.diffusion.process import diffuse
 from diffjax.diffusion.sampling import sampler
@@ -274,7 +275,7 @@ def test_a_new_source_is_a_length_and_an_item_by_index():
     out = io.BytesIO()
     Image.new("RGB", (8, 8), "red").save(out, "PNG")
     records = [{"image": out.getvalue(), "captions": ("a square",), "name": f"{i}"} for i in (0, 1)]
-    batch = next(pipeline.train_iterator(records, batch_size=3, size_px=8, seed=0))
+    batch = next(pipeline.train_iterator(records, [picture(8), caption], batch_size=3, seed=0))
     assert batch["image"].shape == (3, 8, 8, 3)
     assert list(batch["caption"]) == ["a square"] * 3
 

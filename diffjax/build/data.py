@@ -48,8 +48,8 @@ def readers_of(config: ConfigDict, embed: readers.Embed | None) -> list[readers.
 
 
 def max_broken_of(config: ConfigDict) -> float:
-    """The share of all records whose pictures may be broken; none in configs of older runs."""
-    return config.data.get("max_broken", 0.0)
+    """The share of all records whose pictures may be broken."""
+    return config.data.max_broken
 
 
 def source_of(config: ConfigDict) -> RecordSource:

@@ -8,14 +8,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from diffjax.core import rng
-from diffjax.core.types import LogSnr, Network, PRNGKey, Schedule
+from diffjax.core.types import Data, LogSnr, Network, PRNGKey, Reshaped, Schedule
 from diffjax.diffusion import schedule as schedules
 from diffjax.diffusion.predict import Kind, to_x_0
 from diffjax.diffusion.sampling.spacing import uniform
 from diffjax.diffusion.training import objectives, uncertainty
 from diffjax.tasks.task import Columns, Params
 
-Data: TypeAlias = Float[Array, "b *shape"]
 Name: TypeAlias = Literal["simple", "hybrid", "vlb"]
 
 
@@ -80,7 +79,7 @@ class Learning:
             return objectives.vlb(ladder, predict, gamma=None)
         return objectives.hybrid(ladder, predict, weighting, self.vlb_weight)
 
-    def beside(self, x_t: Data, guess: Data) -> Data:
+    def beside(self, x_t: Data, guess: Data) -> Reshaped:
         """The network's input: x_t, and beside it the last guess of a network that sees one."""
         return jnp.concatenate([x_t, guess], axis=-1) if self.self_condition else x_t
 
@@ -93,7 +92,7 @@ class Learning:
             return network
         coin: Bool[Array, ""] = batch["sees_guess"][0]
 
-        def conditioned(x_t: Data, logsnr_t: LogSnr) -> Data:
+        def conditioned(x_t: Data, logsnr_t: LogSnr) -> Reshaped:
             nothing = jnp.zeros_like(x_t)
 
             def guess() -> Data:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffjax.core import rng
-from diffjax.core.types import Denoiser, LogSnr, PRNGKey, PRNGKeys
+from diffjax.core.types import Data, Denoiser, LogSnr, PRNGKey, PRNGKeys, Reshaped
 from diffjax.diffusion.predict import as_denoiser, as_denoiser_with_variance
 from diffjax.diffusion.sampling import guidance, sampler, spacing
 from diffjax.diffusion.sampling.step import Multistep, Step
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from diffjax.tasks.denoising import Denoising
 
 Rungs = Float[Array, " n"]
-Data = Float[Array, "b *shape"]
 
 
 class Ready(NamedTuple):
@@ -136,7 +135,7 @@ def plain_denoiser(
     """The network as a denoiser: with its variance if it learns one, beside its last guess."""
     bound, learning = task.bind(params, told), task.learning
 
-    def network(x_t: Data, logsnr_t: LogSnr) -> Data:
+    def network(x_t: Data, logsnr_t: LogSnr) -> Reshaped:
         seen = jnp.zeros_like(x_t) if guess is None else guess
         return bound(learning.beside(x_t, seen), logsnr_t)
 

@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import read_only_builder
@@ -69,6 +69,19 @@ def open_source(
     return source.only(names) if names else source
 
 
+@runtime_checkable
+class Stored(Protocol):
+    """Records as bytes, by index; nothing is read before it is asked for."""
+
+    def __len__(self) -> int:
+        """How many records there are."""
+        ...
+
+    def __getitem__(self, index: int, /) -> bytes:
+        """The bytes of a record."""
+        ...
+
+
 class Source:
     """Records by index, of the fields that were asked for. Grain's workers may pickle it.
 
@@ -78,7 +91,7 @@ class Source:
 
     def __init__(
         self,
-        records: Sequence[bytes],
+        records: Stored,
         features: Features,
         *,
         image_key: str,
