@@ -49,7 +49,7 @@ def task_of(name: str, work: Work, low_res_px: int | None) -> Denoising:
         width=work.width,
         mults=work.mults,
         attention_levels=levels,
-        convolution=convolve.fastest(),
+        convolution=convolve.fastest_convolution(),
     )
     if low_res_px:
         model: Any = EfficientUNet(num_blocks=work.blocks, **given)

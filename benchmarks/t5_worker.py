@@ -25,7 +25,7 @@ class Ids:
 def main() -> None:
     folder, way, answer = sys.argv[1:]
     config, params = weights.load(folder, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
-    apply = sharding.compiled(config, "float32")
+    apply = sharding.compile_encoder(config, "float32")
     ours = TextEncoder(
         "race", config.d_model, t5.PADDED, "", np.dtype("float32"), Ids(), lambda: params, apply
     )

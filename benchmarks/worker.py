@@ -46,7 +46,12 @@ class Program:
 def work_of(name: str, dtype) -> Work:
     """The work of that name."""
     shape = WORKS[name]
-    given = dict(width=shape.width, mults=shape.mults, convolution=convolve.fastest(), dtype=dtype)
+    given = dict(
+        width=shape.width,
+        mults=shape.mults,
+        convolution=convolve.fastest_convolution(),
+        dtype=dtype,
+    )
     levels = tuple(level for level, attends in enumerate(shape.attends) if attends)
     if shape.low_res:
         model: Any = EfficientUNet(num_blocks=shape.blocks, attention_levels=levels, **given)

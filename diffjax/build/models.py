@@ -38,7 +38,7 @@ def model_of(config: ConfigDict) -> Any:
     fields = {name: value for name, value in model.items() if name != "kind"}
     fields["dtype"] = DTYPES[fields["dtype"]]
     fields["attention_implementation"] = fastest_implementation(fields["dtype"])
-    fields["convolution"] = convolve.fastest()
+    fields["convolution"] = convolve.fastest_convolution()
     fields["out_channels"] = out_channels(config)
     if "classes" in config:
         fields["num_classes"] = config.classes.num

@@ -1,10 +1,10 @@
-"""Checkpoints one can trust: saved behind the training, verified when read.
+"""Checkpoints: saved in the background, with a checksum of every file, and verified when read.
 
 The command line is in __main__.py.
 """
 
 from diffjax.checkpoint.folder import survey
-from diffjax.checkpoint.manifest import Found, inspect
+from diffjax.checkpoint.manifest import StepReport, inspect
 from diffjax.checkpoint.reading import VERIFY, choose, read, restore, restore_part
 from diffjax.checkpoint.saving import (
     Checkpoints,
@@ -16,6 +16,6 @@ from diffjax.checkpoint.saving import (
 )
 
 __all__ = [
-    "VERIFY", "Checkpoints", "Found", "choose", "finish", "inspect", "needed_bytes", "open_dir",
-    "open_to_read", "read", "restore", "restore_part", "save", "survey",
+    "VERIFY", "Checkpoints", "StepReport", "choose", "finish", "inspect", "needed_bytes",
+    "open_dir", "open_to_read", "read", "restore", "restore_part", "save", "survey",
 ]  # fmt: skip

@@ -1,8 +1,11 @@
 """python -m diffjax.checkpoint list|verify|digest|export|import WORKDIR ...
 
-Looks after the checkpoints of a run. list: every step and its state, by the sizes of its files.
-verify: the same by their hashes. digest: the sha256 of all arrays, equal for equal states. export:
-parameters or the whole state to one safetensors file. import: such a file back into a step.
+Inspects and converts the checkpoints of a run.
+list: print every step and its state, judged by the sizes of its files.
+verify: the same, judged by the hashes of the files.
+digest: print the sha256 of all arrays of a step; equal states have equal digests.
+export: write the parameters, an average or the whole state to one safetensors file.
+import: make a step from such a file.
 Exit codes: 0 done, 2 bad input, 5 a step is damaged or the disk is full.
 """
 
@@ -16,7 +19,7 @@ import jax
 
 from diffjax import checkpoint
 from diffjax.checkpoint import folder, portable, workdir
-from diffjax.checkpoint.manifest import GOOD, UNVERIFIED, Found
+from diffjax.checkpoint.manifest import GOOD, UNVERIFIED, StepReport
 from diffjax.core import command, digest
 from diffjax.core.errors import EXIT_STORAGE, require
 from diffjax.core.files import storing
@@ -24,28 +27,33 @@ from diffjax.core.tables import align_columns, format_bytes
 
 
 def parser() -> argparse.ArgumentParser:
-    """The flags."""
+    """The command line: five commands and their flags."""
     flags = command.parser("checkpoint", __doc__)
     commands = flags.add_subparsers(dest="command", required=True)
     for name, does in (
-        ("list", "every step, its state by the sizes of its files"),
-        ("verify", "every step, its state by the hashes of its files; 5 unless all are good"),
-        ("digest", "the sha256 of a step's arrays and data position"),
-        ("export", "a step to one safetensors file"),
-        ("import", "a file of export to a step"),
+        ("list", "print every step and its state, judged by the sizes of its files"),
+        ("verify", "the same, judged by the hashes of the files; exit code 5 unless all are good"),
+        ("digest", "print the sha256 of a step's arrays and data position"),
+        ("export", "write a step to one safetensors file"),
+        ("import", "make a step from a file that export wrote"),
     ):
         one = commands.add_parser(name, help=does, description=does)
-        one.add_argument("workdir", type=command.path, metavar="WORKDIR", help="of a run")
+        one.add_argument(
+            "workdir", type=command.path, metavar="WORKDIR", help="the folder of a run"
+        )
         if name in ("digest", "export"):
-            one.add_argument("--step", type=int, help="default: the newest that is whole")
+            one.add_argument("--step", type=int, help="default: the newest complete step")
         if name == "digest":
-            one.add_argument("--arrays", action="store_true", help="of each array, by its name")
+            one.add_argument(
+                "--arrays", action="store_true", help="print the digest of each array too"
+            )
         if name == "export":
             one.add_argument("--out", type=command.path, required=True, metavar="FILE.safetensors")
             one.add_argument(
                 "--what",
                 default=portable.EMA,
-                help="ema (the default: what is sampled), the name of an average, live, or state",
+                help="ema (default: the average that sampling uses), the name of an average, live "
+                "(the parameters themselves), or state (everything)",
             )
             one.add_argument("--dtype", choices=tuple(portable.DTYPES), default="float32")
         if name == "import":
@@ -54,28 +62,28 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the flags and do what they say; returns the exit code."""
+    """Parse the flags and run the command; returns the exit code."""
     return command.run_command(parser(), work, arguments)
 
 
 def work(flags: argparse.Namespace) -> int | None:
-    """What the first word asks for, on the CPU: an accelerator's own trainer keeps it."""
+    """Run the command that was named, on the CPU: a trainer may be using the accelerator."""
     jax.config.update("jax_platforms", "cpu")
     if flags.command in ("list", "verify"):
-        return show(flags.workdir, full=flags.command == "verify")
-    {"digest": tell_digest, "export": export, "import": import_file}[flags.command](flags)
+        return print_steps(flags.workdir, full=flags.command == "verify")
+    {"digest": print_digest, "export": export, "import": import_file}[flags.command](flags)
     return None
 
 
-def show(path: Path, full: bool) -> int:
-    """Print a line for each step of each stage; 5 where `full` finds one that is not whole."""
+def print_steps(path: Path, full: bool) -> int:
+    """Print one line per step. The exit code is 5 if `full` finds a damaged or incomplete step."""
     code = 0
-    for directory in directories(path):
+    for directory in step_folders(path):
         start = time.perf_counter()
         found = checkpoint.survey(directory, full=full)
         seconds = time.perf_counter() - start
         print(f"{directory}:")
-        for line in table(found):
+        for line in step_table(found):
             print(f"  {line}")
         if full:
             print(f"  {format_bytes(sum(f.num_bytes for f in found))} hashed in {seconds:.1f} s")
@@ -84,8 +92,8 @@ def show(path: Path, full: bool) -> int:
     return code
 
 
-def table(found: Sequence[Found]) -> list[str]:
-    """Step, state, bytes, date and reason, in columns."""
+def step_table(found: Sequence[StepReport]) -> list[str]:
+    """One line per step: number, state, size, date, and what is wrong with it."""
     rows = [("step", "state", "size", "saved", "")]
     for f in found:
         date = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(f.saved))
@@ -93,9 +101,9 @@ def table(found: Sequence[Found]) -> list[str]:
     return align_columns(rows, right=(0,))
 
 
-def tell_digest(flags: argparse.Namespace) -> None:
-    """Print the digest that a run prints at its end, here of what is on the disk."""
-    step = chosen(flags)
+def print_digest(flags: argparse.Namespace) -> None:
+    """Print the digest of a step on the disk; a run prints the same digest when it ends."""
+    step = choose_step(flags)
     state, position = checkpoint.read(step)
     if flags.arrays:
         for name, one in sorted(digest.leaf_digests(state).items()):
@@ -104,8 +112,8 @@ def tell_digest(flags: argparse.Namespace) -> None:
 
 
 def export(flags: argparse.Namespace) -> None:
-    """Write the file, and say what it holds."""
-    step = chosen(flags)
+    """Write the file, and print what it holds."""
+    step = choose_step(flags)
     config = portable.config_of(step.parent.parent)
     with storing(flags.out):
         num_bytes = portable.export(
@@ -119,14 +127,14 @@ def export(flags: argparse.Namespace) -> None:
 
 
 def import_file(flags: argparse.Namespace) -> None:
-    """Make a step of the file, in a workdir that may be new; nothing there is replaced."""
+    """Make a step from the file. The workdir may be new; an existing step is not replaced."""
     number, state, position, config = portable.load(flags.file)
     target = flags.workdir / "checkpoints"
     require(
         number not in folder.steps_in(target),
         "WORKDIR",
         str(flags.workdir),
-        f"has a step {number}; name another workdir",
+        f"already has a step {number}; name another workdir",
     )
     with workdir.lock(flags.workdir):
         workdir.check_space(flags.workdir, checkpoint.needed_bytes(state))
@@ -137,9 +145,9 @@ def import_file(flags: argparse.Namespace) -> None:
     print(f"{target / str(number)}: step {number} from {flags.file}")
 
 
-def chosen(flags: argparse.Namespace) -> Path:
-    """The folder of the step that the flags name, verified in full."""
-    found = directories(flags.workdir)
+def choose_step(flags: argparse.Namespace) -> Path:
+    """The folder of the step that the flags name, after checking the hashes of all its files."""
+    found = step_folders(flags.workdir)
     require(
         len(found) == 1,
         "WORKDIR",
@@ -149,8 +157,8 @@ def chosen(flags: argparse.Namespace) -> Path:
     return checkpoint.choose(checkpoint.open_to_read(found[0]), flags.step)
 
 
-def directories(path: Path) -> list[Path]:
-    """The folders of steps of a workdir: its own, or those of its stages."""
+def step_folders(path: Path) -> list[Path]:
+    """The folders that hold the steps of a workdir: its own, or one for each stage."""
     for found in ([path / "checkpoints"], sorted(path.glob("*/checkpoints"))):
         if found and found[0].is_dir():
             return found

@@ -1,4 +1,4 @@
-"""A folder of steps: which are there, which go, and what a crash left behind."""
+"""The steps in a folder: list them, choose those to delete, remove the leftovers of a crash."""
 
 import contextlib
 import shutil
@@ -8,45 +8,45 @@ from collections.abc import Collection
 from pathlib import Path
 
 from diffjax.checkpoint import manifest
-from diffjax.checkpoint.manifest import GOOD, INCOMPLETE, UNVERIFIED, Found
+from diffjax.checkpoint.manifest import GOOD, INCOMPLETE, UNVERIFIED, StepReport
 
-# How orbax names a step that it has not finished, and we one that is on its way out.
+# In the names of folders: a step that orbax has not finished, and a step that is being deleted.
 UNFINISHED, LEAVING = ".orbax-checkpoint-tmp", ".removed-"
 
 
 def steps_in(directory: Path) -> list[int]:
-    """The numbers of all steps there, whatever their state, in order."""
+    """The numbers of all steps in the folder, in order and in any state."""
     if not directory.is_dir():
         return []
     names = [path.name for path in directory.iterdir() if path.is_dir()]
     return sorted(int(name) for name in names if name.isdecimal() and str(int(name)) == name)
 
 
-def survey(directory: Path, *, full: bool = False) -> list[Found]:
-    """Every step there with its state, in order: by sizes, or in full by hashes."""
+def survey(directory: Path, *, full: bool = False) -> list[StepReport]:
+    """Every step in the folder with its state, in order. full: check hashes, not only sizes."""
     found = []
     for step in steps_in(directory):
-        with contextlib.suppress(FileNotFoundError):  # a trainer may prune while we look
+        with contextlib.suppress(FileNotFoundError):  # a trainer may delete it meanwhile
             found.append(manifest.inspect(directory / str(step), full=full))
     return found
 
 
 def remove(directory: Path, step: int) -> None:
-    """Take the step away: from one moment to the next, then its bytes."""
+    """Delete a step. It is renamed first, so that a half-deleted step is never taken for one."""
     leaving = directory / f"{step}{LEAVING}{uuid.uuid4().hex[:8]}"
     (directory / str(step)).rename(leaving)
     _delete(leaving)
 
 
-def sweep(directory: Path, step: int | None = None) -> None:
-    """Delete what saves and removals that were cut off left: all, or those of one step."""
+def delete_leftovers(directory: Path, step: int | None = None) -> None:
+    """Delete what interrupted saves and removals left behind, of all steps or of one."""
     for suffix in (UNFINISHED, LEAVING):
         for path in directory.glob(f"{'*' if step is None else step}{suffix}*"):
             _delete(path)
 
 
 def _delete(path: Path) -> None:
-    """The folder and all in it; threads of a save that failed may still be putting files there."""
+    """Delete a folder. Try again for a second: threads of a failed save may still write to it."""
     for _ in range(20):
         shutil.rmtree(path, ignore_errors=True)
         if not path.exists():
@@ -54,23 +54,23 @@ def _delete(path: Path) -> None:
         time.sleep(0.05)
 
 
-def superseded(found: Collection[Found], keep: int, keep_every: int) -> list[int]:
-    """The steps to remove: all but the newest `keep` whole ones and every `keep_every`-th step.
+def steps_to_prune(found: Collection[StepReport], keep: int, keep_every: int) -> list[int]:
+    """The steps to delete: all but the newest `keep` complete steps and every `keep_every`-th step.
 
-    Steps that are not whole count for nothing, and go once a whole one is newer than they. The
-    newest whole step always stays.
+    A damaged or incomplete step is not counted, and is deleted once a complete step is newer. The
+    newest complete step always stays.
     """
-    whole = sorted(f.step for f in found if f.state in (GOOD, UNVERIFIED))
-    if not whole:
+    complete = sorted(f.step for f in found if f.state in (GOOD, UNVERIFIED))
+    if not complete:
         return []
-    kept = set(whole[-max(keep, 1) :])
+    kept = set(complete[-max(keep, 1) :])
     if keep_every:
-        kept |= {step for step in whole if step % keep_every == 0}
-    return sorted(f.step for f in found if f.step <= whole[-1] and f.step not in kept)
+        kept |= {step for step in complete if step % keep_every == 0}
+    return sorted(f.step for f in found if f.step <= complete[-1] and f.step not in kept)
 
 
-def cut_off(found: Collection[Found]) -> list[int]:
-    """The incomplete steps, where a good one is there to go on from."""
+def incomplete_steps(found: Collection[StepReport]) -> list[int]:
+    """The incomplete steps, if there is a good step to resume from; else none."""
     if not any(f.state == GOOD for f in found):
         return []
     return [f.step for f in found if f.state == INCOMPLETE]

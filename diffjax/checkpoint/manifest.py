@@ -1,7 +1,7 @@
-"""The bytes that a checkpoint is made of, by their sha256; written last, so that it vouches.
+"""The manifest of a checkpoint: the size and sha256 of each of its files; it is written last.
 
-orbax writes array data without a checksum and loads a flipped bit without a word. A step counts
-only with its manifest, and is read only when its files are those that the manifest names.
+orbax writes arrays without a checksum and loads a flipped bit without an error. So a step without
+a manifest counts as incomplete, and a step is read only if its files match its manifest.
 """
 
 import concurrent.futures
@@ -9,14 +9,18 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import time
+from collections.abc import Collection
 from pathlib import Path
+from typing import TypedDict, cast
 
-from diffjax.core.files import parse_json_object, publish
+from diffjax.core.files import parse_json_object, write_whole
 
 NAME = "manifest.json"
+UNFINISHED = re.compile(r"(manifest\.json|\.manifest\.json\.\d+)\.tmp")
 FORMAT = "diffjax-checkpoint-1"
-# orbax's own file about a step; ours is the mark in it that a manifest belongs to the step.
+# orbax's own file about a step. We add the MARK, which says that the step will get a manifest.
 METADATA = "_CHECKPOINT_METADATA"
 MARK = {"manifest": FORMAT}
 
@@ -24,13 +28,13 @@ GOOD, INCOMPLETE, CORRUPT, UNVERIFIED = "good", "incomplete", "corrupt", "unveri
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
-    """What was found of a step.
+class StepReport:
+    """The state of a step on the disk.
 
-    state: "good"; "incomplete", when its save was cut off before the end; "corrupt", when a file
-    is not what was written; "unverified", when it was made before there were manifests.
-    why: one line that names the file, for all but "good". num_bytes: what it takes on the disk.
-    saved: seconds since 1970.
+    state: "good"; "incomplete": its save was interrupted; "corrupt": a file differs from what was
+    written; "unverified": it was saved before manifests existed.
+    why: unless the step is good, one line that names the file. num_bytes: its size on the disk.
+    saved: when, in seconds since 1970.
     """
 
     step: int
@@ -40,15 +44,33 @@ class Found:
     saved: float
 
 
-def write(folder: Path) -> None:
-    """Hash all files of the finished step `folder`; write, sync and rename its manifest.
+class Entry(TypedDict):
+    """What a manifest says of one file; its sha256 is in hex."""
 
-    What it names is on the disk before it is. Raises what the disk says (OSError).
+    bytes: int
+    sha256: str
+
+
+class Manifest(TypedDict):
+    """The content of a manifest. saved: seconds since 1970. files: by their path in the step."""
+
+    format: str
+    saved: float
+    files: dict[str, Entry]
+
+
+def write(folder: Path) -> None:
+    """Sync and hash all files of the finished step `folder`; then write its manifest.
+
+    So a manifest on the disk proves that the files are on the disk too.
+
+    Raises:
+      OSError: the disk is full or fails.
     """
     names = _files(folder)
-    with concurrent.futures.ThreadPoolExecutor(_threads(names)) as pool:
+    with concurrent.futures.ThreadPoolExecutor(_num_threads(names)) as pool:
         digests = list(pool.map(lambda name: _digest(folder / name, sync=True), names))
-    content = {
+    content: Manifest = {
         "format": FORMAT,
         "saved": round(time.time(), 3),
         "files": {
@@ -56,60 +78,55 @@ def write(folder: Path) -> None:
             for name, digest in zip(names, digests, strict=True)
         },
     }
-    temporary = folder / f"{NAME}.tmp"
-    try:
-        temporary.write_bytes(_to_bytes(content))
-        publish(temporary, folder / NAME)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(folder / NAME, _to_bytes(content))
 
 
-def inspect(folder: Path, *, full: bool) -> Found:
-    """The state of the step in `folder`: by the sizes of its files, or in full by their hashes."""
+def inspect(folder: Path, *, full: bool) -> StepReport:
+    """The state of the step in `folder`, by the sizes of its files. full: by their hashes too."""
     size = sum((folder / name).stat().st_size for name in _files(folder))
     saved = folder.stat().st_mtime
 
-    def found(state: str, why: str = "") -> Found:
-        return Found(int(folder.name), state, why, size, saved)
+    def report(state: str, why: str = "") -> StepReport:
+        return StepReport(int(folder.name), state, why, size, saved)
 
     try:
         raw = (folder / NAME).read_bytes()
     except FileNotFoundError:
         if _made_before_manifests(folder):
-            return found(UNVERIFIED, "made before checkpoints had manifests")
-        return found(INCOMPLETE, f"{NAME} is missing: its save was cut off")
+            return report(UNVERIFIED, "saved before checkpoints had manifests")
+        return report(INCOMPLETE, f"{NAME} is missing: its save was interrupted")
     except OSError as error:
-        return found(CORRUPT, f"{NAME}: {error.strerror}")
+        return report(CORRUPT, f"{NAME}: {error.strerror}")
     try:
         content = _from_bytes(raw)
     except ValueError:
-        return found(CORRUPT, f"{NAME} is not what was written")
+        return report(CORRUPT, f"{NAME} differs from what was written")
     saved = content["saved"]
     files = content["files"]
-    for name, there in files.items():
+    for name, entry in files.items():
         try:
             num_bytes = (folder / name).stat().st_size
         except OSError:
-            return found(CORRUPT, f"{name} is missing")
-        if num_bytes != there["bytes"]:
-            return found(CORRUPT, f"{name} has {num_bytes} bytes, {there['bytes']} were written")
+            return report(CORRUPT, f"{name} is missing")
+        if num_bytes != entry["bytes"]:
+            return report(CORRUPT, f"{name} has {num_bytes} bytes, {entry['bytes']} were written")
     if full:
-        with concurrent.futures.ThreadPoolExecutor(_threads(files)) as pool:
+        with concurrent.futures.ThreadPoolExecutor(_num_threads(files)) as pool:
             faults = pool.map(lambda name: _fault(folder / name, files[name]["sha256"]), files)
             for name, fault in zip(files, faults, strict=True):
                 if fault:
-                    return found(CORRUPT, f"{name} {fault}")
-    return found(GOOD)
+                    return report(CORRUPT, f"{name} {fault}")
+    return report(GOOD)
 
 
 def _files(folder: Path) -> list[str]:
-    """All files below `folder` by their path in it, without the manifest itself."""
+    """The paths of all files below `folder`, relative to it, without the manifest itself."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     names = [path.relative_to(folder).as_posix() for path in paths]
-    return [name for name in names if name not in (NAME, f"{NAME}.tmp")]
+    return [name for name in names if name != NAME and not UNFINISHED.fullmatch(name)]
 
 
-def _threads(names) -> int:
+def _num_threads(names: Collection[str]) -> int:
     return max(1, min(len(names), os.cpu_count() or 1, 16))
 
 
@@ -123,13 +140,13 @@ def _digest(file: Path, sync: bool = False) -> str:
 
 def _fault(file: Path, written: str) -> str:
     try:
-        return "" if _digest(file) == written else "has other bytes than were written"
+        return "" if _digest(file) == written else "has bytes that differ from those written"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
 
 
 def _made_before_manifests(folder: Path) -> bool:
-    """orbax finished the step, and no mark says that a manifest was to follow."""
+    """Whether orbax finished the step and no mark says that a manifest would follow."""
     try:
         metadata = parse_json_object((folder / METADATA).read_bytes())
     except (OSError, ValueError):
@@ -137,14 +154,15 @@ def _made_before_manifests(folder: Path) -> bool:
     return (metadata.get("custom_metadata") or {}) != MARK
 
 
-def _to_bytes(content: dict) -> bytes:
+def _to_bytes(content: Manifest) -> bytes:
     body = json.dumps(content, sort_keys=True, indent=1)
     return f"{body}\n{hashlib.sha256(body.encode()).hexdigest()}\n".encode()
 
 
-def _from_bytes(raw: bytes) -> dict:
-    """What `_to_bytes` was given; a ValueError if a single byte of it is another."""
-    content = parse_json_object(raw.removesuffix(b"\n").rpartition(b"\n")[0])
+def _from_bytes(raw: bytes) -> Manifest:
+    """The content that `_to_bytes` was given; a ValueError if any byte has changed."""
+    body = raw.removesuffix(b"\n").rpartition(b"\n")[0]
+    content = cast(Manifest, parse_json_object(body))
     if raw != _to_bytes(content) or content.get("format") != FORMAT:
         raise ValueError("not a manifest")
     return content

@@ -1,10 +1,10 @@
-"""A checkpoint as one safetensors file, and back into a step."""
+"""Writes a checkpoint to one safetensors file, and reads it back."""
 
-import functools
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+import flax.traverse_util
 import ml_dtypes
 import numpy as np
 
@@ -12,41 +12,49 @@ from diffjax.checkpoint.reading import read
 from diffjax.core import digest, tensorfile
 from diffjax.core.errors import require
 from diffjax.core.files import parse_json_object, read_json
-from diffjax.core.trees import named_leaves
+from diffjax.core.json_types import JsonObject
+from diffjax.core.trees import PyTree, named_leaves
 
+# In the place of the name of an average: the parameters themselves.
+LIVE = "live"
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
 STATE, EMA = "state", "ema"
 CONFIG = "config.json"
 
 
 def export(step: Path, out: Path, *, what: str, dtype: str, config: str) -> int:
-    """Write a part of the verified step's folder to `out`; returns how many bytes it has.
+    """Write a verified step, or a part of it, to `out`; returns the size of the file in bytes.
 
-    what: "state" is all of it; "ema" the average that is sampled by default; else the name of an
-    average, or "live". Averages and live parameters are as `python -m diffjax.sample --ema FILE`
-    takes them: float32, or rounded to bfloat16. config: what config.json holds, "" if there is
-    none; it goes into the file's metadata.
+    what: "state" is everything; "ema" is the average that sampling uses by default; "live" are the
+    parameters themselves; else the name of an average. `python -m diffjax.sample --ema FILE` can
+    use parameters and averages. dtype: "float32" or "bfloat16". config: the text of config.json,
+    or "" if there is none; it is kept in the metadata of the file.
 
     Raises:
-      ConfigError: the step holds nothing of that name, or a whole state is asked for in bfloat16.
-      OSError: the disk refuses.
+      ConfigError: the step has no part of that name, or `what` is "state" and `dtype` not float32.
+      OSError: the disk is full or fails.
     """
     metadata = {"step": step.name, "config": config}
     if what == STATE:
-        require(dtype == "float32", "--dtype", dtype, "a whole state keeps the dtypes it has")
+        require(dtype == "float32", "--dtype", dtype, "a whole state is exported in its own dtypes")
         state, position = read(step)
         metadata |= {
             "data_position": json.dumps(position),
             "digest": digest.digest_of(state, position),
         }
     else:
-        require(what != EMA or bool(config), "--what", what, f"no {CONFIG} says which; name it")
-        name = sampled(config) if what == EMA else what
+        require(
+            what != EMA or bool(config),
+            "--what",
+            what,
+            f"there is no {CONFIG} that names the average; name it",
+        )
+        name = default_average(config) if what == EMA else what
         where = "params" if name == LIVE else f"ema_params/{name}"
         try:
             state, _ = read(step, where)
         except KeyError:
-            require(False, "--what", what, f"{step} holds no {where}")
+            require(False, "--what", what, f"{step} has no {where}")
         metadata |= {"ema": name}
     tensors = named_leaves(state)
     if what != STATE:
@@ -55,8 +63,8 @@ def export(step: Path, out: Path, *, what: str, dtype: str, config: str) -> int:
     return out.stat().st_size
 
 
-def sampled(config: str) -> str:
-    """The average that a config, as JSON, samples by default: its first, or the live parameters."""
+def default_average(config: str) -> str:
+    """The average that sampling uses by default: the first one in the config (JSON), or `LIVE`."""
     train = parse_json_object(config).get("train")
     names = train.get("ema", ()) if isinstance(train, dict) else ()
     name = next(iter(names), LIVE) if isinstance(names, list | tuple) else None
@@ -69,7 +77,7 @@ def config_of(workdir: Path) -> str:
     """The text of a workdir's config.json; "" if it has none.
 
     Raises:
-      StorageError: it is damaged.
+      StorageError: the file is damaged.
     """
     try:
         found = read_json(workdir / CONFIG, "bring back a copy, or name another workdir")
@@ -78,20 +86,20 @@ def config_of(workdir: Path) -> str:
     return json.dumps(found, indent=2) + "\n"
 
 
-def load(file: Path) -> tuple[int, Any, dict, str]:
-    """(step, state as nested dicts, the data's position, config) of a file that `export` wrote.
+def load(file: Path) -> tuple[int, PyTree, JsonObject, str]:
+    """(step, state as nested dicts, position in the data, config) from a file of `export`.
 
-    Averages and live parameters come as float32, and are all that their state holds.
+    If the file holds an average or the live parameters, the state has only these, in float32.
 
     Raises:
-      ConfigError: it is no such file, or damaged.
+      ConfigError: the file was not written by `export`, or is damaged.
     """
     try:
         metadata = tensorfile.verify(file)
     except (ValueError, OSError) as error:
         require(False, "FILE", str(file), str(error))
     known = "step" in metadata and ("digest" in metadata or "ema" in metadata)
-    require(known and metadata["step"].isdecimal(), "FILE", str(file), "holds no checkpoint")
+    require(known and metadata["step"].isdecimal(), "FILE", str(file), "does not hold a checkpoint")
     step = int(metadata["step"])
     tensors = {name: tensorfile.read(file, name) for name in tensorfile.shapes(file)}
     try:
@@ -109,14 +117,6 @@ def load(file: Path) -> tuple[int, Any, dict, str]:
     return step, {"step": np.int32(step), **part}, {}, config
 
 
-def _nested(tensors: dict[str, np.ndarray]) -> dict[str, Any]:
+def _nested(tensors: Mapping[str, np.ndarray]) -> PyTree:
     """{"a/b": x} as {"a": {"b": x}}."""
-    tree: dict[str, Any] = {}
-    for name, array in tensors.items():
-        *parents, last = name.split("/")
-        functools.reduce(lambda node, key: node.setdefault(key, {}), parents, tree)[last] = array
-    return tree
-
-
-# What stands for the parameters themselves where an average is asked for.
-LIVE = "live"
+    return flax.traverse_util.unflatten_dict(tensors, sep="/")

@@ -1,13 +1,12 @@
-"""Save behind the training, through orbax.
+"""Saves checkpoints in the background, through orbax.
 
-A save is: orbax writes and commits; every file is hashed; the manifest is synced and renamed into
-place; only then do older steps go.
+A save has these parts: orbax writes the step and commits it; every file is synced and hashed; the
+manifest is written; only then are older steps deleted.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -15,103 +14,108 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from diffjax.checkpoint import folder, manifest
-from diffjax.checkpoint.manifest import CORRUPT, GOOD, INCOMPLETE, UNVERIFIED, Found
+from diffjax.checkpoint.manifest import CORRUPT, GOOD, INCOMPLETE, UNVERIFIED, StepReport
 from diffjax.core.errors import StorageError
 from diffjax.core.files import free_bytes
 from diffjax.core.tables import format_bytes
-from diffjax.core.trees import named_leaves
+from diffjax.core.trees import PyTree, named_leaves
 
-GO, THERE, FULL = 0, 1, 2
-FINISH_SECONDS = 60  # no longer does one process wait for the others, one of which may be gone
+SAVE, EXISTS, FULL = 0, 1, 2
+FINISH_SECONDS = 60  # how long a process waits for the others, some of which may have died
 
 
 class Checkpoints:
-    """The steps under a folder. Made by `open_dir` or `open_to_read`, ended by `finish` or `with`.
+    """The steps in a folder, made by `open_dir` or `open_to_read`; `finish` or `with` closes it.
 
-    keep: how many whole steps stay, None where this one only reads. keep_every: steps that it
-    divides stay for good; 0 is none.
+    keep: how many complete steps are kept; None for a reader, which deletes none. keep_every:
+    multiples of it are never deleted; 0 means that there are no such steps.
     """
 
     def __init__(self, directory: Path, keep: int | None, keep_every: int):
         self.directory, self.keep, self.keep_every = directory, keep, keep_every
-        self._bad: dict[int, str] = {}  # what a full check found and sizes would not tell
+        self._bad: dict[
+            int, str
+        ] = {}  # steps that a check of all hashes found corrupt, with the reason
         self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
         self._error: StorageError | None = None
         self._checkpointer: ocp.AsyncCheckpointer | None = None
 
     def all_steps(self) -> list[int]:
-        """The steps that are whole as far as their sizes tell, in order."""
+        """The complete steps, judged by the sizes of their files, in order."""
         return [f.step for f in self.survey() if f.state in (GOOD, UNVERIFIED)]
 
     def latest_step(self) -> int | None:
         """The newest of `all_steps`."""
         return max(self.all_steps(), default=None)
 
-    def survey(self) -> list[Found]:
-        """Every step with its state, by sizes and what fuller checks found."""
+    def survey(self) -> list[StepReport]:
+        """Every step with its state, by the sizes of its files and earlier checks of hashes."""
         found = folder.survey(self.directory)
         return [
-            Found(f.step, CORRUPT, self._bad[f.step], f.num_bytes, f.saved)
+            StepReport(f.step, CORRUPT, self._bad[f.step], f.num_bytes, f.saved)
             if f.step in self._bad
             else f
             for f in found
         ]
 
     def __enter__(self) -> "Checkpoints":
-        """Itself."""
+        """Return this object."""
         return self
 
     def __exit__(self, *_) -> None:
-        """`finish`."""
+        """Call `finish`."""
         finish(self)
 
 
 def open_dir(path: Path, *, keep: int = 3, keep_every: int = 0) -> Checkpoints:
-    """The checkpoints under `path`, made if need be, for the one trainer that saves there.
+    """The checkpoints in `path`, which is made if it does not exist, for a trainer.
 
-    What an earlier save left unfinished is deleted. A reader beside a trainer uses `open_to_read`.
+    Only one trainer may save there. Unfinished steps of an earlier process are deleted. Whoever
+    only reads, perhaps beside a trainer, uses `open_to_read`.
     """
     checkpoints = Checkpoints(path.resolve(), keep, keep_every)
     if jax.process_index() == 0:
         checkpoints.directory.mkdir(parents=True, exist_ok=True)
-        folder.sweep(checkpoints.directory)
-        for step in folder.cut_off(checkpoints.survey()):
+        folder.delete_leftovers(checkpoints.directory)
+        for step in folder.incomplete_steps(checkpoints.survey()):
             folder.remove(checkpoints.directory, step)
     return checkpoints
 
 
 def open_to_read(path: Path) -> Checkpoints:
-    """The checkpoints under `path`; nothing there is changed."""
+    """The checkpoints in `path`, for reading only: nothing there is changed."""
     return Checkpoints(path.resolve(), None, 0)
 
 
-def needed_bytes(state: Any) -> int:
-    """What a checkpoint of `state` (arrays or shapes) takes on the disk, in bytes, at most."""
+def needed_bytes(state: PyTree) -> int:
+    """An upper bound of the bytes of a checkpoint of `state`, a tree of arrays or shapes."""
     leaves = named_leaves(state)
     arrays = sum(x.size * jax.dtypes.canonicalize_dtype(x.dtype).itemsize for x in leaves.values())
     return arrays + 4096 * (len(leaves) + 16)
 
 
-def save(checkpoints: Checkpoints, step: int, state: Any, data_position: dict) -> None:
-    """Begin to save `state` and the position of the data; returns before the disk is done.
+def save(
+    checkpoints: Checkpoints, step: int, state: PyTree, data_position: Mapping[str, object]
+) -> None:
+    """Begin to save `state` and the position in the data; returns while the disk is still writing.
 
-    A step that is there and whole is left as it is; one that is not is replaced. The save before
-    is waited for. Every process has to call this.
+    First it waits for the previous save. A complete step of this number stays as it is; a damaged
+    or incomplete one is replaced. Every process must call this.
 
     Raises:
-      StorageError: there is no room for it, or the save before failed. Older steps stay intact.
+      StorageError: there is no room, or the previous save failed. Older steps stay intact.
     """
     with checkpoints._lock:
-        settle(checkpoints)
-        assert checkpoints.keep is not None, "opened to read"
+        wait_for_save(checkpoints)
+        assert checkpoints.keep is not None, "these checkpoints were opened for reading only"
         directory, needed = checkpoints.directory, needed_bytes(state)
-        verdict = agreed(lambda: _make_way(checkpoints, step, needed))
-        if verdict == THERE:
+        verdict = decide_on_first_process(lambda: _make_way(checkpoints, step, needed))
+        if verdict == EXISTS:
             return
         if verdict == FULL:
             raise _failed(directory, step, needed, "the disk is full")
-        checkpointer = checkpoints._checkpointer or ocp.AsyncCheckpointer(handler())
+        checkpointer = checkpoints._checkpointer or ocp.AsyncCheckpointer(step_handler())
         checkpoints._checkpointer = checkpointer
         try:
             checkpointer.save(
@@ -122,7 +126,7 @@ def save(checkpoints: Checkpoints, step: int, state: Any, data_position: dict) -
                 custom_metadata=manifest.MARK,
             )
         except OSError as error:
-            folder.sweep(directory, step)
+            folder.delete_leftovers(directory, step)
             raise _failed(directory, step, needed, error) from None
         checkpoints._thread = threading.Thread(
             target=_complete, args=(checkpoints, checkpointer, step, needed), name="checkpoint"
@@ -131,7 +135,7 @@ def save(checkpoints: Checkpoints, step: int, state: Any, data_position: dict) -
 
 
 def finish(checkpoints: Checkpoints) -> None:
-    """Wait until all is on the disk, of all processes, manifests included.
+    """Wait until the last save is complete, manifest included, on all processes.
 
     Raises:
       StorageError: the last save failed.
@@ -139,7 +143,7 @@ def finish(checkpoints: Checkpoints) -> None:
     with checkpoints._lock:
         checkpointer, checkpoints._checkpointer = checkpoints._checkpointer, None
         try:
-            settle(checkpoints)
+            wait_for_save(checkpoints)
         finally:
             if checkpointer is not None:
                 checkpointer.close()
@@ -149,24 +153,26 @@ def finish(checkpoints: Checkpoints) -> None:
                 wait(key="diffjax_checkpoints", timeout_ms=FINISH_SECONDS * 1000)
             except jax.errors.JaxRuntimeError as error:
                 line = str(error).splitlines()[0][:120]
-                print(f"warning: the other processes' last save: {line}", flush=True)
+                print(
+                    f"warning: the last save of the other processes is unknown: {line}", flush=True
+                )
 
 
 def _make_way(checkpoints: Checkpoints, step: int, needed: int) -> int:
-    """Remove a step of this number that is not whole, and look for room."""
+    """What to do with a save: delete a damaged step of this number, and check the free space."""
     target = checkpoints.directory / str(step)
     if target.is_dir():
-        there = manifest.inspect(target, full=False)
-        if there.state in (GOOD, UNVERIFIED) and step not in checkpoints._bad:
-            return THERE
+        found = manifest.inspect(target, full=False)
+        if found.state in (GOOD, UNVERIFIED) and step not in checkpoints._bad:
+            return EXISTS
         folder.remove(checkpoints.directory, step)
         checkpoints._bad.pop(step, None)
-    return FULL if free_bytes(checkpoints.directory) < needed else GO
+    return FULL if free_bytes(checkpoints.directory) < needed else SAVE
 
 
-def agreed(verdict: Callable[[], int]) -> int:
-    """What the first process finds, on all of them."""
-    found = verdict() if jax.process_index() == 0 else 0
+def decide_on_first_process(decide: Callable[[], int]) -> int:
+    """Call `decide` on the first process only, and return its result on all of them."""
+    found = decide() if jax.process_index() == 0 else 0
     if jax.process_count() == 1:
         return found
     return int(multihost_utils.broadcast_one_to_all(np.int32(found)))
@@ -175,27 +181,27 @@ def agreed(verdict: Callable[[], int]) -> int:
 def _complete(
     checkpoints: Checkpoints, checkpointer: ocp.AsyncCheckpointer, step: int, needed: int
 ) -> None:
-    """What follows orbax's part of a save, on a thread of its own: manifest, then pruning."""
+    """The rest of a save, in a thread: wait for orbax, write the manifest, delete old steps."""
     directory, first = checkpoints.directory, jax.process_index() == 0
     try:
         checkpointer.wait_until_finished()
         if first:
             manifest.write(directory / str(step))
-            for old in folder.superseded(
+            for old in folder.steps_to_prune(
                 checkpoints.survey(), checkpoints.keep or 1, checkpoints.keep_every
             ):
                 folder.remove(directory, old)
-    except Exception as error:  # orbax's, tensorstore's and the system's share no base class
+    except Exception as error:  # orbax and tensorstore raise many types of errors
         checkpoints._error = _failed(directory, step, needed, error)
-        if first:  # what is unfinished holds the room that the next one needs
-            folder.sweep(directory, step)
+        if first:  # free the space for the next save
+            folder.delete_leftovers(directory, step)
             target = directory / str(step)
             if target.is_dir() and manifest.inspect(target, full=False).state == INCOMPLETE:
                 folder.remove(directory, step)
 
 
-def settle(checkpoints: Checkpoints) -> None:
-    """Wait for the save under way; raise what became of it (StorageError), once."""
+def wait_for_save(checkpoints: Checkpoints) -> None:
+    """Wait for the current save. If it failed, raise its StorageError, once."""
     if checkpoints._thread is not None:
         checkpoints._thread.join()
         checkpoints._thread = None
@@ -215,8 +221,8 @@ def _failed(directory: Path, step: int, needed: int, why: object) -> StorageErro
     )
 
 
-def handler() -> ocp.CompositeCheckpointHandler:
-    """How a step's two parts, the state and the position of the data, lie on the disk."""
+def step_handler() -> ocp.CompositeCheckpointHandler:
+    """orbax's handler for the two parts of a step: the state and the position in the data."""
     return ocp.CompositeCheckpointHandler(
         state=ocp.StandardCheckpointHandler(), data=ocp.JsonCheckpointHandler()
     )

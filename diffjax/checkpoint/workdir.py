@@ -1,4 +1,4 @@
-"""A workdir has room for a run, and one trainer at a time."""
+"""Checks that a workdir has room for a run, and that only one trainer uses it at a time."""
 
 import contextlib
 import fcntl
@@ -16,18 +16,18 @@ from diffjax.core.json_types import JsonObject
 from diffjax.core.tables import format_bytes
 
 LOCK = "lock.json"
-# The holder touches its lock so often; one that another host holds counts as left behind when it
-# was not touched for three times as long.
+# A trainer touches its lock file at this interval. A lock of another host counts as abandoned when
+# it was not touched for three intervals.
 HEARTBEAT_SECONDS = 5.0
 
 
 def check_space(path: Path, needed: int) -> None:
-    """Refuse to begin where less than twice the `needed` bytes of one checkpoint are free.
+    """Check that twice the `needed` bytes of one checkpoint are free.
 
-    Twice: a new one is written before an old one goes.
+    Twice, because a new checkpoint is written before an old one is deleted.
 
     Raises:
-      StorageError: with the bytes that are free and that are needed.
+      StorageError: names the bytes that are free and that are needed.
     """
     free = free_bytes(path)
     if free < 2 * needed:
@@ -39,15 +39,15 @@ def check_space(path: Path, needed: int) -> None:
 
 @contextlib.contextmanager
 def lock(path: Path, heartbeat: float = HEARTBEAT_SECONDS) -> Iterator[None]:
-    """This process is the one that trains in the workdir `path`, which is made if need be.
+    """Hold the lock of the workdir `path`, which is made if it does not exist.
 
-    The kernel gives up the lock of a process that died, so a restart on the same machine goes on
-    at once. Where several hosts share the folder and their kernels do not share locks, the
-    heartbeats of the file tell: the lock of a host that is gone is taken over after three.
-    Of several processes of one run, the first alone should ask.
+    The kernel releases the lock of a process that died, so a restart on the same machine continues
+    at once. If several hosts share the folder but not their kernels' locks, the time of the lock
+    file decides: its holder touches it regularly, and after three missed heartbeats another host
+    takes over. If a run has several processes, only the first should take the lock.
 
     Raises:
-      ConfigError: another process trains here; names it, its host and since when.
+      ConfigError: another process trains here; names that process, its host and its start.
     """
     path.mkdir(parents=True, exist_ok=True)
     file = path / LOCK
@@ -82,7 +82,7 @@ def lock(path: Path, heartbeat: float = HEARTBEAT_SECONDS) -> Iterator[None]:
 
 
 def _holder(file: Path) -> JsonObject:
-    """Who wrote the lock file; empty where it was given back, or cannot be read."""
+    """The process in the lock file; empty if the lock was released or cannot be read."""
     try:
         return read_json(file, "delete it")
     except OSError:
@@ -99,9 +99,9 @@ def _held(path: Path, holder: JsonObject) -> ConfigError:
 
 
 def _wait_for_death(path: Path, file: Path, holder: JsonObject, heartbeat: float) -> None:
-    """Returns when no heartbeat came for three of their intervals; one that comes is an error.
+    """Return if the lock file is not touched for three heartbeats; else raise a ConfigError.
 
-    Only whether the file's time changes is looked at: the hosts' clocks need not agree.
+    Only changes of the file's time count, so the clocks of the hosts need not agree.
     """
     print(
         f"{path} was held by process {holder.get('pid')} on {holder['host']}: waiting "
@@ -116,7 +116,7 @@ def _wait_for_death(path: Path, file: Path, holder: JsonObject, heartbeat: float
 
 
 def _touched(file: Path) -> int:
-    """Opening a file asks the server for its time; a mere stat may be answered from a cache."""
+    """The time of a file. Opening it asks the file server; stat alone may come from a cache."""
     with open(file, "rb") as stream:
         return os.fstat(stream.fileno()).st_mtime_ns
 

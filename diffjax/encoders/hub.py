@@ -1,17 +1,17 @@
-"""Checkpoints by name: from the Hugging Face hub, or from its cache where there is no network."""
+"""Downloads checkpoints from the Hugging Face hub; without a network it uses the hub's cache."""
 
 import fnmatch
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 from diffjax.encoders import tensors, tokenizer
 from diffjax.encoders.weights import CONFIG
 
-# OWNER/NAME or NAME, and after an @ the revision: a branch, a tag, or the hash of a commit.
+# NAME or OWNER/NAME, perhaps with @REVISION: a branch, a tag, or the hash of a commit.
 NAME = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
-# The first of these that a repository has: a whole file, or an index with its shards.
+# Formats of weights, the preferred one first: one file, or an index and its shards.
 LAYOUTS = (
     (tensors.WEIGHTS,),
     (tensors.INDEX, "model-*-of-*.safetensors"),
@@ -21,32 +21,31 @@ LAYOUTS = (
 
 
 def is_name(name: str) -> bool:
-    """Whether `name` could be one of the hub's: "google/t5-v1_1-xxl", or with "@REVISION"."""
+    """Whether `name` has the form of a name on the hub, such as "google/t5-v1_1-xxl@main"."""
     return bool(NAME.fullmatch(name)) and not name.startswith(".")
 
 
 def fetch(name: str) -> Path:
-    """The local folder of the checkpoint `name`, downloaded where the hub's cache has it not yet.
+    """The local folder of the checkpoint `name`; what the hub's cache lacks is downloaded.
 
-    Only what the encoder needs is downloaded: config, tokenizer, and the tensors in one format.
-    "NAME@REVISION" pins a branch, a tag or a commit. Without a network the cache alone is asked.
+    Only what the encoder needs is downloaded: config, tokenizer, and the weights in one format.
+    "NAME@REVISION" pins a branch, a tag or a commit. Without a network only the cache is used.
 
     Raises:
-      ValueError: huggingface_hub is not installed, the hub has no such model or revision, wants a
-        login, or cannot be reached and the cache does not help; or the model has no tensors that
-        can be read here. The message is one line that says what to do.
+      ValueError: huggingface_hub is not installed; or the hub does not know the model or revision,
+        requires a login, or cannot be reached and the cache lacks the model; or the model has no
+        weights in a known format. The message is one line that says what to do.
     """
     try:
         import huggingface_hub
         from huggingface_hub import errors
     except ImportError:
         raise ValueError(
-            f"{name!r} is to come from the Hugging Face hub: pip install huggingface_hub"
+            f"{name!r} must be fetched from the Hugging Face hub: pip install huggingface_hub"
         ) from None
     repository, _, revision = name.partition("@")
-    which: dict[str, Any] = dict(repo_id=repository, revision=revision or None)
     try:
-        listed = huggingface_hub.HfApi().list_repo_files(**which)
+        listed = huggingface_hub.HfApi().list_repo_files(repository, revision=revision or None)
     except errors.GatedRepoError:
         raise ValueError(
             f"{name!r} is gated: accept its licence on its page at the hub, then `hf auth login`"
@@ -59,46 +58,57 @@ def fetch(name: str) -> Path:
     except errors.RevisionNotFoundError:
         raise ValueError(f"{repository!r} has no revision {revision!r} on the hub") from None
     except errors.HFValidationError as error:
-        raise ValueError(f"{name!r} is no name of a model: {_line(error)}") from None
-    except Exception as error:  # no network: its errors differ with the transport
-        return _cached(huggingface_hub, name, which, error)
+        raise ValueError(f"{name!r} is not a valid name of a model: {_line(error)}") from None
+    except Exception as error:  # without a network, the type of the error depends on the transport
+        return _cached_folder(huggingface_hub, name, error)
     try:
-        wanted = needed(listed)
+        wanted = needed_files(listed)
         if any(file.endswith(".bin") for file in wanted):
-            tensors.torch_or_error(name)  # before, not after, some tens of gigabytes came
+            tensors.import_torch(name)  # fail before tens of gigabytes are downloaded
     except ValueError as error:
         raise ValueError(f"{name!r} cannot be used: {error}") from None
     try:
-        return Path(huggingface_hub.snapshot_download(**which, allow_patterns=wanted))
+        folder = huggingface_hub.snapshot_download(
+            repository, revision=revision or None, allow_patterns=wanted
+        )
     except Exception as error:
-        raise ValueError(f"{name!r} was not downloaded whole: {_line(error)}: try again") from None
+        raise ValueError(
+            f"{name!r} was not downloaded completely: {_line(error)}: try again"
+        ) from None
+    return Path(folder)
 
 
-def needed(files: Sequence[str]) -> list[str]:
-    """Of the files of a model, those that the encoder is made of, in one format of tensors.
+def needed_files(files: Sequence[str]) -> list[str]:
+    """The files of a model that the encoder needs, with the weights in one format.
 
     Raises:
-      ValueError: there is no config, or no format that can be read.
+      ValueError: there is no config, or no known format of weights.
     """
     if CONFIG not in files:
-        raise ValueError(f"there is no {CONFIG} in it")
+        raise ValueError(f"it has no {CONFIG}")
     for first, *shards in LAYOUTS:
         if first in files:
             patterns = (CONFIG, *tokenizer.FILES, first, *shards)
-            # "*" must not reach into folders, where other formats and copies lie.
+            # "*" must not match files in subfolders, which hold other formats and copies.
             top = [file for file in files if "/" not in file]
             return [f for f in top if any(fnmatch.fnmatchcase(f, p) for p in patterns)]
     wanted = ", ".join(first for first, *_ in LAYOUTS)
-    raise ValueError(f"it has none of {wanted}; formats of other frameworks are not read")
+    raise ValueError(f"it has none of {wanted}; other formats cannot be read")
 
 
-def _cached(hub: Any, name: str, which: dict[str, Any], error: Exception) -> Path:
+def _cached_folder(hub: ModuleType, name: str, error: Exception) -> Path:
+    repository, _, revision = name.partition("@")
     try:
-        folder = hub.snapshot_download(**which, allow_patterns=[CONFIG], local_files_only=True)
+        folder = hub.snapshot_download(
+            repository,
+            revision=revision or None,
+            allow_patterns=[CONFIG],
+            local_files_only=True,
+        )
     except Exception:
         raise ValueError(
             f"{name!r} is not in the cache of the Hugging Face hub, which cannot be reached "
-            f"({_line(error)}): download it where there is a network and give its folder"
+            f"({_line(error)}): download it on a machine with a network and give its folder"
         ) from None
     return Path(folder)
 

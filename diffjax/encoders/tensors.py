@@ -1,7 +1,7 @@
-"""The tensors of a checkpoint folder, none of them read before it is asked for, and then in parts.
+"""Opens the tensors of a checkpoint folder; they are read only when needed, and in parts.
 
-Safetensors, in one file or in shards, come first. PyTorch's pickled .bin files are read only where
-PyTorch is installed, and by its loader that makes tensors and runs nothing else.
+Safetensors, in one file or in shards, are preferred. PyTorch's pickled .bin files are read only if
+PyTorch is installed, by its restricted loader, which makes tensors and runs no other code.
 """
 
 import dataclasses
@@ -10,7 +10,8 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,10 +19,11 @@ from jax.typing import DTypeLike
 from safetensors import SafetensorError, safe_open
 
 from diffjax.core.files import parse_json
+from diffjax.core.json_types import JsonObject
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 TORCH_WEIGHTS, TORCH_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
-# Read at once: large enough for the disk's speed, small beside any tensor that is split.
+# Bytes read at once: enough for the full speed of the disk, and little beside a tensor.
 BLOCK_BYTES = 1 << 22
 DTYPES = {
     "F64": np.dtype(np.float64),
@@ -33,9 +35,31 @@ DTYPES = {
 Box = tuple[slice, ...]
 
 
+@runtime_checkable
+class TorchTensor(Protocol):
+    """The part of PyTorch's tensors that is used to read them."""
+
+    dtype: object
+
+    def __getitem__(self, box: Box, /) -> "TorchTensor":
+        """A part of the tensor."""
+
+    def detach(self) -> "TorchTensor":
+        """Without the graph of gradients."""
+
+    def contiguous(self) -> "TorchTensor":
+        """With its numbers in order."""
+
+    def view(self, dtype: object, /) -> "TorchTensor":
+        """With its bits taken as another dtype."""
+
+    def numpy(self) -> np.ndarray:
+        """As a NumPy array."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """A tensor that lies in `file`; `window(box)` reads the part between the box's whole bounds."""
+    """A tensor in `file`. `window(box)` reads a part; the slices of `box` have start and stop."""
 
     file: Path
     name: str
@@ -45,12 +69,12 @@ class Stored:
 
     @property
     def nbytes(self) -> int:
-        """Bytes on the disk."""
+        """The size of the tensor in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     @property
     def block_rows(self) -> int:
-        """Rows (of the first axis) that are read at once."""
+        """How many rows, along the first axis, are read at once."""
         return max(1, BLOCK_BYTES * (self.shape or (1,))[0] // max(self.nbytes, 1))
 
     def read(
@@ -58,8 +82,8 @@ class Stored:
     ) -> np.ndarray:
         """The part `index` of the tensor, or of its transpose, in `dtype` (None: as stored).
 
-        What is returned is all that is held, save for one block of a few MB: the cast and the
-        transposition go block by block.
+        Beside the result only one block of a few MB is in memory, because the tensor is cast and
+        transposed block by block.
         """
         order = -1 if transposed else 1
         index = index or (slice(None),) * len(self.shape)
@@ -75,11 +99,11 @@ class Stored:
 
 
 def open_folder(path: str | os.PathLike, skip: Sequence[str] = ()) -> dict[str, Stored]:
-    """Every tensor of the folder by name, without those whose names start with one of `skip`.
+    """The tensors of the folder by name, without those whose names start with one of `skip`.
 
     Raises:
-      ValueError: a file is missing, damaged or of another kind, or the index puts a tensor where it
-        is not. The message is one line that names the file and says what to do.
+      ValueError: a file is missing, damaged or of another kind, or the index names the wrong file
+        for a tensor. The message is one line that names the file and says what to do.
     """
     folder = Path(path)
     files = weight_files(folder)
@@ -89,19 +113,23 @@ def open_folder(path: str | os.PathLike, skip: Sequence[str] = ()) -> dict[str, 
         read = _torch_file if file.suffix == ".bin" else _safetensors_file
         for stored in read(file, tuple(skip)):
             if listed is not None and listed.get(stored.name, file.name) != file.name:
-                continue  # a second copy: the index has the word, and is held to it below
+                continue  # a second copy: only the file that the index names is used
             tensors[stored.name] = stored
     for name, file_name in (listed or {}).items():
         if name not in tensors and not name.startswith(tuple(skip)):
             raise ValueError(
                 f"{folder / file_name}: tensor {name} is not in it, though {_index_of(files)} "
-                "says so: the shards are of different checkpoints, download them again"
+                "says so: the shards belong to different checkpoints, download them again"
             )
     return tensors
 
 
 def weight_files(path: str | os.PathLike) -> list[Path]:
-    """The files of a folder that hold its tensors, in order; none is a ValueError."""
+    """The files of a folder that hold its tensors, in order.
+
+    Raises:
+      ValueError: there are none, or one is missing.
+    """
     folder = Path(path)
     for whole, index in ((WEIGHTS, INDEX), (TORCH_WEIGHTS, TORCH_INDEX)):
         if (folder / whole).exists():
@@ -122,10 +150,12 @@ def weight_files(path: str | os.PathLike) -> list[Path]:
     )
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """The JSON object in a file; anything else is a ValueError that names it.
+def read_json(file: Path) -> JsonObject:
+    """The JSON object in a file.
 
-    FileNotFoundError passes: whether the file must be there is the caller's to say.
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it cannot be read or holds no JSON object; the message names the file.
     """
     try:
         value = parse_json(file.read_bytes())
@@ -133,15 +163,15 @@ def read_json(file: Path) -> dict[str, Any]:
         raise
     except OSError as error:
         raise _unreadable(file, error) from None
-    except ValueError as error:  # not JSON, or not even text
-        raise ValueError(f"{file}: not JSON ({_line(error)}): {kind(file)}") from None
+    except ValueError as error:  # neither JSON nor text
+        raise ValueError(f"{file}: not JSON ({_line(error)}): {describe_file(file)}") from None
     if not isinstance(value, dict):
         raise ValueError(f"{file}: holds a JSON {type(value).__name__}, want an object")
     return value
 
 
-def kind(file: Path) -> str:
-    """What a file that cannot be parsed is, as far as its first bytes tell, and the remedy."""
+def describe_file(file: Path) -> str:
+    """What an unreadable file seems to be, judged by its first bytes, and what to do about it."""
     try:
         with open(file, "rb") as stream:
             head = stream.read(512)
@@ -150,19 +180,24 @@ def kind(file: Path) -> str:
     if head.startswith(b"version https://git-lfs"):
         return "it is a git-lfs pointer, run `git lfs pull` in its folder"
     if head.lstrip().startswith(b"<"):
-        return "it is a web page, download the file itself (a gated model wants a login first)"
-    # A pickle's second byte is its protocol; a length with such bytes stands before safetensors' {.
+        return "it is a web page, download the file itself (a gated model needs a login first)"
+    # The second byte of a pickle is its protocol. A safetensors file may begin with the same bytes,
+    # as its length; its ninth byte is {.
     pickled = re.match(rb"\x80[\x02-\x05][^\0]", head) and head[8:9] != b"{"
     if (pickled or head.startswith(b"PK\x03\x04")) and file.suffix != ".bin":
         return (
-            f"it is a pickle of PyTorch, which may run code: name it {TORCH_WEIGHTS} to have its "
-            "tensors alone read, or convert it with transformers' save_pretrained"
+            f"it is a pickle of PyTorch, which may run code: rename it to {TORCH_WEIGHTS}, so that "
+            "only its tensors are read, or convert it with transformers' save_pretrained"
         )
     return "it is empty, download it again" if not head else "damaged or cut short, download again"
 
 
-def torch_or_error(file: str | os.PathLike) -> Any:
-    """The module torch; without it a ValueError that says how to go on with `file`."""
+def import_torch(file: str | os.PathLike) -> ModuleType:
+    """The module torch, which is needed to read `file`.
+
+    Raises:
+      ValueError: PyTorch is not installed; the message says what to do.
+    """
     try:
         import torch
     except ImportError:
@@ -174,24 +209,26 @@ def torch_or_error(file: str | os.PathLike) -> Any:
 
 
 def _index_of(files: Sequence[Path]) -> str:
-    """The index that named the files, "" if a single file needs none."""
+    """The name of the index that lists the files; "" for a single file, which needs none."""
     if files[0].name in (WEIGHTS, TORCH_WEIGHTS):
         return ""
     return TORCH_INDEX if files[0].suffix == ".bin" else INDEX
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    """tensor -> file of a shards' index."""
+    """The name of the file of each tensor, from the index of the shards."""
     listed = read_json(index).get("weight_map")
     if not isinstance(listed, dict) or not listed:
         raise ValueError(f"{index}: no weight_map in it: not an index of shards")
+    files: dict[str, str] = {}
     for name, file in listed.items():
-        # The index may come from anywhere: it names files of its own folder and no others.
+        # The index may come from anywhere, so it may only name files of its own folder.
         if not isinstance(file, str) or Path(file).name != file:
             raise ValueError(f"{index}: tensor {name} is said to be in {file!r}, want a file name")
         if Path(file).suffix != Path(index.name.removesuffix(".index.json")).suffix:
             raise ValueError(f"{index}: tensor {name} is said to be in {file!r}, of another format")
-    return listed
+        files[name] = file
+    return files
 
 
 def _safetensors_file(file: Path, skip: tuple[str, ...]) -> list[Stored]:
@@ -201,13 +238,16 @@ def _safetensors_file(file: Path, skip: tuple[str, ...]) -> list[Stored]:
             slices = {name: reader.get_slice(name) for name in names}
             found = {name: (tuple(s.get_shape()), s.get_dtype()) for name, s in slices.items()}
     except SafetensorError as error:
-        raise ValueError(f"{file}: not safetensors ({_line(error)}): {kind(file)}") from None
+        raise ValueError(
+            f"{file}: not safetensors ({_line(error)}): {describe_file(file)}"
+        ) from None
     except OSError as error:
         raise _unreadable(file, error) from None
 
     def window_of(name: str) -> Callable[[Box], np.ndarray]:
         def window(box: Box) -> np.ndarray:
-            # Opened for each block: pages of a mapping count as ours for as long as it is open.
+            # The file is opened for each block: while it is open, all pages that were read stay in
+            # the memory of this process.
             with safe_open(file, framework="np") as reader:
                 return reader.get_slice(name)[box]
 
@@ -222,36 +262,36 @@ def _safetensors_file(file: Path, skip: tuple[str, ...]) -> list[Stored]:
 
 
 def _torch_file(file: Path, skip: tuple[str, ...]) -> list[Stored]:
-    torch = torch_or_error(file)
+    torch = import_torch(file)
     try:
         with open(file, "rb") as stream:
             zipped = stream.read(4) == b"PK\x03\x04"
-        if not zipped and kind(file).startswith("it is"):
-            raise ValueError(f"{file}: {kind(file)}")
+        if not zipped and describe_file(file).startswith("it is"):
+            raise ValueError(f"{file}: {describe_file(file)}")
         if not zipped:
             raise ValueError(
                 f"{file}: damaged, or from a PyTorch before 1.6, whose files cannot be read in "
                 "parts: with x = torch.load(FILE, weights_only=True), torch.save(x, FILE)"
             )
-        # weights_only: nothing but tensors is unpickled; mmap: nothing is read yet.
+        # weights_only: only tensors are unpickled; mmap: their data are not read yet.
         tensors = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
     except OSError as error:
         raise _unreadable(file, error) from None
     except ValueError:
         raise
-    except Exception as error:  # pickle's, zipfile's and PyTorch's own share no base class
+    except Exception as error:  # pickle, zipfile and PyTorch raise many types of errors
         raise ValueError(
-            f"{file}: PyTorch finds more than tensors in it, or damage ({_line(error)}): download "
-            "it again from a source that you trust, better as safetensors"
+            f"{file}: PyTorch found more than tensors in it, or damage ({_line(error)}): download "
+            "it again from a source that you trust, preferably as safetensors"
         ) from None
     if not isinstance(tensors, dict):
         raise ValueError(f"{file}: holds a {type(tensors).__name__}, want tensors by name")
     dtypes = {getattr(torch, dtype.name): dtype for dtype in DTYPES.values()}
 
-    def window_of(tensor: Any) -> Callable[[Box], np.ndarray]:
+    def window_of(tensor: TorchTensor) -> Callable[[Box], np.ndarray]:
         def window(box: Box) -> np.ndarray:
             part = tensor[box].detach().contiguous()
-            if part.dtype == torch.bfloat16:  # of which PyTorch makes no numpy array
+            if part.dtype == torch.bfloat16:  # PyTorch cannot convert it to NumPy
                 return part.view(torch.int16).numpy().view(jnp.bfloat16)
             return part.numpy()
 

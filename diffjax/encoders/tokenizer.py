@@ -1,9 +1,9 @@
-"""From words to ids: ByT5's bytes, a tokenizer.json, or a SentencePiece model.
+"""Turns text into token ids with ByT5's bytes, a tokenizer.json, or a SentencePiece model.
 
-The ids are those of transformers, where the name of a special token in a text, such as "</s>" or
-"<extra_id_0>", stands for that token. A tokenizer.json and the spiece.model that it was made from
-differ in rare texts, in transformers too: in a word with U+0085, a blank to the former alone, and
-in some letters spelt with combining marks, which only the latter always puts together.
+The ids are those of transformers. So the name of a special token in a text, such as "</s>" or
+"<extra_id_0>", becomes that token. A tokenizer.json and the spiece.model that it was made from
+differ for rare texts, in transformers too: only the former takes U+0085 for a blank, and only the
+latter always composes letters with combining marks.
 """
 
 import dataclasses
@@ -12,18 +12,20 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from types import ModuleType
+from typing import Protocol, runtime_checkable
 
 from absl import logging
 
-from diffjax.encoders.tensors import kind, read_json
+from diffjax.core.json_types import JsonObject
+from diffjax.encoders.tensors import describe_file, read_json
 
 PAD, EOS, UNK = 0, 1, 2
 JSON, SENTENCEPIECE, CONFIG = "tokenizer.json", "spiece.model", "tokenizer_config.json"
 ADDED = "added_tokens.json"
-# The files that decide the ids.
+# The files that the ids depend on.
 FILES = (CONFIG, ADDED, JSON, SENTENCEPIECE)
-# In ByT5's vocabulary pad, eos and unk come before the 256 bytes, and 125 sentinels after them.
+# ByT5's vocabulary: pad, eos and unk, then the 256 bytes, then 125 sentinels.
 BYTE_OFFSET, BYTE_SENTINELS = 3, 125
 SENTINELS = 100
 SPECIAL = {"<pad>": PAD, "</s>": EOS, "<unk>": UNK}
@@ -31,23 +33,23 @@ SPECIAL = {"<pad>": PAD, "</s>": EOS, "<unk>": UNK}
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """Text to at most `max_length` ids, the last of which is eos (1); pad is 0 in all of T5."""
+    """Turns text into at most `max_length` ids, the last of which is eos (1); pad is always 0."""
 
     def ids(self, text: str, max_length: int) -> list[int]:
-        """The ids of `text`. What does not fit is cut before the eos, and counted by `Cut`."""
+        """The ids of `text`. A text too long is cut before its eos; `CutCounter` counts it."""
         ...
 
 
-class Cut:
-    """Counts the captions that were cut; says so at the 1st, 10th, 100th ... and never hides it."""
+class CutCounter:
+    """Cuts captions that are too long, counts them, and warns at the 1st, 10th, 100th and so on."""
 
     def __init__(self) -> None:
         self.captions = 0
 
     def __call__(self, ids: list[int], max_length: int, text: str) -> list[int]:
-        """`ids` without eos -> at most max_length ids with it."""
+        """`ids` without eos -> at most `max_length` ids with eos."""
         if max_length < 1:
-            raise ValueError(f"max_length={max_length}: an eos needs at least 1")
+            raise ValueError(f"max_length={max_length}: it must be at least 1, for the eos")
         if len(ids) < max_length:
             return [*ids, EOS]
         self.captions += 1
@@ -59,21 +61,44 @@ class Cut:
         return [*ids[: max_length - 1], EOS]
 
 
+@runtime_checkable
+class Encoding(Protocol):
+    """The result of the package `tokenizers` for one text."""
+
+    ids: list[int]
+
+
+@runtime_checkable
+class JsonBackend(Protocol):
+    """The part of `tokenizers.Tokenizer` that is used here."""
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> Encoding:
+        """The pieces of a text."""
+
+
+@runtime_checkable
+class PieceBackend(Protocol):
+    """The part of `sentencepiece.SentencePieceProcessor` that is used here."""
+
+    def encode(self, text: str, /) -> list[int]:
+        """The ids of the pieces of a text."""
+
+
 @dataclasses.dataclass(frozen=True)
 class ByteTokenizer:
     """ByT5 (Xue et al. 2022): the id of a UTF-8 byte is the byte + 3."""
 
     sentinels: int = BYTE_SENTINELS
-    cut: Cut = dataclasses.field(default_factory=Cut, compare=False)
+    cut: CutCounter = dataclasses.field(default_factory=CutCounter, compare=False)
 
     def ids(self, text: str, max_length: int) -> list[int]:
-        """One id per byte, then eos, which is not put after one that ends the text."""
+        """One id per byte, then eos, unless the text itself ends with eos."""
         if "<" not in text:
             return self.cut([byte + BYTE_OFFSET for byte in text.encode()], max_length, text)
         first = BYTE_OFFSET + 256
         special = SPECIAL | {f"<extra_id_{i}>": first + i for i in range(self.sentinels)}
         ids: list[int] = []
-        strip = False  # pad, eos and unk swallow the blanks around them, the sentinels do not
+        strip = False  # pad, eos and unk absorb the blanks around them, sentinels do not
         for part, token in _split(text, special):
             part = part.lstrip() if strip else part
             strip = token is not None and token in SPECIAL.values()
@@ -87,25 +112,25 @@ class ByteTokenizer:
 class JsonTokenizer:
     """A Hugging Face tokenizer.json, run by the package `tokenizers`."""
 
-    backend: Any
-    cut: Cut = dataclasses.field(default_factory=Cut, compare=False)
+    backend: JsonBackend
+    cut: CutCounter = dataclasses.field(default_factory=CutCounter, compare=False)
 
     def ids(self, text: str, max_length: int) -> list[int]:
-        """The pieces' ids, then eos."""
-        text.encode()  # half a surrogate pair is a ValueError here, and no crash below
+        """The ids of the pieces, then eos."""
+        text.encode()  # half a surrogate pair raises a ValueError here instead of a crash below
         return self.cut(self.backend.encode(text, add_special_tokens=False).ids, max_length, text)
 
 
 @dataclasses.dataclass(frozen=True)
 class SentencePieceTokenizer:
-    """A spiece.model, run by the package `sentencepiece`, with the tokens that are not in it."""
+    """A spiece.model, run by the package `sentencepiece`, and the special tokens outside of it."""
 
-    backend: Any
+    backend: PieceBackend
     special: Mapping[str, int]
-    cut: Cut = dataclasses.field(default_factory=Cut, compare=False)
+    cut: CutCounter = dataclasses.field(default_factory=CutCounter, compare=False)
 
     def ids(self, text: str, max_length: int) -> list[int]:
-        """The pieces' ids, then eos. What follows a special token starts a word."""
+        """The ids of the pieces, then eos. The text after a special token starts a new word."""
         text.encode()
         ids: list[int] = []
         for part, token in _split(text, self.special):
@@ -115,19 +140,19 @@ class SentencePieceTokenizer:
 
 
 def load(path: str | os.PathLike) -> Tokenizer:
-    """The tokenizer of a checkpoint folder: tokenizer.json, spiece.model or ByT5's bytes.
+    """The tokenizer of a checkpoint folder: from tokenizer.json or spiece.model, or ByT5's bytes.
 
     `"tokenizer_class": "ByT5Tokenizer"` in tokenizer_config.json or config.json means bytes.
 
     Raises:
-      ValueError: a package is missing, a file is damaged, or the folder has none of these. The
+      ValueError: a package is missing, a file is damaged, or the folder has no tokenizer. The
         message is one line that says what to do.
     """
     folder = Path(path)
     names = ("config.json", CONFIG)
     config, settings = (read_json(folder / n) if (folder / n).exists() else {} for n in names)
     if "ByT5Tokenizer" in (config.get("tokenizer_class"), settings.get("tokenizer_class")):
-        return ByteTokenizer(_sentinels(folder, settings, BYTE_SENTINELS))
+        return ByteTokenizer(_num_sentinels(folder, settings, BYTE_SENTINELS))
     missing = ""
     if (folder / JSON).exists():
         try:
@@ -147,15 +172,17 @@ def load(path: str | os.PathLike) -> Tokenizer:
 
 
 def files(path: str | os.PathLike) -> list[Path]:
-    """The files of a checkpoint folder that decide the ids, in a fixed order."""
+    """The files of a checkpoint folder that the ids depend on, in a fixed order."""
     return [Path(path) / name for name in FILES if (Path(path) / name).exists()]
 
 
-def _load_json(tokenizers: Any, file: Path) -> JsonTokenizer:
+def _load_json(tokenizers: ModuleType, file: Path) -> JsonTokenizer:
     try:
         backend = tokenizers.Tokenizer.from_file(str(file))
-    except Exception as error:  # the package raises nothing more precise
-        raise ValueError(f"{file}: not a tokenizer ({error!s:.80}): {kind(file)}") from None
+    except Exception as error:  # the package raises plain Exceptions
+        raise ValueError(
+            f"{file}: not a tokenizer ({error!s:.80}): {describe_file(file)}"
+        ) from None
     backend.no_truncation()
     backend.no_padding()
     _check_eos(file, backend.token_to_id("</s>"))
@@ -163,41 +190,43 @@ def _load_json(tokenizers: Any, file: Path) -> JsonTokenizer:
 
 
 def _load_sentencepiece(
-    sentencepiece: Any, folder: Path, settings: Mapping[str, Any]
+    sentencepiece: ModuleType, folder: Path, settings: JsonObject
 ) -> SentencePieceTokenizer:
     file = folder / SENTENCEPIECE
     try:
         backend = sentencepiece.SentencePieceProcessor(model_file=str(file))
     except (OSError, RuntimeError):
-        raise ValueError(f"{file}: not a SentencePiece model: {kind(file)}") from None
+        raise ValueError(f"{file}: not a SentencePiece model: {describe_file(file)}") from None
     _check_eos(file, backend.eos_id())
     special = {name: backend.piece_to_id(name) for name in SPECIAL}
-    # T5 counts its sentinels from the end: <extra_id_0> is the last.
-    count = _sentinels(folder, settings, SENTINELS)
+    # T5's sentinels are in reverse order: <extra_id_0> is the last.
+    count = _num_sentinels(folder, settings, SENTINELS)
     special |= {f"<extra_id_{i}>": len(backend) + count - 1 - i for i in range(count)}
-    for token, content in settings.get("added_tokens_decoder", {}).items():
-        special[content["content"] if isinstance(content, dict) else content] = int(token)
+    added = settings.get("added_tokens_decoder")
+    for token, content in added.items() if isinstance(added, dict) else ():
+        special[str(content["content"] if isinstance(content, dict) else content)] = int(token)
     if (folder / ADDED).exists():
-        special |= read_json(folder / ADDED)
+        added = read_json(folder / ADDED)
+        special |= {name: token for name, token in added.items() if isinstance(token, int)}
     return SentencePieceTokenizer(backend, special)
 
 
 def _split(text: str, special: Mapping[str, int]) -> Iterator[tuple[str, int | None]]:
-    """(what stands before a special token, its id), and at last (the rest, None)."""
+    """(the text before a special token, its id) for each, and at the end (the rest, None)."""
     start = 0
-    for found in _any_of(tuple(special)).finditer(text):
+    for found in _pattern_of(tuple(special)).finditer(text):
         yield text[start : found.start()], special[found.group()]
         start = found.end()
     yield text[start:], None
 
 
 @functools.lru_cache(maxsize=8)
-def _any_of(names: tuple[str, ...]) -> re.Pattern:
-    """Any of the names; of two that start alike, the longer."""
+def _pattern_of(names: tuple[str, ...]) -> re.Pattern:
+    """A pattern that matches any of the names, and the longest of several that match."""
     return re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))))
 
 
-def _sentinels(folder: Path, settings: Mapping[str, Any], default: int) -> int:
+def _num_sentinels(folder: Path, settings: JsonObject, default: int) -> int:
     count = settings.get("extra_ids", default)
     if not isinstance(count, int) or count < 0:
         raise ValueError(f"{folder / CONFIG}: extra_ids={count!r}, want a whole number")
@@ -206,7 +235,7 @@ def _sentinels(folder: Path, settings: Mapping[str, Any], default: int) -> int:
 
 def _check_eos(file: Path, eos: int | None) -> None:
     if eos != EOS:
-        raise ValueError(f"{file}: the id of </s> is {eos}, want {EOS}: not a tokenizer of T5's")
+        raise ValueError(f"{file}: the id of </s> is {eos}, want {EOS}: not a tokenizer of T5")
 
 
 def _install(file: Path, package: str) -> str:

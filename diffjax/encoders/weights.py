@@ -1,19 +1,22 @@
-"""T5 encoders in Hugging Face's layout: config.json and tensors, read straight into shards."""
+"""Loads and saves T5 encoders in Hugging Face's layout: config.json and files of tensors."""
 
 import dataclasses
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import flax.traverse_util
 import jax
 import numpy as np
 from jax.sharding import Sharding
 from jax.typing import DTypeLike
-from safetensors.numpy import save_file
+from safetensors import numpy as safetensors
 
+from diffjax.core.files import write_whole
+from diffjax.core.json_types import JsonObject
+from diffjax.core.trees import Params, PyTree
 from diffjax.encoders import tensors
 from diffjax.encoders.tensors import INDEX, WEIGHTS, Stored, weight_files
 from diffjax.models.t5 import FEED_FORWARDS, T5Config, shapes
@@ -30,51 +33,51 @@ __all__ = [
 ]
 
 CONFIG = "config.json"
-# One table under two names: encoder-only checkpoints carry either, full ones may carry both.
+# Two names of the embedding table: encoders have one of them, full checkpoints may have both.
 EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight")
-# A full T5 checkpoint holds these beside the encoder.
+# A full T5 checkpoint has these tensors beside the encoder's.
 NOT_ENCODER = ("decoder.", "lm_head.")
-# What the reference's configs take for an absent feed_forward_proj, by model_type.
+# The reference's defaults for an absent feed_forward_proj, by model_type; "relu" for others.
 FEED_FORWARD_DEFAULTS = {"mt5": "gated-gelu"}
 
-Place = Callable[[str, jax.ShapeDtypeStruct], Sharding]
+# (name, shape and dtype) -> sharding; names are paths such as "block_0/attention/q/kernel".
+ChooseSharding: TypeAlias = Callable[[str, jax.ShapeDtypeStruct], Sharding]
 
 
 def load(
     path: str | os.PathLike,
-    place: Place | Sharding | Mapping[str, Any] | None = None,
+    sharding: ChooseSharding | Sharding | Params | None = None,
     dtype: DTypeLike | None = None,
 ) -> tuple[T5Config, dict]:
-    """(config, params) of the folder `path`, in `dtype`, or as stored where that is None.
+    """(config, params) of the folder `path`, in `dtype`, or in the stored dtype if that is None.
 
-    Without `place` the params are numpy arrays. With it they are jax arrays of which each device
-    reads its own part from the disk, so that the host never holds a tensor whole that is split:
-    `place` is one sharding for all, a tree of them like the params, or what gives the sharding of
-    `(name, shape and dtype)`, where names are paths like "block_0/attention/q/kernel".
+    Without `sharding` the params are NumPy arrays. With it they are JAX arrays, and only the part
+    of each device is read from the disk, so that the host never holds all of a split tensor.
+    sharding: one for all params, a tree of shardings like the params, or a function.
 
     Tensors of the decoder are ignored.
 
     Raises:
-      ValueError: a tensor is missing, extra or of the wrong shape, or a file cannot be read. The
+      ValueError: a tensor is missing, unknown or of the wrong shape, or a file cannot be read. The
         message is one line that names it.
     """
     folder = Path(path)
     config = load_config(folder)
-    flat: dict[str, Any] = {}
+    flat: dict[str, jax.Array | np.ndarray] = {}
     for ours, (stored, transposed) in _matched(folder, config).items():
         shape = stored.shape[::-1] if transposed else stored.shape
-        if place is None:
+        if sharding is None:
             flat[ours] = stored.read(None, dtype, transposed)
         else:
-            # A device may not have float64.
+            # JAX may not allow float64.
             own = jax.dtypes.canonicalize_dtype(dtype or stored.dtype)
             leaf = jax.ShapeDtypeStruct(shape, own)
-            flat[ours] = _read_shards(stored, transposed, leaf, _sharding_of(place, ours, leaf))
+            flat[ours] = _read_shards(stored, transposed, leaf, _sharding_of(sharding, ours, leaf))
     return config, flax.traverse_util.unflatten_dict(flat, sep="/")
 
 
-def check(path: str | os.PathLike) -> T5Config:
-    """The config of a folder that `load` reads, from its headers; else the ValueError of `load`."""
+def check_folder(path: str | os.PathLike) -> T5Config:
+    """The config of a folder, after checking names and shapes of its tensors; raises as `load`."""
     folder = Path(path)
     config = load_config(folder)
     _matched(folder, config)
@@ -82,7 +85,12 @@ def check(path: str | os.PathLike) -> T5Config:
 
 
 def save(path: str | os.PathLike, config: T5Config, params: dict) -> None:
-    """Writes what `load` reads, into the folder `path`; every bit and dtype of params is kept."""
+    """Write config and params to the folder `path`, in their dtypes and without loss.
+
+    Raises:
+      StorageError: the disk is full or fails.
+      ValueError: the params do not fit the config.
+    """
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
     flat = {n: np.asarray(v) for n, v in flax.traverse_util.flatten_dict(params, sep="/").items()}
@@ -95,16 +103,17 @@ def save(path: str | os.PathLike, config: T5Config, params: dict) -> None:
         stored[theirs] = np.ascontiguousarray(value.T if transposed else value)
     if flat:
         raise ValueError(f"params: {sorted(flat)} are not of a T5 encoder")
-    # The weights go last and by a rename, so that a folder with weights is whole.
+    # The weights are written last and all at once, so a folder that has weights is complete.
     (folder / CONFIG).write_text(json.dumps(_to_json(config), indent=2) + "\n", encoding="utf-8")
-    temporary = folder / f"{WEIGHTS}.{os.getpid()}.tmp"
-    save_file(stored, temporary, metadata={"format": "pt"})
-    temporary.chmod(0o644)  # safetensors leaves it readable by its owner alone
-    os.replace(temporary, folder / WEIGHTS)
+    write_whole(folder / WEIGHTS, safetensors.save(stored, metadata={"format": "pt"}))
 
 
 def load_config(path: str | os.PathLike) -> T5Config:
-    """The T5Config in `path`/config.json; what this encoder cannot do is a ValueError."""
+    """The T5Config in the folder `path`.
+
+    Raises:
+      ValueError: there is no config, or it is not one of a T5 encoder that this package can run.
+    """
     folder = Path(path)
     file = folder / CONFIG
     try:
@@ -112,13 +121,13 @@ def load_config(path: str | os.PathLike) -> T5Config:
     except FileNotFoundError:
         have = "no such folder" if not folder.exists() else f"no {CONFIG}"
         raise ValueError(f"{folder}: {have}, want a folder in Hugging Face's layout") from None
-    # An absent key has the default of the reference, which for the feed-forward is v1.0's.
+    # An absent key means the default of the reference, which is T5 v1.0 for the feed-forward.
     model = raw.get("model_type")
     default = FEED_FORWARD_DEFAULTS.get(model, "relu") if isinstance(model, str) else "relu"
     raw["feed_forward"] = raw.get("feed_forward_proj", default)
     if raw["feed_forward"] not in FEED_FORWARDS:
-        have = raw["feed_forward"]
-        raise ValueError(f"{file}: feed_forward_proj={have!r}, want {FEED_FORWARDS}")
+        kind = raw["feed_forward"]
+        raise ValueError(f"{file}: feed_forward_proj={kind!r}, want {FEED_FORWARDS}")
     fields = dataclasses.fields(T5Config)
     missing = [f.name for f in fields if f.default is dataclasses.MISSING and f.name not in raw]
     if missing:
@@ -128,11 +137,12 @@ def load_config(path: str | os.PathLike) -> T5Config:
         whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
         if field.type in (int, "int") and not whole:
             raise ValueError(f"{file}: {field.name}={value!r}, want a whole number from 1 up")
-    return T5Config(**{f.name: raw[f.name] for f in fields if f.name in raw})
+    known: dict[str, Any] = {f.name: raw[f.name] for f in fields if f.name in raw}
+    return T5Config(**known)
 
 
 def _matched(folder: Path, config: T5Config) -> dict[str, tuple[Stored, bool]]:
-    """our name -> (its tensor in the folder, is that transposed), each there and of its shape."""
+    """For each of our names, (its tensor in the folder, whether it is stored transposed)."""
     stored = tensors.open_folder(folder, skip=NOT_ENCODER)
     table = [stored.pop(name) for name in EMBEDDINGS if name in stored]
     if len(table) == 2 and not _equal(*table):
@@ -160,11 +170,11 @@ def _matched(folder: Path, config: T5Config) -> dict[str, tuple[Stored, bool]]:
 def _read_shards(
     stored: Stored, transposed: bool, leaf: jax.ShapeDtypeStruct, sharding: Sharding
 ) -> jax.Array:
-    """The tensor as an array of which every local device reads its own part."""
+    """The tensor as a JAX array; only the parts of local devices are read."""
     arrays: dict[jax.Device, jax.Array] = {}
     for index, devices in _by_part(sharding, leaf.shape):
         part = stored.read(index, leaf.dtype, transposed)
-        # Waited for: transfers under way would hold the host's copies of several parts.
+        # Wait for each transfer, so that only one part is in the memory of the host.
         arrays |= {d: jax.device_put(part, d).block_until_ready() for d in devices}
     return jax.make_array_from_single_device_arrays(leaf.shape, sharding, [*arrays.values()])
 
@@ -172,7 +182,7 @@ def _read_shards(
 def _by_part(
     sharding: Sharding, shape: tuple[int, ...]
 ) -> Iterator[tuple[tensors.Box, list[jax.Device]]]:
-    """(a part of the shape, the local devices that hold it): each part once."""
+    """(a part of the shape, the local devices that hold it) for each different part."""
     holders: dict[tuple, tuple[tensors.Box, list[jax.Device]]] = {}
     for device, index in sharding.addressable_devices_indices_map(shape).items():
         index = index or (slice(None),) * len(shape)
@@ -181,20 +191,23 @@ def _by_part(
     yield from holders.values()
 
 
-def _sharding_of(place: Any, name: str, leaf: jax.ShapeDtypeStruct) -> Sharding:
-    if isinstance(place, Sharding):
-        return place
-    if callable(place):
-        return place(name, leaf)
+def _sharding_of(
+    sharding: ChooseSharding | Sharding | Params, name: str, leaf: jax.ShapeDtypeStruct
+) -> Sharding:
+    if isinstance(sharding, Sharding):
+        return sharding
+    if callable(sharding):
+        return sharding(name, leaf)
+    found: PyTree = sharding
     for key in name.split("/"):
-        if not isinstance(place, Mapping) or key not in place:
-            raise ValueError(f"place: no sharding for {name}, want a tree like the params")
-        place = place[key]
-    return place
+        if not isinstance(found, Mapping) or key not in found:
+            raise ValueError(f"sharding: none for {name}, want a tree like the params")
+        found = found[key]
+    return found
 
 
 def _equal(one: Stored, other: Stored) -> bool:
-    """Whether two tensors are the same to the bit, compared in blocks."""
+    """Whether two tensors have equal bits; they are read and compared in blocks."""
     if (one.shape, one.dtype) != (other.shape, other.dtype) or not one.shape:
         return False
     for i in range(0, one.shape[0], one.block_rows):
@@ -205,12 +218,12 @@ def _equal(one: Stored, other: Stored) -> bool:
 
 
 def _few(names: list[str]) -> str:
-    """The names as a list, the first five of many."""
+    """The names as a list; of many only the first five."""
     return str(names) if len(names) <= 5 else f"{names[:5]} and {len(names) - 5} more"
 
 
 def _names(config: T5Config) -> Iterator[tuple[str, str, tuple[int, ...], bool]]:
-    """(our name, their name, our shape, is theirs transposed) of every tensor."""
+    """(our name, their name, our shape, whether theirs is transposed) of every tensor."""
     for ours, leaf in flax.traverse_util.flatten_dict(shapes(config), sep="/").items():
         yield ours, _their_name(ours), leaf.shape, ours.endswith("/kernel")
 
@@ -233,7 +246,7 @@ def _their_name(ours: str) -> str:
     return ".".join(["encoder.block", top.removeprefix("block_"), part, *rest[1:-1], "weight"])
 
 
-def _to_json(config: T5Config) -> dict[str, Any]:
+def _to_json(config: T5Config) -> JsonObject:
     raw = dataclasses.asdict(config)
     gated = config.feed_forward.startswith("gated-")
     activations = {"relu": "relu", "gated-gelu": "gelu_new", "gated-silu": "silu"}

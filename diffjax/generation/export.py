@@ -43,7 +43,7 @@ def exported(
     """
     text = stages[0].task.prompts()["text"]
     cpu_only = tuple(platforms) == ("cpu",)
-    convolution = convolve.for_cpu if cpu_only else jax.lax.conv_general_dilated
+    convolution = convolve.cpu_convolution if cpu_only else jax.lax.conv_general_dilated
     portable = dict(convolution=convolution, attention_implementation="xla")
     fitted = [with_model(one.task, **portable) for one in stages]
     structure = jax.tree.structure({one.task.name: one.params for one in stages})

@@ -1,7 +1,7 @@
 """The metrics of each step: kept on the device, read once per line of the log, and saved."""
 
 from collections.abc import Callable
-from typing import Protocol, TypeAlias, TypedDict
+from typing import Protocol, TypeAlias, TypedDict, runtime_checkable
 
 import jax
 import numpy as np
@@ -16,6 +16,7 @@ Metrics: TypeAlias = dict[str, Array]
 SUMMED, WORST, LAST = ("skipped",), ("nonfinite",), ("learning_rate",)
 
 
+@runtime_checkable
 class Readings(Protocol):
     """The metrics of the last steps, on the device; a ring, the oldest rows are overwritten."""
 

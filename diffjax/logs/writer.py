@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, SupportsFloat
+from typing import Protocol, SupportsFloat, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +23,7 @@ from diffjax.core.trees import PyTree
 from diffjax.logs.background import Background
 
 
+@runtime_checkable
 class MetricWriter(Protocol):
     """The part of clu's MetricWriter that a log uses, and `forget_from`."""
 

@@ -1,1 +1,1 @@
-"""The networks: Flax Linen modules that are handed a noise level and know no diffusion."""
+"""The networks: Flax Linen modules. They take a noise level and know nothing else of diffusion."""

@@ -3,20 +3,21 @@
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from diffjax.core.types import Image, LogSnr, Resized, Text, TextMask
 from diffjax.devices.mesh import Rules
 from diffjax.models.layers.attention import Attention
-from diffjax.models.layers.blocks import Head, from_patches, product, to_patches, upsample
+from diffjax.models.layers.blocks import Head, from_patches, mark_product, to_patches, upsample
 from diffjax.models.layers.convolve import Convolution
 from diffjax.models.layers.embed import Conditioning
-from diffjax.models.layers.level import Remat, Unpack, block_class, run
+from diffjax.models.layers.level import Remat, Unpack, block_class, run_blocks
 from diffjax.models.layers.sharding import RULES
 
 # A rule for each parameter.
@@ -24,26 +25,30 @@ SHARDING: Rules = RULES
 
 
 class EfficientUNet(nn.Module):
-    """Most of its blocks at low resolution, so that a step is cheap at 256 and 1024 px.
+    """A U-Net with most blocks at low resolution, so that steps are cheap at 256 and 1024 px.
 
-    Every down block starts by halving the picture (a strided convolution) and every up block
-    ends by doubling it; block i has `num_blocks[i]` residual blocks of `width * mults[i]`
-    channels at 1 / 2^(i + 1) of the stem's resolution. Levels in `attention_levels` (-1: the
-    last) attend once, after their last block: to themselves and the text ("self"), or to the
-    text alone ("cross"), which lets a network trained on crops run on the whole picture.
+    Every down block first halves the picture with a strided convolution, and every up block doubles
+    it at the end. Block i has `num_blocks[i]` residual blocks of `width * mults[i]` channels at
+    1 / 2^(i + 1) of the stem's resolution. Levels in `attention_levels` (-1: the last one) have one
+    attention layer after their last block. With attention "self", pixels attend to each other and
+    to the text. With "cross" they attend to the text only; a network trained on crops can then run
+    on whole pictures.
 
-    The picture is joined on channels by the low-resolution condition, enlarged to its size.
+    The low-resolution condition, enlarged to the size of the picture, is concatenated with it.
 
     What the paper leaves open:
-    skip: a skip is added ("add", as the sum drawn in fig. A.29) or joined on channels ("concat").
-    skip_scale: the paper scales skips by 1 / sqrt 2; here the skip alone, not the sum.
-    upsampling: a convolution whose pixels are then repeated ("repeat": no checkerboard, the
-    cheapest), or one to four times the channels and a pixel shuffle ("shuffle").
-    skip_conv: a residual block's own skip always is a 1x1 convolution (fig. A.27), or only where
-    widths differ, which lets a new block be the identity.
+    skip: skips are added ("add", as in fig. A.29) or concatenated ("concat").
+    skip_scale: a factor for the skips, 1 / sqrt 2 as in the paper; here it scales only the skip,
+    not the sum.
+    upsampling: a convolution and then each pixel four times ("repeat": cheapest, no checkerboard),
+    or a convolution to four times the channels and a pixel shuffle ("shuffle").
+    skip_conv: the skip inside a residual block is always a 1x1 convolution (fig. A.27), or only if
+    widths differ, so that a new block can be the identity.
 
-    from_low_res: an answer x_0 is what is to be added to the low-resolution picture z, to alpha z
-    of its own noise level, which of all multiples of z is nearest to it. As no paper has it.
+    from_low_res (not in any paper): the network predicts the difference between x_0 and alpha z,
+    where z is the noised low-resolution picture and alpha belongs to its noise level; alpha z is
+    the multiple of z that is nearest to the clean picture.
+    remat, scan, unpack: as in `unet.UNet`.
     """
 
     width: int = 128
@@ -64,15 +69,15 @@ class EfficientUNet(nn.Module):
     out_channels: int = 0
     scan: bool = False
     remat: Remat = "none"
-    unpack: Unpack | None = None  # what a block does to its parameters where it uses them
+    unpack: Unpack | None = None
     attention_implementation: Literal["xla", "cudnn"] | None = None
     convolution: Convolution = lax.conv_general_dilated
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
     sharding: ClassVar[Rules] = SHARDING
 
     @property
     def stride(self) -> int:
-        """The picture's sides must be multiples of this."""
+        """The sides of a picture must be multiples of this."""
         return self.patch * 2 ** len(self.mults)
 
     @nn.compact
@@ -88,7 +93,7 @@ class EfficientUNet(nn.Module):
         label: Int[Array, " b"] | None = None,
         vector: Float[Array, "b v"] | None = None,
     ) -> Resized:
-        """Noisy picture, its level, text, the noised low-resolution picture and its level."""
+        """Noisy picture, level, text, noised low-resolution picture, its level -> eps, v or x_0."""
         if len(self.num_blocks) != len(self.mults):
             raise ValueError(
                 f"num_blocks {self.num_blocks} and mults {self.mults} differ in length"
@@ -96,14 +101,11 @@ class EfficientUNet(nn.Module):
         emb, tokens, text_mask = Conditioning(
             4 * self.width, self.token_width, self.dtype, self.num_classes, name="conditioning"
         )(logsnr_t, text, text_mask, aug_logsnr, label, vector)
-        told = (emb, tokens, text_mask)
+        conditions = (emb, tokens, text_mask)
         num_levels = len(self.mults)
         attending = [level % num_levels for level in self.attention_levels]
-        common: dict[str, Any] = {
-            "skip_conv": self.skip_conv, "convolution": self.convolution, "dtype": self.dtype
-        }  # fmt: skip
-        alike = functools.partial(
-            run,
+        run_equal = functools.partial(
+            run_blocks,
             scan=self.scan,
             remat=self.remat,
             unpack=self.unpack,
@@ -114,12 +116,13 @@ class EfficientUNet(nn.Module):
 
         def blocks(h, level, name):
             width, num = self.width * self.mults[level], self.num_blocks[level]
-            alone = int(h.shape[-1] != width)  # the first has a joined skip to take in
+            alone = int(h.shape[-1] != width)  # a block with a concatenated skip as its input
             attends = level in attending
             if alone:
                 h = single(h, width, f"{name}_0", attends and num == 1)
             first = alone
-            h, _ = alike(h, told, name=name, first=first, num=num - first - attends, width=width)
+            num_equal = num - first - attends
+            h, _ = run_equal(h, conditions, name=name, first=first, num=num_equal, width=width)
             if attends and first < num:
                 h = single(h, width, f"{name}_{num - 1}", True)
             return h
@@ -134,16 +137,21 @@ class EfficientUNet(nn.Module):
                 self.dtype,
             )
             block = block_class(self.remat, unpack=self.unpack)(
-                width, attention=attention if attend else None, **common, name=name
+                width,
+                attention=attention if attend else None,
+                skip_conv=self.skip_conv,
+                convolution=self.convolution,
+                dtype=self.dtype,
+                name=name,
             )
-            return block(h, *told)
+            return block(h, *conditions)
 
         def conv(h, width, name, **options):
             made = nn.Conv(
                 width, (3, 3), conv_general_dilated=self.convolution, dtype=self.dtype, name=name,
                 **options,
             )  # fmt: skip
-            return product(made(h))
+            return mark_product(made(h))
 
         def joined(h, skip):
             skip = skip * self.skip_scale
@@ -164,7 +172,7 @@ class EfficientUNet(nn.Module):
         for level in range(num_levels - 1, -1, -1):
             h = blocks(joined(h, skips[level]), level, f"up_{level}")
             h = doubled(h, self.width * self.mults[max(level - 1, 0)], f"up_{level}_stride")
-        # full-resolution detail, the noise above all, reaches the head by the stem alone
+        # only the stem carries full-resolution detail, above all the noise, to the head
         answer = Head(
             self.out_channels or x_t.shape[-1], self.patch, self.convolution, name="head"
         )(joined(h, stem))

@@ -1,9 +1,9 @@
-"""The encoder of T5 (Raffel et al. 2020), also as v1.1, mT5, ByT5, Flan-T5 and UL2 have it."""
+"""The encoder of T5 (Raffel et al. 2020), with its variants v1.1, mT5, ByT5, Flan-T5 and UL2."""
 
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import einops
 import flax.linen as nn
@@ -14,7 +14,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 FeedForwardKind = Literal["relu", "gated-gelu", "gated-silu"]
-# What the gate of a gated feed-forward goes through; GELU by its tanh approximation.
+# The activations of a gated feed-forward; GELU is the tanh approximation.
 GATES: dict[str, Callable[[Array], Array]] = {
     "gated-gelu": functools.partial(nn.gelu, approximate=True),
     "gated-silu": nn.silu,
@@ -46,13 +46,13 @@ class T5Config:
 class T5Encoder(nn.Module):
     """ids [b l], mask [b l] -> [b l d]: contextual embeddings, zero where the mask is False.
 
-    Matrices multiply in `dtype`, float32 or bfloat16, and add up in float32; the residual stream,
-    norms and softmax are float32 whatever it is. The result is in `dtype`: of size 1, it is in
-    bfloat16 (parameters too) within 0.1 of float32's, 0.02 by root mean square. `look_up`:
-    (table, ids) -> the table's rows, for tables that lie on a mesh.
+    dtype: of matrix products and of the result, float32 or bfloat16. Sums, the residual stream,
+    norms and softmax are always float32. Values are of order 1; in bfloat16 (parameters too) they
+    differ from float32 by at most 0.1, and by 0.02 in root mean square.
+    look_up: (table, ids) -> rows of the table; sharded tables need one of their own.
 
     Raises:
-      ValueError: another dtype, see `checked_dtype`.
+      ValueError: the dtype is neither; see `check_dtype`.
     """
 
     config: T5Config
@@ -61,15 +61,15 @@ class T5Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, ids: Int[Array, "b l"], mask: Bool[Array, "b l"]) -> Float[Array, "b l d"]:
-        """Embeds the ids; `mask` is True at tokens and False at padding, wherever that is."""
-        config, dtype = self.config, checked_dtype(self.dtype)
+        """Embed the ids; `mask` is True at tokens and False at padding, which may be anywhere."""
+        config, dtype = self.config, check_dtype(self.dtype)
         table = self.param("embedding", nn.initializers.normal(1.0), _shape(config, "embedding"))
         relative = self.param(
             "relative_bias",
             nn.initializers.normal(config.d_model**-0.5),
             _shape(config, "relative_bias"),
         )
-        # Loaded parameters may still be numpy's.
+        # Loaded parameters may be NumPy arrays.
         bias = position_bias(config, jnp.asarray(relative), mask.shape[1])
         h = self.look_up(jnp.asarray(table), ids).astype(jnp.float32)
         for i in range(config.num_layers):
@@ -88,7 +88,7 @@ class Block(nn.Module):
     def __call__(
         self, h: Float[Array, "b l d"], bias: Float[Array, "h l l"], mask: Bool[Array, "b l"]
     ) -> Float[Array, "b l d"]:
-        """`bias` is added to every row's logits; nobody sees where `mask` is False."""
+        """`bias` is added to the logits of every row; keys where `mask` is False are ignored."""
         eps = self.config.layer_norm_epsilon
         r = RMSNorm(eps, name="attention_norm")(h).astype(self.dtype)
         h = h + Attention(self.config, self.dtype, name="attention")(r, bias, mask)
@@ -97,7 +97,7 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """softmax(q k^T + bias) v: the usual 1 / sqrt(d_kv) is folded into the initial weights."""
+    """softmax(q k^T + bias) v; the usual factor 1 / sqrt(d_kv) is part of the initial weights."""
 
     config: T5Config
     dtype: DTypeLike
@@ -106,7 +106,7 @@ class Attention(nn.Module):
     def __call__(
         self, h: Float[Array, "b l d"], bias: Float[Array, "h l l"], mask: Bool[Array, "b l"]
     ) -> Float[Array, "b l d"]:
-        """`bias` is added to the logits; keys where `mask` is False weigh nothing."""
+        """`bias` is added to the logits; keys where `mask` is False have the weight 0."""
         config = self.config
         inner = config.num_heads * config.d_kv
 
@@ -134,7 +134,7 @@ class FeedForward(nn.Module):
 
     @nn.compact
     def __call__(self, h: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
-        """Each position alone."""
+        """Applied to each position separately."""
         config = self.config
         d, f = config.d_model, config.d_ff
         if config.feed_forward == "relu":
@@ -153,40 +153,43 @@ class RMSNorm(nn.Module):
 
     @nn.compact
     def __call__(self, h: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
-        """Each position alone."""
+        """Applied to each position separately."""
         scale = self.param("scale", nn.initializers.ones, (h.shape[-1],))
         h = h.astype(jnp.float32)
         mean_square = jnp.mean(jnp.square(h), axis=-1, keepdims=True)
         return h * jax.lax.rsqrt(mean_square + self.eps) * scale.astype(jnp.float32)
 
 
-def buckets(
+def distance_buckets(
     distance: Int[np.ndarray, "n"], num_buckets: int, max_distance: int
 ) -> Int[np.ndarray, "n"]:
-    """Bucket of each distance (key position - query position): Raffel et al. 2020, sec. 2.1.
+    """The bucket of each distance, key position - query position (Raffel et al. 2020, sec. 2.1).
 
-    Half of the buckets look ahead. In each half, the first half are single distances and the rest
-    grow with the logarithm up to `max_distance`, beyond which all share the last one.
+    Half of the buckets are for keys after the query. In each half, the first half of the buckets
+    are single distances, and the others grow logarithmically up to `max_distance`; larger distances
+    share the last bucket.
     """
     side = num_buckets // 2
     exact = side // 2
     magnitude = np.abs(distance)
-    # float32 as in the reference: at powers of two the rounding decides the bucket.
+    # float32 as in the reference, because rounding decides the bucket at powers of two.
     ratio = np.log(np.maximum(magnitude, 1).astype(np.float32) / np.float32(exact))
     ratio = ratio / np.float32(np.log(max_distance / exact)) * np.float32(side - exact)
     far = np.minimum(exact + ratio.astype(np.int64), side - 1)
     return np.where(distance > 0, side, 0) + np.where(magnitude < exact, magnitude, far)
 
 
-def checked_dtype(dtype: DTypeLike) -> np.dtype:
-    """The dtype as numpy's, if T5 can compute in it.
+def check_dtype(dtype: DTypeLike) -> np.dtype:
+    """The dtype as NumPy's, after checking that T5 can compute in it.
 
     Raises:
       ValueError: it is neither float32 nor bfloat16.
     """
     if dtype not in [jnp.dtype(allowed) for allowed in DTYPES]:
         name = jnp.dtype(dtype).name
-        why = "; T5's feed-forwards go beyond 65504, float16's largest" * (name == "float16")
+        why = "; the feed-forwards of T5 exceed 65504, the largest number in float16" * (
+            name == "float16"
+        )
         raise ValueError(f"dtype={name}, want float32 or bfloat16{why}")
     return jnp.dtype(dtype)
 
@@ -207,8 +210,8 @@ def _shape(config: T5Config, name: str) -> tuple[int, int]:
 def position_bias(
     config: T5Config, relative: Float[Array, "n h"], length: int
 ) -> Float[Array, "h l l"]:
-    """What every layer adds to its logits, by the distance from query to key alone."""
-    rows = buckets(
+    """The bias that every layer adds to its logits; it depends only on the distance."""
+    rows = distance_buckets(
         np.arange(1 - length, length),
         config.relative_attention_num_buckets,
         config.relative_attention_max_distance,
@@ -219,12 +222,20 @@ def position_bias(
     return einops.rearrange(jnp.take(by_distance, index, axis=0), "q s h -> h q s")
 
 
-def _dense(features: int, stddev: float, dtype: DTypeLike, name: str, **options: Any) -> nn.Dense:
+def _dense(
+    features: int,
+    stddev: float,
+    dtype: DTypeLike,
+    name: str,
+    dot_general: Callable[..., Array] | None = None,
+) -> nn.Dense:
     init = nn.initializers.normal(stddev)
-    return nn.Dense(features, use_bias=False, dtype=dtype, kernel_init=init, name=name, **options)
+    return nn.Dense(
+        features, use_bias=False, dtype=dtype, kernel_init=init, dot_general=dot_general, name=name
+    )
 
 
 def _dense_out(features: int, stddev: float, dtype: DTypeLike, name: str) -> nn.Dense:
-    """As `_dense`, but its sums stay float32: they go into the residual stream."""
-    in_full = functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
-    return _dense(features, stddev, dtype, name, dot_general=in_full)
+    """Like `_dense`, but its result is float32, because it is added to the residual stream."""
+    in_float32 = functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
+    return _dense(features, stddev, dtype, name, dot_general=in_float32)

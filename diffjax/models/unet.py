@@ -2,20 +2,21 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from diffjax.core.types import Image, LogSnr, Resized, Text, TextMask
 from diffjax.devices.mesh import Rules
 from diffjax.models.layers.attention import Attention
-from diffjax.models.layers.blocks import Head, product, to_patches
+from diffjax.models.layers.blocks import Head, mark_product, to_patches
 from diffjax.models.layers.convolve import Convolution
 from diffjax.models.layers.embed import Canvas, Conditioning
-from diffjax.models.layers.level import Remat, Unpack, block_class, run
+from diffjax.models.layers.level import Remat, Unpack, block_class, run_blocks
 from diffjax.models.layers.sharding import RULES
 
 # A rule for each parameter.
@@ -23,19 +24,21 @@ SHARDING: Rules = RULES
 
 
 class UNet(nn.Module):
-    """Residual blocks and attention on the way down and up, skips concatenated.
+    """Residual blocks with attention on the way down and up; skips are concatenated.
 
-    Level i has `width * mults[i]` channels at 1 / 2^i of the stem's resolution, which is the
-    picture's divided by `patch` (pixel unshuffle; 1 in the paper). Levels in
-    `attention_levels` attend to themselves and to the text after every block.
+    Level i has `width * mults[i]` channels at 1 / 2^i of the stem's resolution, which is that of
+    the picture divided by `patch` (pixel unshuffle; 1 in the paper). In `attention_levels`, pixels
+    attend to each other and to the text after every block.
 
-    num_classes: it is told a class, or num_classes for none. out_channels: 0 for as many as the
-    noisy picture has; a learned variance wants twice as many, a network that sees its last guess
-    beside the noisy picture half as many.
-    canvas: channels that `embed.Canvas` draws before the middle, a quarter of them after the stem;
-    the network then takes pictures of one size. 0: none, as in the paper.
-    scan: the equal blocks of a level are one scan, so that the program does not grow with them.
-    remat: what the backward pass computes again, see `level.KEPT`.
+    num_classes: the number of classes; a label of num_classes means no class.
+    out_channels: 0 for as many channels as the noisy picture has. A learned variance needs twice as
+    many; a network that sees its last prediction beside the noisy picture needs half as many.
+    canvas: the number of channels that `embed.Canvas` draws before the middle; a quarter of them is
+    drawn after the stem. The network then takes pictures of one size only. 0: none, as in the
+    paper.
+    scan: run the equal blocks of a level as one scan, so that the program does not grow with them.
+    remat: what the backward pass computes again; see `level.KEPT`.
+    unpack: applied to the parameters of each block where they are used; see `level.block_class`.
     """
 
     width: int = 128
@@ -51,15 +54,15 @@ class UNet(nn.Module):
     out_channels: int = 0
     scan: bool = False
     remat: Remat = "none"
-    unpack: Unpack | None = None  # what a block does to its parameters where it uses them
+    unpack: Unpack | None = None
     attention_implementation: Literal["xla", "cudnn"] | None = None
     convolution: Convolution = lax.conv_general_dilated
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
     sharding: ClassVar[Rules] = SHARDING
 
     @property
     def stride(self) -> int:
-        """The picture's sides must be multiples of this."""
+        """The sides of a picture must be multiples of this."""
         return self.patch * 2 ** (len(self.mults) - 1)
 
     @nn.compact
@@ -74,14 +77,14 @@ class UNet(nn.Module):
         masked: Image | None = None,
         mask: Float[Array, "b h w 1"] | None = None,
     ) -> Resized:
-        """Noisy picture, its level, and what it is told -> eps, v or x_0, as it was trained.
+        """Noisy picture, noise level and conditions -> eps, v or x_0, as the network was trained.
 
-        masked, mask: a picture with a hole and the hole as 1.0, as further channels.
+        masked, mask: a picture with a hole, and the hole as 1.0; they are concatenated as channels.
         """
         emb, tokens, text_mask = Conditioning(
             4 * self.width, self.token_width, self.dtype, self.num_classes, name="conditioning"
         )(logsnr_t, text, text_mask, label=label, vector=vector)
-        told = (emb, tokens, text_mask)
+        conditions = (emb, tokens, text_mask)
         attention = functools.partial(
             Attention,
             self.head_width,
@@ -102,14 +105,16 @@ class UNet(nn.Module):
             block = block_class(self.remat, unpack=self.unpack)(
                 **fields(level, attend), resample=resample, name=name
             )
-            return block(h, *told, skip)
+            return block(h, *conditions, skip)
 
-        alike = functools.partial(run, scan=self.scan, remat=self.remat, unpack=self.unpack)
+        run_equal = functools.partial(
+            run_blocks, scan=self.scan, remat=self.remat, unpack=self.unpack
+        )
         last, num = len(self.mults) - 1, self.num_blocks
 
         inputs = [x_t] if masked is None or mask is None else [x_t, masked, mask]
         h = to_patches(jnp.concatenate(inputs, axis=-1), self.patch)
-        h = product(
+        h = mark_product(
             nn.Conv(
                 self.width, (3, 3), conv_general_dilated=self.convolution, dtype=self.dtype,
                 name="stem",
@@ -121,9 +126,11 @@ class UNet(nn.Module):
             )
         skips = [h]
         for level in range(last + 1):
-            h = one(h, level, f"down_{level}_0")  # alone: it may widen
+            h = one(h, level, f"down_{level}_0")  # outside of the scan: its width may differ
             skips.append(h)
-            h, rest = alike(h, told, name=f"down_{level}", first=1, num=num - 1, **fields(level))
+            h, rest = run_equal(
+                h, conditions, name=f"down_{level}", first=1, num=num - 1, **fields(level)
+            )
             skips += rest
             if level < last:
                 h = one(h, level, f"down_{level}_to_{level + 1}", None, "down", attend=False)
@@ -141,14 +148,20 @@ class UNet(nn.Module):
                 dtype=self.dtype,
                 name=f"middle_{i}",
             )
-            h = middle(h, *told)
+            h = middle(h, *conditions)
 
         for level in range(last, -1, -1):
-            # alone: the first is fed by a wider level, the last by a narrower skip
+            # outside of the scan: the first block has a wider input, the last a narrower skip
             h = one(h, level, f"up_{level}_0", skips.pop())
             equal = [skips.pop() for _ in range(num - 1)]
-            h, _ = alike(
-                h, told, name=f"up_{level}", first=1, num=num - 1, skips=equal, **fields(level)
+            h, _ = run_equal(
+                h,
+                conditions,
+                name=f"up_{level}",
+                first=1,
+                num=num - 1,
+                skips=equal,
+                **fields(level),
             )
             h = one(h, level, f"up_{level}_{num}", skips.pop())
             if level > 0:

@@ -42,7 +42,7 @@ def abstract_encoding(
         lambda params, ids, mask: T5Encoder(config, dtype).apply({"params": params}, ids, mask)
     )
     return Work(
-        sharding.compiled(config, dtype, mesh),
+        sharding.compile_encoder(config, dtype, mesh),
         (params, *captions(batch, length, batch_sharding(mesh))),
         batch,
         mesh,

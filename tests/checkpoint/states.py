@@ -1,4 +1,4 @@
-"""A small train state of all that a real one holds, and folders of its checkpoints."""
+"""A small train state with all kinds of leaves of a real one, and folders of its checkpoints."""
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ def state(step: int = 3, size: int = 64) -> TrainState:
 
 
 def like(mesh: jax.sharding.Mesh | None = None, size: int = 64) -> TrainState:
-    """Its shapes, in the shardings of the mesh."""
+    """The shapes of `state()`, with the shardings of the mesh."""
     shapes = jax.eval_shape(lambda: state(size=size))
     place = state_sharding(mesh or make_mesh(devices=jax.devices()[:1]), shapes, RULES)
     return jax.tree.map(
@@ -35,19 +35,19 @@ def like(mesh: jax.sharding.Mesh | None = None, size: int = 64) -> TrainState:
 
 
 def fill(path, *steps: int, keep: int = 10, **options) -> None:
-    """Save these steps there, one after the other, and wait for the disk."""
+    """Save these steps in `path`, one after the other, and wait for the disk."""
     with checkpoint.open_dir(path, keep=keep, **options) as checkpoints:
         for step in steps:
             checkpoint.save(checkpoints, step, state(step), POSITION)
 
 
 def flip(file, position: int = 0, bit: int = 0) -> None:
-    """Turn one bit of the file over."""
+    """Flip one bit of the file."""
     content = bytearray(file.read_bytes())
     content[position] ^= 1 << bit
     file.write_bytes(content)
 
 
 def array_files(path) -> list:
-    """The files that hold the arrays of a step, large ones first."""
+    """The files that hold the arrays of a step, the largest first."""
     return sorted(path.glob("state/ocdbt.process_0/d/*"), key=lambda f: -f.stat().st_size)

@@ -23,7 +23,7 @@ CONFIG = json.dumps({"train": {"ema": ["decay_0.9"]}})
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A workdir with steps 1 to 3; not to be changed."""
+    """A workdir with steps 1 to 3. Tests must not change it."""
     path = tmp_path_factory.mktemp("run")
     fill(path / "checkpoints", 1, 2, 3)
     (path / "config.json").write_text(CONFIG)
@@ -34,7 +34,7 @@ def main(*arguments):
     return commands.main([str(a) for a in arguments])
 
 
-def test_list_shows_each_step_with_state_size_date_and_reason(run, tmp_path, capsys):
+def test_list_prints_state_size_date_and_fault_of_each_step(run, tmp_path, capsys):
     assert main("list", run) == 0
     head, *rows = capsys.readouterr().out.splitlines()[1:]
     assert head.split() == ["step", "state", "size", "saved"]
@@ -49,7 +49,7 @@ def test_list_shows_each_step_with_state_size_date_and_reason(run, tmp_path, cap
     assert third.endswith("data/metadata is missing")
 
 
-def test_verify_hashes_and_ends_with_5_when_a_step_is_damaged(run, tmp_path, capsys):
+def test_verify_checks_hashes_and_exits_with_5_if_a_step_is_damaged(run, tmp_path, capsys):
     assert main("verify", run) == 0
     assert "hashed in" in capsys.readouterr().out
     stages = tmp_path / "cascade"
@@ -61,17 +61,17 @@ def test_verify_hashes_and_ends_with_5_when_a_step_is_damaged(run, tmp_path, cap
     assert main("list", stages) == 0
     assert main("verify", stages) == 5
     (line,) = (x for x in capsys.readouterr().out.splitlines() if "corrupt" in x)
-    assert f"{file.name} has other bytes than were written" in line
+    assert f"{file.name} has bytes that differ from those written" in line
 
 
-def test_digest_is_that_of_the_state_in_memory(run, capsys):
+def test_digest_prints_the_digest_of_the_state_in_memory(run, capsys):
     assert main("digest", run, "--step", 2, "--arrays") == 0
     *arrays, whole = capsys.readouterr().out.splitlines()
     assert whole.split()[0] == digest.digest_of(state(2), POSITION)
     assert dict(x.split()[::-1] for x in arrays) == digest.leaf_digests(state(2))
 
 
-def test_a_whole_state_goes_to_a_file_and_back_bit_for_bit(run, tmp_path, capsys):
+def test_exporting_and_importing_a_whole_state_keeps_every_bit(run, tmp_path, capsys):
     file, other = tmp_path / "state.safetensors", tmp_path / "other"
     assert main("export", run, "--what", "state", "--step", 2, "--out", file) == 0
     assert main("import", other, file) == 0
@@ -85,7 +85,7 @@ def test_a_whole_state_goes_to_a_file_and_back_bit_for_bit(run, tmp_path, capsys
     assert "has a step 2; name another workdir" in capsys.readouterr().err
 
 
-def test_the_average_that_is_sampled_goes_to_a_file_that_others_read(run, tmp_path):
+def test_export_writes_the_default_average_in_a_file_that_safetensors_reads(run, tmp_path):
     file = tmp_path / "ema.safetensors"
     assert main("export", run, "--out", file) == 0
     with safe_open(file, framework="np") as reader:
@@ -99,7 +99,7 @@ def test_the_average_that_is_sampled_goes_to_a_file_that_others_read(run, tmp_pa
     np.testing.assert_array_equal(kernel, state(3).ema_params["decay_0.9"]["out"]["kernel"])
 
 
-def test_the_default_of_a_run_without_averages_is_the_live_parameters(run, tmp_path):
+def test_export_writes_the_live_parameters_of_a_run_without_averages(run, tmp_path):
     shutil.copytree(run / "checkpoints/3", tmp_path / "run/checkpoints/3")
     (tmp_path / "run/config.json").write_text('{"train": {"ema": []}}')
     assert main("export", tmp_path / "run", "--out", tmp_path / "live.safetensors") == 0
@@ -110,9 +110,7 @@ def test_the_default_of_a_run_without_averages_is_the_live_parameters(run, tmp_p
 
 
 @pytest.mark.parametrize(("what", "where"), [("decay_0.9", "ema_params"), ("live", "params")])
-def test_parameters_in_bfloat16_are_rounded_once_and_come_back_as_float32(
-    run, tmp_path, what, where
-):
+def test_export_in_bfloat16_rounds_once_and_import_gives_float32(run, tmp_path, what, where):
     file, other = tmp_path / "half.safetensors", tmp_path / "other"
     assert main("export", run, "--what", what, "--dtype", "bfloat16", "--out", file) == 0
     assert main("import", other, file) == 0
@@ -127,7 +125,7 @@ def test_parameters_in_bfloat16_are_rounded_once_and_come_back_as_float32(
     )
 
 
-def test_an_export_that_was_damaged_on_its_way_is_not_imported(run, tmp_path, capsys):
+def test_a_damaged_export_is_not_imported(run, tmp_path, capsys):
     file = tmp_path / "state.safetensors"
     assert main("export", run, "--what", "state", "--out", file) == 0
     flip(file, position=file.stat().st_size - 3)
@@ -143,7 +141,7 @@ def test_a_damaged_step_is_not_exported(run, tmp_path, capsys):
     assert main("export", tmp_path / "run", "--step", 3, "--out", out) == 5
     assert "step 3 is corrupt" in capsys.readouterr().err
     assert not out.exists()
-    assert main("export", tmp_path / "run", "--out", out) == 0  # the newest that is whole
+    assert main("export", tmp_path / "run", "--out", out) == 0  # the newest complete step
     with safe_open(out, framework="np") as reader:
         assert reader.metadata()["step"] == "2"
 
@@ -163,7 +161,7 @@ def test_a_damaged_step_is_not_exported(run, tmp_path, capsys):
         (["import", "{tmp}", "{tmp}/absent"], "absent"),
     ],
 )
-def test_bad_input_ends_with_one_line_and_code_2(arguments, words, run, tmp_path, capsys):
+def test_bad_input_prints_one_line_and_exits_with_2(arguments, words, run, tmp_path, capsys):
     cascade = tmp_path / "cascade"
     for stage in ("base64", "sr256"):
         (cascade / stage / "checkpoints").mkdir(parents=True)
@@ -176,8 +174,8 @@ def test_bad_input_ends_with_one_line_and_code_2(arguments, words, run, tmp_path
     assert list(tmp.iterdir()) == []
 
 
-def test_every_command_of_the_page_does_what_it_says(run, tmp_path, monkeypatch, capsys):
-    """Where it has runs/base64 there is a small run; the rest is as it stands."""
+def test_every_command_of_the_documentation_page_works(run, tmp_path, monkeypatch, capsys):
+    """The page's runs/base64 is a small run here; otherwise the commands are unchanged."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(run, "runs/base64")
     lines = re.findall(r"^python -m diffjax\.checkpoint (.*)$", PAGE.read_text(), re.M)

@@ -1,4 +1,4 @@
-"""A disk of a few megabytes that fills up, where the system lets us mount one."""
+"""Saving to a disk of a few megabytes that fills up, if the system lets us mount one."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ from diffjax.checkpoint import saving
 from tests.checkpoint.states import POSITION, fill, like, state
 path = Path(sys.argv[1]) / "checkpoints"
 fill(path, 1)
-saving.free_bytes = lambda path: 1 << 40  # so that orbax itself runs into the end of the disk
+saving.free_bytes = lambda path: 1 << 40  # so that orbax itself meets the full disk
 big = state(2, size=1 << 16)
 checkpoints = checkpoint.open_dir(path)
 (path.parent / "ballast").write_bytes(bytes(3 << 20))
@@ -38,11 +38,11 @@ print([f.state for f in checkpoint.survey(path, full=True)])
 
 
 @pytest.mark.slow
-def test_a_full_disk_leaves_the_older_step_and_the_next_save_works_once_there_is_room(tmp_path):
+def test_a_full_disk_leaves_the_older_step_and_the_next_save_works_with_room(tmp_path):
     unshare = shutil.which("unshare")
     mount = f"mount -t tmpfs -o size=6m tmpfs {tmp_path}"
     if not unshare or subprocess.run([unshare, "-Urm", "sh", "-c", mount]).returncode:
-        pytest.skip("no mount of our own here")
+        pytest.skip("this system does not allow mounting")
     done = subprocess.run(
         [unshare, "-Urm", "sh", "-c", f'{mount} && exec "$@"', "sh", sys.executable, "-c", FILL,
          str(tmp_path)],

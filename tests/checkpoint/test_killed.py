@@ -1,4 +1,4 @@
-"""kill -9 in the middle of saves: what is whole stays whole, and the next process goes on."""
+"""kill -9 during saves: complete steps stay complete, and the next process resumes."""
 
 import os
 import random
@@ -37,8 +37,8 @@ while True:
 
 
 @pytest.mark.slow
-def test_after_ten_kills_at_any_moment_of_a_save_the_newest_step_is_whole(tmp_path):
-    """The manifest is held up, so that kills fall before and after the rename, and in between."""
+def test_the_newest_step_is_complete_after_each_of_ten_kills_during_saves(tmp_path):
+    """Writing the manifest is delayed, so that kills come before, during and after it."""
     r, reached = random.Random(0), 0
     for _ in range(10):
         child = subprocess.Popen(
@@ -55,7 +55,7 @@ def test_after_ten_kills_at_any_moment_of_a_save_the_newest_step_is_whole(tmp_pa
         saving = max([saving, *map(int, re.findall(r"saving (\d+)\n", rest))])
         found = checkpoint.open_to_read(tmp_path)
         reached = int(checkpoint.choose(found).name)
-        assert reached >= saving - 1 > begun  # the one before was waited for
+        assert reached >= saving - 1 > begun  # a save waits for the previous one
         restored, position = checkpoint.restore(found, like(size=4096))
         want = digest.digest_of(state(reached, size=4096), POSITION)
         assert digest.digest_of(restored, position) == want

@@ -17,7 +17,7 @@ def saved(tmp_path_factory):
     return path
 
 
-def test_the_manifest_names_every_file_by_the_sha256_that_others_compute(saved):
+def test_the_manifest_holds_the_size_and_sha256_of_every_file(saved):
     content = manifest._from_bytes((saved / "2/manifest.json").read_bytes())
     files = [f for f in (saved / "2").rglob("*") if f.is_file() and f.name != "manifest.json"]
     assert len(content["files"]) == len(files) > 5
@@ -48,7 +48,7 @@ def _hole(raw, start, length):
 
 
 def damaged(path, r):
-    """Damage one file below `path` at random; returns its name there and how to undo it."""
+    """Damage a random file below `path`; returns its name and a function that undoes it."""
     file = r.choice(sorted(f for f in path.rglob("*") if f.is_file() and f.stat().st_size))
     raw = file.read_bytes()
     changed = raw
@@ -61,7 +61,7 @@ def damaged(path, r):
     return file.relative_to(path).as_posix(), lambda: file.write_bytes(raw)
 
 
-def test_no_damage_to_any_file_goes_unnoticed_and_each_is_named(saved, capsys):
+def test_every_damage_is_noticed_and_the_damaged_file_is_named(saved, capsys):
     r = random.Random(0)
     checkpoints = checkpoint.open_to_read(saved)
     for _ in range(30):
@@ -73,7 +73,7 @@ def test_no_damage_to_any_file_goes_unnoticed_and_each_is_named(saved, capsys):
 
 
 @pytest.mark.slow
-def test_of_two_hundred_damages_none_is_loaded_and_the_step_before_is(saved, capsys):
+def test_after_each_of_two_hundred_damages_the_previous_step_is_restored(saved, capsys):
     r = random.Random(1)
     good = digest.leaf_digests(state(1))
     for _ in range(200):
@@ -84,8 +84,8 @@ def test_of_two_hundred_damages_none_is_loaded_and_the_step_before_is(saved, cap
         undo()
 
 
-def test_orbax_alone_loads_a_flipped_bit_without_a_word(saved, tmp_path):
-    """Why there is a manifest; should this fail one day, orbax has learnt to look."""
+def test_orbax_alone_loads_a_flipped_bit_without_an_error(saved, tmp_path):
+    """This is why there is a manifest. If it fails one day, orbax has learnt to check."""
     shutil.copytree(saved / "2", tmp_path / "2")
     good = digest.leaf_digests(state(2))
     file = array_files(tmp_path / "2")[0]
@@ -94,12 +94,12 @@ def test_orbax_alone_loads_a_flipped_bit_without_a_word(saved, tmp_path):
         file.write_bytes(_flip(raw, position * 8))
         try:
             silent += digest.leaf_digests(checkpoint.read(tmp_path / "2")[0]) != good
-        except Exception:  # whatever orbax says, it says something
+        except Exception:  # any error counts as noticed
             continue
     assert silent > 0
 
 
-def test_a_half_copied_step_or_one_without_its_markers_is_never_the_newest(saved, tmp_path):
+def test_a_partly_copied_step_is_never_the_newest(saved, tmp_path):
     fill(tmp_path, 1)
     for names in (["_CHECKPOINT_METADATA"], ["state"], ["manifest.json", "_CHECKPOINT_METADATA"]):
         half = tmp_path / "7"

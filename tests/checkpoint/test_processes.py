@@ -1,4 +1,4 @@
-"""Two processes of two devices each, over loopback: one manifest, one choice, one digest."""
+"""Two processes with two devices each save one checkpoint and agree on the step to restore."""
 
 import os
 import socket
@@ -44,7 +44,7 @@ print("again", checkpoints.all_steps())
 
 
 @pytest.mark.slow
-def test_two_processes_save_restore_and_replace_the_same_steps(tmp_path):
+def test_two_processes_save_restore_and_replace_steps_together(tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
@@ -73,7 +73,7 @@ def test_two_processes_save_restore_and_replace_the_same_steps(tmp_path):
             f"step 2 H {digest.digest_of(state(2), POSITION)}",
             "again [2, 3]",
         ]
-    assert "step 3 is corrupt, passed over" in said[0][0]
+    assert "step 3 is corrupt, skipped" in said[0][0]
     assert [f.state for f in checkpoint.survey(tmp_path, full=True)] == ["good", "good"]
     restored, position = checkpoint.restore(checkpoint.open_to_read(tmp_path), like())
     assert digest.digest_of(restored, position) == digest.digest_of(state(3), POSITION)

@@ -13,7 +13,7 @@ from tests.checkpoint.states import POSITION, array_files, fill, flip, like, sta
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """Steps 1 to 3; not to be changed."""
+    """Steps 1 to 3. Tests must not change them."""
     path = tmp_path_factory.mktemp("saved")
     fill(path, 1, 2, 3)
     return checkpoint.open_to_read(path)
@@ -29,7 +29,7 @@ def copy_of(saved, path):
     return path
 
 
-def test_a_state_comes_back_bit_for_bit_with_the_position_of_the_data(saved):
+def test_a_state_and_its_data_position_are_restored_exactly(saved):
     restored, position = checkpoint.restore(saved, like())
     assert type(restored) is type(state())
     assert digest.leaf_digests(restored) == digest.leaf_digests(state(3))
@@ -38,7 +38,7 @@ def test_a_state_comes_back_bit_for_bit_with_the_position_of_the_data(saved):
 
 
 @pytest.mark.parametrize(("before", "after"), [(8, 1), (8, 2), (8, 4), (2, 8)])
-def test_a_state_goes_to_another_number_of_devices_bit_for_bit(before, after, tmp_path):
+def test_a_state_is_restored_exactly_on_another_number_of_devices(before, after, tmp_path):
     devices = jax.devices()
     place = jax.tree.map(
         lambda x: x.sharding, like(mesh.make_mesh(devices=devices[:before], fsdp=before))
@@ -53,7 +53,7 @@ def test_a_state_goes_to_another_number_of_devices_bit_for_bit(before, after, tm
     assert len(kernel.addressable_shards) == after
 
 
-def test_one_part_is_restored_alone(saved):
+def test_one_part_of_a_state_can_be_restored(saved):
     want = state(3).ema_params["decay_0.9"]
     name = "ema_params/decay_0.9"
     part, step = checkpoint.restore_part(saved, name, like().ema_params["decay_0.9"])
@@ -66,7 +66,7 @@ def test_one_part_is_restored_alone(saved):
         checkpoint.restore_part(saved, "ema_params/other", like().params)
 
 
-def test_a_step_is_read_without_a_model(saved):
+def test_a_step_can_be_read_without_a_model(saved):
     tree, position = checkpoint.read(saved.directory / "3")
     assert digest.digest_of(tree, position) == digest.digest_of(state(3), POSITION)
     bias, _ = checkpoint.read(saved.directory / "3", "params/norm")
@@ -75,7 +75,7 @@ def test_a_step_is_read_without_a_model(saved):
         checkpoint.read(saved.directory / "3", "params/absent")
 
 
-def test_training_goes_back_to_the_third_newest_when_the_two_after_it_are_damaged(
+def test_training_resumes_from_the_third_newest_step_if_the_two_newest_are_damaged(
     saved, tmp_path, capsys
 ):
     path = copy_of(saved, tmp_path / "copy")
@@ -85,14 +85,14 @@ def test_training_goes_back_to_the_third_newest_when_the_two_after_it_are_damage
     restored, _ = checkpoint.restore(checkpoint.open_to_read(path), like())
     assert digest.leaf_digests(restored) == digest.leaf_digests(state(1))
     third, second = capsys.readouterr().out.splitlines()
-    assert third.startswith("step 3 is corrupt, passed over")
+    assert third.startswith("step 3 is corrupt, skipped")
     assert flipped.name in third
-    assert second.startswith("step 2 is corrupt, passed over")
+    assert second.startswith("step 2 is corrupt, skipped")
     assert cut.name in second
 
 
-def test_sizes_alone_are_checked_when_asked(saved, tmp_path):
-    """The flip is in a file of no consequence: what is shown is that nobody looked."""
+def test_verify_size_does_not_hash_the_files(saved, tmp_path):
+    """The flipped bit is in a file that a restore does not read, so only hashing can find it."""
     path = copy_of(saved, tmp_path / "copy")
     flip(path / "3/state/commit_success.txt")
     found = checkpoint.open_to_read(path)
@@ -100,7 +100,7 @@ def test_sizes_alone_are_checked_when_asked(saved, tmp_path):
     assert checkpoint.choose(found, verify="full").name == "2"
 
 
-def test_when_none_is_whole_nothing_begins_anew(saved, tmp_path):
+def test_a_run_does_not_start_anew_if_all_its_steps_are_damaged(saved, tmp_path):
     path = copy_of(saved, tmp_path / "copy")
     for step in (1, 2, 3):
         flip(path / f"{step}/state/_METADATA")
@@ -110,17 +110,17 @@ def test_when_none_is_whole_nothing_begins_anew(saved, tmp_path):
         checkpoint.restore(checkpoint.open_to_read(path), like(), step=2)
 
 
-def test_a_step_that_no_save_finished_is_as_none(saved, tmp_path, capsys):
+def test_an_unfinished_step_counts_as_no_checkpoint(saved, tmp_path, capsys):
     path = copy_of(saved, tmp_path / "copy")
     for step in (1, 2, 3):
         (path / f"{step}/manifest.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"no checkpoint under .* was finished"):
         checkpoint.restore(checkpoint.open_to_read(path), like())
-    assert "step 3 is incomplete, passed over: manifest.json is missing" in capsys.readouterr().out
+    assert "step 3 is incomplete, skipped: manifest.json is missing" in capsys.readouterr().out
 
 
-def test_a_step_from_before_manifests_is_taken_with_a_warning(tmp_path, capsys):
-    """As orbax's own manager saved it."""
+def test_a_step_older_than_manifests_is_restored_with_a_warning(tmp_path, capsys):
+    """Such steps were saved by orbax's own manager."""
     handlers = {"state": ocp.StandardCheckpointHandler(), "data": ocp.JsonCheckpointHandler()}
     with ocp.CheckpointManager(tmp_path, item_handlers=handlers) as manager:
         manager.save(
@@ -147,14 +147,14 @@ def test_a_step_from_before_manifests_is_taken_with_a_warning(tmp_path, capsys):
         (lambda p: p | {"out": {"kernel": jnp.zeros((64, 17))}}, r"\(64, 17\)"),
     ],
 )
-def test_a_model_that_does_not_fit_is_refused_by_the_name_of_the_array(saved, change, words):
-    """orbax alone would cast the dtype without a word."""
+def test_a_model_that_does_not_fit_is_refused_and_the_array_is_named(saved, change, words):
+    """orbax alone would cast the dtype silently."""
     other = jax.eval_shape(lambda: state().replace(params=change(state().params)))
     with pytest.raises(ValueError, match=words):
         checkpoint.restore(saved, other)
 
 
-def test_no_checkpoint_is_said(saved, tmp_path):
+def test_a_missing_checkpoint_is_an_error(saved, tmp_path):
     with pytest.raises(FileNotFoundError, match="no checkpoint under"):
         checkpoint.restore(checkpoint.open_to_read(tmp_path / "absent"), like())
     with pytest.raises(FileNotFoundError, match="no checkpoint of step 9 under"):

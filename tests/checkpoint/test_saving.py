@@ -18,12 +18,12 @@ def names(path):
     return sorted(p.name for p in path.iterdir())
 
 
-def test_the_newest_are_kept_and_every_fifth_for_good(tmp_path):
+def test_the_newest_steps_and_every_fifth_are_kept(tmp_path):
     fill(tmp_path, *range(3, 13), keep=2, keep_every=5)
     assert names(tmp_path) == ["10", "11", "12", "5"]
 
 
-def test_an_older_step_goes_only_when_the_manifest_of_the_new_one_is_there(tmp_path, monkeypatch):
+def test_an_older_step_is_deleted_only_after_the_new_manifest_is_written(tmp_path, monkeypatch):
     removed, remove = [], folder.remove
 
     def watched(directory, step):
@@ -36,14 +36,14 @@ def test_an_older_step_goes_only_when_the_manifest_of_the_new_one_is_there(tmp_p
     assert removed == [1, 2]
 
 
-def test_a_step_that_is_damaged_does_not_count_as_kept(tmp_path):
+def test_a_damaged_step_does_not_count_as_kept(tmp_path):
     fill(tmp_path, 1, 2, 3)
     (tmp_path / "3/manifest.json").write_text("{}")
     fill(tmp_path, 4, keep=2)
     assert checkpoint.open_to_read(tmp_path).all_steps() == [2, 4]
 
 
-def test_a_step_cut_off_before_its_manifest_does_not_count_and_can_be_saved_again(tmp_path):
+def test_a_step_without_its_manifest_is_ignored_and_can_be_saved_again(tmp_path):
     fill(tmp_path, 1, 2)
     (tmp_path / "2/manifest.json").unlink()
     assert checkpoint.open_to_read(tmp_path).latest_step() == 1
@@ -56,32 +56,32 @@ def test_a_step_cut_off_before_its_manifest_does_not_count_and_can_be_saved_agai
     assert digest.digest_of(restored, {}) == digest.digest_of(state(2), {})
 
 
-def test_the_only_step_is_not_deleted_though_its_manifest_is_missing(tmp_path):
+def test_the_only_step_is_kept_even_without_its_manifest(tmp_path):
     fill(tmp_path, 1)
     (tmp_path / "1/manifest.json").unlink()
     with checkpoint.open_dir(tmp_path, keep=1):
         assert names(tmp_path) == ["1"]
 
 
-def test_a_step_found_corrupt_is_written_again_when_the_run_comes_back_to_it(tmp_path):
+def test_a_step_found_corrupt_is_replaced_by_the_next_save_of_that_step(tmp_path):
     fill(tmp_path, 1, 2)
     flip(array_files(tmp_path / "2")[0])
     with checkpoint.open_dir(tmp_path, keep=3) as checkpoints:
-        assert checkpoints.latest_step() == 2  # sizes do not tell
+        assert checkpoints.latest_step() == 2  # the sizes are right
         checkpoint.restore(checkpoints, like())
-        assert checkpoints.latest_step() == 1  # hashes do
+        assert checkpoints.latest_step() == 1  # the hashes are not
         checkpoint.save(checkpoints, 2, state(2), POSITION)
     assert [f.state for f in checkpoint.survey(tmp_path, full=True)] == ["good", "good"]
 
 
-def test_saving_a_step_that_is_there_changes_nothing(tmp_path):
+def test_saving_a_complete_step_again_changes_nothing(tmp_path):
     fill(tmp_path, 1)
     before = (tmp_path / "1").stat().st_ino
     fill(tmp_path, 1)
     assert (tmp_path / "1").stat().st_ino == before
 
 
-def test_a_save_returns_before_the_manifest_is_made_and_finish_waits_for_it(tmp_path, monkeypatch):
+def test_save_returns_before_the_manifest_is_written_and_finish_waits_for_it(tmp_path, monkeypatch):
     go, write = threading.Event(), manifest.write
     monkeypatch.setattr(manifest, "write", lambda path: go.wait(60) and write(path))
     checkpoints = checkpoint.open_dir(tmp_path)
@@ -92,7 +92,7 @@ def test_a_save_returns_before_the_manifest_is_made_and_finish_waits_for_it(tmp_
     assert checkpoints.latest_step() == 1
 
 
-def test_what_a_killed_save_left_is_swept_by_the_trainer_and_not_by_a_reader(tmp_path):
+def test_leftovers_of_a_killed_save_are_deleted_by_a_trainer_but_not_by_a_reader(tmp_path):
     fill(tmp_path, 1)
     left = ["2.orbax-checkpoint-tmp", "3.orbax-checkpoint-tmp-17", "0.removed-ab12"]
     for name in left:
@@ -105,7 +105,7 @@ def test_what_a_killed_save_left_is_swept_by_the_trainer_and_not_by_a_reader(tmp
         assert names(tmp_path) == ["1", "lost+found"]
 
 
-def test_no_room_is_said_before_anything_is_written(tmp_path, monkeypatch):
+def test_a_save_without_room_is_refused_before_anything_is_written(tmp_path, monkeypatch):
     fill(tmp_path, 1)
     monkeypatch.setattr(saving, "free_bytes", lambda path: 1000)
     with (
@@ -118,8 +118,8 @@ def test_no_room_is_said_before_anything_is_written(tmp_path, monkeypatch):
     assert names(tmp_path) == ["1"]
 
 
-def test_a_disk_that_fills_up_while_writing_leaves_the_older_steps_and_no_rubbish(tmp_path):
-    """A limit on the size of files stands in for the disk; random numbers do not compress."""
+def test_a_disk_that_fills_up_while_writing_leaves_only_the_older_steps(tmp_path):
+    """A limit on the file size acts as the full disk; random numbers cannot be compressed."""
     fill(tmp_path, 1)
     big = state(2, size=1 << 14)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -132,12 +132,12 @@ def test_a_disk_that_fills_up_while_writing_leaves_the_older_steps_and_no_rubbis
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert names(tmp_path) == ["1"]
-    checkpoint.save(checkpoints, 2, big, POSITION)  # room was made
+    checkpoint.save(checkpoints, 2, big, POSITION)  # with room again
     checkpoint.finish(checkpoints)
     assert [f.state for f in checkpoint.survey(tmp_path, full=True)] == ["good", "good"]
 
 
-def test_a_manifest_that_cannot_be_written_is_told_at_the_next_save_once(tmp_path, monkeypatch):
+def test_a_failure_to_write_the_manifest_is_raised_once_by_the_next_save(tmp_path, monkeypatch):
     def full(path):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -152,7 +152,7 @@ def test_a_manifest_that_cannot_be_written_is_told_at_the_next_save_once(tmp_pat
     assert checkpoints.all_steps() == [2]
 
 
-def test_what_a_checkpoint_needs_is_not_less_than_it_takes(tmp_path):
+def test_needed_bytes_is_an_upper_bound_of_the_size_on_disk(tmp_path):
     fill(tmp_path, 1)
     (found,) = checkpoint.survey(tmp_path)
     assert found.num_bytes <= checkpoint.needed_bytes(like())
@@ -160,14 +160,14 @@ def test_what_a_checkpoint_needs_is_not_less_than_it_takes(tmp_path):
     assert 1 << 20 <= checkpoint.needed_bytes(big) < 1.2 * (1 << 20)
 
 
-def test_orbax_can_be_told_which_steps_have_a_manifest(tmp_path):
-    """By a mark in orbax's own file: a step of this version without a manifest was cut off."""
+def test_a_step_is_marked_as_one_that_gets_a_manifest(tmp_path):
+    """The mark in orbax's file tells an interrupted save from a step older than manifests."""
     fill(tmp_path, 1)
     metadata = json.loads((tmp_path / "1/_CHECKPOINT_METADATA").read_text())
     assert metadata["custom_metadata"] == {"manifest": "diffjax-checkpoint-1"}
 
 
-def test_saves_from_two_threads_take_turns(tmp_path):
+def test_saves_from_several_threads_run_one_after_the_other(tmp_path):
     checkpoints = checkpoint.open_dir(tmp_path, keep=9)
     threads = [
         threading.Thread(target=checkpoint.save, args=(checkpoints, step, state(step), POSITION))
@@ -187,24 +187,24 @@ def test_saves_from_two_threads_take_turns(tmp_path):
         ("1 2 3 4", 3, 0, [1]),
         ("1 2 3 4", 0, 0, [1, 2, 3]),  # the newest always stays
         ("1 2c 3 4", 2, 0, [1, 2]),
-        ("1 2 3 4c", 2, 0, [1]),  # nothing whole is newer than 4
+        ("1 2 3 4c", 2, 0, [1]),  # no complete step is newer than 4
         ("1c 2i", 1, 0, []),
         ("1u 2u 3", 2, 0, [1]),
         ("2 4 5 6 7", 1, 2, [5]),
         ("0 10 11", 1, 10, []),
     ],
 )
-def test_which_steps_go(steps, keep, keep_every, gone):
+def test_steps_are_pruned_as_documented(steps, keep, keep_every, gone):
     states = {"": "good", "c": "corrupt", "i": "incomplete", "u": "unverified"}
     found = [
-        manifest.Found(int(s.rstrip("ciu")), states[s.lstrip("0123456789")], "", 0, 0.0)
+        manifest.StepReport(int(s.rstrip("ciu")), states[s.lstrip("0123456789")], "", 0, 0.0)
         for s in steps.split()
     ]
-    assert folder.superseded(found, keep, keep_every) == gone
+    assert folder.steps_to_prune(found, keep, keep_every) == gone
 
 
-def test_a_donated_state_is_saved_as_it_was(tmp_path):
-    """Training gives a state's memory to the next step while the save goes on."""
+def test_a_state_donated_during_its_save_is_saved_correctly(tmp_path):
+    """Training reuses the memory of a state for the next step while its save is running."""
     first = jax.device_put(state(1))
     want = digest.digest_of(first, {})
     overwrite = jax.jit(lambda tree: jax.tree.map(lambda x: x * 0 - 1, tree), donate_argnums=0)

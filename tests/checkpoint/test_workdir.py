@@ -34,9 +34,7 @@ def holder(tmp_path):
     process.stdout.close()
 
 
-def test_a_second_trainer_is_refused_at_once_by_name_and_takes_over_from_a_dead_one(
-    holder, tmp_path
-):
+def test_a_second_trainer_is_refused_until_the_first_has_died(holder, tmp_path):
     start = time.monotonic()
     with pytest.raises(ConfigError) as refused, workdir.lock(tmp_path / "run"):
         pass
@@ -52,7 +50,7 @@ def test_a_second_trainer_is_refused_at_once_by_name_and_takes_over_from_a_dead_
     assert time.monotonic() - start < 2
 
 
-def test_a_lock_given_back_names_nobody(tmp_path):
+def test_a_released_lock_names_no_process(tmp_path):
     with workdir.lock(tmp_path), pytest.raises(ConfigError), workdir.lock(tmp_path):
         pass
     assert (tmp_path / "lock.json").read_text() == ""
@@ -67,7 +65,7 @@ def left_by_another_host(path):
     return lock
 
 
-def test_the_lock_of_a_host_that_is_gone_is_taken_over_after_three_heartbeats(tmp_path):
+def test_the_lock_of_a_dead_host_is_taken_over_after_three_heartbeats(tmp_path):
     lock = left_by_another_host(tmp_path / "run")
     start = time.monotonic()
     with workdir.lock(tmp_path / "run", heartbeat=0.1):
@@ -75,8 +73,8 @@ def test_the_lock_of_a_host_that_is_gone_is_taken_over_after_three_heartbeats(tm
         assert json.loads(lock.read_text())["pid"] == os.getpid()
 
 
-def test_a_host_whose_heart_beats_keeps_its_lock(tmp_path):
-    """As on a network disk whose locks the two kernels do not share."""
+def test_a_host_that_sends_heartbeats_keeps_its_lock(tmp_path):
+    """On a network disk, kernels may not share their locks."""
     lock = left_by_another_host(tmp_path / "run")
     stop = threading.Event()
     beat = threading.Thread(target=workdir._beat, args=(lock, 0.05, stop))
@@ -92,13 +90,13 @@ def test_a_host_whose_heart_beats_keeps_its_lock(tmp_path):
         beat.join()
 
 
-def test_a_lock_that_cannot_be_read_does_not_stop_anyone(tmp_path):
+def test_an_unreadable_lock_file_is_ignored(tmp_path):
     (tmp_path / "lock.json").write_bytes(b"\xff\x00 not json")
     with workdir.lock(tmp_path):
         assert json.loads((tmp_path / "lock.json").read_text())["pid"] == os.getpid()
 
 
-def test_twice_the_room_of_a_checkpoint_must_be_free(tmp_path, monkeypatch):
+def test_a_run_needs_free_space_for_two_checkpoints(tmp_path, monkeypatch):
     monkeypatch.setattr(workdir, "free_bytes", lambda path: 3_000_000)
     workdir.check_space(tmp_path, 1_500_000)
     with pytest.raises(StorageError, match=r"3 MB free, 3\.2 MB needed for two .* of 1\.6 MB"):

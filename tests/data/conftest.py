@@ -8,7 +8,7 @@ from diffjax.data.emoji import builder, drawings, splits
 def some_drawings(per_split):
     """Both drawings of at least `per_split` names of every split, and of two more."""
     names = {"red_apple", "grinning_face"}
-    for split in splits.assign(drawings.catalogue()).values():
+    for split in splits.assign_splits(drawings.catalogue()).values():
         names.update(drawing.name for drawing in split[: 2 * per_split])
     return tuple(drawing for drawing in drawings.catalogue() if drawing.name in names)
 

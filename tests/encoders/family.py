@@ -1,6 +1,6 @@
-"""The T5 family in small: a config for each of its forms, and weights drawn from a seed.
+"""Small models of the T5 family: a config for each variant, and random weights from a seed.
 
-Needs numpy alone, so that the tool that asks PyTorch and the tests that ask us draw the same.
+It needs only NumPy, so that these tests and the tool that runs PyTorch use the same weights.
 """
 
 import zlib
@@ -15,7 +15,7 @@ RELU, GELU, SILU = "relu", "gated-gelu", "gated-silu"
 def sizes(
     feed_forward: str, d_model: int, heads: tuple[int, int], d_ff: int, layers: int, vocab: int
 ) -> dict[str, Any]:
-    """A config.json's fields; `heads` is (how many, of which size)."""
+    """The fields of a config.json; heads: (their number, their size)."""
     return {
         "feed_forward_proj": feed_forward, "d_model": d_model, "num_heads": heads[0],
         "d_kv": heads[1], "d_ff": d_ff, "num_layers": layers, "vocab_size": vocab,
@@ -23,15 +23,15 @@ def sizes(
     }  # fmt: skip
 
 
-# Each with what its real sizes have of their own.
+# Each config has the peculiarity of the real model's sizes.
 FAMILY = {
-    "t5-small": sizes(RELU, 32, (4, 8), 128, 2, 101),  # heads times their size is the width
+    "t5-small": sizes(RELU, 32, (4, 8), 128, 2, 101),  # the heads together are as wide as the model
     "t5-base": sizes(RELU, 48, (12, 64), 96, 1, 50),  # 12 heads of 64
     "t5-11b": sizes(RELU, 16, (16, 16), 256, 2, 60),  # heads 16 times as wide as the model
     "t5-v1_1-small": sizes(GELU, 32, (3, 8), 64, 2, 77),  # heads narrower than the model
     "t5-v1_1-xxl": sizes(GELU, 64, (8, 8), 160, 2, 77),  # d_ff 2.5 times the width
-    "mt5-small": sizes(GELU, 24, (3, 8), 40, 2, 2501),  # a vocabulary beyond its width
-    "byt5-small": sizes(GELU, 23, (3, 5), 56, 6, 384),  # deep, of bytes, odd sizes
+    "mt5-small": sizes(GELU, 24, (3, 8), 40, 2, 2501),  # a large vocabulary
+    "byt5-small": sizes(GELU, 23, (3, 5), 56, 6, 384),  # many layers, bytes, odd sizes
     "ul2": sizes(SILU, 32, (2, 16), 128, 2, 64),  # few large heads, SiLU
 }
 LENGTHS = (24, 17, 1)
@@ -46,11 +46,11 @@ def tokens(name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def weights(name: str) -> dict[str, np.ndarray]:
-    """All tensors of an encoder's checkpoint, by their names there, as T5 is initialised."""
+    """All tensors of an encoder's checkpoint by name, drawn as T5 initialises them."""
     drawn = {}
     for tensor, shape, scale in _tensors(FAMILY[name]):
         random = np.random.default_rng(zlib.crc32(f"{name} {tensor}".encode()))
-        if len(shape) == 1:  # norms: at 1 a wrong one would not show
+        if len(shape) == 1:  # norms: if all were 1, a wrong one would not be noticed
             drawn[tensor] = random.uniform(0.5, 1.5, shape).astype(np.float32)
         else:
             drawn[tensor] = (random.standard_normal(shape) * scale).astype(np.float32)

@@ -1,9 +1,9 @@
-# ruff: noqa: RUF001 (letters that look alike are the point)
-"""Texts that tokenizers disagree about, and lines to train small ones on, from a seed."""
+# ruff: noqa: RUF001 (the texts contain letters that look alike on purpose)
+"""Difficult texts for tokenizers, and lines for training small tokenizers, from a seed."""
 
 import random
 
-# Invented sentences over real words: enough for a vocabulary with pieces of all lengths.
+# Real words for invented sentences; enough for a vocabulary with pieces of all lengths.
 WORDS = {
     "en": "a red apple on the table two blue birds in sky cat sat mat painting of old man running "
     "through wet streets under an orange umbrella photograph teddy bear swimming at Olympics 400m "
@@ -56,7 +56,7 @@ EDGES = (
 
 
 def corpus(lines: int = 3000, seed: int = 0) -> list[str]:
-    """Lines of a few words of one language each, English in half of them."""
+    """Lines of a few words in one language each; half of the lines are English."""
     draw = random.Random(seed)
     words = {language: text.split() for language, text in WORDS.items()}
     languages = ["en"] * len(words) + list(words)
@@ -83,7 +83,7 @@ def texts(count: int = 1000, seed: int = 0) -> list[str]:
         lambda: draw.choice(EMOJI),
         lambda: draw.choice(MARKED),
         lambda: draw.choice(SPECIAL),
-        # Anything but the surrogates, which are no characters.
+        # Any character; surrogates are none.
         lambda: chr(draw.choice((draw.randrange(32, 0xD800), draw.randrange(0xE000, 0x30000)))),
     )
     long = [" ".join(draw.choices(words, k=3000))[:10_000], "a red apple " * 834]

@@ -1,4 +1,4 @@
-"""An encoder without a network: embeddings are random numbers of the caption's digest."""
+"""An encoder without a network: embeddings are random numbers, seeded by the caption."""
 
 import hashlib
 
@@ -8,7 +8,7 @@ from diffjax.encoders.t5 import TextEncoder
 
 
 class Stub(TextEncoder):
-    """A token per word and one for the end; `asked` lists the captions it was given."""
+    """One token per word and one for the end; `asked` lists the captions that were encoded."""
 
     def __init__(self, name="stub", fingerprint="0123456789abcdef", width=8, max_length=16):
         fields = dict(name=name, fingerprint=fingerprint, width=width, max_length=max_length)

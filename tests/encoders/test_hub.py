@@ -15,9 +15,9 @@ COMMITS = {"main": "a" * 40, "v2": "b" * 40}
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
-    """The few answers of the hub that a download takes: a model's files, their heads, and bodies.
+    """Answers the requests of a download: the list of a model's files, their headers and contents.
 
-    The server's `models` are {name: {commit: {path: bytes}}}, its `gone` are {name: error code}.
+    The server has `models`, {name: {commit: {path: bytes}}}, and `gone`, {name: error code}.
     """
 
     def do_GET(self):
@@ -67,7 +67,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """{path: bytes} of a small ByT5 with much beside it that is not wanted."""
+    """{path: bytes} of a small ByT5, with many other files that are not needed."""
     folder = tmp_path_factory.mktemp("model")
     weights.save(folder, CONFIG, random_params(CONFIG))
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "ByT5Tokenizer"}')
@@ -78,7 +78,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def server(model, tmp_path, monkeypatch):
-    """A hub of our own on this machine, and an empty cache."""
+    """A hub on this machine, and an empty cache."""
     constants = pytest.importorskip("huggingface_hub.constants")
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     server.models, server.asked = {"owner/t5": {COMMITS["main"]: model}}, []
@@ -96,7 +96,7 @@ def server(model, tmp_path, monkeypatch):
     server.server_close()
 
 
-def test_a_name_gives_the_folder_with_what_is_needed_and_no_more(server, model):
+def test_only_the_needed_files_of_a_model_are_downloaded(server, model):
     folder = hub.fetch("owner/t5")
     assert {f.name for f in folder.iterdir()} == {
         "config.json", "tokenizer_config.json", "model.safetensors"
@@ -105,7 +105,7 @@ def test_a_name_gives_the_folder_with_what_is_needed_and_no_more(server, model):
     assert load_encoder("owner/t5").encode(["a"])[0].shape == (1, 16, 8)
 
 
-def test_a_revision_is_pinned_by_branch_and_by_commit(server, model):
+def test_a_revision_can_be_a_branch_or_a_commit(server, model):
     changed = dict(model) | {"README.md": b"2"}
     changed["config.json"] = model["config.json"] + b" "
     server.models["owner/t5"][COMMITS["v2"]] = changed
@@ -114,7 +114,7 @@ def test_a_revision_is_pinned_by_branch_and_by_commit(server, model):
     assert hub.fetch("owner/t5").joinpath("config.json").read_bytes() == model["config.json"]
 
 
-def test_without_a_network_the_cache_is_asked(server, monkeypatch):
+def test_without_a_network_the_cache_is_used(server, monkeypatch):
     constants = pytest.importorskip("huggingface_hub.constants")
     folder = hub.fetch("owner/t5")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -132,17 +132,17 @@ def test_without_a_network_the_cache_is_asked(server, monkeypatch):
         ("owner/nothing", r"no model 'owner/nothing', or it is private.*hf auth login"),
         ("owner/gated", r"'owner/gated' is gated: accept its licence"),
         ("owner/t5@v9", r"'owner/t5' has no revision 'v9'"),
-        ("owner/no--name", r"no name of a model"),
+        ("owner/no--name", r"not a valid name of a model"),
     ],
 )
-def test_what_the_hub_refuses_is_one_line_with_a_remedy(server, name, message):
+def test_an_error_of_the_hub_becomes_one_line_with_a_remedy(server, name, message):
     with pytest.raises(ValueError, match=message) as caught:
         load_encoder(name)
     assert "\n" not in str(caught.value)
     assert "is neither a folder nor one of ['t5-nano']" in str(caught.value)
 
 
-def test_pickles_are_not_downloaded_where_pytorch_is_missing(server, monkeypatch):
+def test_pickles_are_not_downloaded_without_pytorch(server, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     server.models["owner/t5"][COMMITS["main"]] = {"config.json": b"{}", "pytorch_model.bin": b""}
     with pytest.raises(ValueError, match="pip install torch"):
@@ -150,14 +150,14 @@ def test_pickles_are_not_downloaded_where_pytorch_is_missing(server, monkeypatch
     assert not [path for path in server.asked if "resolve" in path]
 
 
-def test_without_the_package_the_error_says_what_to_install(monkeypatch):
+def test_the_error_for_a_missing_hub_package_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ValueError, match="pip install huggingface_hub"):
         hub.fetch("owner/t5")
 
 
 @pytest.mark.parametrize("name", ["./t5", "/data/t5", "a/b/c", "", "..t5", "a b", "~/t5"])
-def test_a_path_is_never_asked_of_the_hub(name, monkeypatch):
+def test_a_path_is_never_looked_up_on_the_hub(name, monkeypatch):
     monkeypatch.setattr(hub, "fetch", lambda name: pytest.fail("asked"))
     with pytest.raises(ValueError, match="is neither a folder"):
         load_encoder(name or "no/such/folder")
@@ -178,13 +178,13 @@ BINS = [f"pytorch_model-0000{i}-of-00002.bin" for i in (1, 2)]
         ([tensors.TORCH_INDEX, *BINS, "flax_model.msgpack"], [tensors.TORCH_INDEX, *BINS]),
     ],
 )
-def test_one_format_of_tensors_is_needed(there, needed):
+def test_only_one_format_of_the_weights_is_needed(there, needed):
     others = ["README.md", "old/config.json", "old/model-00001-of-00002.safetensors"]
-    assert sorted(hub.needed([*TOKENS, *there, *others])) == sorted([*TOKENS, *needed])
+    assert sorted(hub.needed_files([*TOKENS, *there, *others])) == sorted([*TOKENS, *needed])
 
 
-def test_a_model_that_cannot_be_read_is_an_error():
+def test_a_model_without_a_known_format_is_refused():
     with pytest.raises(ValueError, match=r"none of model\.safetensors, "):
-        hub.needed(["config.json", "flax_model.msgpack"])
+        hub.needed_files(["config.json", "flax_model.msgpack"])
     with pytest.raises(ValueError, match=r"no config\.json"):
-        hub.needed([tensors.WEIGHTS])
+        hub.needed_files([tensors.WEIGHTS])

@@ -1,4 +1,4 @@
-"""How much memory of the host loading takes, measured in a process of its own."""
+"""Measures the host memory that loading takes, in a separate process."""
 
 import json
 import os
@@ -13,15 +13,15 @@ from safetensors.numpy import save_file
 from diffjax.encoders import weights
 from diffjax.models.t5 import T5Config
 
-# As t5-v1.1-large but for fewer layers: 366 MB, of which the embedding table is 132 MB.
+# Like t5-v1.1-large with fewer layers: 366 MB, of which the embedding table takes 132 MB.
 CONFIG = T5Config(32128, 1024, 64, 2816, 4, 16)
-# Loads the folder argv[1] on 8 devices, cast to argv[2], each tensor split as argv[3] says, and
-# prints how far resident memory rose above what there was before, at its highest.
+# Loads the folder argv[1] on 8 devices, in the dtype argv[2], split along the axis argv[3], and
+# prints by how much the resident memory rose at its peak.
 CHILD = """
 import json, re, sys
 import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
-from diffjax.text import weights
+from diffjax.encoders import weights
 
 folder, dtype, axis = sys.argv[1:]
 mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Auto,))
@@ -36,10 +36,10 @@ def resident(field):
     with open("/proc/self/status") as status:
         return int(re.search(field + r":\\s+(\\d+)", status.read()).group(1)) * 1024
 
-weights.shapes(weights.load_config(weights.Path(folder)))  # what tracing takes is not loading's
+weights.shapes(weights.load_config(weights.Path(folder)))  # tracing does not count as loading
 jax.block_until_ready(jax.device_put(1.0, NamedSharding(mesh, P())))
 with open("/proc/self/clear_refs", "w") as peak:
-    peak.write("5")  # the peak starts anew from here
+    peak.write("5")  # reset the peak
 before = resident("VmRSS")
 params = weights.load(folder, place, dtype)[1]
 peak = resident("VmHWM") - before
@@ -68,7 +68,7 @@ def folder(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("axis", ["0", "1", "none"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_host_holds_the_shards_and_less_than_1_3_of_the_largest_tensor(folder, dtype, axis):
+def test_loading_needs_the_shards_and_at_most_1_3_of_the_largest_tensor(folder, dtype, axis):
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
@@ -80,7 +80,7 @@ def test_the_host_holds_the_shards_and_less_than_1_3_of_the_largest_tensor(folde
     found = json.loads(child.stdout)
     largest = CONFIG.vocab_size * CONFIG.d_model * 4
     print(f"{(found['peak'] - found['shards']) / largest:.2f} largest tensors beside the shards")
-    assert found["peak"] > found["shards"] / 2  # else it measured nothing
-    # Split in eight, a part is on the host at a time; whole on each device, the tensor is.
+    assert found["peak"] > found["shards"] / 2  # else the measurement is wrong
+    # If a tensor is split, only one part is on the host; if not, all of it.
     assert found["peak"] < found["shards"] + (1.3 if axis == "none" else 0.5) * largest
     assert found["scale"] == [len("final_norm/scale")] * CONFIG.d_model

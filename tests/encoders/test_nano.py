@@ -1,4 +1,4 @@
-"""The encoder that ships: small, there, the same every time, and it knows what words mean."""
+"""The shipped encoder is small and deterministic, and places paraphrases near each other."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from diffjax.models import t5
 
 FOLDER = SHIPPED["t5-nano"]
 BAR = 0.7
-# Each pair says one thing in two ways, with little spelling in common.
+# The phrases of a pair mean the same and share few letters.
 PARAPHRASES = [
     ("a happy face", "someone smiling with joy"),
     ("a puppy", "a small young dog"),
@@ -37,7 +37,7 @@ PARAPHRASES = [
 
 
 def retrieved(apply, tokens):
-    """Share of the phrases whose nearest neighbour among all the others is their paraphrase."""
+    """The share of phrases whose nearest neighbour among all others is their paraphrase."""
     phrases = [phrase for pair in PARAPHRASES for phrase in pair]
     ids, mask = tokens(phrases)
     h = np.asarray(apply(jnp.asarray(ids), jnp.asarray(mask)))
@@ -53,27 +53,27 @@ def nano():
     return load_encoder("t5-nano")
 
 
-def test_it_weighs_at_most_8_megabytes_and_says_what_it_is():
+def test_the_shipped_encoder_takes_at_most_8_megabytes_and_has_a_readme():
     assert sum(file.stat().st_size for file in FOLDER.iterdir()) <= 8_000_000
     card = (FOLDER / "README.md").read_text()
     assert "all-MiniLM-L6-v2" in card
     assert "Apache-2.0" in card
 
 
-def test_its_name_its_path_and_its_bytes_agree(nano):
+def test_the_shipped_encoder_is_the_same_by_name_and_by_path(nano):
     assert nano.name == "t5-nano"
     assert nano.tokens.ids("a", 96) == [100, 1]
     assert load_encoder(FOLDER).fingerprint == nano.fingerprint
 
 
-def test_the_same_caption_has_the_same_bits(nano):
+def test_the_shipped_encoder_gives_the_same_bits_again(nano):
     first = np.asarray(nano.encode(["a red apple, openmoji style"])[0])
     again = load_encoder("t5-nano").encode(["a red apple, openmoji style"])[0]
     assert first.tobytes() == np.asarray(again).tobytes()
     assert np.all(np.isfinite(first))
 
 
-def test_paraphrases_are_neighbours_and_would_not_be_untrained(nano):
+def test_paraphrases_are_neighbours_only_after_training(nano):
     assert retrieved(lambda ids, mask: nano.apply(nano.params, ids, mask), nano.tokenize) >= BAR
 
     model = t5.T5Encoder(weights.load_config(FOLDER))

@@ -43,14 +43,14 @@ def test_the_common_length_is_a_multiple_of_16_up_to_max_length(encoder, longest
     assert embeddings.shape[1] == mask.shape[1] == min(-(-(longest + 1) // 16) * 16, 40)
 
 
-def test_a_caption_alone_is_the_same_as_in_company(encoder):
+def test_a_caption_is_encoded_the_same_alone_and_in_a_batch(encoder):
     together, _ = encoder.encode([*CAPTIONS, "a long caption of thirty bytes"])
     alone, mask = encoder.encode(CAPTIONS[:1])
     np.testing.assert_allclose(together[0, :12], alone[0, :12], atol=2e-6)
     assert int(mask.sum()) == 12
 
 
-def test_an_asked_for_length_pads_or_cuts_to_it(encoder):
+def test_a_given_length_pads_or_cuts_the_embeddings(encoder):
     free, _ = encoder.encode(CAPTIONS)
     padded, mask = encoder.encode(CAPTIONS, length=33)
     assert padded.shape[1] == mask.shape[1] == 33
@@ -60,7 +60,7 @@ def test_an_asked_for_length_pads_or_cuts_to_it(encoder):
 
 
 def test_more_padding_changes_no_bit(encoder):
-    """Each caption is encoded at its own length, whatever stands beside it or was asked for."""
+    """Each caption is encoded at its own length, for any other captions and any given length."""
     captions = [*CAPTIONS, "a caption of thirty-one bytes .."]
     free, mask = encoder.encode(captions)
     for length in (33, 40):
@@ -79,7 +79,7 @@ def test_batches_of_1_and_of_64_agree(encoder):
         )
 
 
-def test_captions_of_all_lengths_come_back_in_their_order(encoder):
+def test_captions_of_mixed_lengths_are_returned_in_their_order(encoder):
     captions = ["x" * n for n in (30, 2, 17, 15, 39, 1, 20)]
     together, mask = encoder.encode(captions)
     np.testing.assert_array_equal(mask.sum(1), [31, 3, 18, 16, 40, 2, 21])
@@ -96,29 +96,29 @@ def test_float32_is_the_default_on_a_cpu_and_float16_is_refused(encoder, folder)
         load_encoder(folder, dtype="float16")
 
 
-def test_few_shapes_are_compiled(folder):
+def test_only_a_few_shapes_are_compiled(folder):
     encoder = load_encoder(folder, max_length=32)
     for rows in range(1, 20):
         encoder.encode(["x" * (i % 31) for i in range(rows)])
     assert encoder.apply._cache_size() <= 9
 
 
-def test_no_captions_are_an_empty_batch(encoder):
+def test_an_empty_list_of_captions_gives_an_empty_batch(encoder):
     embeddings, mask = encoder.encode([])
     assert embeddings.shape == (0, 16, encoder.width)
     assert mask.shape == (0, 16)
 
 
-def test_one_string_is_an_error(encoder):
+def test_a_string_instead_of_a_list_is_refused(encoder):
     with pytest.raises(ValueError, match="'a red apple' is one string"):
         encoder.encode("a red apple")
 
 
-def test_embeddings_have_the_asked_for_dtype(folder):
+def test_embeddings_have_the_given_dtype(folder):
     assert load_encoder(folder, dtype=jnp.bfloat16).encode(["a"])[0].dtype == jnp.bfloat16
 
 
-def test_fingerprint_tells_weights_config_and_tokenizer_apart(folder, tmp_path):
+def test_the_fingerprint_depends_on_weights_config_and_tokenizer(folder, tmp_path):
     first = load_encoder(folder).fingerprint
     assert load_encoder(write(tmp_path / "same")).fingerprint == first
     bump = write(tmp_path / "bump", lambda p: p | {"embedding": p["embedding"].at[0, 0].add(1e-3)})
@@ -127,7 +127,7 @@ def test_fingerprint_tells_weights_config_and_tokenizer_apart(folder, tmp_path):
     assert load_encoder(tmp_path / "same").fingerprint != first
 
 
-def test_a_name_that_is_nowhere_is_one_line_that_says_what_to_do(monkeypatch):
+def test_an_unknown_name_is_refused_in_one_line_with_a_remedy(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
     with pytest.raises(ValueError, match=r"'t5-nan0' is neither a folder.*pip install") as caught:
         load_encoder("t5-nan0")
@@ -135,5 +135,5 @@ def test_a_name_that_is_nowhere_is_one_line_that_says_what_to_do(monkeypatch):
     assert "\n" not in str(caught.value)
 
 
-def test_name_is_that_of_the_folder(encoder):
+def test_an_encoder_is_named_after_its_folder(encoder):
     assert encoder.name == "tiny"

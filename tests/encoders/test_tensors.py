@@ -23,7 +23,7 @@ def folder(tmp_path):
 
 
 def shard(folder, of):
-    """Splits the folder's one file as `of` says, name -> number; returns the index."""
+    """Split the folder's one file by `of`, name -> number of the shard; returns the index."""
     values = load_file(folder / tensors.WEIGHTS)
     (folder / tensors.WEIGHTS).unlink()
     name = "model-0000{}-of-00002.safetensors".format
@@ -39,7 +39,9 @@ def shard(folder, of):
     "index", [None, np.s_[2:9, :], np.s_[:, 3:6], np.s_[10:, 6:], np.s_[4:4, :], np.s_[0:11, 0:7]]
 )
 @pytest.mark.parametrize("dtype", [None, np.float64, jnp.bfloat16])
-def test_a_part_is_numpys_whatever_the_block(folder, block_bytes, index, dtype, monkeypatch):
+def test_a_part_of_a_tensor_equals_numpys_for_any_block_size(
+    folder, block_bytes, index, dtype, monkeypatch
+):
     monkeypatch.setattr(tensors, "BLOCK_BYTES", block_bytes)
     stored = tensors.open_folder(folder)["matrix"]
     assert (stored.shape, stored.dtype, stored.nbytes) == ((11, 7), np.float32, 308)
@@ -53,17 +55,17 @@ def test_a_part_is_numpys_whatever_the_block(folder, block_bytes, index, dtype, 
     assert turned.flags.c_contiguous
 
 
-def test_a_vector_is_read_in_parts_too(folder, monkeypatch):
+def test_a_part_of_a_vector_can_be_read(folder, monkeypatch):
     monkeypatch.setattr(tensors, "BLOCK_BYTES", 4)
     part = tensors.open_folder(folder)["vector"].read(np.s_[3:8,])
     np.testing.assert_array_equal(part, VALUES["vector"][3:8])
 
 
-def test_skipped_tensors_are_not_among_them(folder):
+def test_skipped_tensors_are_not_returned(folder):
     assert tensors.open_folder(folder, ["decoder."]).keys() == {"matrix", "vector"}
 
 
-def test_nothing_is_read_before_it_is_asked_for(folder):
+def test_a_tensor_is_read_only_when_it_is_needed(folder):
     stored = tensors.open_folder(folder)["matrix"]
     save_file(VALUES | {"matrix": VALUES["matrix"] + 1}, folder / tensors.WEIGHTS)
     np.testing.assert_array_equal(stored.read(), VALUES["matrix"] + 1)
@@ -97,28 +99,28 @@ BAD = {
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_another_file_under_the_name_is_told_for_what_it_is(folder, what):
+def test_a_file_of_another_kind_is_recognised_in_the_error(folder, what):
     content, remedy = BAD[what]
     (folder / tensors.WEIGHTS).write_bytes(content)
     raises_one_line(folder, str(folder / tensors.WEIGHTS), what, remedy)
 
 
 @pytest.mark.parametrize("keep", [4, 60, -1])
-def test_a_truncated_file_is_damaged(folder, keep):
+def test_a_truncated_file_is_called_damaged(folder, keep):
     file = folder / tensors.WEIGHTS
     file.write_bytes(file.read_bytes()[:keep])
     raises_one_line(folder, str(file), "cut short", "download again")
 
 
 @pytest.mark.parametrize("length", [0x280, 0x10280])
-def test_a_length_that_looks_like_a_pickle_is_none(folder, length):
+def test_a_safetensors_length_that_looks_like_a_pickle_is_not_taken_for_one(folder, length):
     file = folder / tensors.WEIGHTS
     file.write_bytes(length.to_bytes(8, "little") + b'{"matrix":')
     raises_one_line(folder, str(file), "cut short", "download again")
 
 
 @pytest.mark.parametrize("what", ["a web page", "a git-lfs pointer", "it is empty"])
-def test_an_index_that_is_none_is_told_too(folder, what):
+def test_an_index_of_another_kind_is_recognised_in_the_error(folder, what):
     (folder / tensors.WEIGHTS).unlink()
     (folder / tensors.INDEX).write_bytes(BAD[what][0])
     raises_one_line(folder, tensors.INDEX, "not JSON", what)
@@ -135,13 +137,13 @@ def test_an_index_that_is_none_is_told_too(folder, what):
         ('{"weight_map": {"a": "b.safetensors"}}', "b.safetensors: named by"),
     ],
 )
-def test_an_index_that_says_nonsense_is_an_error(folder, text, part):
+def test_an_invalid_index_is_refused(folder, text, part):
     (folder / tensors.WEIGHTS).unlink()
     (folder / tensors.INDEX).write_text(text)
     raises_one_line(folder, part, tensors.INDEX)
 
 
-def test_a_tensor_in_the_wrong_shard_is_named_with_the_right_one(folder):
+def test_a_tensor_in_the_wrong_shard_is_named_with_the_file_of_the_index(folder):
     index = shard(folder, {"matrix": 1, "vector": 2, "decoder.matrix": 2})
     index["weight_map"]["matrix"] = "model-00002-of-00002.safetensors"
     index["weight_map"]["vector"] = "model-00001-of-00002.safetensors"
@@ -149,18 +151,18 @@ def test_a_tensor_in_the_wrong_shard_is_named_with_the_right_one(folder):
     raises_one_line(folder, "model-00002-of-00002.safetensors: tensor matrix is not in it")
 
 
-def test_a_tensor_of_whole_numbers_is_an_error_that_names_it(folder):
+def test_a_tensor_of_integers_is_named_in_the_error(folder):
     save_file({"scale": np.ones(3, np.int8)}, folder / tensors.WEIGHTS)
     raises_one_line(folder, "tensor scale is I8, want one of F64, F32, F16, BF16")
 
 
-def test_a_file_that_cannot_be_opened_is_an_error(folder):
+def test_a_file_that_cannot_be_opened_is_refused(folder):
     (folder / tensors.WEIGHTS).unlink()
     (folder / tensors.WEIGHTS).mkdir()
     raises_one_line(folder, str(folder / tensors.WEIGHTS), "cannot be read")
 
 
-def test_a_folder_without_weights_tells_what_is_there(tmp_path):
+def test_the_error_for_a_folder_without_weights_lists_its_other_formats(tmp_path):
     (tmp_path / "tf_model.h5").write_bytes(b"")
     raises_one_line(tmp_path, str(tmp_path), "tf_model.h5 cannot be read", "save_pretrained")
 
@@ -172,7 +174,7 @@ def test_a_bin_file_without_pytorch_says_what_to_do(tmp_path, monkeypatch):
 
 
 class TestBinFiles:
-    """PyTorch's own files, where it is installed."""
+    """Files of PyTorch, if it is installed."""
 
     pytestmark = pytest.mark.peers
 

@@ -16,7 +16,7 @@ from diffjax.encoders.tokenizer import ByteTokenizer
 from tests.encoders.strings import texts
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "tokenizers.tar.xz"
-LONG = 10**6  # tokens: nothing is cut
+LONG = 10**6  # so many tokens that nothing is cut
 
 # ByT5Tokenizer's answers, from its paper's rule and checked against it below.
 KNOWN = {
@@ -36,14 +36,14 @@ def test_byte_ids_are_those_of_byt5(text):
 
 @pytest.fixture(scope="module")
 def golden():
-    """name -> bytes of what tools/make_golden_tokenizers.py packed."""
+    """The files that tools/make_golden_tokenizers.py packed, as name -> bytes."""
     with tarfile.open(GOLDEN) as archive:
         return {m.name: archive.extractfile(m).read() for m in archive.getmembers()}
 
 
 @pytest.fixture(scope="module")
 def pieces(golden, tmp_path_factory):
-    """A folder with spiece.model alone."""
+    """A folder with only spiece.model."""
     pytest.importorskip("sentencepiece")
     folder = tmp_path_factory.mktemp("pieces")
     (folder / tokenizer.SENTENCEPIECE).write_bytes(golden["spiece.model"])
@@ -52,7 +52,7 @@ def pieces(golden, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole_json(golden, tmp_path_factory):
-    """A folder with tokenizer.json alone, the normaliser's table put back into it."""
+    """A folder with only tokenizer.json, after restoring its normaliser's table."""
     pytest.importorskip("tokenizers")
     model = pytest.importorskip("sentencepiece.sentencepiece_model_pb2").ModelProto()
     model.ParseFromString(golden["spiece.model"])
@@ -92,7 +92,7 @@ def test_ids_of_bytes_are_those_of_transformers_on_1000_texts(golden):
     assert differing(ByteTokenizer(), golden_ids(golden, "bytes"), texts()) == []
 
 
-def test_transformers_two_tokenizers_differ_in_u0085_and_marks_alone(golden):
+def test_the_two_tokenizers_of_transformers_differ_only_in_u0085_and_marks(golden):
     rows = zip(texts(), golden_ids(golden, "slow"), golden_ids(golden, "fast"), strict=True)
     apart = [text for text, slow, fast in rows if slow != fast]
     assert len(apart) == 109
@@ -101,14 +101,14 @@ def test_transformers_two_tokenizers_differ_in_u0085_and_marks_alone(golden):
         assert "\x85" in text or any(joins), ascii(text)
 
 
-def test_sentinels_are_the_last_ids_counted_backwards(pieces):
+def test_sentinels_are_the_last_ids_in_reverse_order(pieces):
     tokens = tokenizer.load(pieces)
     count = len(tokens.backend)
     assert tokens.ids("<extra_id_0><extra_id_99>", 9) == [count + 99, count, 1]
     assert tokens.ids("<pad></s><unk>", 9) == [0, 1, 2, 1]
 
 
-def test_settings_of_a_folder_change_its_special_tokens(golden, pieces, tmp_path):
+def test_the_settings_of_a_folder_change_its_special_tokens(golden, pieces, tmp_path):
     shutil.copy(pieces / tokenizer.SENTENCEPIECE, tmp_path)
     added = {"195": {"content": "<mask>", "special": True}}
     settings = {"extra_ids": 2, "added_tokens_decoder": added}
@@ -116,7 +116,7 @@ def test_settings_of_a_folder_change_its_special_tokens(golden, pieces, tmp_path
     (tmp_path / tokenizer.ADDED).write_text('{"<more>": 196}')
     tokens = tokenizer.load(tmp_path)
     assert tokens.ids("<extra_id_1><extra_id_0><mask><more>", 9) == [190, 191, 195, 196, 1]
-    assert len(tokens.ids("<extra_id_2>", 99)) > 2  # no token: spelt out
+    assert len(tokens.ids("<extra_id_2>", 99)) > 2  # not a token, so it is split into pieces
     assert tokenizer.files(tmp_path) == [
         tmp_path / name for name in (tokenizer.CONFIG, tokenizer.ADDED, tokenizer.SENTENCEPIECE)
     ]
@@ -126,7 +126,7 @@ def test_settings_of_a_folder_change_its_special_tokens(golden, pieces, tmp_path
 
 
 @pytest.mark.parametrize("kind", ["pieces", "whole_json"])
-def test_truncation_of_pieces_keeps_the_front_and_is_counted(kind, request):
+def test_too_many_pieces_are_cut_at_the_end_and_counted(kind, request):
     tokens = tokenizer.load(request.getfixturevalue(kind))
     whole = tokens.ids("a red apple on the table", LONG)
     assert tokens.ids("a red apple on the table", 4) == [*whole[:3], 1]
@@ -134,7 +134,7 @@ def test_truncation_of_pieces_keeps_the_front_and_is_counted(kind, request):
 
 
 @pytest.mark.parametrize("kind", ["pieces", "whole_json"])
-def test_half_a_surrogate_pair_is_a_value_error(kind, request):
+def test_half_a_surrogate_pair_raises_a_value_error(kind, request):
     tokens = tokenizer.load(request.getfixturevalue(kind))
     for one in (tokens, ByteTokenizer()):
         with pytest.raises(ValueError, match="surrogates not allowed"):
@@ -151,7 +151,7 @@ def test_half_a_surrogate_pair_is_a_value_error(kind, request):
         (b"\x0a\xff\xff\xff", "damaged or cut short"),
     ],
 )
-def test_a_damaged_file_is_one_line_that_names_it(tmp_path, name, content, message):
+def test_a_damaged_file_is_refused_in_one_line_that_names_it(tmp_path, name, content, message):
     pytest.importorskip("tokenizers")
     pytest.importorskip("sentencepiece")
     (tmp_path / name).write_bytes(content)
@@ -160,7 +160,7 @@ def test_a_damaged_file_is_one_line_that_names_it(tmp_path, name, content, messa
     assert "\n" not in str(caught.value)
 
 
-def test_a_tokenizer_of_another_family_is_an_error(whole_json, tmp_path):
+def test_a_tokenizer_of_another_family_is_refused(whole_json, tmp_path):
     raw = json.loads((whole_json / tokenizer.JSON).read_text())
     raw["added_tokens"][1]["content"] = raw["model"]["vocab"][1][0] = "<end>"
     raw["post_processor"] = None
@@ -210,12 +210,12 @@ def test_byte_ids_are_those_of_transformers(text):
 
 
 @pytest.mark.parametrize("max_length", [1, 2, 5, 9])
-def test_truncation_keeps_the_front_and_the_eos(max_length):
+def test_too_many_bytes_are_cut_before_the_eos(max_length):
     ids = ByteTokenizer().ids("red apple", max_length)
     assert ids == [*KNOWN["red apple"][: max_length - 1], 1]
 
 
-def test_truncation_is_reported_with_a_count_at_powers_of_ten(caplog):
+def test_cut_captions_are_reported_at_powers_of_ten(caplog):
     tokens = ByteTokenizer()
     with caplog.at_level(std_logging.WARNING):
         for _ in range(12):
@@ -228,14 +228,14 @@ def test_truncation_is_reported_with_a_count_at_powers_of_ten(caplog):
     assert messages[1].startswith("10 caption(s)")
 
 
-def test_what_fits_exactly_is_not_cut():
+def test_a_caption_that_fits_exactly_is_not_cut():
     tokens = ByteTokenizer()
     assert tokens.ids("red apple", 10) == KNOWN["red apple"]
     assert tokens.cut.captions == 0
 
 
 @pytest.mark.parametrize("name", ["tokenizer_config.json", "config.json"])
-def test_a_folder_of_byt5_needs_no_files_of_pieces(tmp_path, name):
+def test_a_folder_of_byt5_needs_no_tokenizer_files(tmp_path, name):
     (tmp_path / name).write_text(json.dumps({"tokenizer_class": "ByT5Tokenizer"}))
     assert tokenizer.load(tmp_path) == ByteTokenizer()
 
@@ -243,14 +243,14 @@ def test_a_folder_of_byt5_needs_no_files_of_pieces(tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "package"), [("tokenizer.json", "tokenizers"), ("spiece.model", "sentencepiece")]
 )
-def test_a_missing_package_is_an_error_that_names_it(tmp_path, monkeypatch, name, package):
+def test_a_missing_package_is_named_in_the_error(tmp_path, monkeypatch, name, package):
     (tmp_path / name).write_text("")
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ValueError, match=f"{name} needs the package {package}: pip install"):
         tokenizer.load(tmp_path)
 
 
-def test_a_folder_without_a_tokenizer_is_an_error(tmp_path):
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"no tokenizer\.json, no spiece\.model, no ByT5"):
         tokenizer.load(tmp_path)
 

@@ -30,7 +30,7 @@ def change(folder, edit):
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_load_gives_back_every_bit_that_save_wrote(name, dtype, tmp_path):
+def test_load_returns_the_bits_that_save_wrote(name, dtype, tmp_path):
     config, params = CONFIGS[name], random_params(CONFIGS[name], dtype=dtype)
     weights.save(tmp_path, config, params)
     config_again, again = weights.load(tmp_path)
@@ -43,7 +43,7 @@ def test_load_gives_back_every_bit_that_save_wrote(name, dtype, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["v1_0", "v1_1"])
-def test_save_gives_back_every_tensor_that_transformers_wrote(name, tmp_path):
+def test_save_writes_the_tensors_that_transformers_wrote(name, tmp_path):
     weights.save(tmp_path, *weights.load(GOLDEN / f"t5_{name}"))
     theirs = load_file(GOLDEN / f"t5_{name}" / weights.WEIGHTS)
     ours = load_file(tmp_path / weights.WEIGHTS)
@@ -60,7 +60,7 @@ def test_either_name_of_the_embedding_table_is_read(folder):
     np.testing.assert_array_equal(weights.load(folder)[1]["embedding"], before)
 
 
-def test_two_tables_that_differ_are_an_error(folder):
+def test_two_different_embedding_tables_are_refused(folder):
     change(folder, lambda t: t.update({weights.EMBEDDINGS[1]: t[weights.EMBEDDINGS[0]] + 1}))
     with pytest.raises(
         ValueError, match=r"shared\.weight and encoder\.embed_tokens\.weight differ"
@@ -98,7 +98,7 @@ NAME = "encoder.block.1.layer.1.DenseReluDense.wi_0.weight"
         ),
     ],
 )
-def test_a_wrong_tensor_is_an_error_that_names_it(folder, edit, message):
+def test_a_missing_extra_or_misshapen_tensor_is_named_in_the_error(folder, edit, message):
     change(folder, edit)
     with pytest.raises(ValueError, match=message) as caught:
         weights.load(folder)
@@ -128,7 +128,7 @@ def test_shards_are_read_through_their_index(folder):
         ({"num_layers": 0}, "num_layers=0, want a whole number"),
     ],
 )
-def test_a_config_that_cannot_be_run_is_an_error(folder, edit, message):
+def test_a_config_that_cannot_be_run_is_refused(folder, edit, message):
     raw = json.loads((folder / weights.CONFIG).read_text()) | edit
     raw = {key: value for key, value in raw.items() if value is not None}
     (folder / weights.CONFIG).write_text(json.dumps(raw))
@@ -136,7 +136,7 @@ def test_a_config_that_cannot_be_run_is_an_error(folder, edit, message):
         weights.load(folder)
 
 
-def test_a_config_without_feed_forward_is_v1_0(tmp_path):
+def test_a_config_without_feed_forward_is_read_as_v1_0(tmp_path):
     config = CONFIGS["relu"]
     weights.save(tmp_path, config, random_params(config))
     raw = json.loads((tmp_path / weights.CONFIG).read_text())
@@ -145,7 +145,7 @@ def test_a_config_without_feed_forward_is_v1_0(tmp_path):
     assert weights.load(tmp_path)[0].feed_forward == "relu"
 
 
-def test_a_config_of_mt5_without_feed_forward_is_gated(folder):
+def test_a_config_of_mt5_without_feed_forward_is_read_as_gated(folder):
     raw = json.loads((folder / weights.CONFIG).read_text()) | {"model_type": "mt5"}
     del raw["feed_forward_proj"]
     (folder / weights.CONFIG).write_text(json.dumps(raw))
@@ -153,7 +153,7 @@ def test_a_config_of_mt5_without_feed_forward_is_gated(folder):
 
 
 @pytest.mark.parametrize("name", [weights.CONFIG, weights.WEIGHTS])
-def test_a_file_that_is_missing_or_damaged_is_an_error_that_names_it(folder, name):
+def test_a_missing_or_damaged_file_is_named_in_the_error(folder, name):
     (folder / name).write_text("{")
     with pytest.raises(ValueError, match=name):
         weights.load(folder)
@@ -162,7 +162,7 @@ def test_a_file_that_is_missing_or_damaged_is_an_error_that_names_it(folder, nam
         weights.load(folder)
 
 
-def test_a_path_that_is_no_folder_is_an_error(tmp_path):
+def test_a_path_that_is_not_a_folder_is_refused(tmp_path):
     with pytest.raises(ValueError, match="nowhere: no such folder"):
         weights.load(tmp_path / "nowhere")
 
@@ -182,7 +182,7 @@ def by_columns(name, leaf):
 
 @pytest.mark.parametrize("dtype", [None, jnp.bfloat16])
 @pytest.mark.parametrize("place", [by_rows, by_columns, "one for all"])
-def test_placed_parameters_are_those_that_lie_on_the_host(place, dtype, tmp_path):
+def test_sharded_parameters_equal_those_loaded_on_the_host(place, dtype, tmp_path):
     place = by_columns("", jnp.zeros(3)) if place == "one for all" else place
     params = random_params(EIGHT)
     weights.save(tmp_path, EIGHT, params)
@@ -195,17 +195,17 @@ def test_placed_parameters_are_those_that_lie_on_the_host(place, dtype, tmp_path
         np.testing.assert_array_equal(np.asarray(leaf), want)
 
 
-def test_shardings_may_come_as_a_tree_and_one_that_is_missing_is_named(tmp_path):
+def test_shardings_may_be_a_tree_and_a_missing_one_is_named(tmp_path):
     weights.save(tmp_path, EIGHT, random_params(EIGHT))
     tree = trees.map_named(by_rows, shapes(EIGHT))
     placed = weights.load(tmp_path, tree)[1]
     assert jax.tree.map(lambda leaf: leaf.sharding, placed) == tree
     del tree["block_0"]["attention"]["o"]
-    with pytest.raises(ValueError, match="place: no sharding for block_0/attention/o/kernel"):
+    with pytest.raises(ValueError, match="sharding: none for block_0/attention/o/kernel"):
         weights.load(tmp_path, tree)
 
 
-def test_a_device_has_its_part_alone_read_and_parts_that_are_shared_once(tmp_path, monkeypatch):
+def test_each_part_of_a_sharded_tensor_is_read_once(tmp_path, monkeypatch):
     weights.save(tmp_path, EIGHT, random_params(EIGHT))
     read, parts = weights.Stored.read, []
 
@@ -221,7 +221,7 @@ def test_a_device_has_its_part_alone_read_and_parts_that_are_shared_once(tmp_pat
     assert norm == [16 * 4]
 
 
-def test_save_rejects_parameters_of_another_config(tmp_path):
+def test_save_refuses_parameters_of_another_config(tmp_path):
     params = random_params(CONFIGS["gated"])
     with pytest.raises(ValueError, match=r"params: .* the config says"):
         weights.save(tmp_path, CONFIGS["relu"], params)
@@ -229,7 +229,7 @@ def test_save_rejects_parameters_of_another_config(tmp_path):
         weights.save(tmp_path, CONFIGS["gated"], params | {"more": np.ones(1)})
 
 
-def test_stored_dtype_is_bfloat16_on_disk(tmp_path):
+def test_bfloat16_parameters_are_stored_as_bfloat16(tmp_path):
     config = CONFIGS["gated"]
     weights.save(tmp_path, config, random_params(config, dtype=jnp.bfloat16))
     assert {t.dtype for t in load_file(tmp_path / weights.WEIGHTS).values()} == {
@@ -252,7 +252,7 @@ FAMILY = {  # what tells the family's checkpoints apart, in small
 @pytest.mark.peers
 @pytest.mark.parametrize("name", FAMILY)
 @pytest.mark.parametrize("layout", ["one file", "shards", "one pickle", "pickled shards"])
-def test_the_family_as_transformers_and_pytorch_write_it(name, layout, tmp_path):
+def test_checkpoints_written_by_transformers_are_loaded_in_every_layout(name, layout, tmp_path):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     model_class, changes = FAMILY[name]

@@ -1,4 +1,4 @@
-"""Parameters for networks under test, without the compiler: a program for them takes seconds."""
+"""Random parameters for networks under test, made without compiling, which would take seconds."""
 
 import math
 
@@ -10,7 +10,7 @@ from diffjax.core import trees
 
 
 def anywhere(net, seed=0, **given):
-    """Parameters as training may leave them, no layer at zero, of a network for such inputs."""
+    """Random parameters of a network for these inputs, with no layer at zero, as after training."""
     shapes = jax.eval_shape(net.init, jax.random.key(0), **given)["params"]
     rng = np.random.default_rng(seed)
 

@@ -1,4 +1,4 @@
-"""What can be counted, and no noise can hide: traces, transfers, collectives, bytes, FLOPs."""
+"""Counts of a compiled step, without timing: traces, transfers, collectives, bytes, FLOPs."""
 
 import collections
 import dataclasses
@@ -23,7 +23,7 @@ from tests.tasks.test_denoising import BASE, KEY, batch_of
 from tests.tiny_t5 import save_tiny
 from tests.training.test_step import create, placed, step_of
 
-# Wide enough that vectors, which every device holds whole, are the few percent they are at scale.
+# Wide enough that vectors, which every device holds, are a few percent, as in large networks.
 WIDE = dataclasses.replace(
     BASE,
     name="wide",
@@ -35,14 +35,14 @@ WIDE = dataclasses.replace(
 
 @functools.cache
 def compiled(task, sizes, **options):
-    """The step compiled for a mesh, the state's shapes, and where it lies."""
+    """(the step compiled for a mesh, the shapes of the state, its shardings)."""
     step, shapes, place, _ = placed(task, mesh.make_mesh(*sizes), **options)
     batch = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, batch_of(task.size_px, 16)))
     return step.lower(shapes, batch).compile(), shapes, place
 
 
 def num_bytes(tree, sharding=None):
-    """Bytes of a tree of shapes, or of one device's share of it."""
+    """The bytes of a tree of shapes, or of one device's part of it."""
     leaves = jax.tree.leaves(tree)
     shapes = [leaf.shape for leaf in leaves]
     if sharding is not None:
@@ -54,8 +54,8 @@ def num_bytes(tree, sharding=None):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("parts", [1, 2])
-def test_data_parallel_gradients_cross_once(parts):
-    """Though there are two micro-batches: their sum crosses. Beside it, a few scalars."""
+def test_data_parallel_gradients_cross_the_mesh_once(parts):
+    """With two micro-batches, only their sum crosses the mesh, and a few scalars."""
     compiled_step, shapes, _ = compiled(WIDE, (8, 1, 1), parts=parts)
     found = hlo.collectives(compiled_step.as_text())
     assert found.keys() == {"all-reduce"}
@@ -63,27 +63,27 @@ def test_data_parallel_gradients_cross_once(parts):
 
 
 @pytest.mark.slow
-def test_fully_sharded_states_are_an_eighth_each_and_cross_by_gather_and_scatter_alone():
+def test_a_fully_sharded_state_takes_an_eighth_per_device_and_moves_by_gather_and_scatter():
     compiled_step, shapes, place = compiled(WIDE, (1, 8, 1))
     params = num_bytes(shapes.params)
     found = hlo.collectives(compiled_step.as_text())
     assert "all-to-all" not in found
     assert "collective-permute" not in found
     assert sum(one.bytes for one in found.values()) <= 3.0 * params
-    assert found["reduce-scatter"].bytes <= params  # each gradient once
+    assert found["reduce-scatter"].bytes <= params  # each gradient crosses once
     assert num_bytes(shapes, place) <= 1.05 / 8 * num_bytes(shapes)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sizes", [(1, 8, 1), (2, 2, 2)])
-def test_donated_bytes_are_state_bytes(sizes):
+def test_the_step_reuses_the_memory_of_the_whole_state(sizes):
     compiled_step, shapes, place = compiled(WIDE if sizes[1] == 8 else BASE, sizes)
     donated = compiled_step.memory_analysis().alias_size_in_bytes
     assert donated == num_bytes(shapes, place)
 
 
 @pytest.mark.parametrize(("sizes", "parts"), [(None, 1), ((2, 4, 1), 2)])
-def test_a_step_computes_the_networks_products_and_no_more(sizes, parts):
+def test_a_step_needs_only_the_flops_of_the_network(sizes, parts):
     """Forward and backward through the network, as bare as can be, over the step's own FLOPs."""
     batch = jax.tree.map(jnp.asarray, batch_of(16, 16))
     shapes = jax.eval_shape(create(BASE), KEY)
@@ -114,10 +114,8 @@ def own_cache(tmp_path_factory, monkeypatch):
 
 
 @pytest.mark.slow
-def test_200_steps_move_their_batches_to_the_device_and_one_reading_per_log_back(
-    tmp_path, encoder, monkeypatch
-):
-    """The real loop, where only what is moved explicitly may move; and that is counted."""
+def test_200_steps_transfer_their_batches_and_one_reading_per_line(tmp_path, encoder, monkeypatch):
+    """The real loop, in which only explicit transfers are allowed; they are counted."""
     sent, read = [], []
     whole, put, get = loop.loop, mesh.to_devices, jax.device_get
 
@@ -142,13 +140,13 @@ def test_200_steps_move_their_batches_to_the_device_and_one_reading_per_log_back
         "text_length": ("int32", b * 4),
     }
     assert all(batch == exactly for batch in sent)
-    assert len(sent) == 200 + 2  # two are on their way when the last step is done
+    assert len(sent) == 200 + 2  # two are being sent when the last step is done
     assert [shape[0] for shape in read] == [50] * 4
 
 
-def test_what_was_sent_ahead_does_not_move_the_position_to_resume_from():
+def test_batches_sent_ahead_do_not_change_the_position_to_resume_from():
     class Numbers:
-        """0, 1, 2 ...: the position is the number that comes next."""
+        """0, 1, 2 and so on; the position is the next number."""
 
         def __init__(self):
             self.position = 0
@@ -167,14 +165,14 @@ def test_what_was_sent_ahead_does_not_move_the_position_to_resume_from():
     ahead = pipeline.Ahead(numbers, lambda number: sent.append(number) or number)
     assert ahead.get_state() == 0
     assert [next(ahead) for _ in range(3)] == [0, 1, 2]
-    assert sent == [0, 1, 2, 3, 4]  # two are on their way
+    assert sent == [0, 1, 2, 3, 4]  # two are being sent
     assert ahead.get_state() == 3
     ahead.set_state(1)
     assert [next(ahead) for _ in range(2)] == [1, 2]
     assert ahead.get_state() == 3
 
 
-def test_training_sampling_and_resuming_trace_once_each(tmp_path, encoder, monkeypatch):
+def test_training_sampling_and_resuming_are_each_traced_once(tmp_path, encoder, monkeypatch):
     traces = collections.Counter()
 
     def counted(module, name):

@@ -22,7 +22,7 @@ CONFIGS = {
 
 
 def random_params(config, dtype=jnp.float32):
-    """Every tensor random, the norms' scales too; matrices keep their input's size."""
+    """Random tensors, also for norms; matrices keep the size of their input."""
 
     def draw(name, leaf):
         key = jax.random.key(zlib.crc32(name.encode()))
@@ -33,14 +33,14 @@ def random_params(config, dtype=jnp.float32):
 
 
 def run(config, params, ids, mask, dtype=jnp.float32):
-    """The encoder's answer, uncompiled, from numpy parameters as `load` gives them."""
+    """The output of the encoder, uncompiled, from NumPy parameters as `load` returns them."""
     model = t5.T5Encoder(config, dtype)
     return np.asarray(model.apply({"params": params}, jnp.asarray(ids), jnp.asarray(mask)))
 
 
 @pytest.fixture(params=CONFIGS)
 def model(request):
-    """(apply, config): a small encoder whose parameters are random in every tensor."""
+    """(apply, config) of a small encoder with random parameters."""
     config = CONFIGS[request.param]
     params = random_params(config)
     encoder = t5.T5Encoder(config)
@@ -48,7 +48,7 @@ def model(request):
 
 
 @pytest.mark.parametrize("name", ["v1_0", "v1_1"])
-def test_output_is_that_of_pytorch(name):
+def test_the_output_equals_pytorchs(name):
     golden = load_file(GOLDEN / f"t5_{name}.safetensors")
     config, params = weights.load(GOLDEN / f"t5_{name}")
     output = run(config, params, golden["ids"], golden["mask"])
@@ -59,7 +59,7 @@ def test_output_is_that_of_pytorch(name):
 
 @pytest.fixture(scope="module", params=family.FAMILY)
 def relative(request, tmp_path_factory):
-    """(a folder, ids, mask, PyTorch's output in float32) of a member of the family."""
+    """(folder, ids, mask, PyTorch's output in float32) of a member of the family."""
     name, folder = request.param, tmp_path_factory.mktemp(request.param)
     (folder / weights.CONFIG).write_text(json.dumps(family.FAMILY[name]))
     save_file(family.weights(name), folder / weights.WEIGHTS)
@@ -76,15 +76,15 @@ def answer(folder, ids, mask, dtype):
     return np.asarray(output, np.float32)
 
 
-def test_the_whole_family_is_that_of_pytorch(relative):
+def test_the_output_of_every_variant_equals_pytorchs(relative):
     folder, ids, mask, expected = relative
     output = answer(folder, ids, mask, jnp.float32)
     assert np.abs(output[mask] - expected[mask]).max() < 1e-5
     assert not np.any(output[~mask])
 
 
-def test_bfloat16_keeps_two_digits_of_the_whole_family(relative):
-    """The bound that T5Encoder states; outputs are of size 1."""
+def test_bfloat16_keeps_two_digits_for_every_variant(relative):
+    """The bound that T5Encoder documents; outputs are of order 1."""
     folder, ids, mask, expected = relative
     error = answer(folder, ids, mask, jnp.bfloat16)[mask] - expected[mask]
     print(f"max {np.abs(error).max():.4f} rms {np.sqrt(np.mean(error**2)):.4f}")
@@ -100,10 +100,10 @@ def test_a_dtype_that_t5_cannot_compute_in_is_refused(dtype):
 
 
 @pytest.mark.parametrize("count_far", ["32_128", "12_40", "16_200"])
-def test_buckets_are_those_of_pytorch(count_far):
+def test_distance_buckets_equal_pytorchs(count_far):
     count, far = map(int, count_far.split("_"))
     expected = load_file(GOLDEN / "t5_buckets.safetensors")[count_far]
-    np.testing.assert_array_equal(t5.buckets(np.arange(-600, 601), count, far), expected)
+    np.testing.assert_array_equal(t5.distance_buckets(np.arange(-600, 601), count, far), expected)
 
 
 def test_padding_changes_no_real_position_beyond_1e_6(model):
@@ -111,7 +111,7 @@ def test_padding_changes_no_real_position_beyond_1e_6(model):
     ids = jax.random.randint(jax.random.key(1), (2, 7), 2, config.vocab_size)
     mask = jnp.arange(7)[None] < jnp.array([[7], [4]])
     short = apply(ids, mask)
-    # What stands under the padding is not 0 on purpose: only the mask may hide it.
+    # The ids under the padding are not 0, so that only the mask can hide them.
     long = apply(
         jnp.pad(ids, ((0, 0), (0, 20)), constant_values=5), jnp.pad(mask, ((0, 0), (0, 20)))
     )
@@ -126,7 +126,7 @@ def test_a_row_does_not_depend_on_its_batch(model):
     np.testing.assert_allclose(apply(ids, mask)[1:2], apply(ids[1:2], mask[1:2]), atol=1e-6)
 
 
-def test_a_row_of_nothing_but_padding_is_zero(model):
+def test_a_row_of_padding_is_zero(model):
     apply, _ = model
     assert not np.any(apply(jnp.zeros((1, 5), jnp.int32), jnp.zeros((1, 5), bool)))
 
@@ -138,7 +138,7 @@ def test_word_order_matters(model):
     assert np.abs(output[0] - output[1, ::-1]).max() > 1e-2
 
 
-def test_bfloat16_is_float32_to_its_precision():
+def test_bfloat16_equals_float32_within_its_precision():
     config, params = weights.load(GOLDEN / "t5_v1_1")
     golden = load_file(GOLDEN / "t5_v1_1.safetensors")
     output = run(config, params, golden["ids"], golden["mask"], jnp.bfloat16)
@@ -162,7 +162,7 @@ def test_full_models_agree_with_pytorch(feed_forward, tied, heads, d_kv, length,
         feed_forward_proj=feed_forward, tie_word_embeddings=tied, decoder_start_token_id=0,
     )  # fmt: skip
     full = transformers.T5ForConditionalGeneration(config).eval()
-    # Small shards: the index and the decoder's tensors are part of the test.
+    # Small shards, so that the test includes the index and the tensors of the decoder.
     full.save_pretrained(tmp_path, max_shard_size="20KB")
     assert (tmp_path / weights.INDEX).exists()
 
@@ -181,7 +181,7 @@ def test_full_models_agree_with_pytorch(feed_forward, tied, heads, d_kv, length,
 
 @pytest.mark.peers
 @pytest.mark.parametrize("feed_forward", ["relu", "gated-gelu"])
-def test_pytorch_reads_what_save_wrote(feed_forward, tmp_path):
+def test_pytorch_reads_the_files_of_save(feed_forward, tmp_path):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     config = t5.T5Config(40, 16, 5, 20, 2, 3, feed_forward=feed_forward)

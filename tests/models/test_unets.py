@@ -37,13 +37,13 @@ def trained(request):
     return net, apply, anywhere(net, **inputs(net))
 
 
-def test_a_new_net_says_zero(trained):
+def test_a_new_network_returns_zero(trained):
     net, apply, _ = trained
     params = jax.jit(net.init)(jax.random.key(0), **inputs(net))["params"]
     np.testing.assert_array_equal(apply(params, **inputs(net)), 0.0)
 
 
-def test_the_output_depends_on_everything_that_it_is_told(trained):
+def test_the_output_depends_on_every_input(trained):
     net, apply, params = trained
     given = inputs(net)
     before = apply(params, **given)
@@ -55,7 +55,7 @@ def test_the_output_depends_on_everything_that_it_is_told(trained):
         assert float(jnp.abs(after - before).max()) > 1e-4, name
 
 
-def test_masked_text_is_not_seen(trained):
+def test_masked_text_is_ignored(trained):
     net, apply, params = trained
     given = inputs(net)
     other = {**given, "text": jnp.where(given["text_mask"][..., None], given["text"], 50.0)}
@@ -69,25 +69,25 @@ def test_an_image_does_not_depend_on_its_batch(trained):
     np.testing.assert_allclose(apply(params, **given)[1:], apply(params, **alone), atol=1e-4)
 
 
-def test_only_cross_attention_makes_a_net_independent_of_the_picture_size():
+def test_only_a_network_with_cross_attention_is_independent_of_the_picture_size():
     net = NETS["efficient_cross"]
     params = anywhere(net, **inputs(net))
     out = jax.eval_shape(lambda: net.apply({"params": params}, **inputs(net, size=24)))
     assert out.shape == (2, 24, 24, 3)
 
 
-def test_the_picture_must_be_a_multiple_of_the_stride():
+def test_a_picture_size_that_is_not_a_multiple_of_the_stride_is_refused():
     assert NETS["unet"].stride == 2
     assert NETS["efficient"].stride == 8
     assert UNet(patch=4).stride == 32
 
 
-def test_every_parameter_has_a_part_in_the_result(trained):
+def test_every_parameter_has_a_gradient(trained):
     net, apply, params = trained
     given = inputs(net)
     loss = lambda p: jnp.sum(apply(p, **given) * images(5, (2, 16, 16, 3)))  # noqa: E731
     gradients = trees.named_leaves(jax.jit(jax.grad(loss))(params))
-    # softmax ignores a constant added to its scores: that bias alone may have no gradient
+    # softmax ignores a constant in its scores, so only that bias may have no gradient
     dead = [n for n, g in gradients.items() if not float(jnp.abs(g).max()) > 0]
     assert [n for n in dead if "score/bias" not in n] == []
 
@@ -105,8 +105,8 @@ def test_bfloat16_stays_near_float32(name):
     assert 0 < float(jnp.sqrt(jnp.mean((rough - exact) ** 2))) < 0.03 * scale
 
 
-def test_a_canvas_lets_the_text_say_where():
-    """With no attention and a blank picture, places far from the rim differ by the canvas alone."""
+def test_a_canvas_lets_the_text_change_single_pixels():
+    """Without attention, in a blank picture, only the canvas makes inner pixels differ."""
     spread = {}
     for canvas in (0, 8):
         net = UNet(**TINY | {"mults": (1,), "attention_levels": ()}, num_blocks=1, canvas=canvas)
@@ -118,7 +118,7 @@ def test_a_canvas_lets_the_text_say_where():
     assert spread[8] > 1e-2
 
 
-def test_from_low_res_a_new_net_says_the_multiple_of_it_that_is_nearest():
+def test_a_new_network_with_from_low_res_returns_alpha_times_the_low_resolution_picture():
     net = EfficientUNet(**TINY, num_blocks=(1, 1), from_low_res=True)
     draw = np.random.default_rng(0)
     clean, noise = draw.normal(size=(2, 2, 32, 32, 3))

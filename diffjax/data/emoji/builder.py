@@ -1,6 +1,6 @@
-"""The embedded data set: 7,841 captioned emoji drawings in two styles, as a TFDS builder.
+"""The embedded data set as a TFDS builder: 7,841 emoji drawings in two styles, with captions.
 
-To prepare a size ahead of its use, call `prepare(1024)`.
+`prepare(1024)` makes the data set of that size before it is needed.
 """
 
 import concurrent.futures
@@ -9,7 +9,6 @@ import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import tensorflow_datasets as tfds
 from etils import epath
@@ -39,18 +38,23 @@ _CITATION = """\
 @misc{twemoji, title={Twemoji}, author={Twitter, Inc and other contributors},
   howpublished={https://github.com/jdecked/twemoji}, note={CC BY 4.0}}
 """
-# TFDS refuses a name twice, but a reload and a spawned `__main__` define the class once more.
+# TFDS refuses to register a name twice, but reloading the module defines the class again, and so
+# does the `__main__` of a spawned process.
 _IS_AGAIN = __name__ != "diffjax.data.emoji.builder" or "Emoji" in globals()
 
 
 def prepare(
     size_px: int = 64, data_dir: str | Path | None = None, *, workers: int | None = None
 ) -> Path:
-    """The folder of `emoji/SIZE`, made first if it is absent; half-made ones do not count.
+    """The folder of `emoji/SIZE`, which is made if it does not exist or is incomplete.
 
-    `data_dir` defaults to $TFDS_DATA_DIR, then to ~/tensorflow_datasets. `workers` processes
-    rasterise; the default is none at 64 px, which takes seconds, and one per core above. They are
-    spawned, so a script that calls this guards its `__main__`. Raises ValueError for other sizes.
+    data_dir: defaults to $TFDS_DATA_DIR, then to ~/tensorflow_datasets.
+    workers: the number of processes that rasterise. The default is none at 64 px, which takes
+    seconds, and else one per core. They are spawned, so a script that calls this must guard its
+    `__main__`.
+
+    Raises:
+      ValueError: the data set does not have this size.
     """
     if size_px not in SIZES_PX:
         raise ValueError(f"size_px={size_px} is not a size of the emoji data set: {SIZES_PX}")
@@ -62,14 +66,14 @@ def prepare(
     try:
         builder.download_and_prepare()
     except OSError:
-        # Another process may have finished first: its folder is as good as ours.
+        # Another process may have made the folder meanwhile, which is as good.
         if not (builder_dir / "dataset_info.json").exists():
             raise
     return builder_dir
 
 
 def resolve_data_dir(data_dir: str | Path | None) -> str:
-    """`data_dir`, or where TFDS keeps data sets; the environment is read now, not at import."""
+    """`data_dir`, or TFDS's default folder. The environment is read now, not at import."""
     chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     return str(Path(chosen).expanduser())
 
@@ -89,7 +93,7 @@ class Emoji(tfds.core.GeneratorBasedBuilder, skip_registration=_IS_AGAIN):  # ty
         for size_px in SIZES_PX
     ]
 
-    # TFDS finds this with a package that it forgets to install.
+    # TFDS would look for this with a package that it does not require.
     code_path = epath.Path(__file__)
     workers: int | None = None
 
@@ -114,9 +118,11 @@ class Emoji(tfds.core.GeneratorBasedBuilder, skip_registration=_IS_AGAIN):  # ty
             citation=_CITATION,
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[str, dict]]]:
-        del dl_manager  # all is in the wheels
-        drawings = splits.assign(drawings_lib.catalogue())
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, Iterator[tuple[str, dict]]]:
+        del dl_manager  # nothing is downloaded: the pictures are in the wheels
+        drawings = splits.assign_splits(drawings_lib.catalogue())
         return {split: self._generate_examples(drawings[split]) for split in splits.SPLITS}
 
     def _generate_examples(self, drawings: Sequence[Drawing]) -> Iterator[tuple[str, dict]]:
@@ -138,12 +144,12 @@ class Emoji(tfds.core.GeneratorBasedBuilder, skip_registration=_IS_AGAIN):  # ty
 
 
 def _rasterised(drawings: Sequence[Drawing], size_px: int, workers: int) -> Iterator[bytes]:
-    """PNGs in the order of `drawings`, whatever the number of processes."""
+    """The drawings as PNGs, in order; the number of processes makes no difference."""
     rasterise = functools.partial(drawings_lib.rasterise, size_px=size_px)
     if workers == 0 or not drawings:
         yield from map(rasterise, drawings)
         return
-    # The rasteriser holds the interpreter's lock, so threads would gain nothing.
+    # The rasteriser holds the interpreter's lock, so threads would not be faster.
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
         yield from pool.map(rasterise, drawings, chunksize=8)

@@ -1,10 +1,10 @@
-"""Captions from emoji names: `red_apple` becomes "a red apple, openmoji style"."""
+"""Makes captions from emoji names: `red_apple` becomes "a red apple, openmoji style"."""
 
 import re
 from collections import Counter
 
 from diffjax.data.emoji import lexicon
-from diffjax.data.emoji.places import place
+from diffjax.data.emoji.places import place_with_article
 
 MAX_CAPTION_BYTES = 96
 
@@ -24,10 +24,10 @@ _PLURALS = {"man": "men", "woman": "women", "child": "children"}
 
 
 def captions(name: str, style: str, *, is_flag: bool = False) -> tuple[str, ...]:
-    """Five different captions of a picture, at most 96 UTF-8 bytes each.
+    """Five different captions of a picture, with at most 96 UTF-8 bytes each.
 
-    All but the last name the style. `name` is the CLDR short name with underscores, as
-    `drawings.Drawing` has it.
+    All but the last one name the style. `name` is the CLDR short name with underscores, as in
+    `drawings.Drawing`.
     """
     noun = noun_phrase(name, is_flag=is_flag)
     short = noun.replace(" skin tones", " skin").replace(" skin tone", " skin")
@@ -39,14 +39,14 @@ def captions(name: str, style: str, *, is_flag: bool = False) -> tuple[str, ...]
         f"{noun}, {style} style",
         f"{short} in the {style} style",
         f"{style} emoji: {bare}",
-        noun,  # as most people ask for it
+        noun,  # most prompts name no style
     )
 
 
 def noun_phrase(name: str, *, is_flag: bool = False) -> str:
-    """What the picture shows, as one would say it: "a woman firefighter with dark skin tone"."""
+    """The content of the picture in English: "a woman firefighter with dark skin tone"."""
     if is_flag:
-        return f"the flag of {place(name)}"
+        return f"the flag of {place_with_article(name)}"
     tones = tone_names(name)
     base = base_name(name)
     if not base:
@@ -64,7 +64,7 @@ def noun_phrase(name: str, *, is_flag: bool = False) -> str:
 
 
 def tone_names(name: str) -> list[str]:
-    """The skin tones of a name, in its order: none, one, or one for each of two people."""
+    """The skin tones of a name, in order: none, one, or one for each of two people."""
     return _TONE.findall(name)
 
 
@@ -74,12 +74,12 @@ def base_name(name: str) -> str:
 
 
 def article(words: str) -> str:
-    """ "a" or "an" by the sound of the first word, as far as its spelling tells."""
+    """ "a" or "an", guessed from the spelling of the first word."""
     return "an" if _AN.match(words) else "a"
 
 
 def _head_and_rest(base: str) -> tuple[str, str]:
-    """The phrase cut where a skin tone goes in: ("a man", " bouncing a ball")."""
+    """The phrase, split where a skin tone is inserted: ("a man", " bouncing a ball")."""
     if base in lexicon.PHRASES:
         head, _, rest = lexicon.PHRASES[base].partition("|")
         return head, rest
@@ -123,13 +123,13 @@ def _thing(base: str) -> str:
         return f'the Japanese "{match[1]}" button'
     if last == "button" or re.match(r"[A-Z!]{2,} arrow|ON! arrow", words):
         return f"the {words}"
-    # Every other part is a preposition; the rest get their articles.
+    # Every second part is a preposition; the others get an article.
     parts = _LINKS.split(words)
     return " ".join(part if i % 2 else with_article(part) for i, part in enumerate(parts))
 
 
 def with_article(words: str) -> str:
-    """Words with "a" or "an", or with nothing where they are many or stuff."""
+    """The words with "a" or "an", or unchanged if they are a plural or a mass noun."""
     head = re.split(r" of | and ", words)[0].split()[-1]
     many = head in lexicon.PLURAL or (
         head.endswith("s")

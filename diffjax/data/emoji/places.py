@@ -1,8 +1,8 @@
-"""Places as English says them, for captions of flags."""
+"""The English names of places, with their articles, for captions of flags."""
 
 import re
 
-# Flags of places that take the article.
+# Places that take an article.
 _WITH_ARTICLE = (
     "Bahamas|Comoros|Gambia|Maldives|Philippines|Seychelles|Isle of Man|"
     "(?!Heard|South Georgia).* (?:Emirates|Islands|Kingdom|Lands|Nations|Netherlands|Republic|"
@@ -20,7 +20,7 @@ _WORDS: dict[str, str] = {
 }
 
 
-def place(name: str) -> str:
-    """A flag's place, with its article where English wants one: "the Netherlands"."""
+def place_with_article(name: str) -> str:
+    """The place of a flag, with "the" if English uses it: "the Netherlands"."""
     words = _WORDS.get(name, name).replace("_", " ").replace("&", "and")
     return f"the {words}" if re.fullmatch(_WITH_ARTICLE, words) else words

@@ -1,4 +1,4 @@
-"""Which drawing is in which split: a hash of its name decides, never its place in a list."""
+"""Assigns drawings to splits by a hash of their names, so that other drawings do not matter."""
 
 import hashlib
 import re
@@ -12,16 +12,16 @@ from diffjax.data.emoji.lexicon import PROFESSIONS
 SPLITS = ("train", "validation", "test", "compositional", "style")
 
 _TRAIN_PERCENT, _VALIDATION_PERCENT = 92, 4  # the rest is test
-_ONE_PAIR_IN = 8  # pairs of profession and skin tone that training never sees together
-_ONE_NAME_IN = 25  # names of which training sees one drawing only
+_ONE_PAIR_IN = 8  # this share of the pairs of profession and skin tone is held out
+_ONE_NAME_IN = 25  # for this share of the names, one of the two drawings is held out
 
-# Names that may share one picture share a split: man, woman and neutral, ...
+# Names that may have the same picture are in the same split: man, woman and neutral;
 _WHO = re.compile(
     r"^(?:woman_and_man|(?:wo)?m[ae]n|person|people)_|_(?:wo)?man_(?:wo)?man|_person_person|_blond_hair"
 )
-# ... families of one silhouette, ...
+# families with the same silhouette;
 _FAMILY = re.compile(r"family_.*")
-# ... and flags that are the same or nearly.
+# and flags that are equal or nearly equal.
 _SAME_FLAG = {
     "Bouvet_Island": "Norway",
     "British_Indian_Ocean_Territory": "Diego_Garcia",
@@ -39,25 +39,25 @@ _SAME_FLAG = {
 def split_of(name: str, style: str, *, has_both_styles: bool = True) -> str:
     """The split of one drawing.
 
-    `train`, `validation` and `test` keep together both drawings of a name and of its kin.
-    `compositional` holds out whole pairs of profession and skin tone, whoever has them. `style`
-    holds out one of the two drawings of a name whose other drawing is in `train`.
+    All drawings of names that may have the same picture are in the same one of `train`,
+    `validation` and `test`. `compositional` holds out pairs of profession and skin tone, for all
+    genders. `style` holds out one drawing of a name whose other drawing is in `train`.
     """
     pair = profession_and_tone(name)
-    if pair and bucket("compositional", *pair, of=_ONE_PAIR_IN) == 0:
+    if pair and hash_bucket("compositional", *pair, count=_ONE_PAIR_IN) == 0:
         return "compositional"
     kin = kin_of(name)
-    percent = bucket("division", kin, of=100)
+    percent = hash_bucket("division", kin, count=100)
     if percent >= _TRAIN_PERCENT:
         return "validation" if percent < _TRAIN_PERCENT + _VALIDATION_PERCENT else "test"
-    chosen = has_both_styles and bucket("style", kin, of=_ONE_NAME_IN) == 0
-    if chosen and style == STYLES[bucket("held out", kin, of=len(STYLES))]:
+    chosen = has_both_styles and hash_bucket("style", kin, count=_ONE_NAME_IN) == 0
+    if chosen and style == STYLES[hash_bucket("held out", kin, count=len(STYLES))]:
         return "style"
     return "train"
 
 
-def assign(drawings: Sequence[Drawing]) -> dict[str, list[Drawing]]:
-    """Every drawing in its split, in the order given; all splits are there, even if empty."""
+def assign_splits(drawings: Sequence[Drawing]) -> dict[str, list[Drawing]]:
+    """The drawings of each split, in the given order; a split may be empty."""
     drawn = Counter(drawing.name for drawing in drawings)
     drawn_once = {kin_of(name) for name, times in drawn.items() if times < len(STYLES)}
     split: dict[str, list[Drawing]] = {name: [] for name in SPLITS}
@@ -68,7 +68,7 @@ def assign(drawings: Sequence[Drawing]) -> dict[str, list[Drawing]]:
 
 
 def kin_of(name: str) -> str:
-    """What a name has in common with all names that may show the same picture."""
+    """A text that is the same for all names that may have the same picture."""
     return _SAME_FLAG.get(name) or _FAMILY.sub("family", _WHO.sub("", name))
 
 
@@ -79,7 +79,7 @@ def profession_and_tone(name: str) -> tuple[str, str] | None:
     return (profession, tones[0]) if len(tones) == 1 and profession in PROFESSIONS else None
 
 
-def bucket(*key: str, of: int) -> int:
-    """A number in [0, of) that is the same on every machine and in every version of Python."""
+def hash_bucket(*key: str, count: int) -> int:
+    """A hash of `key` in [0, count), the same on every machine and in every version of Python."""
     digest = hashlib.sha256("/".join(key).encode()).digest()
-    return int.from_bytes(digest[:8], "big") % of
+    return int.from_bytes(digest[:8], "big") % count

@@ -1,8 +1,8 @@
-"""Embeddings of captions on disk: computed once, then looked up by the caption.
+"""A cache of caption embeddings on disk: computed once, then looked up by the caption.
 
-A cache is a directory (shards.py, index.py): a header that says which encoder made it, ArrayRecord
-shards with each caption once at its real length, and an index of them by digest. Neither captions
-nor embeddings are held in memory: not while writing, not while reading.
+A cache is a directory (see shards.py and index.py). It has a header that names the encoder,
+ArrayRecord shards with the embeddings of each caption, without padding, and an index by digest.
+Neither writing nor reading keeps all captions or embeddings in memory.
 """
 
 import dataclasses
@@ -30,21 +30,21 @@ __all__ = [
 ]  # fmt: skip
 
 SHARD_BYTES = 256 << 20
-SHARD_SECONDS = 600  # no more than this much work is lost with a killed process
-WINDOW = 16_384  # captions read ahead, to be encoded in order of length
+SHARD_SECONDS = 600  # a killed process loses at most the work of this time
+WINDOW = 16_384  # captions are sorted by length, and encoded, in groups of this size
 
 
 class MissingCaption(BadData, KeyError):
-    """A caption that the cache does not hold. Exit code 2."""
+    """The cache does not have a caption. Exit code 2."""
 
     def __str__(self) -> str:
-        """Without the quotes that a KeyError puts around its key."""
+        """The message without the quotes that KeyError puts around it."""
         return str(self.args[0])
 
 
 @dataclasses.dataclass(frozen=True)
 class Embeddings:
-    """A cache opened for reading. All stays on disk until asked for; it pickles as its path."""
+    """A cache that is open for reading. Embeddings are read when needed; it pickles as its path."""
 
     path: Path
     header: Header
@@ -52,33 +52,39 @@ class Embeddings:
     shards: Shards = dataclasses.field(repr=False, compare=False)
 
     def __getitem__(self, caption: str) -> Shaped[np.ndarray, "l d"]:
-        """Its embeddings in bfloat16, without padding; an unknown caption is a MissingCaption.
+        """The embeddings of a caption in bfloat16, without padding.
 
-        Damaged (a ValueError) names the shard and the remedy when the bytes are not those written.
+        Raises:
+          MissingCaption: the cache does not have the caption.
+          Damaged: its bytes differ from those written; names the shard and the remedy.
         """
-        place = self.index.find(caption)
-        if place is None:
+        location = self.index.find(caption)
+        if location is None:
             raise MissingCaption(
                 f"{self.path}: no caption {caption!r} among its {len(self)}; "
                 f"python -m diffjax.embed --out {self.path} adds captions"
             )
-        found, row = self._read(*place)
+        found, row = self._read(*location)
         if found != caption:
-            raise shards.damaged(self.path / place[0], place[1], "another caption stands there")
+            raise shards.damage_error(self.path / location[0], location[1], "it is another caption")
         return row
 
     def embed(self, caption: str) -> Shaped[np.ndarray, "l d"]:
-        """As training is told it: the caption's embeddings, or for "" the null text.
+        """The embeddings of a caption as training uses them; for "" those of the null text.
 
-        That is zeros seen at one position (tasks/text.py: null_text), whatever the encoder would
-        say of no words; it needs no place in the cache.
+        The null text is zeros, seen at one position (tasks/text.py: null_text), and not what the
+        encoder computes for an empty text. It needs no place in the cache.
         """
         return self[caption] if caption else null_text(self.header.width)
 
     def batch(
         self, captions: Sequence[str], length: int
     ) -> tuple[Shaped[np.ndarray, "b l d"], Bool[np.ndarray, "b l"]]:
-        """(embeddings, mask) padded to `length` tokens; a longer caption is a ValueError."""
+        """(embeddings, mask) of the captions, padded to `length` tokens.
+
+        Raises:
+          ValueError: a caption is longer. MissingCaption and Damaged as for one caption.
+        """
         found = [self[caption] for caption in captions]
         longest = max((len(row) for row in found), default=0)
         if longest > length:
@@ -90,15 +96,15 @@ class Embeddings:
         return out, np.arange(length)[None, :] < lengths[:, None]
 
     def __contains__(self, caption: object) -> bool:
-        """Whether the caption is there."""
+        """Whether the cache has the caption."""
         return isinstance(caption, str) and self.index.find(caption) is not None
 
     def __len__(self) -> int:
-        """How many captions."""
+        """The number of captions."""
         return len(self.index.digests)
 
     def __iter__(self) -> Iterator[str]:
-        """The captions, shard by shard; each record is read and checked."""
+        """The captions, shard by shard; this reads and checks every record."""
         for place in np.sort(self.index.places):
             yield self._read(self.index.shards[int(place) >> 32], int(place) & 0xFFFFFFFF)[0]
 
@@ -107,38 +113,42 @@ class Embeddings:
         try:
             return rows.unpack(record, self.header.width, self.header.storage)
         except ValueError as error:
-            raise shards.damaged(self.path / shard, position, error) from None
+            raise shards.damage_error(self.path / shard, position, error) from None
 
     def __reduce__(self) -> tuple[Callable[[Path], "Embeddings"], tuple[Path]]:
-        """Worker processes open the files themselves."""
+        """Pickle only the path, so that each worker opens the files itself."""
         return open_cache, (self.path,)
 
 
 def null_text(width: int) -> Shaped[np.ndarray, "1 d"]:
-    """The embedding of no text, of a caption that is blank or not there: zeros at one position."""
+    """The embedding of the null text, for a blank or missing caption: zeros at one position."""
     return np.zeros((1, width), ml_dtypes.bfloat16)
 
 
 def header_of(encoder: TextEncoder, storage: str = "bfloat16") -> Header:
-    """What a cache made by `encoder` says of itself."""
+    """The header of a cache made by `encoder`."""
     if storage not in STORAGES:
         raise ValueError(f"storage={storage!r}, want one of {', '.join(STORAGES)}")
     return Header(encoder.name, encoder.fingerprint, encoder.width, encoder.max_length, storage)
 
 
 def open_cache(path: str | os.PathLike, encoder: TextEncoder | None = None) -> Embeddings:
-    """The cache at `path`; not one, or not `encoder`'s (whatever its storage), is a ValueError."""
+    """Open the cache at `path`.
+
+    Raises:
+      ValueError: there is no cache, or it was made by another encoder, if one is given.
+    """
     path = Path(path).expanduser()
     header = shards.read_header(path)
     if encoder is not None:
-        shards.check(path, header, header_of(encoder, header.storage))
+        shards.check_header(path, header, header_of(encoder, header.storage))
     return Embeddings(path, header, indices.load(path, header), Shards(path))
 
 
 def users_path(encoder: TextEncoder) -> Path:
-    """Where this encoder's cache is kept if no other place is named.
+    """The default folder of this encoder's cache.
 
-    Below $DIFFJAX_CACHE_DIR, or diffjax in the user's cache.
+    It is below $DIFFJAX_CACHE_DIR, or else below diffjax in the user's cache folder.
     """
     base = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     folder = Path(os.environ.get("DIFFJAX_CACHE_DIR", f"{base}/diffjax")).expanduser()
@@ -159,17 +169,18 @@ def extend(
     shard_bytes: int = SHARD_BYTES,
     window: int = WINDOW,
 ) -> int:
-    """Encode what is not yet in the cache at `path`, made if need be; returns how many captions.
+    """Encode the captions that the cache at `path` lacks; returns how many were encoded.
 
-    Each process of `process_count` encodes the captions whose digest falls to it; together they
-    fill one directory. `progress(done, encoded)` is called after each batch: captions read and
-    dealt with, and those of them that were encoded. When `stop()` is true the shard at hand is
-    finished and no more done. A process that is killed loses its unfinished shard and no more.
+    The cache is made if it does not exist. Each of `process_count` processes encodes its share of
+    the captions, chosen by digest; all write into one directory. After each batch,
+    `progress(done, encoded)` is called with the number of captions read and of those encoded. When
+    `stop()` is true, the current shard is finished and the function returns. A killed process
+    loses only its unfinished shard.
 
     Raises:
-      ValueError: the directory is another encoder's, or a number cannot be.
-      StorageError: the disk is full; finished shards stay, and the same call goes on from them.
-      Damaged: a shard's list of captions cannot be read.
+      ValueError: the directory belongs to another encoder, or a number is not allowed.
+      StorageError: the disk is full; finished shards stay, and the same call continues later.
+      Damaged: the list of captions of a shard cannot be read.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}, want at least 1")
@@ -177,8 +188,8 @@ def extend(
         raise ValueError(f"process_index={process_index}, want 0 to {process_count - 1}")
     folder, header = Path(path), header_of(encoder, storage)
     owner = f"process-{process_index}-of-{process_count}"
-    with shards.owned(folder, owner, header):
-        seen = indices.Seen(indices.load(folder, header).digests)
+    with shards.locked(folder, owner, header):
+        seen = indices.DigestSet(indices.load(folder, header).digests)
         done = encoded = 0
         shard: shards.ShardWriter | None = None
         try:
@@ -221,11 +232,10 @@ def ensure(
     batch_size: int = 64,
     progress: Callable[[int, int], None] | None = None,
 ) -> Embeddings:
-    """The cache at `path`, made to hold all `captions` of this `encoder`.
+    """The cache at `path`, after encoding those of `captions` that it lacks.
 
-    Only what is missing is encoded. The captions are read once, as they come, and not kept.
-    `progress(done, missing)`: captions encoded, and those that were found to be missing so far.
-    Raises what `extend` does.
+    The captions are read once, as they come, and are not kept. `progress(done, missing)` gets the
+    number of captions encoded, and of those found to be lacking so far. Raises as `extend` does.
     """
     found = 0
 
@@ -243,20 +253,20 @@ def ensure(
     logging.info("%s: captions to encode", path)
     rest = () if first is None else itertools.chain([first], missing)
 
-    def told(done: int, encoded: int) -> None:
+    def report(done: int, encoded: int) -> None:
         if progress:
             progress(done, found)
 
-    extend(path, encoder, rest, batch_size=batch_size, progress=told)
+    extend(path, encoder, rest, batch_size=batch_size, progress=report)
     return open_cache(path, encoder)
 
 
 def _unseen(captions: Iterable[str], known: Shaped[np.ndarray, "n"]) -> Iterator[str]:
-    """Those whose digests are not among the known ones, each once, in their order."""
-    seen = indices.Seen(known)
+    """The captions whose digests are not known, each once, in the order they come."""
+    seen = indices.DigestSet(known)
     for part in _windows(captions, WINDOW):
-        digests, first = np.unique(rows.digests(part), return_index=True)
-        fresh = ~seen.has(digests)
+        digests, first = np.unique(rows.caption_digests(part), return_index=True)
+        fresh = ~seen.contains(digests)
         seen.add(digests[fresh])
         yield from (part[i] for i in np.sort(first[fresh]))
 
@@ -268,14 +278,14 @@ def _windows(captions: Iterable[str], size: int) -> Iterator[list[str]]:
 
 
 def _fresh(
-    part: list[str], seen: indices.Seen, process_index: int, process_count: int
+    part: list[str], seen: indices.DigestSet, process_index: int, process_count: int
 ) -> tuple[list[str], Shaped[np.ndarray, "n"]]:
-    """Those captions, each once and by length, that this process has to encode; now seen."""
-    digests, first = np.unique(rows.digests(part), return_index=True)
+    """(captions that this process must encode, sorted by length, their digests); adds to `seen`."""
+    digests, first = np.unique(rows.caption_digests(part), return_index=True)
     first_words = np.frombuffer(digests.tobytes(), ">u8")[::2]
-    wanted = ~seen.has(digests) & (first_words % process_count == process_index)
+    wanted = ~seen.contains(digests) & (first_words % process_count == process_index)
     seen.add(digests[wanted])
-    # By length: a batch then holds little padding.
+    # Sorted by length, so that batches need little padding.
     order = sorted(
         zip((part[i] for i in first[wanted]), digests[wanted], strict=True),
         key=lambda pair: (len(pair[0]), pair[1]),
@@ -284,7 +294,7 @@ def _fresh(
 
 
 def _encode(encoder: TextEncoder, captions: list[str]) -> Iterator[np.ndarray]:
-    """The embeddings [l d] of each, without padding."""
+    """The embeddings [l d] of each caption, without padding."""
     embedded, mask = (np.asarray(x) for x in encoder.encode(captions))
     for row, length in zip(embedded, mask.sum(1), strict=True):
         yield row[:length]

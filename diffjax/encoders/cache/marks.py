@@ -1,8 +1,9 @@
-"""Marks in a cache that say: it holds all captions of this data set. Then none need be read again.
+"""Marks in a cache: each says that the cache holds all captions of a data set.
 
-A mark is a small JSON file named after the data set's fingerprint. It lists the shards that were
-there when all captions were, and holds for as long as all of them are: who deletes a damaged shard
-need not think of the marks. A mark that cannot be read is as good as none.
+The captions of such a data set need not be read again. A mark is a small JSON file, named after the
+fingerprint of the data set. It lists the shards that the cache had when the mark was written, and
+is valid while all of them exist; so a damaged shard can be deleted without deleting marks. A mark
+that cannot be read is ignored.
 """
 
 import hashlib
@@ -15,8 +16,8 @@ from diffjax.encoders.cache import shards
 
 
 def put(folder: Path, fingerprint: str) -> None:
-    """Say that the cache holds all captions of the data set; a warning if it cannot be written."""
-    content = {"data": fingerprint, "shards": shards.finished(folder)}
+    """Write the mark of a data set. If this fails, print a warning and continue."""
+    content = {"data": fingerprint, "shards": shards.shard_names(folder)}
     try:
         shards.write_whole(_path(folder, fingerprint), json.dumps(content).encode(), "mark")
     except OSError as error:  # a StorageError, or a folder that may only be read
@@ -24,14 +25,14 @@ def put(folder: Path, fingerprint: str) -> None:
 
 
 def there(folder: Path, fingerprint: str) -> bool:
-    """Whether the cache says so, and has lost no shard since."""
+    """Whether the cache has a mark of the data set, and all shards that the mark lists."""
     path = _path(folder, fingerprint)
     if not (folder / shards.HEADER).exists():
         return False
     try:
         content = json.loads(path.read_bytes())
         return content["data"] == fingerprint and set(content["shards"]) <= set(
-            shards.finished(folder)
+            shards.shard_names(folder)
         )
     except FileNotFoundError:
         return False

@@ -1,7 +1,8 @@
-"""One caption's embeddings as bytes: bfloat16, or int8 with a scale per token; and back, checked.
+"""Records: the embeddings of one caption as bytes, in bfloat16 or in int8 with a scale per token.
 
-A record is, little-endian: crc32 of all that follows, the caption's length in bytes, the number of
-tokens (uint32 each), the caption in UTF-8, for int8 the scales (float32 [l]), the data [l d].
+A record holds, little-endian: the crc32 of all that follows, the length of the caption in bytes,
+the number of tokens (uint32 each), the caption in UTF-8, for int8 the scales (float32 [l]), and the
+data [l d].
 """
 
 import hashlib
@@ -21,7 +22,7 @@ _CRC = struct.Struct("<I")
 
 
 class Damaged(Ending, ValueError):
-    """Bytes that are not what was written. Exit code 5."""
+    """Bytes differ from those that were written. Exit code 5."""
 
     exit_code = EXIT_STORAGE
 
@@ -36,7 +37,7 @@ def quantise(
     row = row.astype(np.float32)
     largest = np.abs(row).max(axis=1, initial=0)
     scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
-    # A denormal scale may round down: the quotient is then above 127.
+    # A denormal scale may be rounded down, and the quotient is then above 127.
     return np.clip(np.rint(row / scale[:, None]), -127, 127).astype(np.int8), scale
 
 
@@ -48,19 +49,23 @@ def pack(caption: str, row: Float[np.ndarray, "l d"], storage: str) -> bytes:
         payload = scale.tobytes() + data.tobytes()
     else:
         payload = row.astype(ml_dtypes.bfloat16).tobytes()
-    return sealed(_LENGTHS.pack(len(name), len(row)) + name + payload)
+    return add_checksum(_LENGTHS.pack(len(name), len(row)) + name + payload)
 
 
 def unpack(record: bytes, width: int, storage: str) -> tuple[str, Shaped[np.ndarray, "l d"]]:
-    """(caption, its embeddings in bfloat16) of a record; Damaged if it is not as it was written."""
-    content = unsealed(record)
+    """(caption, its embeddings in bfloat16) of a record.
+
+    Raises:
+      Damaged: the record differs from what was written.
+    """
+    content = strip_checksum(record)
     if len(content) < _LENGTHS.size:
         raise Damaged("too short")
     name_size, length = _LENGTHS.unpack_from(content)
     start = _LENGTHS.size + name_size
     token_size = width + 4 if storage == "int8" else 2 * width
     if len(content) != start + length * token_size:
-        raise Damaged("not the length that it says")
+        raise Damaged("its length is not the one that it states")
     caption = content[_LENGTHS.size : start].decode()
     if storage == "int8":
         scale = np.frombuffer(content, np.float32, length, start)
@@ -70,20 +75,24 @@ def unpack(record: bytes, width: int, storage: str) -> tuple[str, Shaped[np.ndar
     return caption, data.reshape(length, width).copy()
 
 
-def sealed(content: bytes) -> bytes:
-    """The content behind its crc32."""
+def add_checksum(content: bytes) -> bytes:
+    """The crc32 of the content, then the content."""
     return _CRC.pack(zlib.crc32(content)) + content
 
 
-def unsealed(record: bytes) -> bytes:
-    """The content of a record; Damaged if its crc32 is another."""
+def strip_checksum(record: bytes) -> bytes:
+    """The content of a record, after checking its crc32.
+
+    Raises:
+      Damaged: the crc32 differs.
+    """
     content = record[_CRC.size :]
     if len(record) < _CRC.size or _CRC.unpack_from(record)[0] != zlib.crc32(content):
         raise Damaged("checksum differs")
     return content
 
 
-def digests(captions: Sequence[str]) -> Shaped[np.ndarray, "n"]:
-    """Their 128-bit BLAKE2b digests, of dtype S16: they sort and compare as bytes do."""
+def caption_digests(captions: Sequence[str]) -> Shaped[np.ndarray, "n"]:
+    """128-bit BLAKE2b digests of the captions, as S16, which sorts and compares like bytes."""
     raw = b"".join(hashlib.blake2b(c.encode(), digest_size=16).digest() for c in captions)
     return np.frombuffer(raw, "S16")

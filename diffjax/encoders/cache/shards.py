@@ -1,9 +1,9 @@
-"""A directory of ArrayRecord files that many processes fill; a file is whole or not there.
+"""The shards of a cache: ArrayRecord files in one directory, which several processes may write.
 
-`header.json` says whose embeddings they are. A shard holds a record per caption (rows.py) and,
-last, the header again with the captions' digests: it tells by itself what is in it. Its name is the
-digest of those digests, so shards never collide. A shard is written under a name that ends in .tmp,
-synced, and renamed: what a killed process leaves behind is swept by the next.
+`header.json` names the encoder. A shard holds a record per caption (see rows.py), and last a record
+with the header and the digests of all its captions. Its name is the digest of those digests, so two
+shards never have the same name. A shard is written under a name that ends in .tmp, synced, and then
+renamed. The next process deletes temporary files that a killed process left.
 """
 
 import contextlib
@@ -28,23 +28,24 @@ from jaxtyping import Shaped
 
 from diffjax.core.errors import StorageError
 from diffjax.core.files import publish, storing
+from diffjax.core.json_types import JsonObject
 from diffjax.encoders.cache import rows
 from diffjax.encoders.cache.rows import Damaged
 
 FORMAT = "diffjax-text-2"
 HEADER = "header.json"
 SUFFIX = ".array_record"
-# Each record its own chunk for random reads; one writing thread was twice as quick as several.
+# A chunk per record, for random reads. One writing thread was twice as fast as several.
 WRITING = "group_size:1,uncompressed,max_parallelism:1"
 READING = "readahead_buffer_size:0,max_parallelism:0"
 OPEN_FILES = 256
 Result = TypeVar("Result")
-REMEDY = "delete this file and run python -m diffjax.embed again: it encodes what is missing"
+REMEDY = "delete this file and run python -m diffjax.embed again: it encodes the missing captions"
 
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """Whose embeddings these are; two caches with equal headers agree on every caption."""
+    """The encoder and storage of a cache; caches with equal headers have equal embeddings."""
 
     encoder: str
     fingerprint: str
@@ -53,7 +54,7 @@ class Header:
     storage: str = "bfloat16"
 
     def __str__(self) -> str:
-        """As messages name it, on one line."""
+        """The header as messages print it, on one line."""
         return (
             f"{self.encoder} ({self.fingerprint[:8]}, width {self.width}, "
             f"max_length {self.max_length}, {self.storage})"
@@ -61,13 +62,17 @@ class Header:
 
 
 def to_json(header: Header) -> bytes:
-    """With the format's version, and a checksum of the rest."""
+    """The header as JSON, with the version of the format and a checksum."""
     content = {"format": FORMAT, **dataclasses.asdict(header)}
     return (json.dumps(content | {"checksum": _checksum(content)}, indent=1) + "\n").encode()
 
 
 def from_json(raw: bytes) -> Header:
-    """What `to_json` wrote; a ValueError that says what is wrong."""
+    """The header that `to_json` wrote.
+
+    Raises:
+      ValueError: it is damaged, not a header, or of another version.
+    """
     try:
         content = json.loads(raw.decode())
         checksum = content.pop("checksum")
@@ -81,16 +86,20 @@ def from_json(raw: bytes) -> Header:
     return Header(**{k: v for k, v in content.items() if k != "format"})
 
 
-def _checksum(content: dict[str, object]) -> str:
+def _checksum(content: JsonObject) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_header(folder: Path) -> Header:
-    """The header of a cache; a ValueError names the directory and says what is wrong."""
+    """The header of a cache.
+
+    Raises:
+      ValueError: there is no cache; names the directory and says what is wrong.
+    """
     if folder.is_file():
         raise ValueError(
-            f"{folder}: not an embeddings cache: a file, and a cache is a directory now; delete "
-            "it or name another path"
+            f"{folder}: not an embeddings cache: it is a file, and a cache is a directory now; "
+            "delete it or name another path"
         )
     try:
         return from_json((folder / HEADER).read_bytes())
@@ -100,19 +109,22 @@ def read_header(folder: Path) -> Header:
         raise ValueError(f"{folder}: not an embeddings cache ({HEADER}: {error})") from None
 
 
-def check(path: Path, found: Header, wanted: Header) -> None:
-    """A ValueError that names both headers unless they are equal."""
+def check_header(path: Path, found: Header, wanted: Header) -> None:
+    """Raise a ValueError that names both headers unless they are equal."""
     if found != wanted:
         raise ValueError(f"{path} holds embeddings of {found}, want {wanted}")
 
 
 def temporary_name(folder: Path, owner: str) -> Path:
-    """A new one, which `owned` sweeps if it is left behind."""
+    """A new temporary name. `locked` deletes such files if they are left behind."""
     return folder / f"{owner}.{uuid.uuid4().hex[:8]}.tmp"
 
 
 def write_whole(path: Path, content: bytes, owner: str) -> None:
-    """Write the file whole under this name; if that fails, a StorageError and no file is left."""
+    """Write `content` completely, or raise a StorageError and leave no file.
+
+    Unlike `core.files.write_whole`, leftovers of a killed process are deleted by `locked`.
+    """
     temporary = temporary_name(path.parent, owner)
     try:
         with storing(path.parent):
@@ -123,7 +135,7 @@ def write_whole(path: Path, content: bytes, owner: str) -> None:
 
 
 class ShardWriter:
-    """A shard that is being written; readers see it only once `close` has returned."""
+    """Writes a shard; readers see it only after `close` has returned."""
 
     def __init__(self, folder: Path, header: Header, owner: str):
         self._folder, self._header = folder, header
@@ -133,22 +145,22 @@ class ShardWriter:
         self._writer = self._try(lambda: ArrayRecordWriter(str(self._temporary), WRITING))
 
     def __len__(self) -> int:
-        """Captions so far."""
+        """The number of captions so far."""
         return len(self._digests) // 16
 
     def add(self, digest: bytes, record: bytes) -> None:
-        """One caption more; StorageError when the disk is full."""
+        """Add a caption; raises a StorageError if the disk is full."""
         self._try(lambda: self._writer.write(record))
         self._digests += digest
         self.num_bytes += len(record)
 
     def close(self) -> Path:
-        """The finished shard; StorageError, and no shard, when the disk is full."""
+        """Finish the shard; returns its path. If the disk is full: StorageError, and no shard."""
         digests = bytes(self._digests)
         path = self._folder / f"{hashlib.sha256(digests).hexdigest()[:24]}{SUFFIX}"
 
         def finish() -> None:
-            self._writer.write(rows.sealed(to_json(self._header) + digests))
+            self._writer.write(rows.add_checksum(to_json(self._header) + digests))
             self._writer.close()
             publish(self._temporary, path)
 
@@ -156,7 +168,7 @@ class ShardWriter:
         return path
 
     def discard(self) -> None:
-        """Delete what has been written of it."""
+        """Delete the unfinished shard."""
         with contextlib.suppress(RuntimeError, AttributeError):
             self._writer.close()
         self._temporary.unlink(missing_ok=True)
@@ -172,14 +184,17 @@ class ShardWriter:
 
 
 @contextlib.contextmanager
-def owned(folder: Path, owner: str, header: Header) -> Iterator[None]:
-    """`folder` as a cache of `header` in which one process at a time writes under this name.
+def locked(folder: Path, owner: str, header: Header) -> Iterator[None]:
+    """Lock the cache in `folder`, which is made if it does not exist, for writing as `owner`.
 
-    What a killed one left half-written is swept. A ValueError names both headers if the cache is
-    another encoder's.
+    Only one process at a time may write under the name of an owner. Temporary files of a killed
+    process of that name are deleted.
+
+    Raises:
+      ValueError: the cache has another header; names both.
     """
     if folder.is_file() or (folder / HEADER).exists():
-        check(folder, read_header(folder), header)
+        check_header(folder, read_header(folder), header)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = open(folder / f"{owner}.lock", "w")  # noqa: SIM115
@@ -194,25 +209,29 @@ def owned(folder: Path, owner: str, header: Header) -> Iterator[None]:
         except BlockingIOError:
             logging.warning("%s: waiting for another process that writes as %s", folder, owner)
             fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError:  # some file systems have none
-            logging.warning("%s: no locks here; let no two processes write as %s", folder, owner)
+        except OSError:  # some file systems have no locks
+            logging.warning(
+                "%s: this disk has no locks; do not run two processes that write as %s",
+                folder,
+                owner,
+            )
         for left in folder.glob(f"{owner}.*.tmp"):
             left.unlink(missing_ok=True)
         if not (folder / HEADER).exists():
             write_whole(folder / HEADER, to_json(header), owner)
-        check(folder, read_header(folder), header)
+        check_header(folder, read_header(folder), header)
         yield
 
 
-def finished(folder: Path) -> list[str]:
-    """The names of the shards, sorted."""
+def shard_names(folder: Path) -> list[str]:
+    """The sorted names of the finished shards."""
     return sorted(entry.name for entry in os.scandir(folder) if entry.name.endswith(SUFFIX))
 
 
 class Shards:
-    """The shards of a directory by name, read at random by many threads.
+    """Reads records of the shards of a directory; many threads may read at the same time.
 
-    The least recently used beyond OPEN_FILES are closed.
+    At most OPEN_FILES shards stay open, the most recently used ones.
     """
 
     def __init__(self, folder: Path):
@@ -221,17 +240,21 @@ class Shards:
         self._lock = threading.Lock()
 
     def read(self, name: str, position: int) -> bytes:
-        """A record; Damaged names the shard and the remedy. Position -1 is the last."""
+        """The record at a position; -1 is the last one.
+
+        Raises:
+          Damaged: names the shard and the remedy.
+        """
         try:
             source = self._reader(name)
-            # A shard whose end is damaged opens as one without records.
+            # If the end of a shard is damaged, it opens as a shard without records.
             if not -1 <= position < source.num_records():
                 raise Damaged("the list of its records")
             position %= source.num_records()
-            # As a range: the time for a list of positions grows with the number of records.
+            # A range, because reading a list of positions takes time for every record of the shard.
             return source.read(position, position + 1)[0]
         except (RuntimeError, IndexError, ZeroDivisionError, Damaged) as error:
-            raise damaged(self._folder / name, position, error) from None
+            raise damage_error(self._folder / name, position, error) from None
 
     def _reader(self, name: str) -> ArrayRecordReader:
         with self._lock:
@@ -239,29 +262,31 @@ class Shards:
                 path = str(self._folder / name)
                 self._open[name] = ArrayRecordReader(path, READING, file_reader_buffer_size=1 << 15)
                 if len(self._open) > OPEN_FILES:
-                    self._open.popitem(last=False)  # a thread that reads it still holds it
+                    self._open.popitem(last=False)  # a thread that is reading it keeps it open
             self._open.move_to_end(name)
             return self._open[name]
 
 
-def damaged(path: Path, position: int, reason: object) -> Damaged:
-    """The message that names the shard, the record and the remedy."""
+def damage_error(path: Path, position: int, reason: object) -> Damaged:
+    """The error that names the damaged shard, the record and the remedy."""
     where = "its list of captions" if position == -1 else f"record {position}"
     first = re.split(r";|\n", str(reason), maxsplit=1)[0]
     return Damaged(f"{path} is damaged at {where} ({first}); {REMEDY}")
 
 
-def contents(folder: Path, name: str, header: Header) -> Shaped[np.ndarray, "n"]:
-    """The digests (S16) of a shard's captions, in its order.
+def read_digests(folder: Path, name: str, header: Header) -> Shaped[np.ndarray, "n"]:
+    """The digests (S16) of a shard's captions, in the order of its records.
 
-    Damaged, or a ValueError that names both headers if the shard is another encoder's.
+    Raises:
+      Damaged: the record of the digests is damaged.
+      ValueError: the shard has another header; names both.
     """
     record = Shards(folder).read(name, -1)
     try:
-        content = rows.unsealed(record)
+        content = rows.strip_checksum(record)
         end = content.index(b"}\n") + 2
         found = from_json(content[:end])
     except ValueError as error:
-        raise damaged(folder / name, -1, error) from None
-    check(folder / name, found, header)
+        raise damage_error(folder / name, -1, error) from None
+    check_header(folder / name, found, header)
     return np.frombuffer(content[end:], "S16")

@@ -1,23 +1,25 @@
-"""Attention of pixels to pixels and to text."""
+"""Attention from pixels to pixels and to text."""
 
 import functools
-from typing import Any, Literal
+from typing import Literal
 
 import einops
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from diffjax.core.types import Image, TextMask
-from diffjax.models.layers.blocks import Norm, materialised, product
+from diffjax.models.layers.blocks import Norm, mark_product, materialise
 
 
 @functools.cache
-def fastest_implementation(dtype: Any) -> Literal["cudnn"] | None:
-    """cuDNN's fused attention where a masked product compiles and runs with it, else XLA's own.
+def fastest_implementation(dtype: DTypeLike) -> Literal["cudnn"] | None:
+    """cuDNN's fused attention if it works here, else None, which leaves the choice to XLA.
 
-    It exists for GPUs and half precision alone, and not in every version: hence the trial.
+    cuDNN's exists only for GPUs and half precision, and not in every version, so a small masked
+    attention is compiled and run to find out.
     """
     if jax.default_backend() != "gpu" or jnp.dtype(dtype).itemsize != 2:
         return None
@@ -29,44 +31,44 @@ def fastest_implementation(dtype: Any) -> Literal["cudnn"] | None:
 
     try:
         jax.block_until_ready(jax.jit(jax.grad(trial))(x))
-    except Exception:  # whatever cuDNN, its version or the driver has to say
+    except Exception:  # cuDNN and the driver raise many types of errors
         return None
     return "cudnn"
 
 
 class Attention(nn.Module):
-    """Multi-head attention from pixels, added to its input; it starts as the identity.
+    """Multi-head attention from pixels, added to its input; before training it is the identity.
 
-    kind "self": keys and values are the pixels' with the text's appended (Imagen, app. D.3.1,
-    the form that it settled on). kind "cross": the text alone, as in the 1024 px network,
-    which therefore runs at any size. Softmax in float32.
+    kind: with "self", keys and values come from the pixels and the text (Imagen, app. D.3.1); with
+    "cross" from the text only, as in the 1024 px network, which therefore runs at any size.
+    num_heads: the number of heads of size `head_width`; 0 means channels / head_width.
+    implementation: of `jax.nn.dot_product_attention`; None leaves the choice to XLA.
 
-    num_heads heads of head_width; 0: as many as fill the channels.
-    implementation: of `jax.nn.dot_product_attention`; None leaves it to XLA.
+    The softmax is in float32.
     """
 
     head_width: int
     kind: Literal["self", "cross"] = "self"
     num_heads: int = 0
     implementation: Literal["xla", "cudnn"] | None = None
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
         self, h: Image, tokens: Float[Array, "b l t"] | None, mask: TextMask | None
     ) -> Image:
-        """[b h w c] -> [b h w c]; without num_heads c must be a multiple of head_width."""
+        """[b h w c] -> [b h w c]; if num_heads is 0, c must be a multiple of head_width."""
         height, _, channels = h.shape[1:]
-        h = materialised(h)
+        h = materialise(h)
         if not self.num_heads and channels % self.head_width:
-            raise ValueError(f"{channels} channels are no multiple of head_width {self.head_width}")
+            raise ValueError(f"{channels} channels: not a multiple of head_width {self.head_width}")
         num_heads = self.num_heads or channels // self.head_width
 
         def project(x, name, num):
             out = nn.Dense(
                 num * num_heads * self.head_width, use_bias=False, dtype=self.dtype, name=name
             )(x)
-            heads = einops.rearrange(product(out), "b s (k d) -> b s k d", d=self.head_width)
+            heads = einops.rearrange(mark_product(out), "b s (k d) -> b s k d", d=self.head_width)
             return jnp.split(heads, num, 2)
 
         pixels = einops.rearrange(Norm(name="norm")(h), "b h w c -> b (h w) c").astype(self.dtype)
@@ -82,7 +84,7 @@ class Attention(nn.Module):
             key = jnp.concatenate([key, text_key], axis=1)
             value = jnp.concatenate([value, text_value], axis=1)
         elif self.kind == "cross":
-            raise ValueError('attention "cross" attends to text, and there is none')
+            raise ValueError('attention "cross" needs text, and there is none')
         attended = jax.nn.dot_product_attention(
             query,
             key,
@@ -90,8 +92,8 @@ class Attention(nn.Module):
             mask=seen,
             implementation=self.implementation,
         )
-        attended = product(einops.rearrange(attended, "b s k d -> b s (k d)"))
+        attended = mark_product(einops.rearrange(attended, "b s k d -> b s (k d)"))
         out = nn.Dense(channels, kernel_init=nn.initializers.zeros, dtype=self.dtype, name="out")(
             attended
         )
-        return h + einops.rearrange(product(out), "b (h w) c -> b h w c", h=height)
+        return h + einops.rearrange(mark_product(out), "b (h w) c -> b h w c", h=height)

@@ -1,8 +1,8 @@
-"""The residual block, its norm, and the ways from one resolution to the next."""
+"""The residual block, its norm, and the changes of resolution."""
 
 import functools
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import einops
 import flax.linen as nn
@@ -10,39 +10,40 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from diffjax.core.types import Image, Resized
 from diffjax.models.layers.convolve import Convolution, after_doubling
 
-# The name of what is worth keeping for the backward pass: results of convolutions and projections.
+# Marks the results of convolutions and projections, which are worth keeping for the backward pass.
 PRODUCT = "product"
 
 
-def product(h: Array) -> Array:
-    """h itself, marked so that rematerialisation may keep it."""
+def mark_product(h: Array) -> Array:
+    """Return h, marked as a product that rematerialisation may keep."""
     return checkpoint_name(h, PRODUCT)
 
 
-def materialised(h: Array) -> Array:
-    """h itself, which a CPU is to write down here, and in the backward pass its gradient.
+def materialise(h: Array) -> Array:
+    """Return h; on a CPU, h and its gradient are written to memory here.
 
-    XLA for CPUs would rather compute a block's gradient anew for each of its uses, and with it the
-    sums of all blocks behind it.
+    Otherwise XLA for CPUs computes the gradient of a block again for each of its uses, together
+    with the sums of all later blocks.
     """
     return lax.platform_dependent(h, cpu=lax.optimization_barrier, default=lambda h: h)
 
 
 def num_groups(channels: int) -> int:
-    """At most 32 groups of at least 4 channels (GroupNorm's usual 32, made to fit small nets)."""
+    """At most 32 groups of at least 4 channels: the usual 32, but fewer in small networks."""
     return math.gcd(32, max(1, channels // 4))
 
 
 class Norm(nn.Module):
     """GroupNorm with learned gain and bias, optionally scaled and shifted per example.
 
-    Statistics and result are float32. Gain, statistics and scale-shift are folded into one
-    factor and one offset per channel, so that the picture is read twice and written once.
+    Statistics and result are float32. Gain, statistics, scale and shift are combined to one factor
+    and one offset per channel, so that the picture is read twice and written once.
     """
 
     eps: float = 1e-5
@@ -74,12 +75,12 @@ class Norm(nn.Module):
 
 
 def upsample(h: Image) -> Resized:
-    """Each pixel four times."""
+    """Repeat each pixel four times."""
     return einops.repeat(h, "b h w c -> b (h 2) (w 2) c")
 
 
 def downsample(h: Image) -> Resized:
-    """The mean of each 2 x 2 block: no aliasing, unlike a strided pick."""
+    """The mean of each 2 x 2 block. Unlike taking every second pixel, it does not alias."""
     return einops.reduce(h, "b (h 2) (w 2) c -> b h w c", "mean")
 
 
@@ -96,17 +97,17 @@ def from_patches(x: Image, patch: int) -> Resized:
 class ResBlock(nn.Module):
     """norm, silu, conv, scale-shift norm, silu, conv, plus its input.
 
-    `resample` moves the picture one level up or down inside the block, on both of its ways
-    (BigGAN's form, which Imagen's base network uses; app. F.1). The second convolution starts
-    at zero: a new block is the identity. 1x1 convolution on the skip where widths differ, or
-    always with `skip_conv` (the Efficient U-Net's form, fig. A.27).
+    resample: double or halve the picture inside the block, on both branches (as in BigGAN and in
+    Imagen's base network; app. F.1). The second convolution starts at zero, so a new block is the
+    identity. The skip is a 1x1 convolution if widths differ, or always with `skip_conv` (as in the
+    Efficient U-Net, fig. A.27).
     """
 
     width: int
     resample: Literal["up", "down"] | None = None
     skip_conv: bool = False
     convolution: Convolution = lax.conv_general_dilated
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, h: Image, emb: Float[Array, "b e"]) -> Resized:
@@ -118,22 +119,22 @@ class ResBlock(nn.Module):
         conv = functools.partial(
             nn.Conv, self.width, conv_general_dilated=self.convolution, dtype=self.dtype
         )
-        h = materialised(h)
+        h = materialise(h)
         r = nn.silu(Norm(name="norm_0")(h)).astype(self.dtype)
         r = downsample(r) if self.resample == "down" else r
-        r = product(conv((3, 3), conv_general_dilated=first, name="conv_0")(r))
+        r = mark_product(conv((3, 3), conv_general_dilated=first, name="conv_0")(r))
         scale_shift = nn.Dense(2 * self.width, dtype=jnp.float32, name="scale_shift")(emb)
         scale, shift = jnp.split(scale_shift, 2, axis=-1)
         r = nn.silu(Norm(name="norm_1")(r, scale, shift)).astype(self.dtype)
-        r = product(conv((3, 3), kernel_init=nn.initializers.zeros, name="conv_1")(r))
+        r = mark_product(conv((3, 3), kernel_init=nn.initializers.zeros, name="conv_1")(r))
         h = move(h)
         if self.skip_conv or h.shape[-1] != self.width:
-            h = product(conv((1, 1), name="skip")(h))
+            h = mark_product(conv((1, 1), name="skip")(h))
         return h + r
 
 
 class Head(nn.Module):
-    """Norm, silu and a float32 convolution that starts at zero, to the output's channels."""
+    """Norm, silu, and a float32 convolution to the channels of the output that starts at zero."""
 
     channels: int
     patch: int = 1

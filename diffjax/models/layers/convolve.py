@@ -1,9 +1,9 @@
-"""Convolutions that cost less than they say: of a doubled picture, and their gradients on CPUs."""
+"""Cheaper ways to compute convolutions of a doubled picture, and gradients on CPUs."""
 
 import functools
 import math
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -12,23 +12,30 @@ from jaxtyping import Array, Float
 
 from diffjax.core.types import Image, Resized
 
-# As `lax.conv_general_dilated`, which is one.
+# A function with the signature of `lax.conv_general_dilated`.
 Convolution: TypeAlias = Callable[..., Array]
 Kernel: TypeAlias = Float[Array, "k k c d"]
 
-STRIP = 1024  # pixels of a strip: operands of a few MB, and still long sums
-WORTH = 2**15  # numbers of the narrower operand: below, one convolution compiles sooner
+STRIP = 1024  # pixels of a strip: the operands take a few MB, and the sums are still long
+WORTH = 2**15  # smaller operands use the plain convolution, which compiles faster
+Padding: TypeAlias = str | Sequence[tuple[int, int]]
 NHWC = ("NHWC", "HWIO", "NHWC")
 
 
 def after_doubling(
-    x: Image, kernel: Kernel, strides: Any, padding: Any, *, convolution: Convolution, **options
+    x: Image,
+    kernel: Kernel,
+    strides: Sequence[int],
+    padding: Padding,
+    *,
+    convolution: Convolution,
+    **options: object,
 ) -> Resized:
-    """convolution(x with each pixel four times, kernel) for a kernel of 3 x 3: 4/9 of the work.
+    """convolution(x with each pixel four times, 3 x 3 kernel), with 4/9 of the arithmetic.
 
-    Of the nine taps on the doubled picture, four fall on pixels of their own; which taps share
-    one depends on the place's row and column being even or odd. So there are four kernels of
-    2 x 2, one for each of the four pictures that make up the result, interleaved.
+    The nine taps at a pixel of the doubled picture fall on only four pixels of x. Which taps share
+    a pixel depends on whether its row and column are even or odd. So four kernels of 2 x 2 make
+    four pictures, which are interleaved. strides and padding are always 1 and "SAME".
     """
     b, h, w, _ = x.shape
     parts = [k for rows in _shared(kernel) for k in _shared(rows, axis=1)]
@@ -40,21 +47,21 @@ def after_doubling(
 
 
 def _shared(kernel: Array, axis: int = 0) -> tuple[Array, Array]:
-    """Three taps as the two that even and odd places of a doubled line have on its pixels."""
+    """The three taps of a line as the two taps on x, for even and for odd pixels."""
     first, second, third = jnp.split(kernel, 3, axis)
     even, odd = (first, second + third), (first + second, third)
     return jnp.concatenate(even, axis), jnp.concatenate(odd, axis)
 
 
-def for_cpu(
-    x: Array, kernel: Array, strides: Any, padding: Any, *,
-    lhs_dilation: Any = None, rhs_dilation: Any = None, feature_group_count: int = 1,
-    precision: Any = None, **options,
+def cpu_convolution(
+    x: Array, kernel: Array, strides: Sequence[int], padding: Padding, *,
+    lhs_dilation: Sequence[int] | None = None, rhs_dilation: Sequence[int] | None = None,
+    feature_group_count: int = 1, precision: lax.PrecisionLike = None, **options,
 ) -> Array:  # fmt: skip
-    """`lax.conv_general_dilated`, with matrix products where a CPU is faster with them.
+    """`lax.conv_general_dilated`, with matrix products where they are faster on a CPU.
 
-    1 x 1 kernels are one; so is the gradient of a larger one, see `kernel_gradient`, at the price
-    of forward-mode differentiation.
+    A convolution with a 1 x 1 kernel is a matrix product, and so is the gradient of a larger
+    kernel; see `kernel_gradient`. For large kernels, forward-mode differentiation is not supported.
     """
     size = kernel.shape[0]
     plain = {*strides, *(lhs_dilation or (1,)), *(rhs_dilation or (1,)), feature_group_count} == {1}
@@ -71,7 +78,7 @@ def for_cpu(
     )  # fmt: skip
 
 
-def _direct(x: Image, kernel: Kernel, around: int, precision: Any) -> Resized:
+def _direct(x: Image, kernel: Kernel, around: int, precision: lax.PrecisionLike) -> Resized:
     padding = ((around, around),) * 2
     return lax.conv_general_dilated(
         x, kernel, (1, 1), padding, dimension_numbers=NHWC, precision=precision
@@ -79,8 +86,8 @@ def _direct(x: Image, kernel: Kernel, around: int, precision: Any) -> Resized:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _with_products(x: Image, kernel: Kernel, around: int, precision: Any) -> Resized:
-    """A convolution, `around` zeros on each side, whose kernel's gradient is made of products."""
+def _with_products(x: Image, kernel: Kernel, around: int, precision: lax.PrecisionLike) -> Resized:
+    """A convolution with `around` zeros on each side; its kernel gradient uses matrix products."""
     return _direct(x, kernel, around, precision)
 
 
@@ -102,17 +109,17 @@ def _backward(around, precision, kept, dy):
         dx = _small_gradient(kernel, dy, precision) if small else picture_gradient(x, kernel, dy)
         return dx, kernel_gradient(x, dy, around=around, precision=precision)
 
-    # a program for a TPU may be compiled where there is none
+    # a program for a TPU may be compiled on a CPU, so the choice is made by the compiler
     return lax.platform_dependent(*kept, dy, cpu=by_products, default=by_convolutions)
 
 
 _with_products.defvjp(_forward, _backward)
 
 
-def _small_gradient(kernel: Kernel, dy: Resized, precision: Any) -> Image:
-    """The gradient of sum(dy * y) for the picture of which a 2 x 2 kernel and a zero around make y.
+def _small_gradient(kernel: Kernel, dy: Resized, precision: lax.PrecisionLike) -> Image:
+    """d sum(dy * y) / dx, where y is x convolved with a 2 x 2 kernel and padded by one zero.
 
-    As a convolution it runs at a quarter of the speed of this.
+    It is four times as fast as the same gradient as a convolution.
     """
     h, w = dy.shape[1] - 1, dy.shape[2] - 1
     parts = jnp.einsum("bhwd,ijcd->bhwijc", dy, kernel, precision=precision)
@@ -120,20 +127,22 @@ def _small_gradient(kernel: Kernel, dy: Resized, precision: Any) -> Image:
     return at(0, 0) + at(0, 1) + at(1, 0) + at(1, 1)
 
 
-def kernel_gradient(x: Image, dy: Resized, *, around: int, precision: Any = None) -> Kernel:
-    """The gradient of sum(dy * y) for a kernel that makes y of x with `around` zeros on each side.
+def kernel_gradient(
+    x: Image, dy: Resized, *, around: int, precision: lax.PrecisionLike = None
+) -> Kernel:
+    """d sum(dy * y) / dkernel, where y is x convolved with the kernel, with `around` zeros.
 
-    XLA for CPUs makes it a convolution whose window is the picture, after transposing x and dy,
-    at half the speed of the forward pass. The same sum is one product: x beside its neighbours
-    below, times dy beside its neighbours to the left, holds all taps. It is summed over strips
-    that stay in the cache (benchmarks/README.md has the figures).
+    XLA for CPUs computes it as a convolution with a window as large as the picture, at half the
+    speed of the forward pass. The same sum is one matrix product that holds all taps: x next to its
+    neighbours below, times dy next to its neighbours to the left. It is summed over strips of rows
+    that fit the CPU's cache (benchmarks/README.md has the figures).
     """
     b, h, w, d = dy.shape
     c, size = x.shape[-1], x.shape[1] + 2 * around - h + 1
     rows = _largest_divisor(h, STRIP // w)
     pictures = _largest_divisor(b, STRIP // (h * w)) if rows == h else 1
     x = jnp.pad(x, ((0, 0), (around, around), (0, 0), (0, 0)))
-    beside = size - 1 - around  # dy's columns meet those of x, which has no zeros beside it
+    beside = size - 1 - around  # x has no zeros at its left and right, so dy gets them
 
     def add(so_far, i):
         picture, row = i // (h // rows) * pictures, i % (h // rows) * rows
@@ -163,6 +172,6 @@ def _largest_divisor(n: int, limit: int) -> int:
     return max(k for k in range(1, n + 1) if n % k == 0 and (k == 1 or k <= limit))
 
 
-def fastest() -> Convolution:
-    """What a network should be built with on this machine."""
-    return for_cpu if jax.default_backend() == "cpu" else lax.conv_general_dilated
+def fastest_convolution() -> Convolution:
+    """The convolution that is fastest on this machine."""
+    return cpu_convolution if jax.default_backend() == "cpu" else lax.conv_general_dilated

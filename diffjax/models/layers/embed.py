@@ -1,17 +1,17 @@
-"""What conditions a network: noise levels and text, as one vector and a row of tokens."""
+"""Embeds the conditions of a network, noise levels and text, as one vector and as tokens."""
 
 import math
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from diffjax.core.types import LogSnr, Text, TextMask
 
-# The slowest wave spans the range of log SNR in use, -20 to 20, once and a half; the fastest
-# tells levels 0.05 apart.
+# The longest period is 1.5 times the range of log SNR in use, -20 to 20. The shortest one
+# distinguishes levels that differ by 0.05.
 LONGEST_PERIOD = 64.0
 SHORTEST_PERIOD = 0.25
 # How many tokens a vector becomes beside the text.
@@ -21,14 +21,14 @@ VECTOR_TOKENS = 4
 def sinusoids(logsnr: LogSnr, width: int) -> Float[Array, "b e"]:
     """sin and cos of logsnr at `width` / 2 frequencies in geometric progression, in float32."""
     if width % 2:
-        raise ValueError(f"an embedding of width {width}: it must be even")
+        raise ValueError(f"width {width} of an embedding: it must be even")
     periods = jnp.geomspace(LONGEST_PERIOD, SHORTEST_PERIOD, width // 2)
     angles = logsnr.astype(jnp.float32)[:, None] * (2.0 * math.pi / periods)
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
 class NoiseLevelEmbedding(nn.Module):
-    """Sinusoids of the log SNR and two dense layers; float32 whatever the network's dtype."""
+    """Sinusoids of the log SNR and two dense layers, in float32 for any dtype of the network."""
 
     width: int
 
@@ -40,17 +40,17 @@ class NoiseLevelEmbedding(nn.Module):
 
 
 class TextPooling(nn.Module):
-    """One vector from the tokens by attention from learned queries (Imagen, app. F)."""
+    """Pools the tokens to one vector, by attention from learned queries (Imagen, app. F)."""
 
     width: int
     num_heads: int = 4
 
     @nn.compact
     def __call__(self, tokens: Text, mask: TextMask) -> Float[Array, "b e"]:
-        """[b l d] -> [b width]; masked tokens have no part in it."""
+        """[b l d] -> [b width]; masked tokens are ignored."""
         keys = nn.Dense(self.num_heads, dtype=jnp.float32, name="score")(tokens)
         keys = jnp.where(mask[:, :, None], keys, -jnp.inf)
-        weights = jax.nn.softmax(keys, axis=1)  # one distribution over the tokens per head
+        weights = jax.nn.softmax(keys, axis=1)  # per head, one distribution over the tokens
         values = nn.Dense(self.width, dtype=jnp.float32, name="value")(tokens)
         values = values.reshape(*values.shape[:2], self.num_heads, -1)
         pooled = jnp.einsum("blk,blkd->bkd", weights, values).reshape(tokens.shape[0], self.width)
@@ -60,17 +60,18 @@ class TextPooling(nn.Module):
 
 
 class Conditioning(nn.Module):
-    """Noise level, augmentation level, text, class and vector summed to one; text as tokens.
+    """Noise level, augmentation level, text, class and vector as one vector; the text as tokens.
 
-    LayerNorm on the text embeddings before attention and before pooling (Imagen, sec. 2.5).
-    num_classes: a label in 0 ... num_classes - 1 adds an embedding of its own; num_classes stands
-    for no class (Ho & Salimans 2022). A vector, such as CLIP's of a picture, is added too, and
-    becomes VECTOR_TOKENS more tokens where there is text (Ramesh et al. 2022, sec. 2.1).
+    The text embeddings are normalised before attention and before pooling (Imagen, sec. 2.5).
+    num_classes: a label in 0 ... num_classes - 1 adds an embedding of its own; the label
+    num_classes means no class (Ho & Salimans 2022). A vector, such as CLIP's of a picture, is
+    added too, and becomes VECTOR_TOKENS more tokens if there is text (Ramesh et al. 2022, sec.
+    2.1).
     """
 
     width: int
     token_width: int
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
     num_classes: int = 0
 
     @nn.compact
@@ -83,9 +84,9 @@ class Conditioning(nn.Module):
         label: Int[Array, " b"] | None = None,
         vector: Float[Array, "b v"] | None = None,
     ) -> tuple[Float[Array, "b e"], Float[Array, "b k t"] | None, Bool[Array, "b k"] | None]:
-        """Returns (embedding [b width] float32, tokens [b k token_width], which of them are seen).
+        """Returns (embedding [b width] in float32, tokens [b k token_width], mask [b k] of tokens).
 
-        Tokens and mask are None without text.
+        The mask is True where a token is seen. Tokens and mask are None without text.
         """
         emb = NoiseLevelEmbedding(self.width, name="noise")(logsnr_t)
         if aug_logsnr is not None:
@@ -110,22 +111,22 @@ class Conditioning(nn.Module):
 
 
 class Canvas(nn.Module):
-    """The vector drawn on a grid: what to draw says where, with no way through attention.
+    """Turns the embedding into a grid, so that the text can say where things are.
 
-    One dense layer gives every place `channels` numbers of its own, as the first layer of a
-    picture's generator does (DCGAN, Radford et al. 2015, sec. 3); its biases are an embedding of
-    places. It is cheap, a product per picture and not per place, and bound to one size of picture.
+    One dense layer gives each pixel of the grid `channels` numbers, like the first layer of DCGAN's
+    generator (Radford et al. 2015, sec. 3); its biases act as an embedding of positions. It is
+    cheap, because it is one product per picture, but it fixes the size of the picture.
     """
 
     width: int
     channels: int
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
         self, emb: Float[Array, "b e"], height: int, width: int
     ) -> Float[Array, "b {height} {width} {self.width}"]:
-        """[b e] -> [b height width c], nought before training."""
+        """[b e] -> [b height width c]; zero before training."""
         drawn = nn.Dense(height * width * self.channels, dtype=jnp.float32, name="draw")(emb)
         drawn = nn.silu(drawn).reshape(-1, height, width, self.channels).astype(self.dtype)
         return nn.Dense(

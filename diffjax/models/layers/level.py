@@ -1,4 +1,4 @@
-"""A level of a U-Net: blocks in a row, each for itself or, where they are equal, as one scan."""
+"""A level of a U-Net: blocks one after the other, or equal blocks as one scan."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
@@ -7,32 +7,35 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from diffjax.core.trees import Params, PyTree
 from diffjax.core.types import Image, Resized, TextMask
 from diffjax.models.layers.attention import Attention
 from diffjax.models.layers.blocks import PRODUCT, ResBlock
 from diffjax.models.layers.convolve import Convolution
 
-Unpack: TypeAlias = Callable[[Any], Any]
+# Turns the stored parameters of a block into those that it computes with.
+Unpack: TypeAlias = Callable[[Params], Params]
 Remat: TypeAlias = Literal["none", "products", "full"]
-# What of a block's inside is kept for the backward pass; the rest is computed again.
+# Which values inside a block are kept for the backward pass; the others are computed again.
 KEPT: dict[str, Callable[..., bool] | None] = {
-    # all convolutions and projections: only norms, activations and softmax are computed again
+    # results of convolutions and projections; norms, activations and softmax are computed again
     "products": jax.checkpoint_policies.save_only_these_names(PRODUCT),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 
 
 class Block(nn.Module):
-    """A skip joined on channels, a residual block, attention; skip and attention where given."""
+    """Concatenates the skip, if any; then a residual block; then attention, if any."""
 
     width: int
     resample: Literal["up", "down"] | None = None
     skip_conv: bool = False
-    attention: Callable[..., Attention] | None = None  # a maker: every block has its own
+    attention: Callable[..., Attention] | None = None  # called by each block to make its own
     convolution: Convolution = lax.conv_general_dilated
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
@@ -53,23 +56,24 @@ class Block(nn.Module):
         return h if self.attention is None else self.attention(name="attention")(h, tokens, mask)
 
 
-def is_block(params: Any) -> bool:
-    """Whether these are the parameters of a block, or of scanned ones."""
+def is_block(params: PyTree) -> bool:
+    """Whether these are the parameters of a block or of scanned blocks."""
     return "res" in params
 
 
 def block_class(remat: Remat, scanned: bool = False, unpack: Unpack | None = None) -> type[Block]:
-    """`Block`, made to keep for the backward pass what `remat` says.
+    """The class `Block` with rematerialisation and `unpack`.
 
-    unpack: what to do with a block's parameters where it uses them, such as gathering them from
-    other devices; with remat the backward pass does it again, and keeps none of the result.
+    remat: which values the backward pass computes again; see KEPT.
+    unpack: applied to the parameters of a block where they are used, for example to gather them
+    from other devices. With remat, the backward pass applies it again, so its result is not kept.
     """
     block = Block
     if unpack is not None:
         block = nn.map_variables(Block, "params", trans_in_fn=_over_collections(unpack))
     if remat == "none":
         return block
-    # inside a scan nothing can be merged with the forward pass anyway
+    # inside a scan the compiler cannot merge the repeated work with the forward pass anyway
     return nn.remat(block, policy=KEPT[remat], prevent_cse=not scanned)
 
 
@@ -77,9 +81,9 @@ def _over_collections(unpack: Unpack) -> Unpack:
     return lambda collections: {name: unpack(tree) for name, tree in collections.items()}
 
 
-def run(
+def run_blocks(
     h: Image,
-    arguments: tuple[Any, Any, Any],
+    conditions: tuple[Float[Array, "b e"], Float[Array, "b l t"] | None, TextMask | None],
     *,
     name: str,
     first: int,
@@ -90,10 +94,11 @@ def run(
     unpack: Unpack | None = None,
     **fields: Any,
 ) -> tuple[Resized, list[Resized]]:
-    """`num` blocks of equal shapes after each other: the last output, and all of them.
+    """Run `num` blocks of equal shapes; returns (the last output, all outputs).
 
-    Called inside a compact module. Parameters lie under NAME_I, I = first, first + 1 ..., or, if
-    scanned, stacked under NAME_FIRST_on: see `stacking`. skips: one for each block.
+    To be called inside a compact module. The parameters are named NAME_I, I = first, first + 1 and
+    so on; with `scan` they are stacked under NAME_FIRST_on (see `stacking`). conditions: embedding,
+    tokens and mask of `Block`. skips: one for each block. fields: of `Block`.
     """
     if num == 0:
         return h, []
@@ -101,12 +106,12 @@ def run(
         outputs = []
         for i in range(num):
             block = block_class(remat, unpack=unpack)(**fields, name=f"{name}_{first + i}")
-            h = block(h, *arguments, None if skips is None else skips[i])
+            h = block(h, *conditions, None if skips is None else skips[i])
             outputs.append(h)
         return h, outputs
 
     def body(block: Block, h: Image, skip: Resized | None):
-        h = block(h, *arguments, skip)
+        h = block(h, *conditions, skip)
         return h, h
 
     scanned = nn.scan(body, variable_axes={"params": 0}, split_rngs={"params": True}, length=num)

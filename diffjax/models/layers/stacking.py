@@ -1,17 +1,18 @@
-"""Parameters of scanned blocks, stacked, and of the same blocks one by one: both ways."""
+"""Converts parameters of scanned blocks, which are stacked, to those of single blocks and back."""
 
 import re
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from diffjax.core.trees import Params, PyTree
+
 STACK = re.compile(r"(.+)_(\d+)_on")
 
 
-def unstack(params: Any) -> dict[str, Any]:
-    """NAME_FIRST_on, with a leading axis of n, -> NAME_FIRST ... NAME_(FIRST + n - 1)."""
-    flat: dict[str, Any] = {}
+def unstack(params: Params) -> dict[str, PyTree]:
+    """Split NAME_FIRST_on, with a leading axis of n, into NAME_FIRST ... NAME_(FIRST + n - 1)."""
+    flat: dict[str, PyTree] = {}
     for name, value in params.items():
         match = STACK.fullmatch(name)
         if not match:
@@ -23,23 +24,23 @@ def unstack(params: Any) -> dict[str, Any]:
     return flat
 
 
-def stack(params: Any, like: Any) -> dict[str, Any]:
-    """The inverse of `unstack`: blocks are stacked where the tree `like` has them so.
+def stack(params: Params, like: Params) -> dict[str, PyTree]:
+    """The inverse of `unstack`; the blocks that are stacked in `like` are stacked.
 
     Raises:
-      ValueError: names the first block that is missing.
+      ValueError: a block is missing or unknown; it is named.
     """
     left = dict(params)
-    stacked: dict[str, Any] = {}
+    stacked: dict[str, PyTree] = {}
     for name, value in like.items():
         match = STACK.fullmatch(name)
         num = jax.tree.leaves(value)[0].shape[0] if match else 1
         names = [f"{match[1]}_{int(match[2]) + i}" for i in range(num)] if match else [name]
         for part in names:
             if part not in left:
-                raise ValueError(f"params have no {part}, which {name} is to hold")
+                raise ValueError(f"params have no {part}, which {name} needs")
         parts = [left.pop(part) for part in names]
         stacked[name] = jax.tree.map(lambda *x: jnp.stack(x), *parts) if match else parts[0]
     if left:
-        raise ValueError(f"params have {', '.join(left)}, for which there is no place")
+        raise ValueError(f"params have {', '.join(left)}, which the network does not have")
     return stacked

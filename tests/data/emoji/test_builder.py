@@ -14,7 +14,7 @@ COUNTS = {"train": 6992, "validation": 320, "test": 303, "compositional": 78, "s
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """A catalogue of two dozen, some of every split."""
+    """A catalogue of about two dozen drawings, some of each split."""
     few = some_drawings(1)
     monkeypatch.setattr(drawings, "catalogue", lambda: few)
     return few
@@ -26,12 +26,12 @@ def records(builder_dir, split):
 
 
 def test_every_split_holds_what_was_assigned(few_emoji):
-    for split, assigned in splits.assign(some_drawings(5)).items():
+    for split, assigned in splits.assign_splits(some_drawings(5)).items():
         got = records(few_emoji / "emoji/64/1.0.2", split)
         assert sorted(record["name"] for record in got) == sorted(d.name for d in assigned)
 
 
-def test_the_folder_tells_licences_and_sizes(few_emoji):
+def test_the_prepared_folder_states_licences_and_sizes(few_emoji):
     folder = few_emoji / "emoji/64/1.0.2"
     info = json.loads((folder / "dataset_info.json").read_text())
     assert info["fileFormat"] == "array_record"
@@ -40,7 +40,7 @@ def test_the_folder_tells_licences_and_sizes(few_emoji):
     assert {split["name"] for split in info["splits"]} == set(splits.SPLITS)
 
 
-def test_a_prepared_set_is_not_made_again(few_emoji, monkeypatch):
+def test_a_prepared_data_set_is_not_made_again(few_emoji, monkeypatch):
     monkeypatch.setattr(drawings, "catalogue", lambda: pytest.fail("made again"))
     assert builder.prepare(64, few_emoji) == few_emoji / "emoji/64/1.0.2"
 
@@ -52,7 +52,7 @@ def test_records_do_not_depend_on_the_number_of_processes(tiny, tmp_path):
         assert records(alone, split) == records(pooled, split)
 
 
-def test_an_interrupted_preparation_does_not_count(tiny, tmp_path, monkeypatch):
+def test_an_interrupted_preparation_is_repeated(tiny, tmp_path, monkeypatch):
     rasterise = drawings.rasterise
 
     def broken(drawing, size_px):
@@ -68,7 +68,7 @@ def test_an_interrupted_preparation_does_not_count(tiny, tmp_path, monkeypatch):
     assert (builder.prepare(64, tmp_path) / "dataset_info.json").exists()
 
 
-def test_all_sizes_share_their_splits(tiny, tmp_path):
+def test_all_sizes_have_the_same_splits(tiny, tmp_path):
     small, large = builder.prepare(64, tmp_path), builder.prepare(256, tmp_path, workers=0)
     for split in splits.SPLITS:
         one, other = records(small, split), records(large, split)
@@ -81,12 +81,12 @@ def test_the_default_folder_follows_the_environment(tiny, tmp_path, monkeypatch)
     assert builder.prepare() == tmp_path / "emoji/64/1.0.2"
 
 
-def test_an_unknown_size_is_a_value_error():
+def test_an_unknown_size_is_refused():
     with pytest.raises(ValueError, match=r"size_px=65 .* \(64, 256, 1024\)"):
         builder.prepare(65)
 
 
-def test_importing_the_module_again_registers_nothing_twice():
+def test_the_module_can_be_reloaded():
     before = builder.Emoji
     try:
         assert importlib.reload(builder).Emoji.name == "emoji"
@@ -94,7 +94,7 @@ def test_importing_the_module_again_registers_nothing_twice():
         builder.Emoji = before
 
 
-def test_reading_needs_no_tensorflow(few_emoji):
+def test_the_data_set_can_be_read_without_tensorflow(few_emoji):
     code = (
         "import sys; from diffjax.data import pipeline, readers\n"
         "from diffjax.data.sources import tfds as source\n"
@@ -106,7 +106,7 @@ def test_reading_needs_no_tensorflow(few_emoji):
 
 
 @pytest.mark.slow
-def test_the_whole_set_has_7841_pictures_and_none_in_two_splits(tmp_path):
+def test_the_full_data_set_has_7841_pictures_and_none_in_two_splits(tmp_path):
     folder = builder.prepare(64, tmp_path, workers=2)
     pictures = {split: [r["image"] for r in records(folder, split)] for split in splits.SPLITS}
     assert {split: len(some) for split, some in pictures.items()} == COUNTS

@@ -54,7 +54,7 @@ def everything():
         ("dark_skin_tone", "a patch of dark skin tone"),
     ],
 )
-def test_a_name_reads_as_english(name, expected):
+def test_names_become_english_phrases(name, expected):
     assert noun_phrase(name) == expected
 
 
@@ -70,13 +70,13 @@ def test_no_two_drawings_share_a_caption_that_names_a_style(everything):
     assert len(set(texts)) == len(texts) == 4 * len(everything)
 
 
-def test_the_caption_without_a_style_is_that_of_all_drawings_of_one_thing_and_no_other(everything):
+def test_a_caption_without_a_style_belongs_to_exactly_one_name(everything):
     names = {name for name, _ in everything}
     plain = {(name, several[-1]) for (name, _), several in everything.items()}
     assert len({text for _, text in plain}) == len(plain) == len(names)
 
 
-def test_no_caption_shows_traces_of_a_name(everything):
+def test_no_caption_contains_underscores_or_other_parts_of_raw_names(everything):
     bad = re.compile(
         r"[_&:\u2019]|  |\ba a\b|\bthe the\b|skin_"
         r"|\ba (?!euro|ewe|one-)[aeio]|\ban [bcdfgjklmnpqrstvwyz]",

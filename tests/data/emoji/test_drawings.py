@@ -12,13 +12,13 @@ def apple():
     return next(d for d in drawings.catalogue() if d.name == "red_apple")
 
 
-def test_3953_things_are_drawn_and_most_of_them_twice():
+def test_3953_names_have_drawings_and_most_of_them_two():
     styles = Counter(drawing.style for drawing in drawings.catalogue())
     assert styles == {"openmoji": 3913, "twemoji": 3928}
     assert len({drawing.name for drawing in drawings.catalogue()}) == 3953
 
 
-def test_names_that_say_more_than_the_picture_are_left_out():
+def test_names_whose_picture_does_not_show_everything_are_left_out():
     pictures = {(drawing.name, drawing.style) for drawing in drawings.catalogue()}
     for style, name in [
         ("twemoji", "family_man_woman_boy"),
@@ -35,7 +35,7 @@ def test_files_match_with_and_without_the_variation_selector():
     assert codes["red_heart", "twemoji"] == "2764-FE0F"
 
 
-def test_flags_of_places_are_told_from_other_flags():
+def test_flags_of_places_are_distinguished_from_other_flags():
     flags = {d.name for d in drawings.catalogue() if d.is_flag}
     assert {"Japan", "Scotland", "Curaçao", "United_Nations"} <= flags
     assert not {"pirate_flag", "rainbow_flag", "keycap_3", "red_apple"} & flags
@@ -50,7 +50,7 @@ def test_a_drawing_is_rasterised_at_its_size_on_white(apple, size_px):
     assert red > green + 50
 
 
-def test_a_drawing_that_is_no_square_is_set_in_the_middle_of_one():
+def test_a_drawing_that_is_not_square_is_centred_in_a_square():
     (melon,) = [d for d in drawings.catalogue() if (d.name, d.style) == ("watermelon", "twemoji")]
     image = transforms.decode(drawings.rasterise(melon, 64))
     assert image.shape == (64, 64, 3)

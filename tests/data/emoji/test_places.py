@@ -14,9 +14,9 @@ from diffjax.data.emoji.captions import noun_phrase
         ("Hong_Kong_SAR_China", "the flag of Hong Kong"),
     ],
 )
-def test_a_place_is_captioned_as_its_flag(name, expected):
+def test_a_flag_is_captioned_with_its_place(name, expected):
     assert noun_phrase(name, is_flag=True) == expected
 
 
-def test_every_place_spelt_out_is_the_name_of_a_flag():
+def test_every_special_place_is_the_name_of_a_flag():
     assert set(places._WORDS) <= {d.name for d in drawings.catalogue() if d.is_flag}

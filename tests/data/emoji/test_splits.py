@@ -5,12 +5,19 @@ import pytest
 
 from diffjax.data.emoji import drawings
 from diffjax.data.emoji.drawings import Drawing
-from diffjax.data.emoji.splits import SPLITS, assign, bucket, kin_of, profession_and_tone, split_of
+from diffjax.data.emoji.splits import (
+    SPLITS,
+    assign_splits,
+    hash_bucket,
+    kin_of,
+    profession_and_tone,
+    split_of,
+)
 
 
 @pytest.fixture(scope="module")
 def assigned():
-    return assign(drawings.catalogue())
+    return assign_splits(drawings.catalogue())
 
 
 def names(split):
@@ -23,7 +30,7 @@ def test_splits_are_disjoint_and_cover_everything(assigned):
     assert tuple(assigned) == SPLITS
 
 
-def test_both_drawings_of_a_thing_share_a_split(assigned):
+def test_both_drawings_of_a_name_are_in_the_same_split(assigned):
     whole = [names(assigned[name]) for name in SPLITS if name != "style"]
     assert sum(map(len, whole)) == len(set.union(*whole))
     drawn = Counter(drawing.name for drawing in drawings.catalogue())
@@ -46,7 +53,7 @@ def test_both_drawings_of_a_thing_share_a_split(assigned):
         ("France", "St._Martin", "Clipperton_Island"),
     ],
 )
-def test_names_that_may_share_a_picture_share_a_split(kin):
+def test_names_that_may_have_the_same_picture_are_in_the_same_split(kin):
     assert len({kin_of(name) for name in kin}) == 1
     assert len({split_of(name, "openmoji") for name in kin}) == 1
 
@@ -66,7 +73,7 @@ def test_sizes_are_near_92_4_4(assigned):
     assert 0.03 < len(assigned["test"]) / total < 0.05
 
 
-def test_a_held_out_pair_is_new_but_its_parts_are_seen_in_training(assigned):
+def test_training_has_both_parts_of_a_held_out_pair_but_never_together(assigned):
     held_out = {profession_and_tone(d.name) for d in assigned["compositional"]}
     seen = {profession_and_tone(d.name) for d in assigned["train"]} - {None}
     elsewhere = {
@@ -78,7 +85,7 @@ def test_a_held_out_pair_is_new_but_its_parts_are_seen_in_training(assigned):
     assert {tone for _, tone in held_out} <= {tone for _, tone in seen}
 
 
-def test_a_held_out_style_has_its_counterpart_in_training(assigned):
+def test_the_other_drawing_of_a_held_out_style_is_in_training(assigned):
     train = {(d.name, d.style) for d in assigned["train"]}
     other = {"openmoji": "twemoji", "twemoji": "openmoji"}
     assert len(assigned["style"]) > 100
@@ -86,19 +93,19 @@ def test_a_held_out_style_has_its_counterpart_in_training(assigned):
     assert {d.style for d in assigned["style"]} == set(other)
 
 
-def test_a_split_depends_on_the_name_and_not_on_its_neighbours(assigned):
-    few = assign(drawings.catalogue()[1000:1200])
+def test_a_split_depends_only_on_the_name(assigned):
+    few = assign_splits(drawings.catalogue()[1000:1200])
     for name in SPLITS:
         assert set(few[name]) <= set(assigned[name])
 
 
-def test_a_thing_drawn_once_is_never_held_out_for_its_style(assigned):
+def test_a_name_with_one_drawing_is_never_in_the_style_split(assigned):
     for drawing in assigned["style"]:
         assert split_of(drawing.name, drawing.style, has_both_styles=False) == "train"
-        assert assign([drawing])["train"] == [drawing]
+        assert assign_splits([drawing])["train"] == [drawing]
 
 
-def test_nobody_without_profession_or_single_tone_is_a_pair():
+def test_a_pair_needs_a_profession_and_exactly_one_skin_tone():
     assert profession_and_tone("woman_firefighter_dark_skin_tone") == ("firefighter", "dark")
     assert profession_and_tone("firefighter_light_skin_tone") == ("firefighter", "light")
     assert profession_and_tone("firefighter") is None
@@ -106,13 +113,15 @@ def test_nobody_without_profession_or_single_tone_is_a_pair():
     assert profession_and_tone("handshake_dark_skin_tone_light_skin_tone") is None
 
 
-def test_a_bucket_is_the_same_for_ever():
-    assert [bucket("division", name, of=100) for name in ("red_apple", "ghost", "Japan")] == [
+def test_hash_buckets_do_not_change_between_versions():
+    assert [
+        hash_bucket("division", name, count=100) for name in ("red_apple", "ghost", "Japan")
+    ] == [
         84,
         71,
         56,
     ]
 
 
-def test_an_unknown_thing_has_a_split_too():
-    assert assign([Drawing("new_thing", "openmoji", (0x41,), "x.svg")])["train"]
+def test_an_unknown_name_has_a_split():
+    assert assign_splits([Drawing("new_thing", "openmoji", (0x41,), "x.svg")])["train"]

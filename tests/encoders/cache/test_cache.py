@@ -32,7 +32,7 @@ def files(folder):
 
 
 def assert_holds(folder, captions, encoder=None):
-    """All of the captions and no others, to the bit, in whatever files are there."""
+    """The cache holds exactly these captions, with the right bits."""
     encoder = encoder or Stub()
     made = cache.open_cache(folder, encoder)
     assert sorted(made) == sorted(set(captions))
@@ -42,14 +42,14 @@ def assert_holds(folder, captions, encoder=None):
 
 
 def stored(folder):
-    """Records in all shards: more than there are captions if one is stored twice."""
+    """The number of records in all shards; a caption that is stored twice counts twice."""
     header = cache.header_of(Stub())
-    return sum(len(shards.contents(folder, n, header)) for n in shards.finished(folder))
+    return sum(len(shards.read_digests(folder, n, header)) for n in shards.shard_names(folder))
 
 
 @contextlib.contextmanager
 def full_disk(num_bytes):
-    """No file can grow beyond so many bytes."""
+    """No file can grow beyond `num_bytes`."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
     try:
@@ -58,7 +58,7 @@ def full_disk(num_bytes):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_caption_looked_up_is_the_caption_encoded_without_padding(tmp_path):
+def test_the_cache_returns_the_embeddings_of_a_caption_without_padding(tmp_path):
     made = cache.ensure(tmp_path / "c", Stub(), CAPTIONS, batch_size=2)
     embeddings, mask = Stub().encode(CAPTIONS)
     for caption, row, length in zip(CAPTIONS, embeddings, mask.sum(1), strict=True):
@@ -67,7 +67,7 @@ def test_a_caption_looked_up_is_the_caption_encoded_without_padding(tmp_path):
 
 
 @pytest.mark.parametrize("window", [1, 7, 1000])
-def test_a_caption_is_encoded_once_however_often_it_comes(window, tmp_path):
+def test_a_repeated_caption_is_encoded_once(window, tmp_path):
     encoder = Stub()
     captions = many(40) * 3
     assert cache.extend(tmp_path / "c", encoder, captions, window=window) == 40
@@ -75,7 +75,7 @@ def test_a_caption_is_encoded_once_however_often_it_comes(window, tmp_path):
     assert sorted(encoder.asked) == sorted(many(40))
 
 
-def test_a_thousand_captions_come_back_from_many_shards_bit_by_bit(tmp_path):
+def test_a_thousand_captions_in_many_shards_are_read_back_exactly(tmp_path):
     captions = ["naïve ☕", "tab\tand\nnewline", "x " * 60, "", *many(996)]
     cache.extend(tmp_path / "c", Stub(), captions, shard_bytes=20_000, batch_size=16)
     assert sum(name.endswith(".array_record") for name in files(tmp_path / "c")) > 5
@@ -83,7 +83,7 @@ def test_a_thousand_captions_come_back_from_many_shards_bit_by_bit(tmp_path):
     assert len(cache.open_cache(tmp_path / "c")["x " * 60]) == 16  # cut at max_length
 
 
-def test_captions_of_12_tokens_take_under_an_eighth_of_padded_float32(tmp_path):
+def test_short_captions_take_less_than_an_eighth_of_padded_float32(tmp_path):
     encoder = Stub(width=64, max_length=128)
     captions = [f"ten words and their number and so on {i} end" for i in range(1000)]
     made = cache.ensure(tmp_path / "c", encoder, [caption + " eos" for caption in captions])
@@ -92,7 +92,7 @@ def test_captions_of_12_tokens_take_under_an_eighth_of_padded_float32(tmp_path):
     assert on_disk / len(made) < 128 * 64 * 4 / 8
 
 
-def test_int8_is_within_half_a_step_of_each_tokens_scale(tmp_path):
+def test_int8_is_within_half_a_quantisation_step_of_each_token(tmp_path):
     row = np.random.default_rng(0).standard_normal((50, 64)).astype(np.float32)
     row *= 10.0 ** np.arange(-25, 25)[:, None]
     row[7] = 0
@@ -102,11 +102,11 @@ def test_int8_is_within_half_a_step_of_each_tokens_scale(tmp_path):
     assert np.all(error <= largest / 254 * (1 + 1e-5))
     assert error.max() > 0
     read = rows.unpack(rows.pack("a", row, "int8"), 64, "int8")[1].astype(np.float64)
-    # and bfloat16, which it comes back in, is within 2^-8 of that
+    # it is returned in bfloat16, which adds an error of up to 2^-8
     assert np.all(np.abs(read - row).max(1) <= largest * (1 / 254 + 2**-8) * (1 + 1e-2))
 
 
-def test_int8_is_half_the_bytes_and_reads_like_the_other(tmp_path):
+def test_int8_takes_half_the_bytes_of_bfloat16_and_reads_nearly_the_same(tmp_path):
     encoder = Stub(width=256)
     plain = cache.ensure(tmp_path / "plain", encoder, many(200))
     cache.extend(tmp_path / "small", encoder, many(200), storage="int8")
@@ -120,7 +120,7 @@ def test_int8_is_half_the_bytes_and_reads_like_the_other(tmp_path):
         np.testing.assert_array_less(error, np.abs(other).max(1) * (1 / 254 + 2**-7))
 
 
-def test_batch_pads_to_the_asked_for_length(tmp_path):
+def test_batch_pads_to_the_given_length(tmp_path):
     made = cache.ensure(tmp_path / "c", Stub(), CAPTIONS)
     embeddings, mask = made.batch(CAPTIONS, 6)
     assert embeddings.shape == (4, 6, 8)
@@ -130,7 +130,7 @@ def test_batch_pads_to_the_asked_for_length(tmp_path):
         made.batch(CAPTIONS, 3)
 
 
-def test_an_unknown_caption_is_an_error_that_names_it(tmp_path):
+def test_an_unknown_caption_is_named_in_the_error(tmp_path):
     made = cache.ensure(tmp_path / "c", Stub(), CAPTIONS)
     assert "a pear" not in made
     with pytest.raises(KeyError, match="no caption 'a pear' among its 3"):
@@ -146,7 +146,7 @@ def test_an_unknown_caption_is_an_error_that_names_it(tmp_path):
         dict(max_length=17),
     ],
 )
-def test_the_cache_of_another_encoder_is_one_line_that_names_both(other, tmp_path):
+def test_the_cache_of_another_encoder_is_refused_in_one_line_that_names_both(other, tmp_path):
     cache.ensure(tmp_path / "c", Stub(), CAPTIONS)
     before = files(tmp_path / "c")
     for use in (
@@ -161,13 +161,13 @@ def test_the_cache_of_another_encoder_is_one_line_that_names_both(other, tmp_pat
     assert files(tmp_path / "c") == before
 
 
-def test_a_cache_of_int8_is_not_extended_in_bfloat16(tmp_path):
+def test_an_int8_cache_cannot_be_extended_in_bfloat16(tmp_path):
     cache.extend(tmp_path / "c", Stub(), CAPTIONS, storage="int8")
     with pytest.raises(ValueError, match=r"max_length 16, int8\), want .*bfloat16\)"):
         cache.extend(tmp_path / "c", Stub(), CAPTIONS)
 
 
-def test_a_shard_of_another_encoder_is_refused_when_the_shards_are_asked(tmp_path):
+def test_a_shard_of_another_encoder_is_refused_when_the_index_is_built(tmp_path):
     cache.ensure(tmp_path / "c", Stub(), CAPTIONS)
     other = cache.ensure(tmp_path / "other", Stub(name="other"), ["a pear"])
     shutil.copy(other.path / other.index.shards[0], tmp_path / "c")
@@ -175,7 +175,7 @@ def test_a_shard_of_another_encoder_is_refused_when_the_shards_are_asked(tmp_pat
         cache.open_cache(tmp_path / "c")
 
 
-def test_ensure_encodes_only_what_is_missing(tmp_path):
+def test_ensure_encodes_only_missing_captions(tmp_path):
     encoder = Stub()
     cache.ensure(tmp_path / "deep" / "c", encoder, CAPTIONS)
     before = files(tmp_path / "deep" / "c")
@@ -187,7 +187,7 @@ def test_ensure_encodes_only_what_is_missing(tmp_path):
     assert set(more) == {*CAPTIONS, "a pear"}
 
 
-def test_progress_counts_the_captions_to_do(tmp_path):
+def test_progress_counts_the_missing_captions(tmp_path):
     seen = []
     cache.ensure(
         tmp_path / "c", Stub(), list("abcde"), batch_size=2, progress=lambda *n: seen.append(n)
@@ -204,7 +204,7 @@ def test_progress_counts_the_captions_to_do(tmp_path):
         (lambda path: (shutil.rmtree(path), path.write_text("")), "a cache is a directory now"),
     ],
 )
-def test_what_is_no_cache_is_an_error_that_names_it(damage, message, tmp_path):
+def test_a_path_that_is_not_a_cache_is_named_in_the_error(damage, message, tmp_path):
     cache.ensure(tmp_path / "c", Stub(), CAPTIONS)
     damage(tmp_path / "c")
     with pytest.raises(ValueError, match=message) as caught:
@@ -219,12 +219,12 @@ def test_a_cache_pickles_as_its_path(tmp_path):
     assert pickle.loads(pickled)["photo 0 of "].tobytes() == made["photo 0 of "].tobytes()
 
 
-def test_no_captions_make_an_empty_cache(tmp_path):
+def test_a_cache_of_no_captions_is_empty(tmp_path):
     assert len(cache.ensure(tmp_path / "c", Stub(), [])) == 0
     assert "a" not in cache.open_cache(tmp_path / "c")
 
 
-def test_shards_are_read_by_many_threads_with_few_files_open(tmp_path, monkeypatch):
+def test_many_threads_read_shards_with_few_files_open(tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "OPEN_FILES", 2)
     cache.extend(tmp_path / "c", Stub(), many(200), shard_bytes=3000, batch_size=8)
     made = cache.open_cache(tmp_path / "c")
@@ -236,13 +236,13 @@ def test_shards_are_read_by_many_threads_with_few_files_open(tmp_path, monkeypat
     assert len(made.shards._open) == 2
 
 
-def test_no_flipped_bit_is_read_as_if_it_were_right(tmp_path):
+def test_a_flipped_bit_is_never_read_silently(tmp_path):
     folder, captions = tmp_path / "c", many(40)
     cache.extend(folder, Stub(), captions, shard_bytes=4000, batch_size=8)
     paths = [path for path in folder.iterdir() if path.stat().st_size]
     kept = {path: path.read_bytes() for path in paths}
     draw, found = random.Random(0), []
-    # bits of the data, wherever they are; and as many of the whole files, padding included
+    # bits of bytes that are not zero, and as many bits of the files, padding included
     used = [(p, i) for p in paths for i, byte in enumerate(kept[p]) if byte]
     anywhere = [(p, draw.randrange(len(kept[p]))) for p in draw.choices(paths, k=150)]
     for path, position in draw.choices(used, k=150) + anywhere:
@@ -254,7 +254,7 @@ def test_no_flipped_bit_is_read_as_if_it_were_right(tmp_path):
         except ValueError as error:
             found.append((path, str(error)))
         path.write_bytes(kept[path])
-    assert len(found) > 120  # the others hit padding, or the index, which is made anew
+    assert len(found) > 120  # the others hit padding, or the index, which is rebuilt
     for path, message in found:
         if path.suffix == ".array_record":
             assert message.startswith(f"{path} is damaged at ")
@@ -263,7 +263,7 @@ def test_no_flipped_bit_is_read_as_if_it_were_right(tmp_path):
             assert message.startswith(f"{folder}: not an embeddings cache (header.json: ")
 
 
-def test_a_record_found_damaged_comes_back_by_deleting_its_shard(tmp_path):
+def test_deleting_a_damaged_shard_and_extending_restores_the_cache(tmp_path):
     folder, captions = tmp_path / "c", many(40)
     cache.extend(folder, Stub(), captions, shard_bytes=1000, batch_size=8)
     made = cache.open_cache(folder)
@@ -279,7 +279,7 @@ def test_a_record_found_damaged_comes_back_by_deleting_its_shard(tmp_path):
     assert_holds(folder, captions)
 
 
-def test_a_checksum_of_ours_is_behind_the_files_own():
+def test_each_record_has_a_checksum_of_its_own():
     record = rows.pack("a pear", np.ones((3, 4), np.float32), "bfloat16")
     for bit in range(8 * len(record)):
         damaged = bytearray(record)
@@ -289,7 +289,7 @@ def test_a_checksum_of_ours_is_behind_the_files_own():
 
 
 @pytest.mark.parametrize("limit", [0, 1000, 100_000])
-def test_a_full_disk_leaves_whole_files_and_the_same_call_goes_on(limit, tmp_path):
+def test_a_full_disk_leaves_complete_files_and_the_same_call_continues(limit, tmp_path):
     folder, encoder = tmp_path / "c", Stub(width=64)
     captions = many(300)
     cache.extend(folder, encoder, captions[:20])
@@ -321,16 +321,16 @@ def test_the_home_folder_is_meant_by_a_tilde_in_the_path_of_a_cache(tmp_path, mo
     assert cache.open_cache("~/c").path == tmp_path / "c"
 
 
-def test_a_disk_full_from_the_start_leaves_no_cache(tmp_path):
+def test_a_disk_that_is_full_from_the_start_leaves_no_files(tmp_path):
     with full_disk(10), pytest.raises(StorageError):
         cache.extend(tmp_path / "c", Stub(), CAPTIONS)
     assert files(tmp_path / "c") == []
 
 
-def test_what_a_killed_process_left_half_written_is_swept(tmp_path, monkeypatch):
+def test_temporary_files_of_a_killed_process_are_deleted(tmp_path, monkeypatch):
     folder, captions = tmp_path / "c", many(40)
     with monkeypatch.context() as patch:
-        patch.setattr(shards.ShardWriter, "discard", lambda self: None)  # a killed one does not
+        patch.setattr(shards.ShardWriter, "discard", lambda self: None)  # a killed process does not
 
         def killed(done, encoded):
             if encoded >= 24:
@@ -345,14 +345,14 @@ def test_what_a_killed_process_left_half_written_is_swept(tmp_path, monkeypatch)
     assert_holds(folder, captions)
 
 
-def test_a_slow_encoder_finishes_a_shard_before_it_is_full(tmp_path, monkeypatch):
+def test_a_slow_encoder_finishes_shards_after_a_time_limit(tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "SHARD_SECONDS", -1)
     cache.extend(tmp_path / "c", Stub(), many(24), batch_size=8)
     assert len(cache.open_cache(tmp_path / "c").index.shards) == 3
     assert_holds(tmp_path / "c", many(24))
 
 
-def test_told_to_stop_it_keeps_what_it_has(tmp_path):
+def test_extend_keeps_the_encoded_captions_when_it_is_stopped(tmp_path):
     encoder = Stub()
     stop = lambda: len(encoder.asked) >= 16  # noqa: E731
     assert cache.extend(tmp_path / "c", encoder, many(40), batch_size=8, stop=stop) == 16
@@ -361,7 +361,7 @@ def test_told_to_stop_it_keeps_what_it_has(tmp_path):
     assert_holds(tmp_path / "c", many(40))
 
 
-def test_processes_share_the_captions_and_fill_one_directory(tmp_path):
+def test_several_processes_share_the_captions_and_write_one_cache(tmp_path):
     encoders = [Stub() for _ in range(3)]
     with ThreadPoolExecutor(3) as pool:
         work = [
@@ -376,14 +376,14 @@ def test_processes_share_the_captions_and_fill_one_directory(tmp_path):
     assert_holds(tmp_path / "c", many(200))
 
 
-def test_two_of_the_same_name_do_not_do_the_same_work(tmp_path):
+def test_two_writers_of_the_same_name_take_turns(tmp_path):
     with ThreadPoolExecutor(2) as pool:
         work = [pool.submit(cache.extend, tmp_path / "c", Stub(), many(200)) for _ in range(2)]
         assert sorted(w.result() for w in work) == [0, 200]
     assert_holds(tmp_path / "c", many(200))
 
 
-def test_captions_of_two_shards_count_once(tmp_path):
+def test_a_caption_in_two_shards_counts_once(tmp_path):
     captions = many(30)
     cache.extend(tmp_path / "c", Stub(), captions)
     other = cache.ensure(tmp_path / "other", Stub(), captions[:10])
@@ -414,7 +414,7 @@ def writer(folder, count, index=0, of=1):
 
 
 @pytest.mark.slow
-def test_twenty_kills_while_writing_lose_and_duplicate_nothing(tmp_path):
+def test_twenty_kills_while_writing_lose_and_duplicate_no_caption(tmp_path):
     folder, count, draw = tmp_path / "c", 20_000, random.Random(1)
     kept = []
     for _ in range(20):
@@ -422,7 +422,7 @@ def test_twenty_kills_while_writing_lose_and_duplicate_nothing(tmp_path):
         assert process.stdout.readline() == "ready\n"
         time.sleep(draw.uniform(0, 0.3))
         process.kill()
-        assert process.wait() == -signal.SIGKILL  # it was not done yet
+        assert process.wait() == -signal.SIGKILL  # it had not finished
         kept.append(len(cache.open_cache(folder)) if (folder / "header.json").exists() else 0)
     assert all(a <= b for a, b in itertools.pairwise(kept))
     assert 0 < kept[-1] < count
@@ -434,7 +434,7 @@ def test_twenty_kills_while_writing_lose_and_duplicate_nothing(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_at_once_fill_one_directory(tmp_path):
+def test_two_processes_write_one_cache_at_the_same_time(tmp_path):
     processes = [writer(tmp_path / "c", 3000, i, 2) for i in range(2)]
     assert [process.wait() for process in processes] == [0, 0]
     assert_holds(tmp_path / "c", many(3000))

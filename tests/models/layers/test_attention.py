@@ -16,13 +16,13 @@ def setup(kind, length=5):
     mask = jnp.arange(length)[None, :] < jnp.array([[2], [length]])
     module = Attention(head_width=8, kind=kind)
     params = module.init(jax.random.key(0), h, tokens, mask)["params"]
-    # the output projection starts at zero; give it something to say
+    # the output projection starts at zero, so make it random
     params["out"]["kernel"] = jax.random.normal(jax.random.key(2), (16, 16)) / 4
     return module, params, h, tokens, mask
 
 
 def numpy_attention(params, h, tokens, mask, kind):
-    """Concatenated keys and values, masked softmax, in float64, one head and row at a time."""
+    """Attention in float64 by its definition, one head and one row at a time."""
     p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
     b, height, width, c = h.shape
     pixels = numpy_group_norm(h, num_groups(c)).reshape(b, height * width, c)
@@ -53,7 +53,7 @@ def test_attention_equals_its_definition_in_float64(kind):
 
 
 @pytest.mark.parametrize("kind", ["self", "cross"])
-def test_masked_tokens_are_not_seen(kind):
+def test_masked_tokens_are_ignored(kind):
     module, params, h, tokens, mask = setup(kind)
     other = jnp.where(mask[:, :, None], tokens, 1e3)
     np.testing.assert_allclose(
@@ -69,24 +69,24 @@ def test_a_new_attention_is_the_identity():
     np.testing.assert_array_equal(module.apply(variables, h, tokens, mask), h)
 
 
-def test_channels_that_heads_do_not_divide_are_named():
+def test_channels_that_are_not_a_multiple_of_head_width_are_refused():
     h = images(0, (2, 3, 4, 12))
-    with pytest.raises(ValueError, match="12 channels are no multiple of head_width 8"):
+    with pytest.raises(ValueError, match="12 channels: not a multiple of head_width 8"):
         Attention(8).init(jax.random.key(0), h, jnp.zeros((2, 5, 6)), jnp.ones((2, 5), bool))
 
 
-def test_fused_attention_is_asked_for_on_a_gpu_in_half_precision_alone(monkeypatch):
+def test_fused_attention_is_tried_only_on_a_gpu_in_half_precision(monkeypatch):
     attention.fastest_implementation.cache_clear()
     assert attention.fastest_implementation(jnp.bfloat16) is None  # this is a CPU
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     attention.fastest_implementation.cache_clear()
     assert attention.fastest_implementation(jnp.float32) is None
-    # here cuDNN cannot run, and the trial must say so rather than fail
+    # cuDNN cannot run here, so the trial must return None and not raise
     assert attention.fastest_implementation(jnp.bfloat16) is None
     attention.fastest_implementation.cache_clear()
 
 
-def test_heads_may_be_fewer_than_fill_the_channels():
+def test_the_number_of_heads_can_be_given():
     h, tokens, mask = images(0, (2, 3, 4, 32)), jnp.ones((2, 5, 6)), jnp.ones((2, 5), bool)
     params = Attention(8, num_heads=2).init(jax.random.key(0), h, tokens, mask)["params"]
     assert params["qkv"]["kernel"].shape == (32, 3 * 16)

@@ -9,7 +9,7 @@ from tests.diffusion.helpers import images
 
 
 def numpy_group_norm(h, groups):
-    """In float64, from the definition."""
+    """The norm in float64, by its definition."""
     h = np.asarray(h, np.float64)
     b, height, width, c = h.shape
     grouped = h.reshape(b, height, width, groups, c // groups)
@@ -35,19 +35,19 @@ def test_norm_equals_its_definition_in_float64(channels):
     np.testing.assert_allclose(norm.apply(params, h), flax_norm.apply(params, h), atol=2e-5)
 
 
-def test_norm_is_float32_whatever_comes_in():
+def test_norm_returns_float32_for_any_input_dtype():
     h = images(0, (1, 4, 4, 16)).astype(jnp.bfloat16)
     variables = blocks.Norm().init(jax.random.key(0), h)
     assert blocks.Norm().apply(variables, h).dtype == jnp.float32
 
 
 @pytest.mark.parametrize(("channels", "groups"), [(3, 1), (16, 4), (48, 4), (64, 16), (512, 32)])
-def test_groups_divide_the_channels(channels, groups):
+def test_the_number_of_groups_divides_the_channels(channels, groups):
     assert blocks.num_groups(channels) == groups
     assert channels % groups == 0
 
 
-def test_patches_are_undone_and_keep_neighbours_together():
+def test_from_patches_is_the_inverse_of_to_patches_and_neighbours_share_a_patch():
     x = images(0, (2, 8, 12, 3))
     patches = blocks.to_patches(x, 4)
     assert patches.shape == (2, 2, 3, 48)
@@ -55,14 +55,14 @@ def test_patches_are_undone_and_keep_neighbours_together():
     np.testing.assert_array_equal(patches[0, 1, 2].reshape(4, 4, 3), x[0, 4:8, 8:12])
 
 
-def test_down_then_up_keeps_the_mean():
+def test_downsampling_and_upsampling_keep_the_mean():
     x = images(0, (2, 8, 8, 3))
     np.testing.assert_allclose(blocks.downsample(blocks.upsample(x)), x, atol=1e-6)
     np.testing.assert_allclose(blocks.downsample(x).mean(), x.mean(), atol=1e-6)
 
 
 @pytest.mark.parametrize("resample", [None, "up", "down"])
-def test_a_new_block_is_the_identity_up_to_its_resampling(resample):
+def test_a_new_block_only_resamples_its_input(resample):
     h, emb = images(0, (2, 8, 8, 16)), jnp.ones((2, 8))
     block = blocks.ResBlock(16, resample)
     out = block.apply(block.init(jax.random.key(0), h, emb), h, emb)

@@ -6,7 +6,7 @@ import pytest
 from diffjax.models.layers import embed
 
 
-def test_sinusoids_tell_levels_apart_over_the_whole_range():
+def test_sinusoids_distinguish_levels_over_the_whole_range():
     logsnr = jnp.arange(-20.0, 20.0, 0.05)
     waves = np.asarray(embed.sinusoids(logsnr, 64))
     distance = np.linalg.norm(waves[:, None] - waves[None], axis=-1)
@@ -15,8 +15,8 @@ def test_sinusoids_tell_levels_apart_over_the_whole_range():
     np.testing.assert_allclose(np.linalg.norm(waves, axis=1), np.sqrt(32), rtol=1e-4)
 
 
-def test_noise_levels_are_embedded_in_float32_though_they_come_in_bfloat16():
-    """bfloat16 cannot tell 10.00 from 10.03: the embedding must not be where that happens."""
+def test_noise_levels_are_embedded_in_float32():
+    """In bfloat16, 10.00 and 10.03 are equal, so the embedding must not be computed in it."""
     module = embed.NoiseLevelEmbedding(32)
     variables = module.init(jax.random.key(0), jnp.zeros(1))
     out = module.apply(variables, jnp.array([10.0, 10.03]))
@@ -38,7 +38,7 @@ def conditioning():
     return module, variables, text, mask
 
 
-def test_padding_does_not_reach_the_pooled_text(conditioning):
+def test_padding_does_not_change_the_pooled_text(conditioning):
     module, variables, text, mask = conditioning
     other = jnp.where(mask[:, :, None], text, 99.0)
     one, *_ = module.apply(variables, jnp.zeros(2), text, mask, jnp.zeros(2))
@@ -51,7 +51,7 @@ def test_padding_does_not_reach_the_pooled_text(conditioning):
     np.testing.assert_allclose(one, three, atol=1e-6)
 
 
-def test_every_condition_moves_the_embedding(conditioning):
+def test_every_condition_changes_the_embedding(conditioning):
     module, variables, text, mask = conditioning
     base, tokens, _ = module.apply(variables, jnp.zeros(2), text, mask, jnp.zeros(2))
     assert tokens.shape == (2, 5, 16)
@@ -64,7 +64,7 @@ def test_every_condition_moves_the_embedding(conditioning):
         assert float(jnp.abs(emb - base).max()) > 1e-3
 
 
-def test_a_canvas_is_a_dense_layer_with_numbers_of_its_own_for_every_place():
+def test_a_canvas_equals_a_dense_layer_to_all_pixels():
     canvas = embed.Canvas(width=5, channels=4)
     emb = jax.random.normal(jax.random.key(1), (2, 8))
     params = canvas.init(jax.random.key(0), emb, 2, 3)["params"]

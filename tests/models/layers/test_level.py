@@ -1,4 +1,4 @@
-"""Scanned and remembered networks are the same networks."""
+"""Networks with scan or remat compute the same as those without."""
 
 import functools
 
@@ -32,7 +32,7 @@ def loss(net, params, given):
 
 @functools.cache
 def started(name):
-    """Random parameters, off zero, of the scanned network, and what the network says."""
+    """Random parameters of the scanned network, none of them zero, and its output."""
     net = NETS[name].clone(scan=True)
     given = inputs(net)
     return anywhere(net, **given), given
@@ -40,7 +40,7 @@ def started(name):
 
 @functools.cache
 def gradients(name, scan, remat):
-    """The value and the gradients, these one by one, as float64."""
+    """The value, and the gradients of single blocks, in float64."""
     net = NETS[name].clone(scan=scan, remat=remat)
     params, given = started(name)
     params = params if scan else stacking.unstack(params)
@@ -74,7 +74,7 @@ def test_scan_and_remat_change_neither_value_nor_gradient(name, scan, remat):
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_stacking_undoes_unstacking_and_names_every_block(name):
+def test_stack_is_the_inverse_of_unstack_which_names_every_block(name):
     params, given = started(name)
     flat = stacking.unstack(params)
     net = NETS[name]
@@ -84,13 +84,13 @@ def test_stacking_undoes_unstacking_and_names_every_block(name):
     jax.tree.map(np.testing.assert_array_equal, again, params)
 
 
-def test_a_block_that_is_missing_or_left_over_is_named():
+def test_a_missing_or_unknown_block_is_named_in_the_error():
     params, _ = started("unet")
     flat = stacking.unstack(params)
     short = {name: value for name, value in flat.items() if name != "down_1_2"}
     with pytest.raises(ValueError, match="no down_1_2, which down_1_1_on"):
         stacking.stack(short, params)
-    with pytest.raises(ValueError, match="down_9_0, for which there is no place"):
+    with pytest.raises(ValueError, match="down_9_0, which the network does not have"):
         stacking.stack({**flat, "down_9_0": flat["down_1_2"]}, params)
 
 
@@ -106,7 +106,7 @@ def lines(net):
     [pytest.param("unet", "products", marks=pytest.mark.slow), ("efficient", "none")],
 )
 def test_a_scanned_program_does_not_grow_with_its_blocks(name, remat):
-    """From 2 to 8 blocks a level at most 1.15 times the lines; unrolled it doubles and more."""
+    """From 2 to 8 blocks per level: at most 1.15 times as many lines; without scan over twice."""
     few, many = (2, 8) if name == "unet" else ((2, 2), (8, 8))
     net = NETS[name].clone(remat=remat)
     scanned = [lines(net.clone(scan=True, num_blocks=num)) for num in (few, many)]
@@ -115,7 +115,7 @@ def test_a_scanned_program_does_not_grow_with_its_blocks(name, remat):
 
 
 def products(jaxpr):
-    """Floating-point operations of matrix products and convolutions, those of loops counted."""
+    """FLOPs of matrix products and convolutions; those in loops count for each iteration."""
     total = 0
     for eqn in jaxpr.eqns:
         times = eqn.params.get("length", 1) if eqn.primitive.name == "scan" else 1
@@ -140,8 +140,8 @@ def products(jaxpr):
 
 
 @pytest.mark.parametrize("scan", [pytest.param(False, marks=pytest.mark.slow), True])
-def test_keeping_products_costs_at_most_a_twentieth_more_arithmetic(scan):
-    """At a size where attention is to convolutions as in the paper's network."""
+def test_remat_products_costs_at_most_a_twentieth_more_arithmetic(scan):
+    """Attention and convolutions have the same proportion as in the network of the paper."""
     net = UNet(width=64, mults=(1, 2), num_blocks=3, attention_levels=(1,), scan=scan)
     given = inputs(net)
     params = jax.eval_shape(net.init, jax.random.key(0), **given)["params"]
@@ -157,8 +157,8 @@ def test_keeping_products_costs_at_most_a_twentieth_more_arithmetic(scan):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["unet", "efficient"])
-def test_keeping_products_halves_the_temporaries(name):
-    """With six blocks a level, as what is kept grows with them and the working memory does not."""
+def test_remat_products_halves_the_temporaries(name):
+    """With six blocks per level: kept values grow with their number, working memory does not."""
     num = 6 if name == "unet" else (6, 6)
     net = NETS[name].clone(width=32, head_width=32, scan=True, num_blocks=num)
     given = inputs(net, size=32)
