@@ -12,6 +12,7 @@ from diffjax.build.models import DTYPES, MODELS, model_of
 from diffjax.core.errors import ConfigError, require
 from diffjax.diffusion import schedule
 from diffjax.diffusion.predict import KINDS
+from diffjax.diffusion.sampling.spacing import TRACEABLE
 from diffjax.diffusion.training import weighting
 from diffjax.diffusion.training.times import TIMES
 from diffjax.models.efficient_unet import is_convolutional
@@ -128,6 +129,12 @@ def check_learning(config: ConfigDict) -> None:
         "sample.sampler",
         config.sample.sampler,
         'wants a learned variance: diffusion.objective="hybrid" or "vlb"',
+    )
+    require(
+        not diffusion.learned_schedule or config.sample.spacing in TRACEABLE,
+        "sample.spacing",
+        config.sample.spacing,
+        f"a learned schedule is known only when it is sampled; allowed: {', '.join(TRACEABLE)}",
     )
     require(
         not learned or diffusion.over == "u",

@@ -5,12 +5,14 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.typing import ArrayLike
+from jaxtyping import PyTree
 
 from diffjax.core import trees
 from diffjax.core.tables import align_columns
@@ -21,6 +23,8 @@ from diffjax.core.tables import align_columns
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")
 
+# An array, or its shape where nothing is computed.
+Leaf: TypeAlias = jax.Array | np.ndarray | jax.ShapeDtypeStruct
 Spec: TypeAlias = tuple[str | None, ...]
 # A pattern of a parameter's path, and the mesh axes of the leaf's last axes, so blocks may be
 # stacked on leading ones. First match wins; a leaf that no rule names is an error.
@@ -30,7 +34,7 @@ OUT_OF: Spec = ("tensor", "fsdp")  # ... and what the next one takes in
 
 
 def make_mesh(
-    data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[Any] | None = None
+    data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
     """A (data, fsdp, tensor) mesh over all devices; data = -1 takes what the others leave.
 
@@ -60,7 +64,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def rows_here(
-    sharding: NamedSharding, batch_size: int, devices: Sequence[Any] | None = None
+    sharding: NamedSharding, batch_size: int, devices: Sequence[jax.Device] | None = None
 ) -> list[int]:
     """The rows of a batch that this process's devices hold (or `devices`), in rising order.
 
@@ -71,7 +75,7 @@ def rows_here(
     return sorted({row for d in local for row in range(*here[d][0].indices(batch_size))})
 
 
-def spec_of(name: str, leaf: Any, rules: Rules) -> PartitionSpec:
+def spec_of(name: str, leaf: Leaf, rules: Rules) -> PartitionSpec:
     """How the rules split the axes of a leaf.
 
     Raises:
@@ -88,7 +92,7 @@ def spec_of(name: str, leaf: Any, rules: Rules) -> PartitionSpec:
     return PartitionSpec(*(None,) * (leaf.ndim - len(spec)), *spec)
 
 
-def state_sharding(mesh: Mesh, state: Any, rules: Rules) -> Any:
+def state_sharding(mesh: Mesh, state: PyTree, rules: Rules) -> PyTree:
     """A sharding for every leaf of a train state, by its path.
 
     Raises:
@@ -110,14 +114,14 @@ def state_sharding(mesh: Mesh, state: Any, rules: Rules) -> Any:
     return trees.map_named(place, state)
 
 
-def table(sharding: Any, tree: Any) -> str:
+def table(sharding: PyTree, tree: PyTree) -> str:
     """A line per leaf: name, shape, how it is split, bytes per device; then their sum."""
     lines = _lines(sharding, tree)
     rows = [*lines, ("bytes per device", "", "", _sum(lines))]
     return "\n".join(align_columns(rows, right=(3,)))
 
 
-def state_table(sharding: Any, state: Any) -> str:
+def state_table(sharding: PyTree, state: PyTree) -> str:
     """`table` of the parameters of a train state; what else is in it, a line for each kind."""
     lines = _lines(sharding, state)
     shown = [line for line in lines if line[0].startswith("params/")]
@@ -129,7 +133,7 @@ def state_table(sharding: Any, state: Any) -> str:
     return "\n".join(align_columns(rows, right=(3,)))
 
 
-def _lines(sharding: Any, tree: Any) -> list[tuple[str, str, str, str]]:
+def _lines(sharding: PyTree, tree: PyTree) -> list[tuple[str, str, str, str]]:
     lines = []
     shardings = trees.named_leaves(sharding)
     for name, leaf in trees.named_leaves(tree).items():
@@ -151,25 +155,25 @@ def to_devices(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[st
     }
 
 
-def everywhere(tree: Any, mesh: Mesh) -> Any:
+def everywhere(tree: PyTree, mesh: Mesh) -> PyTree:
     """Host arrays, equal on all processes, as a program over the mesh takes them."""
     if jax.process_count() == 1:
         return tree
 
-    def placed(x: Any) -> jax.Array:
+    def placed(x: ArrayLike) -> jax.Array:
         x = np.asarray(x)
         return jax.make_array_from_callback(x.shape, replicated(mesh), lambda index: x[index])
 
     return jax.tree.map(placed, tree)
 
 
-def fetch(tree: Any) -> Any:
+def fetch(tree: PyTree) -> PyTree:
     """Arrays as NumPy's on every process, gathered where other processes hold parts of them.
 
     With several processes, all must call it.
     """
 
-    def whole(x: Any) -> np.ndarray:
+    def whole(x: ArrayLike) -> np.ndarray:
         if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
             return multihost_utils.process_allgather(x, tiled=True)
         return np.asarray(x)

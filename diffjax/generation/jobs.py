@@ -115,9 +115,10 @@ def settings_of(
                 dataclasses.replace(one, **{name: value})
                 for one, value in zip(settings, values, strict=True)
             ]
+    flag_of = {field: flag for flag, (field, _, _) in SETTINGS.items()}
     for one in settings:
         for name, wrong in faults(one).items():
-            raise ConfigError(f"--{name.replace('_', '-')}", getattr(one, name), wrong)
+            raise ConfigError(flag_of[name], getattr(one, name), wrong)
     return settings
 
 

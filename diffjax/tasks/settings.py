@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, fields
 
 from diffjax.diffusion.sampling.sampler import SAMPLERS, by_name
-from diffjax.diffusion.sampling.spacing import SPACINGS
+from diffjax.diffusion.sampling.spacing import ON_A_TABLE, SPACINGS, TABLE_STEPS
 
 THRESHOLDS = ("dynamic", "static", "none")
 
@@ -70,9 +70,14 @@ def faults(settings: SampleSettings) -> dict[str, str]:
         field.name: fault(field.name, getattr(settings, field.name)) for field in fields(settings)
     }
     found = {name: wrong for name, wrong in found.items() if wrong}
-    if not found:
-        try:
-            by_name(settings.sampler, settings.noise)
-        except ValueError as error:
-            return {"noise": str(error)}
-    return found
+    if found:
+        return found
+    if settings.spacing in ON_A_TABLE and settings.num_steps > TABLE_STEPS:
+        return {"num_steps": f"at most {TABLE_STEPS} with spacing {settings.spacing}"}
+    if settings.guidance_from > settings.guidance_to:
+        return {"guidance_from": f"at most guidance_to, {settings.guidance_to:g}"}
+    try:
+        by_name(settings.sampler, settings.noise)
+    except ValueError as error:
+        return {"noise": str(error)}
+    return {}

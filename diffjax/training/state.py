@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool
 
 from diffjax.checkpoint.portable import LIVE
 from diffjax.core.types import PRNGKey
+from diffjax.tasks.task import Params
 from diffjax.training.averages import Averages, step_towards
 
 
@@ -20,6 +21,7 @@ class TrainState(struct.PyTreeNode):
     ema_params: a float32 tree like params for each average, by its name.
     """
 
+    # untyped: a checked type would refuse the shapes that tree.map puts in their place
     step: Any
     params: Any
     ema_params: Any
@@ -27,7 +29,7 @@ class TrainState(struct.PyTreeNode):
 
 
 def create(
-    init: Callable[[PRNGKey], Any],
+    init: Callable[[PRNGKey], Params],
     tx: optax.GradientTransformation,
     averages: Iterable[str],
     key: PRNGKey,
@@ -42,7 +44,7 @@ def create(
 
 def apply_gradients(
     state: TrainState,
-    gradients: Any,
+    gradients: Params,
     tx: optax.GradientTransformation,
     averages: Averages,
     good: Bool[Array, ""] | None = None,
@@ -67,7 +69,7 @@ def apply_gradients(
     return TrainState(state.step + 1, params, ema_params, opt_state)
 
 
-def averaged(state: TrainState, name: str) -> Any:
+def averaged(state: TrainState, name: str) -> Params:
     """The parameters of an average (or their shapes), or those trained themselves for "live".
 
     Raises:

@@ -129,7 +129,12 @@ def on_grid(schedule: Schedule, num_steps: int = 1000) -> Table:
     return _values(schedule, np.linspace(0, 1, num_steps))
 
 
-# By name for a schedule; those made for tables see it as one of a thousand steps.
+# Those made for tables see a schedule as one of so many steps, and can take no more.
+TABLE_STEPS = 1000
+ON_A_TABLE = ("trailing", "leading", "linspace")
+# Of a schedule whose values are known only when it is compiled these can be made.
+TRACEABLE = ("uniform", "logsnr")
+# By name for a schedule.
 SPACINGS: dict[str, Callable[[Schedule, int], Rungs]] = {
     "uniform": uniform,
     "logsnr": uniform_logsnr,
