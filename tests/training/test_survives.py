@@ -13,7 +13,8 @@ import pytest
 
 from diffjax import checkpoint
 from diffjax.logs import journal
-from diffjax.training import step as step_lib
+from diffjax.tasks.denoising import Denoising
+from diffjax.tasks.task import ALONE
 from tests import runs
 from tests.tiny_t5 import save_tiny
 
@@ -70,17 +71,14 @@ def test_five_random_cuts_change_no_bit_of_the_end(config, tmp_path, encoder):
 
 def test_two_hundred_steps_over_four_resumes_draw_no_noise_twice(tmp_path, encoder, monkeypatch):
     """R2: the noise itself is looked at, where the loss of each example is computed."""
-    losses_of, metrics_of = step_lib.losses_of, step_lib.metrics_of
+    loss = Denoising.loss
 
-    def spied(params, batch, drawn, **rest):
-        losses = losses_of(params, batch, drawn, **rest)
-        return losses._replace(logsnr_t=drawn.eps.sum((1, 2, 3)))  # carried where the level was
+    def spied(self, params, batch, peers=ALONE):
+        losses = loss(self, params, batch, peers)
+        noise = batch["eps"].sum((1, 2, 3))
+        return losses._replace(metrics={**losses.metrics, "noise": noise})
 
-    def told(losses, times):
-        return metrics_of(losses, times) | {"noise": losses.logsnr_t.mean()}
-
-    monkeypatch.setattr(step_lib, "losses_of", spied)
-    monkeypatch.setattr(step_lib, "metrics_of", told)
+    monkeypatch.setattr(Denoising, "loss", spied)
     flags = ("train.num_steps=200", "train.log_every=1", "train.save_every=9",
              "train.sample_every=0", "seed=2")  # fmt: skip
     add = journal.Journal.add

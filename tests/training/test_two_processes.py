@@ -24,7 +24,9 @@ MESH = ("mesh.fsdp=2", "mesh.tensor=2")
 # Process 1 sends itself SIGTERM after its step 4, when it has just been asked.
 STOPPED = """
 import os, signal, sys
-from diffjax import distributed, faults, main
+from diffjax import main
+from diffjax.core import signals
+from diffjax.devices import processes
 
 told = processes.Agreement.__call__
 calls = []
