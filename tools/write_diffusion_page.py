@@ -52,6 +52,19 @@ whose density, flow and conditionals are known), and the samplers, tables and th
 diffusers and k-diffusion, rung by rung, on the same noise and the same random network
 (`tests/diffusion/test_peers.py`).
 
+What a config or a flag reaches beside schedules, predictions, weightings, times and samplers:
+
+| key or flag | what it chooses |
+|---|---|
+| `diffusion.objective` = `hybrid`, `vlb` | a learned variance, at `diffusion.num_levels` levels; `diffusion.vlb_weight` in `hybrid` |
+| `diffusion.over` = `logsnr` | levels count by their width in log SNR |
+| `diffusion.self_condition` = 0.5 | how often the network sees its own last guess |
+| `diffusion.uncertainty` = 128 | features of a learned uncertainty by level |
+| `diffusion.learned_schedule` = 1024 | hidden units of a learned monotone schedule |
+| `diffusion.precondition`, with `predict` = `edm` | EDM's preconditioning |
+| `sample.sampler` = `ddpm_learned` | draws with the learned variance, in a config that learns one |
+| `--guidance-rescale`, `--guidance-from`, `--guidance-to` | guidance's rescale and interval |
+
 This page is written from the docstrings by `python -m tools.write_diffusion_page`.
 """
 
