@@ -56,7 +56,7 @@ What a config or a flag reaches beside schedules, predictions, weightings, times
 
 | key or flag | what it chooses |
 |---|---|
-| `diffusion.objective` = `hybrid`, `vlb` | a learned variance, at `diffusion.num_levels` levels; `diffusion.vlb_weight` in `hybrid` |
+| `diffusion.objective` = `hybrid`, `vlb` | a learned variance, at `num_levels` levels |
 | `diffusion.over` = `logsnr` | levels count by their width in log SNR |
 | `diffusion.self_condition` = 0.5 | how often the network sees its own last guess |
 | `diffusion.uncertainty` = 128 | features of a learned uncertainty by level |

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from diffjax.core import rng
+from diffjax.core.errors import require
 from diffjax.core.types import Image, Resized, Text, TextMask
 from diffjax.encoders.t5 import TextEncoder
 from diffjax.generation.recipe import Origin
@@ -35,7 +36,18 @@ class Cascade:
     encoder: TextEncoder
 
     def with_settings(self, settings: Sequence[SampleSettings]) -> "Cascade":
-        """The same stages, sampled in another way: one for each."""
+        """The same stages, sampled in another way: one for each.
+
+        Raises:
+          ConfigError: a sampler wants a learned variance, which the stage did not learn.
+        """
+        for stage, new in zip(self.stages, settings, strict=True):
+            require(
+                new.sampler != "ddpm_learned" or stage.task.learning.learns_variance,
+                "--sampler",
+                new.sampler,
+                f"wants a learned variance: {stage.task.name} was trained without",
+            )
         stages = zip(self.stages, settings, strict=True)
         return dataclasses.replace(
             self, stages=tuple(dataclasses.replace(s, settings=new) for s, new in stages)

@@ -44,8 +44,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "guidance_to": (-100, 100),
 }
 CHOICES: dict[str, tuple[str, ...]] = {
-    # no network here says its own variance
-    "sampler": tuple(name for name in SAMPLERS if name != "ddpm_learned"),
+    "sampler": tuple(SAMPLERS),
     "spacing": tuple(SPACINGS),
     "threshold": THRESHOLDS,
 }

@@ -1,13 +1,18 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from diffjax.core.errors import ConfigError
 from diffjax.generation import chain
 from diffjax.generation.chain import TrainedStage
 from diffjax.tasks import sampling
 from diffjax.tasks.conditions import LowRes, Text
 from diffjax.tasks.denoising import Denoising
 from diffjax.tasks.settings import SampleSettings
+from tests import tiny_cascade
 from tests.tiny_cascade import Told
 
 SETTINGS = SampleSettings(num_steps=1, threshold="none", aug_level=0.0)
@@ -75,3 +80,10 @@ def test_zeros_are_rows_of_just_what_a_task_reads():
         "low_res": (5, 4, 4, 3),
     }
     assert not any(jnp.any(column) for column in rows.values())
+
+
+def test_a_sampler_of_a_learned_variance_is_refused_where_none_was_learned(tmp_path):
+    made = tiny_cascade.cascade(tmp_path)
+    settings = [dataclasses.replace(one.settings, sampler="ddpm_learned") for one in made.stages]
+    with pytest.raises(ConfigError, match=r"--sampler = 'ddpm_learned'.*small was trained without"):
+        made.with_settings(settings)

@@ -65,7 +65,7 @@ def test_the_settings_are_all_checked():
         ("stages.1.settings.num_steps", 2.5, "num_steps: a whole number"),
         ("stages.1.settings.guidance_weight", float("inf"), "guidance_weight: a number"),
         ("stages.1.settings.guidance_weight", [1], "guidance_weight: want a word or a number"),
-        ("stages.1.settings.sampler", "ddpm_learned", "sampler: allowed: ddpm, ddim"),
+        ("stages.1.settings.sampler", "plms", "sampler: allowed: ddpm, ddpm_learned, ddim"),
         ("stages.1.settings.sampler", "__import__", "sampler: allowed"),
         ("stages.1.settings.sampler", "unipc", "adds none"),
         ("stages.1.settings.more", 1, "settings: want no more than num_steps"),
