@@ -146,7 +146,7 @@ def test_a_new_condition_trains_resumes_and_guides(tmp_path):
         settings=SampleSettings(num_steps=4, guidance_weight=2.0, threshold="none"),
     )  # fmt: skip
     report = resumes_exactly(task, tmp_path)
-    assert report.last_loss < report.first_loss or np.isfinite(report.last_loss)
+    assert np.isfinite(report.last_loss)
     params = jax.jit(task.init)(jax.random.key(0))
     keys = rng.per_example(jnp.arange(2))
     from diffjax.tasks.sampling import sample

@@ -9,7 +9,8 @@ import pytest
 
 from diffjax.core import rng
 from diffjax.diffusion import schedule as schedules
-from diffjax.diffusion.predict import precondition
+from diffjax.diffusion.predict import as_denoiser_with_variance, precondition
+from diffjax.diffusion.sampling import sampler
 from diffjax.diffusion.sampling.spacing import uniform
 from diffjax.diffusion.training import uncertainty
 from diffjax.diffusion.training.loss import diffusion_loss
@@ -75,8 +76,6 @@ def test_the_hybrid_loss_is_that_of_the_library(vlb_weight):
 
 
 def test_the_bound_with_a_learned_variance_is_that_of_the_library():
-    from diffjax.diffusion.predict import as_denoiser_with_variance
-
     want = expected(vlb_loss, as_denoiser_with_variance(says(8), "eps"), logsnrs=LADDER)
     assert loss_of(task_of(8, objective="vlb", num_levels=20)) == pytest.approx(want, rel=1e-5)
 
@@ -151,21 +150,28 @@ def test_sampling_hands_a_network_its_last_guess():
 
 
 def test_a_learned_variance_is_what_ddpm_learned_draws_with():
-    """The more variance a network says, the further apart its draws from one noise lie."""
-    spread = []
+    """Equal to the library's own sampler; another variance gives other draws from one noise."""
+    keys = rng.per_example(jnp.arange(64))
+    settings = SampleSettings(num_steps=8, sampler="ddpm_learned", threshold="none")
+    own, made = rng.stream(keys, "toy"), []
     for variance in (-1.0, 1.0):
-        network = Network(
-            lambda x_t, logsnr_t, v=variance: jnp.concatenate(
-                [0.0 * x_t, jnp.full_like(x_t, v)], axis=-1
-            )
-        )
+
+        def answer(x_t, logsnr_t, v=variance):
+            return jnp.concatenate([0.3 * x_t, jnp.full_like(x_t, v)], axis=-1)
+
         task = Denoising(
-            "toy", network, (4,), predict="x_0", of="x", learning=Learning(objective="hybrid")
+            "toy", Network(answer), (4,), predict="x_0", of="x", learning=Learning("hybrid")
         )
-        settings = SampleSettings(num_steps=8, sampler="ddpm_learned", threshold="none")
-        ready = sample({}, {}, rng.per_example(jnp.arange(256)), task=task, settings=settings)
-        spread.append(float(ready.std()))
-    assert spread[0] == spread[1] == 0.0  # the last step ends on the guess, whatever the noise
+        made.append(sample({}, {}, keys, task=task, settings=settings))
+        want = sampler.sample(
+            as_denoiser_with_variance(answer, "x_0"),
+            rng.normal(rng.stream(own, "x_T"), (64, 4)),
+            logsnrs=uniform(task.schedule, 8),
+            step=sampler.by_name("ddpm_learned"),
+            key=rng.stream(own, "steps"),
+        )
+        np.testing.assert_allclose(made[-1], jnp.clip(want, -1.0, 1.0), atol=1e-5)
+    assert float(jnp.abs(made[0] - made[1]).max()) > 1e-2
 
 
 @pytest.mark.parametrize(
