@@ -110,7 +110,8 @@ def check_limits(config: ConfigDict, key: str, low: float, high: float) -> None:
     if last not in section:
         return
     value = section[last]
-    allowed = f"must be between {low:g} and {high:g}" if high < 1e9 else f"must be at least {low:g}"
+    first, last = (f"{end}" if isinstance(end, int) else f"{end:g}" for end in (low, high))
+    allowed = f"must be between {first} and {last}" if high < 1e9 else f"must be at least {first}"
     require(math.isfinite(value) and low <= value <= high, key, value, allowed)
 
 
