@@ -1,6 +1,9 @@
 """The cascade that ships: small, whole, told about truly, and able to draw."""
 
 import json
+import os
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -62,3 +65,28 @@ def test_it_draws_what_it_is_asked_for():
     )
     assert (rank == 0).mean() >= 0.75, rank
     jax.clear_caches()
+
+
+@pytest.mark.slow
+def test_a_picture_is_the_same_on_one_core_and_on_all(tmp_path):
+    everywhere = os.sched_getaffinity(0)
+    for name, cores in (("one", set(list(everywhere)[:1])), ("all", everywhere)):
+        command = (
+            sys.executable,
+            "-m",
+            "diffjax.sample",
+            "--prompt",
+            "a red apple",
+            "--seeds",
+            "0-1",
+        )
+        drawn = subprocess.run(
+            [*command, "--out", str(tmp_path / name)],
+            preexec_fn=lambda cores=cores: os.sched_setaffinity(0, cores),
+            env={**os.environ, "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache" / name)},
+            check=False,
+        )
+        assert drawn.returncode == 0
+    one, every = (sorted((tmp_path / name).glob("*px.png")) for name in ("one", "all"))
+    assert len(one) == len(every) == 4
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in every]

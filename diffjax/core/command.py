@@ -16,6 +16,7 @@ from diffjax.core.errors import EXIT_INPUT, EXIT_STORAGE, ConfigError, Ending
 Work: TypeAlias = Callable[[argparse.Namespace], int | None]
 
 X64 = "JAX_ENABLE_X64"
+XLA_THREADS = "PJRT_NPROC"
 # Of these a disk is guilty, and not what the user asked for.
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
@@ -85,6 +86,7 @@ def run_command(
     else:
         parsed = flags.parse_args(arguments)
     hold_precision()
+    hold_threads()
     return exit_code_of(functools.partial(work, parsed))
 
 
@@ -138,6 +140,17 @@ def hold_precision() -> None:
     if jax:
         jax.config.update("jax_enable_x64", False)
     print(f"warning: {X64} is ignored: the program chooses its own dtypes", file=sys.stderr)
+
+
+def hold_threads() -> None:
+    """Give XLA two threads on one core, unless the environment says otherwise.
+
+    With one thread XLA adds in another order than with two or more, and a picture would differ by
+    a level from that of any other machine. It must be called before jax starts its devices.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if cores == 1:
+        os.environ.setdefault(XLA_THREADS, "2")
 
 
 def no_device(error: BaseException) -> str:

@@ -163,3 +163,18 @@ def test_a_platform_that_is_not_here_is_one_line_and_exit_code_2(platform, argum
     assert "Traceback" not in done.stderr
     (line,) = done.stderr.splitlines() if name != "doctor" else done.stdout.splitlines()[-1:]
     assert f"JAX_PLATFORMS = '{platform}': jax finds no such device here" in line
+
+
+@pytest.mark.parametrize(
+    ("cores", "said", "threads"), [({5}, None, "2"), ({5}, "1", "1"), ({0, 1}, None, None)]
+)
+def test_one_core_gets_two_threads_unless_the_environment_says_otherwise(
+    cores, said, threads, monkeypatch
+):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: cores)
+    monkeypatch.setenv(command.XLA_THREADS, said or "")
+    if not said:
+        monkeypatch.delenv(command.XLA_THREADS)
+    shell = argparse.ArgumentParser()
+    assert command.run_command(shell, lambda _: 0, []) == 0
+    assert os.environ.get(command.XLA_THREADS) == threads
