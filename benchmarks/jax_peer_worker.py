@@ -19,7 +19,7 @@ import optax
 
 from benchmarks.protocol import serve
 from benchmarks.works import MODES, WORKS, Work
-from diffjax.planning import hlo
+from diffjax.planning import jaxprs
 
 GROUPS = 32
 
@@ -187,7 +187,7 @@ def prepare(net: nn.Module, work: Work, mode: str):
 
     facts = {
         "params": num_params,
-        "flops_step": hlo.flops(traced.jaxpr),
+        "flops_step": jaxprs.flops(traced.jaxpr),
         "images_step": work.batch,
         "compile_s": round(compile_s, 2),
         "temp_mb": round(compiled.memory_analysis().temp_size_in_bytes / 2**20, 1),

@@ -52,7 +52,7 @@ def measure(spec: str, flags, overrides: list[str]) -> None:
     step = timing.timed(one, (params, noise, columns, keys), flags.steps)
     num, weight = settings.num_steps, settings.guidance_weight
     print(
-        f"{spec}: {trees.count(params) / 1e6:.2f} M parameters, batch {count}, {side} px, "
+        f"{spec}: {trees.num_values(params) / 1e6:.2f} M parameters, batch {count}, {side} px, "
         f"{options.model.dtype}, {settings.sampler}, "
         + (f"guided by {weight:g}" if weight != 1 else "not guided")
     )

@@ -20,7 +20,7 @@ from diffjax.generation.jobs import Job
 from diffjax.models.efficient_unet import EfficientUNet
 from diffjax.models.layers import convolve
 from diffjax.models.unet import UNet
-from diffjax.planning import hlo
+from diffjax.planning import jaxprs
 from diffjax.tasks.conditions import Condition, LowRes, Text
 from diffjax.tasks.denoising import Denoising
 from diffjax.tasks.sampling import compiled, sample
@@ -97,7 +97,7 @@ def flops_of(cascade: Cascade) -> int:
     for stage in cascade.stages:
         run = compiled(sample, stage.settings)
         told = read_by(stage.task, columns)
-        flops += hlo.flops(run.trace(stage.params, told, keys, task=stage.task).jaxpr)
+        flops += jaxprs.flops(run.trace(stage.params, told, keys, task=stage.task).jaxpr)
         columns["low_res"] = jnp.zeros((1, *stage.task.shape))
     return flops
 

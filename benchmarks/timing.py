@@ -15,7 +15,7 @@ from diffjax.build import config
 from diffjax.build.check import check
 from diffjax.core.tables import format_memory
 from diffjax.devices import chips
-from diffjax.planning import hlo, memory
+from diffjax.planning import jaxprs, memory
 
 GROUPS = 5  # of steps; their median counts
 
@@ -95,7 +95,7 @@ def timed(
         if group:
             seconds.append((time.perf_counter() - start) / a_group)
     call_s = statistics.median(seconds)
-    return Timed(hlo.flops(traced.jaxpr), compile_s, call_s, memory.of(compiled))
+    return Timed(jaxprs.flops(traced.jaxpr), compile_s, call_s, memory.bytes_by_kind(compiled))
 
 
 def mfu(flops: float, seconds: float, devices: int = 1) -> str:

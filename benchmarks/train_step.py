@@ -18,7 +18,7 @@ from diffjax.build.tasks import text_width_of
 from diffjax.build.training import training_of
 from diffjax.core import trees
 from diffjax.core.errors import ConfigError
-from diffjax.planning import hlo, shapes
+from diffjax.planning import jaxprs, shapes
 from diffjax.training.program import program_of
 
 
@@ -28,7 +28,7 @@ def measure(spec: str, flags, overrides: list[str]) -> None:
     training = training_of(options, text_width_of(options))
     work = shapes.training(training)
     state = program_of(training).place.init(jax.random.key(0))
-    num_params = trees.count(state.params)
+    num_params = trees.num_values(state.params)
     random = np.random.default_rng(0)
     batch = {
         name: jax.device_put(drawn(random, name, like), like.sharding)
@@ -47,7 +47,7 @@ def measure(spec: str, flags, overrides: list[str]) -> None:
         f"{options.model.dtype}"
     )
     # what the network needs, with nothing computed twice
-    needed = sum(product.flops for product in hlo.products(work.one_device)) / work.rows
+    needed = sum(product.flops for product in jaxprs.products(work.one_device)) / work.rows
     share = timing.mfu(needed * work.batch, timed.call_s, jax.device_count())
     print(timed.line("training step", work.batch) + share)
     print(f"  {timing.held()}", flush=True)

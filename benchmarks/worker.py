@@ -21,7 +21,7 @@ from diffjax.diffusion.training import loss
 from diffjax.models.efficient_unet import EfficientUNet
 from diffjax.models.layers import convolve
 from diffjax.models.unet import UNet
-from diffjax.planning import hlo
+from diffjax.planning import jaxprs
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def program_of(work: Work, mode: str) -> Program:
     memory = compiled.memory_analysis()
     facts = {
         "params": num_params,
-        "flops_step": hlo.flops(traced.jaxpr),
+        "flops_step": jaxprs.flops(traced.jaxpr),
         "images_step": work.batch,
         "compile_s": round(compile_s, 2),
         "temp_mb": round(memory.temp_size_in_bytes / 2**20, 1),

@@ -239,10 +239,10 @@ def tokens(environ: Mapping[str, str]) -> Finding:
 
 def processes(environ: Mapping[str, str]) -> Finding:
     """Whether a run started here would look for others."""
-    from diffjax.devices.processes import find
+    from diffjax.devices.processes import find_cluster
 
     try:
-        cluster = find(environ)
+        cluster = find_cluster(environ)
     except ConfigError as error:
         return Finding("processes", "not clear", str(error))
     return Finding("processes", "one" if cluster is None else str(cluster))

@@ -3,8 +3,9 @@
     python -m diffjax.edit inpaint --workdir runs/demo --picture a.png --mask m.png --prompt "..."
     python -m diffjax.edit interpolate --workdir runs/demo --prompt "..." --prompt "..."
 
-Changes pictures with a trained cascade. Names are made of numbers, never of the prompt; each PNG
-says what it was made of. Exit codes: 0 done, 2 bad input, 5 storage, 143 terminated.
+Changes pictures with a trained cascade. File names contain numbers and never the prompt; the
+metadata of each PNG say what it was made of. Exit codes: 0 done, 2 bad input, 5 storage, 143
+terminated.
 """
 
 import argparse
@@ -31,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     paint.add_argument("--mask", type=command.path, required=True, help="as large as the picture")
     paint.add_argument(
         "--resample",
-        help="how often RePaint goes over every stretch, 10,1,... by default; 1 is the fastest",
+        help="how often RePaint repeats each part of the ladder: 10,1,... by default, 1 is fastest",
     )
     redraw = kinds.add_parser("img2img", help="a picture from a picture and a prompt")
     vary = kinds.add_parser("vary", help="variations of a picture")
@@ -53,16 +54,16 @@ def parser() -> argparse.ArgumentParser:
     paint.add_argument("--prompt", required=True)
     redraw.add_argument("--prompt", required=True)
     for kind in (vary, upscale):
-        kind.add_argument("--prompt", help="may help; without one there is no guidance")
+        kind.add_argument("--prompt", help="optional; without a prompt there is no guidance")
     for kind, strength in ((redraw, 0.6), (vary, 0.4)):
-        what = f"above 0, where nothing changes, to 1, where nothing stays; {strength} by default"
+        what = f"above 0 (nothing changes) to 1 (nothing is kept); {strength} by default"
         kind.add_argument("--strength", type=float, default=strength, help=what)
     for kind in (paint, redraw, vary, path):
         kind.add_argument(
             "--fit",
             choices=read.FITS,
             default="crop",
-            help="make a picture square: its middle, or all of it between white",
+            help="make a picture square: cut out its middle, or pad it with white",
         )
     path.add_argument(
         "--frames", type=int, default=24, help="from one end to the next; 24 by default"
@@ -72,12 +73,12 @@ def parser() -> argparse.ArgumentParser:
         "--pace",
         choices=("picture", "prompt"),
         default="picture",
-        help="what changes by as much from each frame to the next",
+        help="what changes equally from each frame to the next",
     )
-    path.add_argument("--bounce", action="store_true", help="and back again")
-    path.add_argument("--png", action="store_true", help="every frame as a PNG too")
+    path.add_argument("--bounce", action="store_true", help="play it backwards afterwards")
+    path.add_argument("--png", action="store_true", help="write every frame as a PNG too")
     upscale.add_argument(
-        "--loose", action="store_true", help="let colours leave those of the picture"
+        "--loose", action="store_true", help="let colours differ from those of the picture"
     )
     upscale.add_argument("--factor", type=int, help="4 by default, or what the stages give")
     for kind in (paint, redraw, vary, path, upscale):
@@ -88,35 +89,38 @@ def parser() -> argparse.ArgumentParser:
 def _common(flags: argparse.ArgumentParser) -> None:
     command.add_stages(flags)
     flags.add_argument("--seeds", default="0", help="as 0, 3,5 or 0-7: pictures to make")
-    flags.add_argument("--negative", help="a prompt to keep away from: guidance in its stead")
+    flags.add_argument("--negative", help="a prompt that guidance moves away from")
     jobs.add_settings(flags)
     flags.add_argument(
         "--out", type=command.path, default=Path("out"), help="folder for the pictures"
     )
     flags.add_argument("--overwrite", action="store_true", help="replace files of these names")
     flags.add_argument(
-        "--no-metadata", action="store_true", help="PNGs that do not say what they were made of"
+        "--no-metadata", action="store_true", help="do not write into PNGs what they were made of"
     )
     flags.add_argument(
-        "--ema", help="average of the parameters, or one per stage; as diffjax.sample has it"
+        "--ema", help="average of the parameters, or one per stage; see diffjax.sample --help"
     )
     flags.add_argument(
         "--verify",
         choices=("full", "size"),
         default="full",
-        help="of checkpoints: hash every file, or only look at the sizes",
+        help="how checkpoints are checked: by the hash of every file, or by file sizes alone",
     )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the flags, change the pictures, and write them."""
+    """Parses the flags, changes the pictures and writes them; returns the exit code."""
     return command.run_command(parser(), lambda flags: print(run(flags)), arguments)
 
 
 def run(flags: argparse.Namespace) -> Path:
-    """Make and write; returns the path to look at first.
+    """Makes and writes the pictures; returns the path of the file to look at first.
 
-    What the flags and the files say is checked before a checkpoint is read.
+    Flags and files are checked before a checkpoint is read, because that takes long.
+
+    Raises:
+      ConfigError: a flag or a file is wrong.
     """
     given = [_picture("--picture", path) for path in _listed(flags.picture)]
     prompts = [jobs.check_prompt("--prompt", prompt) for prompt in _listed(flags.prompt)]
@@ -126,7 +130,7 @@ def run(flags: argparse.Namespace) -> Path:
         bool(prompts) or (negative is None and flags.guidance is None),
         "--negative" if negative else "--guidance",
         negative or flags.guidance,
-        "wants a --prompt beside it",
+        "needs a --prompt",
     )
     _check(flags, given, prompts, seeds)
     mask = _mask(flags.mask, given[0].shape[:2]) if flags.kind == "inpaint" else None
@@ -146,17 +150,17 @@ def run(flags: argparse.Namespace) -> Path:
     cascade = loading.load(loading.stage_dirs(flags.workdir, flags.stages), flags.ema, flags.verify)
     cascade = cascade.with_settings(_settings(flags, cascade, prompts, seeds))
     if flags.kind == "upscale":
-        return request.upscale(cascade, ask, where, flags.factor, not flags.loose)
+        return request.write_upscaled(cascade, ask, where, flags.factor, not flags.loose)
     if flags.kind == "interpolate":
         reel = interpolate.Reel(
             flags.frames, flags.ms, flags.bounce, flags.png, flags.pace == "picture"
         )
-        return interpolate.interpolate(cascade, ask, where, reel)
-    return request.redraw(cascade, ask, where, _resample(flags, len(cascade.stages)))
+        return interpolate.write_film(cascade, ask, where, reel)
+    return request.write_redrawn(cascade, ask, where, _resample(flags, len(cascade.stages)))
 
 
 def _check(flags: argparse.Namespace, given: list, prompts: list, seeds: list) -> None:
-    """What argparse does not check."""
+    """Checks what argparse does not."""
     strength = getattr(flags, "strength", 1.0)
     require(0 < strength <= 1, "--strength", strength, "above 0 and at most 1")
     if flags.kind != "interpolate":
@@ -174,21 +178,21 @@ def _check(flags: argparse.Namespace, given: list, prompts: list, seeds: list) -
     )
     for name in ("guidance", "sampler", "noise", "threshold", "negative") if given else ():
         value = getattr(flags, name)
-        what = "a path between pictures is that of ddim without guidance"
+        what = "cannot be set: a path between pictures uses ddim without guidance"
         require(value is None, f"--{name}", value, what)
     most = 1 if given else ends
     require(len(seeds) in (1, most), "--seeds", flags.seeds, f"1 seed, or {most}: one for each end")
 
 
 def _settings(flags: argparse.Namespace, cascade: Cascade, prompts: list, seeds: list):
-    """The stages' own settings, but for what the flags say and what the edit wants."""
+    """The stages' own settings, changed as the kind of edit needs and as the flags say."""
     defaults = [stage.settings for stage in cascade.stages]
     if flags.kind == "vary" or not prompts:
         defaults = [dataclasses.replace(one, guidance_weight=1.0) for one in defaults]
     if flags.kind == "interpolate" and _listed(flags.picture):
         defaults = [
             dataclasses.replace(stage.settings, num_steps=interpolate.PATH_STEPS)
-            for stage in morph.quiet(cascade.stages)
+            for stage in morph.invertible(cascade.stages)
         ]
     elif flags.kind == "interpolate" and len(set(seeds)) > 1:
         defaults[0] = dataclasses.replace(defaults[0], sampler="ddim", noise=0.0)
@@ -198,19 +202,19 @@ def _settings(flags: argparse.Namespace, cascade: Cascade, prompts: list, seeds:
         flags.kind != "interpolate" or len(set(seeds)) == 1 or not draws,
         "--sampler",
         settings[0].sampler,
-        "draws noise at every step; a path between seeds wants one that draws none, such as ddim",
+        "draws noise at every step; a path between seeds needs one that draws none, such as ddim",
     )
     require(
         flags.negative is None or any(one.guidance_weight != 1 for one in settings),
         "--negative",
         flags.negative,
-        "changes nothing without guidance; give --guidance above 1",
+        "has no effect without guidance; give --guidance above 1",
     )
     return settings
 
 
 def _resample(flags: argparse.Namespace, count: int) -> tuple[int, ...] | None:
-    """RePaint's number for every stage, None for the usual ones."""
+    """How often RePaint repeats each part, for every stage; None for the usual numbers."""
     text = getattr(flags, "resample", None)
     if text is None:
         return None
@@ -229,7 +233,7 @@ def _picture(flag: str, path: Path):
 
 
 def _mask(path: Path, shape: tuple[int, int]):
-    """The mask of a picture of this (height, width)."""
+    """Reads the mask of a picture of this (height, width)."""
     try:
         mask = read.read_mask(path)
     except ValueError as error:
@@ -239,9 +243,9 @@ def _mask(path: Path, shape: tuple[int, int]):
         (high, wide) == shape,
         "--mask",
         str(path),
-        f"is {wide} x {high} px, the picture {width} x {height}; they must be of one size",
+        f"is {wide} x {high} px, the picture {width} x {height}; they must have the same size",
     )
-    require(bool(mask.any()), "--mask", str(path), "is black: white is painted anew")
+    require(bool(mask.any()), "--mask", str(path), "is all black; paint white what is to change")
     return mask
 
 

@@ -111,7 +111,7 @@ def embed(args: argparse.Namespace) -> None:
             shard_bytes=args.shard_mib << 20,
         )
         if not watch:  # the first may not leave: the others' connection would go with it
-            processes.meet("embedded", A_DAY_S)
+            processes.wait_for_all("embedded", A_DAY_S)
     cache = cache_lib.open_cache(args.out, encoder)
     print(f"{args.out}: {len(cache)} captions, {made} of them new, of {cache.header}")
     if watch:
@@ -130,7 +130,7 @@ def _process(args: argparse.Namespace) -> tuple[int, int]:
         raise ValueError("--process-index and --process-count need each other")
     if args.process_index is not None:
         return args.process_index, args.process_count
-    cluster = processes.find(os.environ)
+    cluster = processes.find_cluster(os.environ)
     if cluster is not None and cluster.process_id is not None and cluster.num_processes:
         return cluster.process_id, cluster.num_processes  # each can work without knowing the others
     processes.initialize(cluster)

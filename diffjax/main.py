@@ -70,7 +70,7 @@ def together(flags: argparse.Namespace, work: Callable[[], int]) -> int:
     """Meet the other processes, if there are any, and work with them."""
     from diffjax.devices import processes
 
-    cluster = processes.find(
+    cluster = processes.find_cluster(
         os.environ,
         coordinator=flags.coordinator,
         num_processes=flags.num_processes,
@@ -86,7 +86,7 @@ def together(flags: argparse.Namespace, work: Callable[[], int]) -> int:
         code = command.exit_code_of(work)
     except Exception:  # the others wait: say what it was, and leave at once
         traceback.print_exc()
-    return processes.leave(code)
+    return processes.end_if_failed(code)
 
 
 def show(options: ConfigDict, workdir: Path | None, topology: str = "") -> int:

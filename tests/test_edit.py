@@ -192,12 +192,12 @@ def chunk(name, data):
         ("vary --picture {f}/bomb.png", "13000 x 13000 px is more than 64 million pixels"),
         ("vary --picture {f}/a.png --strength 0", "--strength = 0.0: above 0 and at most 1"),
         ("vary --picture {f}/a.png --strength nan", "above 0 and at most 1"),
-        ("vary --picture {f}/a.png --guidance 3", "--guidance = '3': wants a --prompt"),
+        ("vary --picture {f}/a.png --guidance 3", "--guidance = '3': needs a --prompt"),
         ("vary --picture {f}/a.png --seeds -1", "--seeds"),
         ("vary --picture {f}/a.png --steps 0", "--steps"),
         ("inpaint --prompt a --picture {f}/a.png --mask {f}/small.png",
-         "is 4 x 3 px, the picture 16 x 20; they must be of one size"),
-        ("inpaint --prompt a --picture {f}/a.png --mask {f}/black.png", "white is painted anew"),
+         "is 4 x 3 px, the picture 16 x 20; they must have the same size"),
+        ("inpaint --prompt a --picture {f}/a.png --mask {f}/black.png", "paint white what is to change"),
         ("inpaint --prompt a --picture {f}/a.png --mask {f}/text.png", "--mask = .*not a picture"),
         ("inpaint --prompt a --picture {f}/a.png --mask {f}/edge.png", "cropped away.*--fit pad"),
         ("inpaint --prompt a --picture {f}/a.png --mask {f}/m.png --resample 0", "1 to 100"),
@@ -209,13 +209,13 @@ def chunk(name, data):
         ("interpolate --prompt a --prompt b --seeds 1,2,3", "1 seed, or 2"),
         ("interpolate --prompt a --picture {f}/a.png --picture {f}/b.png", "none, or one for each"),
         ("interpolate --prompt a --prompt b --ms 1", "--ms"),
-        ("interpolate --picture {f}/a.png --picture {f}/b.png --sampler heun", "that of ddim"),
+        ("interpolate --picture {f}/a.png --picture {f}/b.png --sampler heun", "uses ddim without guidance"),
         ("interpolate --frames 1000 --prompt " + " --prompt ".join("a" * 50), "at most 26"),
         ("upscale --picture {f}/a.png --factor 3", "--factor = 3: allowed: 2"),
         ("upscale --picture {f}/wide.png", "2 times as large is more than 16 million pixels"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_is_one_line_and_exit_2_and_nothing_is_written(
+def test_an_impossible_request_is_refused_in_one_line_with_exit_code_2_and_writes_nothing(
     run, files, monkeypatch, line, words
 ):
     monkeypatch.setattr(interpolate_lib, "MAX_BYTES", 20_000)
@@ -268,7 +268,7 @@ def test_no_prompt_reaches_the_network_as_the_null_text(cascade, files):
     for prompts, want in (((), 128), (("apple",), 191)):
         ask = request.Ask("vary", [COLOURS], prompts, [0], strength=1.0)
         todo = request.asked(list(prompts) or [""], [0])
-        (made,) = request.make(seeing, todo, edit, ask)
+        (made,) = request.edited(seeing, todo, edit, ask)
         assert (made[-1] == want).all()
 
 

@@ -1,1 +1,1 @@
-"""The web page: what its visitors may ask for, how it is made, and how it is served."""
+"""The web page: which requests are allowed, how pictures are made, and how the page is served."""

@@ -1,7 +1,8 @@
 """python -m diffjax.app --workdir runs/demo
 
-A page for drawing with a trained cascade in a browser, on this machine alone by default; see
-docs/app.md. It compiles before it opens. Exit codes: 2 bad input, 5 storage, 143 terminated.
+Serves a page on which one draws with a trained cascade in a browser; by default only this machine
+can reach it (docs/app.md). All programs are compiled before the page opens. Exit codes: 2 bad
+input, 5 storage, 143 terminated.
 """
 
 import argparse
@@ -23,20 +24,22 @@ def parser() -> argparse.ArgumentParser:
     """The flags."""
     flags = command.parser("app", __doc__)
     command.add_stages(flags)
-    flags.add_argument("--ema", help="average of the parameters, as diffjax.sample has it")
-    flags.add_argument("--host", default="127.0.0.1", help="0.0.0.0: for others too; see --auth")
+    flags.add_argument("--ema", help="average of the parameters; see diffjax.sample --help")
+    flags.add_argument(
+        "--host", default="127.0.0.1", help="0.0.0.0 lets other machines in; see --auth"
+    )
     flags.add_argument("--port", type=int, default=7860)
-    flags.add_argument("--auth", help="USER:PASSWORD that visitors have to give")
+    flags.add_argument("--auth", help="USER:PASSWORD that visitors must give")
     return flags
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Load, compile and serve until a signal comes; the exit code."""
+    """Loads, compiles and serves until a signal comes; returns the exit code."""
     return command.run_command(parser(), run, arguments)
 
 
 def run(flags: argparse.Namespace) -> int:
-    """What the flags ask for; returns when the process is told to end."""
+    """Serves the page that the flags describe; returns the exit code once a signal ends it."""
     if importlib.util.find_spec("gradio") is None:
         raise InputError("the page needs Gradio: pip install 'diffjax[app]'")
     auth = login(flags.auth)
@@ -65,7 +68,11 @@ def run(flags: argparse.Namespace) -> int:
 
 
 def login(text: str | None) -> tuple[str, str] | None:
-    """ "user:password" as two, None for none; else a ConfigError that does not repeat it."""
+    """Splits "user:password"; None if there is no `text`.
+
+    Raises:
+      ConfigError: one of the two is missing. The message does not repeat the password.
+    """
     if text is None:
         return None
     user, _, password = text.partition(":")
@@ -74,10 +81,10 @@ def login(text: str | None) -> tuple[str, str] | None:
 
 
 def check_free(host: str, port: int) -> None:
-    """Refuse a port that is taken, before minutes of compiling.
+    """Checks that the port is free now, so that it is not found taken after minutes of compiling.
 
     Raises:
-      ConfigError: it is, or the host or the port is none of this machine.
+      ConfigError: the port is taken or impossible, or the host is not an address of this machine.
     """
     require(0 < port < 65536, "--port", port, "1 to 65535")
     try:
@@ -94,7 +101,7 @@ def check_free(host: str, port: int) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Does only this machine reach the address?"""
+    """Whether only this machine can reach the address."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -102,9 +109,9 @@ def is_loopback(host: str) -> bool:
 
 
 def say(line: str) -> None:
-    """A line on stderr, at once."""
+    """Prints a line on stderr at once."""
     print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
-    command.start(main, at_once=True)  # a picture that is being made would be waited for
+    command.start(main, at_once=True)  # a normal exit would wait for the picture in progress

@@ -1,4 +1,8 @@
-"""Pictures as they come: a stage at a time, with the very bytes of `rows.make`, into a folder."""
+"""Makes the page's pictures one stage at a time, and keeps them in a folder.
+
+The small pictures can be shown while the large ones are being made. Each picture has the same
+bytes as that of `rows.make`, and so of `diffjax.sample`.
+"""
 
 import dataclasses
 import functools
@@ -22,13 +26,13 @@ from diffjax.images import png, read
 from diffjax.tasks.task import Columns
 
 Picture = UInt8[np.ndarray, "_ _ 3"]
-# Of one stage: the pictures of a call's rows, from its inputs; called stage after stage.
+# (columns, seeds=...) -> an iterator that gives the pictures of one stage after the other.
 Run = Callable[..., Iterator[Resized]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    """A picture of job `index` and stage `stage`."""
+    """A finished picture: of which job and which stage, both counted from 0."""
 
     index: int
     stage: int
@@ -36,14 +40,14 @@ class Made:
 
 
 def wished(trained: Cascade, wish: Wish) -> Cascade:
-    """The cascade with the wished settings of its first stage; those after it keep their own."""
+    """The cascade with the visitor's settings for its first stage; later stages keep theirs."""
     own = [stage.settings for stage in trained.stages]
     first = dataclasses.replace(own[0], guidance_weight=wish.guidance, num_steps=wish.steps)
     return trained.with_settings([first, *own[1:]])
 
 
 def draw(trained: Cascade, jobs: Sequence[Job]) -> Iterator[Made]:
-    """All first pictures, then all of the next stage: the small ones are there to look at soon."""
+    """Draws the jobs: first the small pictures of all, which are soon made, then the next stage."""
 
     def run(columns: Columns, *, seeds: Array) -> Iterator[Resized]:
         for stage in trained.stages:
@@ -55,7 +59,7 @@ def draw(trained: Cascade, jobs: Sequence[Job]) -> Iterator[Made]:
 
 
 def paint(trained: Cascade, jobs: Sequence[Job], painting: Painting) -> Iterator[Made]:
-    """The painting's picture with what is masked drawn anew, likewise (see `inpaint.inpaint`)."""
+    """Draws the masked part of a painting anew, in the order of `draw`; see `inpaint.inpaint`."""
     size_px = trained.stages[-1].task.size_px
     picture, mask = squared(painting, size_px)
     run = functools.partial(
@@ -68,12 +72,15 @@ def paint(trained: Cascade, jobs: Sequence[Job], painting: Painting) -> Iterator
 
 
 def squared(painting: Painting, size_px: int) -> tuple[Picture, Bool[np.ndarray, "s s"]]:
-    """The middle of the picture and of the mask, `size_px` on a side."""
+    """The middle square of the picture and of the mask, resized to `size_px` on a side."""
     return read.fit_square(painting.picture, size_px), read.fit_square_mask(painting.mask, size_px)
 
 
 def by_stages(trained: Cascade, jobs: Sequence[Job], run: Run) -> Iterator[Made]:
-    """What `run` gives for the jobs, in the calls of `rows.make` and so with its bytes."""
+    """The pictures that `run` makes of the jobs, stage by stage.
+
+    The jobs are batched as in `rows.make`, so the pictures have the same bytes.
+    """
     embed = functools.lru_cache(maxsize=rows_lib.KEPT_EMBEDDINGS)(
         lambda prompt: rows_lib.embedded(trained.encoder, [prompt])
     )
@@ -89,25 +96,27 @@ def by_stages(trained: Cascade, jobs: Sequence[Job], run: Run) -> Iterator[Made]
 
 
 def drawn_of(job: Job, trained: Cascade) -> list[dict[str, object]]:
-    """What the picture of each stage says of itself: as `diffjax.sample` has it."""
+    """The metadata of the picture of each stage, as `diffjax.sample` writes them."""
     return [recipe.to_json(one) for one in folder.recipes_of(job, trained)]
 
 
 def painted_of(job: Job, trained: Cascade, painting: Painting) -> list[dict[str, object]]:
-    """What the picture of each stage says of itself: as `diffjax.edit inpaint` has it."""
+    """The metadata of the picture of each stage, as `diffjax.edit inpaint` writes them."""
     ask = request.Ask(
         "inpaint", [painting.picture], [job.prompt], [job.seed], painting.mask, job.negative
     )
     resample = list(inpaint.default_resample(len(trained.stages)))
-    said = {"strength": ask.strength, **request.about(ask), "resample": resample}
-    return request.told(job, trained, ask, said)
+    said = {"strength": ask.strength, **request.describe(ask), "resample": resample}
+    return request.metadata_of(job, trained, ask, said)
 
 
 def keep(folder: Path, job: Job, made: Made, said: Sequence[dict[str, object]]) -> Path:
-    """Write a picture where nobody else can guess it, and return its path.
+    """Writes a picture under a name that nobody can guess, and returns its path.
+
+    said: the metadata of each stage's picture.
 
     Raises:
-      StorageError: the disk refuses.
+      StorageError: the disk does not take it.
     """
     place = folder / secrets.token_hex(16)
     place.mkdir(mode=0o700)
@@ -117,7 +126,7 @@ def keep(folder: Path, job: Job, made: Made, said: Sequence[dict[str, object]]) 
 
 
 def forget(paths: Sequence[Path]) -> None:
-    """Take away pictures that `keep` wrote."""
+    """Deletes pictures that `keep` wrote."""
     for path in paths:
         path.unlink(missing_ok=True)
         if path.parent.is_dir():
@@ -125,7 +134,7 @@ def forget(paths: Sequence[Path]) -> None:
 
 
 def warm_up(trained: Cascade, say: Callable[[str], None]) -> None:
-    """Compile what the page makes with the settings that it starts with, and run it once."""
+    """Runs the programs of the page's first settings once, so that they are compiled."""
     size_px = trained.stages[-1].task.size_px
     mask = np.zeros((size_px, size_px), bool)
     mask[: size_px // 2] = True
@@ -141,5 +150,5 @@ def warm_up(trained: Cascade, say: Callable[[str], None]) -> None:
 
 
 def keep_no_more_programs() -> None:
-    """From here on compiled programs stay in memory: visitors could fill the disk with theirs."""
+    """Stops writing compiled programs to disk, since visitors' settings could fill it."""
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1e9)

@@ -1,18 +1,21 @@
-"""What of a Gradio server is open: the page, its queue, its uploads, and the pictures it made.
+"""Lets through only those requests to the Gradio server that the page needs.
 
-Gradio serves much more, such as files of other folders, addresses of the network that it fetches,
-and links that keep a visitor's state on the disk. A list of what is open also holds for what a
-later version adds. Bodies are bounded, and the folder that uploads fill.
+These are the page, its queue, its uploads and the pictures it made. Gradio serves much more: files
+of other folders, addresses of the network that it fetches for a visitor, links that keep a
+visitor's state on the disk. We list what is open rather than what is closed, so that whatever a
+later version adds is closed too. The size of each body and of the folder of uploads is limited.
 """
 
 import json
 import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+
+from diffjax.core.json_types import Json
 
 App = Callable[[dict, Callable, Callable], Awaitable[None]]
 
+# Paths that may be read, as regular expressions.
 OPEN = (
     r"/(config|theme\.css|favicon\.ico|manifest\.json|robots\.txt|logout)?/?",
     r"/(assets|static|svelte)/[\w./@+-]+",
@@ -21,7 +24,8 @@ OPEN = (
     r"/gradio_api/heartbeat/[\w-]{1,64}",
 )
 MB = 1 << 20
-# Bytes of a body. Two prompts of 10,000 characters take 240 kB if a client escapes all of them.
+# Paths that may be written to, with the most bytes that a body may have. Two prompts of 10,000
+# characters take 240 kB if a client escapes every character.
 POSTS = {
     "/gradio_api/queue/join": MB // 4,
     "/gradio_api/upload": 32 * MB,
@@ -33,7 +37,7 @@ MAX_FOLDER_BYTES = 2048 * MB
 
 
 def gate(app: App, folder: Path) -> App:
-    """The server `app`, which keeps its files in `folder`, behind the list of what is open."""
+    """The ASGI server `app`, which keeps its files in `folder`, restricted to what is open."""
     own = re.escape(str(folder.resolve())) + r"/[0-9a-f]{32,64}/[^/]+"
     is_own = re.compile(own)
     is_open = re.compile("|".join((*OPEN, f"/gradio_api/file={own}")))
@@ -69,24 +73,24 @@ def gate(app: App, folder: Path) -> App:
 
 
 def length_of(scope: dict) -> int | None:
-    """Content-Length, None if there is none; the server holds a client to it."""
+    """Content-Length, or None without one. The server lets no client send more than it said."""
     lengths = [value for name, value in scope["headers"] if name == b"content-length"]
     return int(lengths[0]) if len(lengths) == 1 and lengths[0].isdigit() else None
 
 
 def is_full(folder: Path) -> bool:
-    """Has the folder no room for further uploads and pictures?"""
+    """Whether the folder holds more than MAX_FOLDER_BYTES."""
     sizes = 0
     for path in folder.rglob("*"):
         try:
             sizes += path.lstat().st_size
-        except OSError:  # it went meanwhile
+        except OSError:  # the file was deleted meanwhile
             continue
     return sizes > MAX_FOLDER_BYTES
 
 
 async def read(receive: Callable, limit: int) -> bytes:
-    """A body of at most `limit` bytes."""
+    """Reads a body, and stops after `limit` bytes."""
     body, more = b"", True
     while more and len(body) <= limit:
         message = await receive()
@@ -96,7 +100,7 @@ async def read(receive: Callable, limit: int) -> bytes:
 
 
 def replayed(body: bytes, receive: Callable) -> Callable:
-    """A `receive` that gives the body that was read already, and then goes on."""
+    """A `receive` that first gives the body that was already read, then what follows it."""
     messages: list[dict] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def again() -> dict:
@@ -106,9 +110,12 @@ def replayed(body: bytes, receive: Callable) -> Callable:
 
 
 def only_own_files(body: bytes, is_own: re.Pattern) -> bool:
-    """Is it JSON, and names no file but those that the page keeps? Addresses would be fetched."""
+    """Whether the body is JSON in which every "path" is a file of the page.
+
+    Gradio would read any other file, and fetch any address.
+    """
     try:
-        todo: list[Any] = [json.loads(body)]
+        todo: list[Json] = [json.loads(body)]
     except (ValueError, RecursionError):
         return False
     while todo:
@@ -124,7 +131,7 @@ def only_own_files(body: bytes, is_own: re.Pattern) -> bool:
 
 
 async def refuse(send: Callable, status: int, why: str) -> None:
-    """One line in place of an answer."""
+    """Answers with a status and a line that says why."""
     headers = [(b"content-type", b"text/plain; charset=utf-8")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": why.encode() + b"\n"})

@@ -1,13 +1,16 @@
-"""The page itself, in Gradio, which is imported in these functions alone: it is an extra.
+"""The page itself, in Gradio.
 
-One job at a time, whoever asks. What a visitor made is known to the visitor's session, and its
-files bear names that nobody can guess. Raw values reach `limits`, which refuses in one line.
+Gradio is an optional dependency, so it is imported inside the functions that need it. One request
+is drawn at a time, whoever sent it. Only a visitor's own session knows what the visitor made, and
+the files have names that nobody can guess. `limits` checks the raw values of each request.
 """
 
+import functools
 import html
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import NamedTuple, TypeVar
 
 from diffjax.app import drawing, gate, limits
 from diffjax.core.errors import StorageError
@@ -20,7 +23,10 @@ KEPT_JOBS = 40
 KEPT_SECONDS = 4 * 3600
 SWEEP_SECONDS = 600
 EDITOR_PX = 512
-BRUSH = 3 / 32  # its radius, of the side of a picture
+BRUSH = 3 / 32  # radius of the brush, as a fraction of the picture's side
+
+
+Request = TypeVar("Request", limits.Wish, limits.Painting)
 
 
 class Kept(NamedTuple):
@@ -31,7 +37,10 @@ class Kept(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """What the page shows of a request: for each stage (path, caption), and how far it is."""
+    """What the page shows of a request at one time.
+
+    stages: for each stage the (path, caption) of its pictures so far. told: a line of progress.
+    """
 
     stages: list[list[tuple[str, str]]]
     told: str
@@ -42,9 +51,12 @@ def frames(
     folder: Path,
     jobs: Sequence[Job],
     made: Iterator[drawing.Made],
-    said_of: Callable[[Job], list[dict[str, Any]]],
+    said_of: Callable[[Job], list[dict[str, object]]],
 ) -> Iterator[Frame]:
-    """A frame for every picture that comes, which is in `folder` by then."""
+    """Writes each picture to `folder` as it is made, and gives a frame that shows it.
+
+    said_of: a job -> the metadata of the picture of each stage.
+    """
     stages: list[list[tuple[str, str]]] = [[] for _ in trained.stages]
     said = [said_of(job) for job in jobs]
     sizes = [stage.task.size_px for stage in trained.stages]
@@ -58,15 +70,15 @@ def frames(
 
 
 def caption(job: Job) -> str:
-    """The prompt, not too long, and the seed."""
+    """The prompt, shortened if it is long, and the seed."""
     return f"{folder.caption(job.prompt)} ({job.seed})"
 
 
 def build(trained: Cascade, folder: Path):
-    """The page of a cascade, whose files go to `folder`: a gr.Blocks."""
+    """The page of a cascade, a gr.Blocks, which keeps its files in `folder`."""
     import gradio as gr
 
-    def checked(check: Callable, *values: Any):
+    def checked(check: Callable[..., Request], *values: object) -> Request:
         if gate.is_full(folder):
             raise gr.Error("Too many pictures are here. Try again later.", print_exception=False)
         try:
@@ -205,7 +217,8 @@ def build(trained: Cascade, folder: Path):
         )
         settings = [negative, new_seed, seed, guidance, steps, count, made]
         outputs = [*galleries, told, made, mine, seed]
-        once: dict[str, Any] = dict(
+        one_at_a_time = functools.partial(
+            gr.on,
             outputs=outputs,
             preprocess=False,
             concurrency_limit=1,
@@ -213,20 +226,16 @@ def build(trained: Cascade, folder: Path):
             show_progress="minimal",
             show_progress_on=galleries,
         )
-        gr.on([go.click, prompt.submit], draw, [prompt, *settings], api_name="draw", **once)
-        gr.on(
-            [again.click, instead.submit],
-            paint,
-            [editor, instead, *settings],
-            api_name="paint",
-            **once,
+        one_at_a_time([go.click, prompt.submit], draw, [prompt, *settings], api_name="draw")
+        one_at_a_time(
+            [again.click, instead.submit], paint, [editor, instead, *settings], api_name="paint"
         )
         take.click(take_last, made, editor, api_visibility="private")
     return blocks.queue(max_size=MAX_WAITING, default_concurrency_limit=1, api_open=False)
 
 
-def stage_gallery(gr: Any, stage: int, sizes: Sequence[int]):
-    """The title and the pictures of a stage; small pixels are shown as they are."""
+def stage_gallery(gr: ModuleType, stage: int, sizes: Sequence[int]):
+    """The title and the pictures of a stage; small pictures are enlarged without smoothing."""
     last = stage == len(sizes) - 1
     with gr.Column(scale=2 + stage, min_width=130):
         gr.Markdown(f"{sizes[stage]} px", elem_classes="title")
@@ -243,8 +252,8 @@ def stage_gallery(gr: Any, stage: int, sizes: Sequence[int]):
         )
 
 
-def words(gr: Any, label: str, placeholder: str, name: str):
-    """A box for a prompt; Enter is enough to send it."""
+def words(gr: ModuleType, label: str, placeholder: str, name: str):
+    """A text box for a prompt; the Enter key sends it."""
     return gr.Textbox(
         label=label,
         placeholder=placeholder,

@@ -1,13 +1,13 @@
-"""How the page is served: behind the gate, with files of its own, shared and reported nowhere."""
+"""Serves the page behind `gate`, with files of its own; nothing is shared or reported."""
 
 import contextlib
 import os
 from pathlib import Path
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 from diffjax.app import gate
 
-# Of visitors whose tabs are open or were of late: how many are remembered.
+# The most visitors whose pictures are remembered, with a tab open now or a short time ago.
 MAX_SESSIONS = 100
 STYLE = """
 .gradio-container {width: 100%; max-width: 1120px !important; margin: 0 auto !important}
@@ -22,8 +22,18 @@ footer {display: none !important}
 """
 
 
-def launch(blocks: Any, folder: Path, host: str, port: int, auth: tuple[str, str] | None) -> str:
-    """Serve the page in threads of its own; returns its address.
+@runtime_checkable
+class Page(Protocol):
+    """What we use of a gr.Blocks, which cannot be imported here."""
+
+    local_url: str
+
+    def launch(self, **options: object) -> object:
+        """Starts the server."""
+
+
+def launch(page: Page, folder: Path, host: str, port: int, auth: tuple[str, str] | None) -> str:
+    """Serves the page in other threads, and returns its address.
 
     Raises:
       OSError: the port is taken.
@@ -31,7 +41,7 @@ def launch(blocks: Any, folder: Path, host: str, port: int, auth: tuple[str, str
     import gradio as gr
     from starlette.middleware import Middleware
 
-    blocks.launch(
+    page.launch(
         server_name=host,
         server_port=port,
         auth=auth,
@@ -51,31 +61,32 @@ def launch(blocks: Any, folder: Path, host: str, port: int, auth: tuple[str, str
         theme=gr.themes.Default(),
         css=STYLE,
     )
-    return blocks.local_url
+    return page.local_url
 
 
 def own_environment(folder: Path) -> None:
-    """Before Gradio is imported: its files go to `folder`, and its variables change nothing.
+    """Points Gradio's files to `folder` and drops the environment variables that it reads.
 
-    They could open paths of this machine, share the page, or report on it.
+    Some of them open folders of this machine, share the page or report on it. To be called before
+    Gradio is imported.
     """
     for name in [name for name in os.environ if name.startswith("GRADIO_")]:
         del os.environ[name]
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    # not every version has the arguments
+    # not every version has these as arguments of `launch`
     os.environ["GRADIO_RUN_HISTORY"] = "False"
     os.environ["GRADIO_NUM_WORKERS"] = "0"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    # it asks itself at the start whether it is there, not by way of a proxy
+    # Gradio asks its own address at the start whether it is up; a proxy must not answer that
     for name in ("NO_PROXY", "no_proxy"):
         others = os.environ.get(name)
         os.environ[name] = ",".join(filter(None, [others, "127.0.0.1", "localhost", "::1"]))
 
 
 def sweep(folder: Path, older_than: float) -> None:
-    """Take away files that were written before this time, of whatever origin."""
+    """Deletes all files in the folder that were written before `older_than`, a time in seconds."""
     for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # it went meanwhile
+        with contextlib.suppress(OSError):  # the file was deleted meanwhile
             if path.is_file() and path.stat().st_mtime < older_than:
                 path.unlink()

@@ -96,4 +96,4 @@ def _named(path: str, records: RecordSource, encoder: TextEncoder) -> cache.Embe
 
 def _meet() -> None:
     """Wait for all processes; each has come here as often as the others."""
-    processes.meet(f"text embeddings {next(_meetings)}", ENCODING_S)
+    processes.wait_for_all(f"text embeddings {next(_meetings)}", ENCODING_S)

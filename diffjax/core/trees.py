@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import jax
 from jaxtyping import PyTree
 
-__all__ = ["Params", "PyTree", "count", "map_named", "named_leaves", "path_name"]
+__all__ = ["Params", "PyTree", "map_named", "named_leaves", "num_values", "path_name"]
 
 # The parameters of a network: nested dicts with arrays, or their shapes, for leaves.
 Params: TypeAlias = Mapping[str, PyTree]
@@ -30,6 +30,6 @@ def named_leaves(tree: PyTree) -> dict[str, Any]:
     return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def count(tree: PyTree) -> int:
-    """The number of numbers in a tree of arrays, or of their shapes."""
+def num_values(tree: PyTree) -> int:
+    """The number of values in all arrays of a tree, which may also be shapes."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))

@@ -1,1 +1,1 @@
-"""The mesh over the devices, where arrays lie on it, and the other processes."""
+"""The device mesh, where arrays lie on it, and how several processes work together."""

@@ -1,13 +1,13 @@
-"""Accelerators: what one device of each can do, and the TPU slices that can be compiled for.
+"""A table of accelerators, and the names of the TPU slices that we can compile for.
 
-All figures are of one device as JAX sees it: a chip, but half a chip of TPU7x, whose two halves
-are two devices. Peaks are dense bfloat16, without sparsity.
+All figures are for one device as JAX counts devices. That is one chip, except for TPU7x, where
+each half of a chip is a device. Peaks are for dense bfloat16 arithmetic, without sparsity.
 """
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 GIB = 2**30
 CLOUD_TPU = "https://docs.cloud.google.com/tpu/docs"
@@ -18,8 +18,9 @@ NVIDIA = "https://www.nvidia.com/en-us/data-center"
 class Chip:
     """One device: peak FLOP/s in bfloat16, bytes that a program may use, bytes/s of its memory.
 
-    usable_bytes: what XLA says is available, below the capacity that is sold: the "available HBM"
-    of its own error for TPUs; for GPUs the capacity, of which JAX takes the share it is told to.
+    usable_bytes: for a TPU, the "available HBM" that XLA names when memory runs out, which is less
+    than the vendor's figure; for a GPU, its capacity, of which JAX takes a share that users set.
+    source: the page that the figures are from.
     """
 
     name: str
@@ -45,7 +46,7 @@ CHIPS = {
     )
 }
 
-# `device_kind` of JAX, searched in this order, to the name above.
+# Patterns of JAX's `device_kind`, tried in this order, and the name in CHIPS that they mean.
 KINDS = (
     (r"TPU v4", "TPU v4"),
     (r"TPU v5 ?(lite|e)", "TPU v5e"),
@@ -58,23 +59,34 @@ KINDS = (
     (r".*H100.*", "H100 SXM"),
     (r".*H200.*", "H200"),
 )
-# The prefix of a topology's name, and how many sides its slices have.
+# The generation at the start of a topology's name, and how many sides its slices have.
 GENERATIONS = {"v4": 3, "v5e": 2, "v5p": 3, "v6e": 2, "tpu7x": 3}
 FORMS = "v4:AxBxC, v5e:AxB, v5p:AxBxC, v6e:AxB or tpu7x:AxBxC in chips, A and B even (or all 1)"
 
 
+class TopologyArguments(TypedDict, total=False):
+    """The arguments of `jax.experimental.topologies.get_topology_desc` for a TPU slice."""
+
+    platform: str
+    topology_name: str
+    chips_per_host_bounds: tuple[int, int, int]
+    chip_config_name: str
+    num_slices: int
+
+
 def chip_of(device_kind: str) -> Chip | None:
-    """The chip that JAX calls `device_kind`; None where the table has no such chip."""
+    """The chip that JAX calls `device_kind`, or None if the table does not have it."""
     for pattern, name in KINDS:
         if re.fullmatch(pattern, device_kind):
             return CHIPS[name]
     return None
 
 
-def seconds(chip: Chip, products: Iterable[tuple[float, float]]) -> dict[str, float]:
-    """The least time for operations of so many (FLOPs, bytes), each alone (Williams et al. 2009).
+def least_seconds(chip: Chip, products: Iterable[tuple[float, float]]) -> dict[str, float]:
+    """Lower bounds on the time of operations (FLOPs, bytes), by the roofline model.
 
-    "compute" and "memory": if nothing else counted; "roofline": the slower of the two for each.
+    "compute": if arithmetic alone took time. "memory": if memory traffic alone did. "roofline":
+    the sum of the slower of the two for each operation (Williams et al. 2009).
     """
     times = [(flops / chip.peak_flops, size / chip.bandwidth) for flops, size in products]
     return {
@@ -84,11 +96,11 @@ def seconds(chip: Chip, products: Iterable[tuple[float, float]]) -> dict[str, fl
     }
 
 
-def topology_arguments(name: str) -> dict[str, Any]:
-    """What `jax.experimental.topologies.get_topology_desc` wants to hear for "v5e:16x16".
+def topology_arguments(name: str) -> TopologyArguments:
+    """The arguments with which JAX describes a slice such as "v5e:16x16".
 
     Raises:
-      ValueError: no such slice; says which there are.
+      ValueError: there is no such slice; the message lists the allowed names.
     """
     generation, _, shape = name.partition(":")
     sides = [int(side) for side in shape.split("x")] if re.fullmatch(r"\d+(x\d+)+", shape) else []
@@ -100,9 +112,10 @@ def topology_arguments(name: str) -> dict[str, Any]:
         or (len(sides) == 2 and max(sides) > 16)  # a slice of these ends at 256 chips
     ):
         raise ValueError(f"must be {FORMS}; v5e and v6e up to 16x16")
-    arguments: dict[str, Any] = {"platform": "tpu", "topology_name": name}
+    arguments: TopologyArguments = {"platform": "tpu", "topology_name": name}
     if one or generation == "v4":
         arguments["chips_per_host_bounds"] = (1, 1, 1) if one else (2, 2, 1)
-    if generation == "v4":  # otherwise each of a chip's two cores is a device
-        arguments |= {"chip_config_name": "megacore", "num_slices": 1}
+    if generation == "v4":  # without this, each of a chip's two cores would be a device
+        arguments["chip_config_name"] = "megacore"
+        arguments["num_slices"] = 1
     return arguments

@@ -1,4 +1,7 @@
-"""Devices, the mesh over them, and which parameter lies where: only this file names an axis."""
+"""The mesh over the devices, and where batches and parameters lie on it.
+
+Only `devices/` knows the mesh axes. Models say with `Rules` how their parameters may be split.
+"""
 
 import math
 import os
@@ -17,29 +20,35 @@ from jaxtyping import PyTree
 from diffjax.core import trees
 from diffjax.core.tables import align_columns
 
-# The batch is split over data and fsdp. Parameters, their average and the optimiser's state are
-# kept split over fsdp and tensor; a device gathers those of its fsdp group when it uses them,
-# and works with its tensor share alone (Rajbhandari et al. 2020; Shoeybi et al. 2019).
+# The batch is split over data and fsdp. Parameters, their averages and the optimiser's state are
+# stored split over fsdp and tensor. Before a device uses parameters it gathers the shards of its
+# fsdp group (Rajbhandari et al. 2020), but it computes with its tensor share alone (Shoeybi et al.
+# 2019).
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")
 
-# An array, or its shape where nothing is computed.
+# An array, or its shape and type when nothing is to be computed.
 Leaf: TypeAlias = jax.Array | np.ndarray | jax.ShapeDtypeStruct
 Spec: TypeAlias = tuple[str | None, ...]
-# A pattern of a parameter's path, and the mesh axes of the leaf's last axes, so blocks may be
-# stacked on leading ones. First match wins; a leaf that no rule names is an error.
+# Pairs of a pattern of a parameter's path and the mesh axes that split its last axes. Leading axes
+# are not split, so the same rule serves a single block and stacked ones. The first match wins; a
+# leaf that no rule matches is an error.
 Rules: TypeAlias = Sequence[tuple[str, Spec]]
-INTO: Spec = ("fsdp", "tensor")  # tensor splits what a layer puts out
-OUT_OF: Spec = ("tensor", "fsdp")  # ... and what the next one takes in
+# A kernel [inputs, outputs] whose outputs are split over tensor, and one whose inputs are. The
+# second takes the outputs of the first as they are, so nothing is exchanged between the two.
+SPLIT_OUTPUTS: Spec = ("fsdp", "tensor")
+SPLIT_INPUTS: Spec = ("tensor", "fsdp")
 
 
 def make_mesh(
     data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
-    """A (data, fsdp, tensor) mesh over all devices; data = -1 takes what the others leave.
+    """A (data, fsdp, tensor) mesh over all devices, or over `devices`.
+
+    data = -1 means the number of devices divided by fsdp and tensor.
 
     Raises:
-      ValueError: the mesh needs another number of devices than there are.
+      ValueError: the product of the three sizes is not the number of devices.
     """
     devices = list(devices or jax.devices())
     if data == -1:
@@ -54,21 +63,22 @@ def make_mesh(
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same on every device."""
+    """The sharding of an array of which every device holds the whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The leading axis split over all devices, save that a tensor group shares its rows."""
+    """Splits the leading axis over all devices; the devices of a tensor group hold equal rows."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def rows_here(
     sharding: NamedSharding, batch_size: int, devices: Sequence[jax.Device] | None = None
 ) -> list[int]:
-    """The rows of a batch that this process's devices hold (or `devices`), in rising order.
+    """The rows of a batch that this process's devices (or `devices`) hold, in rising order.
 
-    `to_devices` wants just these. Where a tensor group spans processes, several hold the same.
+    These are the rows that `to_devices` takes. If a tensor group spans several processes, each of
+    them holds the same rows.
     """
     here = sharding.devices_indices_map((batch_size,))
     local = sharding.addressable_devices if devices is None else devices
@@ -76,10 +86,10 @@ def rows_here(
 
 
 def spec_of(name: str, leaf: Leaf, rules: Rules) -> PartitionSpec:
-    """How the rules split the axes of a leaf.
+    """How the rules split the axes of the leaf called `name`.
 
     Raises:
-      ValueError: no rule names it.
+      ValueError: no rule matches the name.
     """
     if leaf.ndim == 0:
         return PartitionSpec()
@@ -93,20 +103,20 @@ def spec_of(name: str, leaf: Leaf, rules: Rules) -> PartitionSpec:
 
 
 def state_sharding(mesh: Mesh, state: PyTree, rules: Rules) -> PyTree:
-    """A sharding for every leaf of a train state, by its path.
+    """A sharding for every leaf of a train state, by the leaf's path.
 
     Raises:
-      ValueError: no rule names a leaf, or a parameter's axis is no multiple of the mesh's.
+      ValueError: no rule matches a leaf, or the mesh does not divide a parameter's axis evenly.
     """
 
     def place(name: str, leaf) -> NamedSharding:
         spec = spec_of(name, leaf, rules)
         for axis, size in zip(spec, leaf.shape, strict=True):
             if axis is not None and size % mesh.shape[axis]:
-                if name.startswith("opt_state"):  # factored statistics have shapes of their own
+                if name.startswith("opt_state"):  # factored statistics have other shapes
                     return replicated(mesh)
                 raise ValueError(
-                    f"{name} {leaf.shape}: {size} is no multiple of mesh axis {axis} = "
+                    f"{name} {leaf.shape}: {size} is not a multiple of mesh axis {axis} = "
                     f"{mesh.shape[axis]}"
                 )
         return NamedSharding(mesh, spec)
@@ -114,15 +124,15 @@ def state_sharding(mesh: Mesh, state: PyTree, rules: Rules) -> PyTree:
     return trees.map_named(place, state)
 
 
-def table(sharding: PyTree, tree: PyTree) -> str:
-    """A line per leaf: name, shape, how it is split, bytes per device; then their sum."""
+def sharding_table(sharding: PyTree, tree: PyTree) -> str:
+    """A line per leaf with its name, shape, split axes and bytes per device; then the sum."""
     lines = _lines(sharding, tree)
     rows = [*lines, ("bytes per device", "", "", _sum(lines))]
     return "\n".join(align_columns(rows, right=(3,)))
 
 
 def state_table(sharding: PyTree, state: PyTree) -> str:
-    """`table` of the parameters of a train state; what else is in it, a line for each kind."""
+    """`sharding_table` of a train state's parameters, with one line for each other part of it."""
     lines = _lines(sharding, state)
     shown = [line for line in lines if line[0].startswith("params/")]
     for kind in dict.fromkeys(line[0].partition("/")[0] for line in lines):
@@ -148,15 +158,15 @@ def _sum(lines: list[tuple[str, str, str, str]]) -> str:
 
 
 def to_devices(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
-    """This process's rows of a batch, those of `rows_here`, as global arrays."""
+    """Makes global arrays of this process's rows of a batch, which are those of `rows_here`."""
     return {
         name: jax.make_array_from_process_local_data(sharding, value)
         for name, value in batch.items()
     }
 
 
-def everywhere(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Host arrays, equal on all processes, as a program over the mesh takes them."""
+def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Makes arguments of a program over the mesh from host arrays that all processes have."""
     if jax.process_count() == 1:
         return tree
 
@@ -168,9 +178,9 @@ def everywhere(tree: PyTree, mesh: Mesh) -> PyTree:
 
 
 def fetch(tree: PyTree) -> PyTree:
-    """Arrays as NumPy's on every process, gathered where other processes hold parts of them.
+    """NumPy arrays of a tree, on every process; parts on other processes are gathered.
 
-    With several processes, all must call it.
+    With several processes, all of them must call this.
     """
 
     def whole(x: ArrayLike) -> np.ndarray:
@@ -182,13 +192,13 @@ def fetch(tree: PyTree) -> PyTree:
 
 
 def keep_compilations() -> None:
-    """Keep compiled programs on disk between runs, unless the environment says where."""
+    """Keeps compiled programs on disk between runs, unless JAX has been told a folder for them."""
     if jax.config.values["jax_compilation_cache_dir"] is None:
         base = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
         jax.config.update("jax_compilation_cache_dir", str(base / "diffjax" / "jax"))
 
 
 def sampling_devices() -> list[jax.Device]:
-    """Those that sample: all of this process, but one CPU, which has all cores to itself."""
+    """The devices that sample: all of this process, but one CPU only, which uses all cores."""
     local = jax.local_devices()
     return local[:1] if local[0].platform == "cpu" else local

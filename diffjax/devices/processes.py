@@ -1,11 +1,12 @@
-"""Several processes that train as one: how they find each other, and how they agree to stop.
+"""How several processes that train together find each other, wait for each other and stop.
 
-A machine with one process needs none of this. On a TPU pod, or with a process for each GPU node,
-every process runs the same command; jax's coordination service, which the first process hosts,
-tells them of each other, and from then on `jax.devices()` are the devices of all.
+A single process needs none of this. On a TPU pod, or with a process on each GPU node, every
+process runs the same command. They meet at JAX's coordination service, which the first process
+hosts. After that, `jax.devices()` lists the devices of all processes.
 """
 
 import contextlib
+import functools
 import os
 import re
 import sys
@@ -14,34 +15,33 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import util
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax._src.distributed import global_state  # what jax shows to users meets on devices alone
+from jax._src.distributed import global_state  # JAX's public barriers need a program on the devices
 
 from diffjax.core.errors import EXIT_MISSING, EXIT_TERMINATED, ConfigError, Ending
 
-CONNECT_S = 300  # how long the others may take to come up
-REMIND_S = 30
-# What launchers call the same thing: ours, then those of Kubernetes job sets (xpk).
+CONNECT_S = 300  # how long the other processes may take to start
+REMIND_S = 30  # how often a waiting process prints a line
+# Environment variables of the same meaning: JAX's, then those of Kubernetes job sets (xpk).
 COUNT_NAMES = ("JAX_NUM_PROCESSES", "NNODES")
 INDEX_NAMES = ("JAX_PROCESS_ID", "NODE_RANK", "JOB_COMPLETION_INDEX")
 
 
 class WorkersMissing(Ending, RuntimeError):
-    """The other processes of a run cannot be met; ends with exit code 1."""
+    """The other processes of the run cannot be reached; ends with exit code 1."""
 
     exit_code = EXIT_MISSING
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """How this process finds the others; what is None, jax asks of the cluster itself.
+    """How this process finds the others. JAX finds out itself about fields that are None.
 
-    kind: who said so. coordinator: host:port of the first process. local_device_ids: the GPUs of
-    this process, where a node runs several.
+    kind: where this was read, such as "SLURM". coordinator: host:port of the first process.
+    local_device_ids: the GPUs of this process, if a node runs several processes.
     """
 
     kind: str
@@ -51,7 +51,7 @@ class Cluster:
     local_device_ids: tuple[int, ...] | None = None
 
     def __str__(self) -> str:
-        """As a user is told."""
+        """A description for messages."""
         if self.num_processes is None:
             return f"processes of {self.kind}"
         return (
@@ -60,22 +60,22 @@ class Cluster:
         )
 
 
-def find(
+def find_cluster(
     environ: Mapping[str, str],
     *,
     coordinator: str = "",
     num_processes: int | None = None,
     process_id: int | None = None,
 ) -> Cluster | None:
-    """The cluster that flags, variables, SLURM, Cloud TPU or Kubernetes tell of, in this order.
+    """Looks for a cluster in the flags, then the environment, SLURM, Cloud TPU and Kubernetes.
 
-    None: this process works alone, as it does wherever `num_processes` is 1.
+    Returns None if this process works alone, which is so whenever there is only one process.
 
     Raises:
-      ConfigError: flags or variables that contradict or lack each other.
+      ConfigError: flags or variables contradict each other, or some are missing.
     """
     told = coordinator or process_id is not None
-    # NNODES alone may be a script's own
+    # NNODES counts only beside an address: a script may use that name for something else
     names = COUNT_NAMES if _address(environ) else COUNT_NAMES[:1]
     count = num_processes if num_processes is not None else _number(environ, names)
     if count is not None or told:
@@ -86,7 +86,7 @@ def find(
     if (cluster := slurm(environ)) is not None:
         return cluster if cluster.num_processes != 1 else None
     if on_tpu_vm(environ):
-        # on GKE the names are here; elsewhere the machine's own metadata knows, which jax asks
+        # GKE sets these variables; elsewhere JAX asks the machine's metadata server
         hosts = environ.get("TPU_PROCESS_ADDRESSES") or environ.get("TPU_WORKER_HOSTNAMES", "")
         slices = int(environ.get("MEGASCALE_NUM_SLICES") or 1)
         alone = hosts and "," not in hosts and slices == 1
@@ -141,9 +141,10 @@ def _address(environ: Mapping[str, str]) -> str:
 
 
 def slurm(environ: Mapping[str, str]) -> Cluster | None:
-    """The processes that `srun` started; None outside of it.
+    """The processes that `srun` started, or None if it did not start this one.
 
-    One task on a node has all its GPUs; several have one each, by their rank on the node.
+    If a node runs one task, the task has all its GPUs. If it runs several, each has one GPU, by
+    its rank on the node.
     """
     names = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
     if any(name not in environ for name in names):
@@ -155,7 +156,7 @@ def slurm(environ: Mapping[str, str]) -> Cluster | None:
     step_tasks = environ.get("SLURM_STEP_NUM_TASKS", tasks)
     num_nodes = int(environ.get("SLURM_STEP_NUM_NODES", environ.get("SLURM_NNODES", "1")))
     several = int(step_tasks) > num_nodes
-    # another port for each job, so that two may share a node
+    # each job has its own port, so that two jobs may share a node
     port = environ.get("JAX_COORDINATOR_PORT", 20000 + int(job) % 20000)
     return Cluster(
         "SLURM",
@@ -167,30 +168,31 @@ def slurm(environ: Mapping[str, str]) -> Cluster | None:
 
 
 def on_tpu_vm(environ: Mapping[str, str]) -> bool:
-    """Whether jax has found TPU chips here and is to use all of them."""
+    """Whether JAX has found TPU chips on this machine and may use all of them."""
     some = any(name in environ for name in ("TPU_VISIBLE_CHIPS", "TPU_VISIBLE_DEVICES"))
     platforms = environ.get("JAX_PLATFORMS") or "tpu"
-    # jax, as it is imported, sets this where a TPU is attached, and nowhere else
+    # importing JAX sets this variable if and only if a TPU is attached
     return environ.get("TPU_ML_PLATFORM") == "JAX" and "tpu" in platforms and not some
 
 
 def initialize(cluster: Cluster | None, timeout_s: int = CONNECT_S) -> None:
-    """Meet the other processes; to be called before any array is made. None: nothing to do.
+    """Connects to the other processes of the cluster; without a cluster, does nothing.
 
-    From then on the first process alone prints.
-
-    If they do not all come up within `timeout_s` seconds, the process says so and ends with 1.
+    To be called before any array is made. Afterwards only the first process prints. If not all
+    processes start within `timeout_s` seconds, this one says so and exits with code 1.
 
     Raises:
-      WorkersMissing: they cannot be met at all.
+      WorkersMissing: the connection failed.
     """
     if cluster is None:
         return
-    # its handler of SIGTERM would take the place of the training loop's own
+    # JAX's preemption service would replace the training loop's handler of SIGTERM
     jax.config.update("jax_enable_preemption_service", False)
-    given: dict[str, Any] = {}
+    # after its own limit JAX aborts with a C++ stack trace, so our limit is shorter
+    connect = functools.partial(jax.distributed.initialize, initialization_timeout=timeout_s + 60)
     if cluster.coordinator is not None:
-        given = dict(
+        connect = functools.partial(
+            connect,
             coordinator_address=cluster.coordinator,
             num_processes=cluster.num_processes,
             process_id=cluster.process_id,
@@ -198,13 +200,12 @@ def initialize(cluster: Cluster | None, timeout_s: int = CONNECT_S) -> None:
             cluster_detection_method="deactivate",
         )
     try:
-        with _patience(cluster, timeout_s):
-            # past its own limit jax aborts with a trace of its C++: ours comes first
-            jax.distributed.initialize(initialization_timeout=timeout_s + 60, **given)
+        with _time_limit(cluster, timeout_s):
+            connect()
     except RuntimeError as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise WorkersMissing(f"{cluster}: cannot meet the other workers: {first_line}") from None
-    hush()
+    silence_all_but_first()
     print(
         f"processes: {jax.process_count()} ({cluster.kind}), this is {jax.process_index()}, with "
         f"{jax.local_device_count()} of {jax.device_count()} devices",
@@ -213,8 +214,8 @@ def initialize(cluster: Cluster | None, timeout_s: int = CONNECT_S) -> None:
 
 
 @contextlib.contextmanager
-def _patience(cluster: Cluster, timeout_s: float) -> Iterator[None]:
-    """A line every half minute while the others are waited for; at the end of it, the process."""
+def _time_limit(cluster: Cluster, timeout_s: float) -> Iterator[None]:
+    """Prints a line every REMIND_S while we wait; ends the process after `timeout_s`."""
     done = threading.Event()
 
     def watch() -> None:
@@ -240,31 +241,32 @@ def _patience(cluster: Cluster, timeout_s: float) -> Iterator[None]:
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes and prints."""
+    """Whether this is process 0, the only one that prints and writes logs."""
     return jax.process_index() == 0
 
 
-def hush() -> None:
-    """Let the first process alone print; errors are heard from all."""
+def silence_all_but_first() -> None:
+    """Drops what other processes than the first print on stdout; stderr stays."""
     if not is_first():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
 
 
-def meet(name: str, timeout_s: int = 3600) -> None:
-    """Wait until all processes are here. A name serves once.
+def wait_for_all(name: str, timeout_s: int = 3600) -> None:
+    """Waits until every process has called this with the same name; a name serves once.
 
-    Before the first step: processes compile for unequal times, and in their first exchange CPUs
-    wait no more than 30 s for each other.
+    Needed before the first step: processes take different times to compile, and in their first
+    exchange CPUs wait for each other for 30 s only.
     """
     if jax.process_count() > 1:
-        client: Any = global_state.client
+        client = global_state.client
+        assert client is not None, "initialize has connected this process"
         client.wait_at_barrier(name, timeout_s * 1000)
 
 
-def leave(code: int) -> int:
-    """The exit code; where it is an error's and others wait for this process, it ends at once.
+def end_if_failed(code: int) -> int:
+    """Returns the exit code, but ends the process at once if it failed and there are others.
 
-    A process that fails alone would otherwise stay to say goodbye to those that wait for it.
+    A normal exit would wait for the other processes, which are waiting for this one.
     """
     if code not in (0, EXIT_TERMINATED) and jax.process_count() > 1:
         for stream in (sys.stdout, sys.stderr):
@@ -274,15 +276,15 @@ def leave(code: int) -> int:
 
 
 class Agreement:
-    """Whether any process has been told to stop: all learn it at the same step.
+    """Whether any process has been told to stop; all processes learn it at the same step.
 
-    Each process calls it once a step. With several, the answer is that of the step before, so that
-    nobody waits for a step that has just been sent to the devices.
+    Every process calls this once a step. With several processes the answer is one step old, so
+    that the call need not wait for the step that has just been sent to the devices.
     """
 
     def __init__(self) -> None:
         self._alone = jax.process_count() == 1
-        self._before: Any = None
+        self._before: jax.Array | None = None
         if not self._alone:
             mesh = jax.sharding.Mesh(np.array(jax.devices()), ("all",))
             everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
@@ -290,7 +292,7 @@ class Agreement:
             self._any = jax.jit(jnp.any, out_shardings=everywhere)
 
     def __call__(self, told: bool) -> bool:
-        """told: whether this process has been."""
+        """told: whether this process has been told to stop."""
         if self._alone:
             return told
         mine = np.full(jax.local_device_count(), told)

@@ -1,4 +1,4 @@
-"""How the work of a training step goes over the devices of a mesh."""
+"""Spreads the work of a training step over the devices of a mesh."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -17,14 +17,17 @@ Tree: TypeAlias = PyTree[Array]
 def spread(
     mesh: Mesh, params_sharding: PyTree[NamedSharding], rules: Rules
 ) -> Callable[[Callable], Callable]:
-    """How `training.step.train_step` spreads its work: each device does its rows of the batch.
+    """Returns a decorator with which each device does a function's work on its rows of the batch.
 
-    `work(params, rows, gather=, all_rows=, my_rows=)` sees its own rows and its shards of the
-    parameters. `gather` makes them whole over fsdp, and its transpose sums a gradient over fsdp
-    and hands each device its shard. What work adds up in its rows therefore crosses the mesh once,
-    at the end: over data where fsdp splits the leaf, over both where it does not. `all_rows` makes
-    every device's rows of a column from a device's own, in order; `my_rows` says at which places
-    a device's own stand among them.
+    The function is `work(params, rows, gather=, all_rows=, my_rows=) -> (sums, out)`. It sees the
+    rows and the parameter shards of one device, and the decorated function sums `sums` over all
+    rows of the batch.
+
+    gather(params) gives whole parameters from the shards of an fsdp group. Its transpose sums a
+    gradient over fsdp and leaves each device its shard. A gradient therefore crosses the mesh
+    once, after all rows are done: over data if fsdp splits the leaf, otherwise over both.
+    all_rows(rows) gives the rows of all devices, in order.
+    my_rows(count) gives the places of this device's `count` rows among them.
     """
     is_spec = lambda x: isinstance(x, PartitionSpec)  # noqa: E731
     across = tuple(axis for axis in BATCH_AXES if mesh.shape[axis] > 1)
@@ -63,7 +66,7 @@ def spread(
             sums, out = work(params, rows, gather=gather, all_rows=all_rows, my_rows=my_rows)
             return reduce(sums), out
 
-        # tensor stays with the compiler, which knows where a split channel must be summed
+        # the compiler splits over tensor, since it knows where split channels must be summed
         return jax.shard_map(
             here,
             mesh=mesh,

@@ -1,8 +1,7 @@
-"""The devices to compile for: those at hand, or those of TPU slices that need not exist."""
+"""The devices to compile for: those of this machine, or those of a TPU slice that is not here."""
 
 import os
 from importlib import metadata, util
-from typing import Any
 
 import jax
 
@@ -10,11 +9,11 @@ from diffjax.core.errors import ConfigError, require
 from diffjax.devices import chips
 
 
-def devices_of(topology: str) -> list[Any]:
-    """The devices of a TPU slice that need not exist, or with "" those at hand.
+def devices_of(topology: str) -> list[jax.Device]:
+    """The devices of a TPU slice such as "v5e:16x16", or with "" those of this machine.
 
     Raises:
-      ConfigError: no such slice, or no libtpu to compile with.
+      ConfigError: there is no such slice, or libtpu is not installed.
     """
     if not topology:
         return jax.devices()
@@ -28,12 +27,12 @@ def devices_of(topology: str) -> list[Any]:
         topology,
         f"needs libtpu, the compiler (but no TPU): pip install '{libtpu_requirement()}'",
     )
-    # libtpu asks the cloud's metadata server what machine this is, unless it is told
+    # without these, libtpu asks the cloud's metadata server what machine this is
     for name, value in (
         ("TPU_SKIP_MDS_QUERY", "1"),
         ("TPU_ACCELERATOR_TYPE", "v5litepod-4"),
         ("TPU_WORKER_HOSTNAMES", "localhost"),
-        ("ALLOW_MULTIPLE_LIBTPU_LOAD", "1"),  # two may compile at once, though not hold a TPU
+        ("ALLOW_MULTIPLE_LIBTPU_LOAD", "1"),  # two processes may compile at the same time
     ):
         os.environ.setdefault(name, value)
     from jax.experimental import topologies
@@ -46,6 +45,6 @@ def devices_of(topology: str) -> list[Any]:
 
 
 def libtpu_requirement() -> str:
-    """The libtpu that fits the installed jax, as jax itself names it: "libtpu==0.0.42.*"."""
+    """The libtpu that the installed JAX requires, such as "libtpu==0.0.42.*"."""
     needed = [line.partition(";")[0].strip() for line in metadata.requires("jax") or ()]
     return next((name for name in needed if name.startswith("libtpu")), "jax[tpu]")

@@ -1,1 +1,1 @@
-"""A person's pictures, changed by a trained cascade."""
+"""Changes a person's pictures with a trained cascade."""

@@ -1,4 +1,4 @@
-"""Pictures from a picture: with a prompt, or as variations without one  (SDEdit)."""
+"""Makes pictures from a picture with SDEdit: from a prompt, or as variations without a prompt."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -31,14 +31,15 @@ def img2img(
     strength: float,
     seeds: Int[Array, " b"],
 ) -> list[Resized]:
-    """The pictures of every stage from a picture and a prompt: SDEdit  (Meng et al. 2022).
+    """The pictures of every stage, from a picture and a prompt: SDEdit  (Meng et al. 2022).
 
-    Every stage starts from the picture noised to a level and goes down from there in all of its
-    steps. strength in (0, 1] is that level for the first stage, in u of its schedule: near 0 the
-    picture comes back, 1 is `sampling.generate`. See `ladders` for the stages after it.
+    Every stage starts from the picture with noise of some level and denoises it in all of its
+    steps. strength in (0, 1] is that level for the first stage, as u of its schedule. Near 0 the
+    picture comes back unchanged; 1 gives the pictures of `chain.generate`. `ladders` chooses the
+    levels of the later stages.
 
     Raises:
-      ValueError: a picture of another size, or a strength outside (0, 1].
+      ValueError: the picture has another size than the last stage's, or strength is not in (0, 1].
     """
     size_px = checked_size(stages, picture)
     first = stages[0].task
@@ -46,7 +47,7 @@ def img2img(
         columns = {**columns, "low_res": shrink(picture, size_px // first.low_res_px)}
     keys, pictures = rng.per_example(seeds), []
     for stage, rungs in zip(stages, ladders(stages, strength), strict=True):
-        part = at_size(picture, size_px // stage.task.size_px)
+        part = shrink_by(picture, size_px // stage.task.size_px)
         run = compiled(sdedit_stage, stage.settings)
         told = read_by(stage.task, columns)
         made = run(stage.params, told, keys, part, rungs, task=stage.task)
@@ -63,15 +64,15 @@ def vary(
     strength: float,
     seeds: Int[Array, " b"],
 ) -> list[Resized]:
-    """Variations of a picture, which needs no prompt: SDEdit without guidance.
+    """Variations of a picture without a prompt: SDEdit without guidance.
 
-    Noising a picture and denoising it is a draw from p(x' | x_t) after one from q(x_t | x): a step
-    of Gibbs sampling that leaves the distribution of the data as it is, so that with an exact
-    denoiser a variation of a real picture is as likely as a real picture. The other way, to invert
-    the sampler and go down with noise, leaves it so too, but has to climb without guidance and
-    threshold, costs twice the evaluations and adds up its errors on the way to pure noise.
+    Noising a picture draws from q(x_t | x), and denoising it draws from p(x' | x_t). Together they
+    are a step of Gibbs sampling, which leaves the data's distribution as it is: with an exact
+    denoiser a variation is as likely as a real picture. Inverting the sampler and then sampling
+    with noise would leave it so as well. But inversion works only without guidance and threshold,
+    costs twice the evaluations, and its errors add up on the way to pure noise.
 
-    `null_columns` makes the text of no prompt.
+    columns: usually those of `null_columns`, the text of no prompt.
     """
     plain = [
         dataclasses.replace(t, settings=dataclasses.replace(t.settings, guidance_weight=1.0))
@@ -81,7 +82,7 @@ def vary(
 
 
 def null_columns(task: Denoising, num: int) -> dict[str, Array]:
-    """The columns of no prompt, `num` times."""
+    """The text columns of an absent prompt, for `num` rows."""
     assert task.text is not None, f"{task.name} takes no text"
     text = jnp.zeros((num, task.text.max_tokens, task.text.width))
     text, mask = null_text(text, jnp.zeros(text.shape[:2], bool))
@@ -98,21 +99,21 @@ def sdedit_stage(
     task: Denoising,
     settings: SampleSettings,
 ) -> Resized:
-    """`sampling.sample` from the picture noised to the first rung, with the same noise."""
+    """`sampling.sample`, started from the picture noised to the first rung with the same noise."""
     parts = ready(params, columns, keys, task=task, settings=settings)
     x_t = diffuse(picture, parts.x_T, jnp.broadcast_to(logsnrs[0], picture.shape[:1]))
     return parts.sample(x_t, logsnrs)
 
 
 def ladders(stages: Sequence[TrainedStage], strength: float) -> list[Rungs]:
-    """Each stage's rungs from the level of `strength` on, as many as its settings have steps.
+    """The noise levels of each stage, in logsnr, from that of `strength` down to clean.
 
-    Of n times as many pixels a side the same level hides less: averaged over n x n pixels its
-    noise is n times smaller. What the first stage may change must be hidden from those after it
-    too, so they start at logsnr - 2 log n (the shift of Hoogeboom et al. 2023, sec. 3.1).
+    The same level hides less of a picture with n times as many pixels a side, because the noise
+    averaged over n x n pixels is n times smaller. Later stages must not see what the first stage
+    may change, so they start at logsnr - 2 log n (the shift of Hoogeboom et al. 2023, sec. 3.1).
     """
     if not 0 < strength <= 1:
-        raise ValueError(f"strength={strength}: above 0, where nothing changes, and at most 1")
+        raise ValueError(f"strength={strength}: must be above 0 and at most 1")
     first = stages[0].task
     level = float(first.schedule_of(stages[0].params)(jnp.float32(strength)))
     rungs = []
@@ -126,11 +127,11 @@ def ladders(stages: Sequence[TrainedStage], strength: float) -> list[Rungs]:
 
 
 def inverse(schedule: Schedule, logsnr: float) -> float:
-    """The u in [0, 1] whose logsnr is nearest to this, of a schedule that falls."""
+    """The u in [0, 1] at which the decreasing schedule comes nearest to `logsnr`."""
     levels = spacing.on_grid(schedule, 4097)
     return float(np.interp(-logsnr, -levels, np.linspace(0, 1, len(levels))))
 
 
-def at_size(picture: Image, factor: int) -> Resized:
-    """The picture as the stage of 1 / factor of its size would have made it."""
+def shrink_by(picture: Image, factor: int) -> Resized:
+    """The picture at 1 / factor of its size; unchanged for factor 1."""
     return shrink(picture, factor) if factor > 1 else picture

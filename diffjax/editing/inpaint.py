@@ -1,7 +1,7 @@
 """Inpainting of a person's pictures by a whole cascade.
 
-Pictures are [b s s 3] in [-1, 1] at the size of the last stage. Picture i of the answer depends on
-its own picture, prompt and seed alone.
+Pictures are [b s s 3] in [-1, 1] at the size of the last stage. Picture i of the result depends
+only on picture i, prompt i and seed i.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,9 +21,10 @@ from diffjax.tasks.task import Columns, Params
 
 Mask = Bool[Array, "b h w 1"]
 AnyMask = Bool[Array, "b _ _ 1"]
-# How much of the ladder RePaint goes back at a time. Of smooth Gaussian fields with a hole, in 32
-# steps and ten times over, 1 / 16 came nearest to the true conditional mean: 0.192 away (rms), an
-# exact draw 0.139; jumps of 1 / 32, 1 / 8 and 1 / 4 0.201, 0.211 and 0.255; once over 0.360.
+# The part of the ladder that RePaint repeats at a time. On smooth Gaussian fields with a hole, in
+# 32 steps with 10 repeats, 1 / 16 was best: its rms distance to the true conditional mean was
+# 0.192. Jumps of 1 / 32, 1 / 8 and 1 / 4 gave 0.201, 0.211 and 0.255; no repeats gave 0.360. An
+# exact draw has 0.139.
 JUMP = 1 / 16
 
 
@@ -36,17 +37,18 @@ def inpaint(
     seeds: Int[Array, " b"],
     resample: Sequence[int] | None = None,
 ) -> list[Resized]:
-    """The pictures of every stage, painted anew where `mask` is True and as they were elsewhere.
+    """The pictures of every stage, painted anew where `mask` is True and unchanged elsewhere.
 
-    Each stage is told the known pixels of its own size: the first has to bring the two regions
-    together (RePaint, Lugmayr et al. 2022), those after it start from a picture that fits already
-    and take the true pixels (Replacement, Song et al. 2021). Nothing under the mask is looked at.
-    The last picture is `picture` bit for bit outside the mask.
+    Each stage is given the known pixels at its own size. The first stage has to make the two
+    regions fit together (RePaint, Lugmayr et al. 2022). Later stages start from a small picture in
+    which they fit, and only put the known pixels back (Replacement, Song et al. 2021). The pixels
+    under the mask are never read. Outside the mask the last picture equals `picture` bit for bit.
 
-    resample: for each stage how often RePaint goes over every stretch, 1 never looks back.
+    resample: for each stage, how often RePaint repeats each part of the ladder; 1 is no repeats.
 
     Raises:
-      ValueError: the first stage starts from a picture, or a picture or mask of another size.
+      ValueError: the first stage needs a low-resolution picture, or the picture or the mask has
+        the wrong size.
     """
     return list(
         inpainted(stages, columns, picture=picture, mask=mask, seeds=seeds, resample=resample)
@@ -62,7 +64,7 @@ def inpainted(
     seeds: Int[Array, " b"],
     resample: Sequence[int] | None = None,
 ) -> Iterator[Resized]:
-    """What `inpaint` gives, a stage at a time: the first can be shown while the next is made."""
+    """`inpaint`, one stage at a time: a picture can be shown while the next stage works."""
     size_px = checked_size(stages, picture)
     if stages[0].task.low_res_px:
         raise ValueError(f"stage {stages[0].task.name} starts from a picture; want a base stage")
@@ -80,16 +82,17 @@ def inpainted(
 
 
 def default_resample(num_stages: int) -> tuple[int, ...]:
-    """RePaint's ten times for the first stage, where the picture is decided; then once."""
+    """10 for the first stage, as in the paper, since it decides what is drawn; 1 for the others."""
     return (10,) + (1,) * (num_stages - 1)
 
 
 def known_pixels(picture: Image, mask: Mask, factor: int) -> tuple[Resized, AnyMask]:
-    """What is known of the picture at 1 / factor of its size, and the mask at that size.
+    """The known pixels of the picture at 1 / factor of its size, and the mask at that size.
 
-    A small pixel is known if all the pixels under it are. The filter that shrinks reaches
-    further: it is taken over the known pixels alone, with the weights that are left (normalised
-    convolution, Knutsson & Westin 1993), so that nothing under the mask shows through.
+    A small pixel is known if all factor x factor pixels under it are known. The filter that
+    shrinks a picture reads more pixels than those, so we apply it to the known pixels alone and
+    divide by the sum of their weights (normalised convolution, Knutsson & Westin 1993). Nothing
+    under the mask then shows through.
     """
     if factor == 1:
         return picture, mask
@@ -113,7 +116,7 @@ def inpaint_stage(
     settings: SampleSettings,
     resample: int,
 ) -> Resized:
-    """`sampling.sample` with the pixels outside the mask given."""
+    """`sampling.sample`, but with the pixels outside the mask known."""
     parts = ready(params, columns, keys, task=task, settings=settings)
     jump = max(1, round(JUMP * settings.num_steps))
     image = repaint.inpaint(
@@ -124,10 +127,10 @@ def inpaint_stage(
 
 
 def checked_size(stages: Sequence[TrainedStage], picture: Image) -> int:
-    """The side of the pictures, which must be the last stage's.
+    """The side of the pictures in pixels.
 
     Raises:
-      ValueError: it is another.
+      ValueError: the pictures are not squares of the last stage's size.
     """
     size_px = stages[-1].task.size_px
     if picture.shape[1:3] != (size_px, size_px):

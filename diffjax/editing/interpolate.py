@@ -1,4 +1,4 @@
-"""Films between prompts or pictures, as `diffjax.edit interpolate` makes and writes them."""
+"""Makes and writes films between prompts or pictures, for `diffjax.edit interpolate`."""
 
 import dataclasses
 import functools
@@ -20,21 +20,23 @@ from diffjax.generation.rows import embedded, in_calls, pictures_of
 from diffjax.images import film, pixels, read
 from diffjax.logs.progress import Progress
 
-# Steps of a path between pictures: it goes through their noises, found by going back step by step.
+# Sampling steps of a path between pictures. Its ends are noises, found by inverting these steps.
 PATH_STEPS = 32
-# How often the frames of the first stage are looked at to spread them evenly.
+# How often the first stage draws the frames only to measure how far they are apart.
 PACE_ROUNDS = 2
 SHEET_FRAMES = 8
-# Of all frames at once, as the writers of films want them.
+# A film's frames are all in memory at once, because the writers of films need that.
 MAX_BYTES = 2_000_000_000
 HOLD_MS = 800
 
 
 @dataclasses.dataclass(frozen=True)
 class Reel:
-    """A film: frames from one end to the next, milliseconds of each, and back again.
+    """How a film is made.
 
-    even: the picture changes as much from each frame to the next, else the weight does.
+    frames: from one end to the next, both included. ms: milliseconds per frame. bounce: play it
+    backwards afterwards. png: write each frame as a PNG too. even: space the frames so that the
+    picture changes equally from each frame to the next; otherwise the weight does.
     """
 
     frames: int
@@ -44,17 +46,22 @@ class Reel:
     even: bool = True
 
 
-def interpolate(trained: Cascade, ask: Ask, where: Place, reel: Reel) -> Path:
-    """A film between prompts or pictures as WebP and GIF, and a sheet; returns the WebP's path."""
+def write_film(trained: Cascade, ask: Ask, where: Place, reel: Reel) -> Path:
+    """Writes a film as WebP and GIF and a sheet of its frames; returns the WebP's path.
+
+    Raises:
+      ConfigError: the request is impossible, or a file of its name is there already.
+      StorageError: the disk does not take a file.
+    """
     ends = max(len(ask.pictures), len(ask.prompts))
     first = trained.stages[0].task
     require(not first.low_res_px, "--stages", first.name, "a path wants a base stage first")
     seeds = list(ask.seeds) * (ends if len(ask.seeds) == 1 else 1)
     weights = np.linspace(0.0, 1.0, reel.frames, dtype=np.float32)
-    # where one leg ends the next begins
+    # the last frame of a leg is the first frame of the next
     count, size_px = (ends - 1) * (reel.frames - 1) + 1, trained.stages[-1].task.size_px
     most = MAX_BYTES // (3 * size_px**2)
-    what = f"{count} frames of {size_px} px are too much to hold; at most {most} in all"
+    what = f"{count} frames of {size_px} px do not fit into memory; at most {most} in all"
     require(count <= most, "--frames", reel.frames, what)
     sheet = "interpolate_grid.png"
     stills = [f"interpolate_{i:04d}_{size_px}px.png" for i in range(count if reel.png else 0)]
@@ -65,10 +72,10 @@ def interpolate(trained: Cascade, ask: Ask, where: Place, reel: Reel) -> Path:
         "seeds": seeds,
         "frames": reel.frames,
         "even": reel.even,
-        **request.about(ask),
+        **request.describe(ask),
     }
     job = Job(ask.prompts[0] if ask.prompts else "", seeds[0], ask.negative)
-    data = request.told(job, trained, ask, said)[-1]
+    data = request.metadata_of(job, trained, ask, said)[-1]
     frames: list[Picture] = []
     with Progress(count, "frames") as progress:
         for leg in range(ends - 1):
@@ -76,7 +83,7 @@ def interpolate(trained: Cascade, ask: Ask, where: Place, reel: Reel) -> Path:
             paced = weights
             for _ in range(PACE_ROUNDS * reel.even):
                 small = np.stack([row[0] for row in walk(paced, 1)]).astype(np.float32)
-                paced = morph.evenly(paced, small)
+                paced = morph.even_weights(paced, small)
             for *_, picture in walk(paced[bool(leg) :], len(trained.stages)):
                 if reel.png:
                     where.write(stills[len(frames)], picture, data)
@@ -99,7 +106,7 @@ def interpolate(trained: Cascade, ask: Ask, where: Place, reel: Reel) -> Path:
 def leg_of(
     trained: Cascade, ask: Ask, seeds: Sequence[int], leg: int
 ) -> Callable[[np.ndarray, int], Iterator[list[Picture]]]:
-    """walk(weights, n) -> pictures of the first n stages on the way from end `leg` to the next."""
+    """The path from end `leg` to the next: (weights, n) -> frames of the first n stages."""
     null = img2img.null_columns(trained.stages[0].task, 1)
     nothing = (null["text"], null["text_mask"])
     embed = functools.partial(embedded, trained.encoder)

@@ -1,8 +1,8 @@
-"""From one prompt or picture to another, frame by frame, without flicker.
+"""Frames on the way from one prompt or picture to another, without flicker.
 
-What may change from frame to frame changes along a path: the text, and the noise of the first
-stage. The noise of every stage after it, and of every sampler's steps, is that of one seed.
-Frames are [b s s 3] in [-1, 1]; weight 0 is the start of the path and 1 its end.
+From frame to frame only the text and the starting noise change, and they change along a path. All
+other noise, of the sampler's steps and of later stages, is the same in every frame. Frames are
+[b s s 3] in [-1, 1]; weight 0 is the start of the path and 1 its end.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from diffjax.core.types import Image, PRNGKeys, Resized, Text, TextMask
 from diffjax.diffusion.process import alpha_sigma
 from diffjax.diffusion.sampling import sampler
 from diffjax.diffusion.sampling.inpaint import slerp
-from diffjax.editing.img2img import at_size
+from diffjax.editing.img2img import shrink_by
 from diffjax.generation.chain import TrainedStage, prompt_columns, read_by
 from diffjax.tasks.conditions import NEGATIVE, shrink
 from diffjax.tasks.denoising import Denoising
@@ -28,14 +28,15 @@ from diffjax.tasks.task import Columns, Params
 
 Weights = Float[Array, " b"]
 Pair = Float[Array, "2 _ _ _"]
-# Where the way back from a picture sets out, in u. Nearer to the clean end a network's error over
-# the little noise there is passes for noise: from the cleanest of 32 rungs a small network came to
-# an x_T of deviation 2.4, from here to 1.2, and the picture came back 1.7 dB worse.
+# The level, in u, to which a picture is noised before the sampler is inverted. Nearer to the clean
+# end there is so little noise that a network's error is taken for noise. Inverted from the cleanest
+# of 32 rungs, a small network gave an x_T with a standard deviation of 2.4, and from this level
+# 1.2. The price is that the picture comes back 1.7 dB worse.
 LEVEL = 0.1
 
 
 class Prompt(NamedTuple):
-    """The embeddings of one prompt, and which of them are seen."""
+    """The embeddings of one prompt [1 l d] and the mask of its tokens [1 l]."""
 
     text: Text
     mask: TextMask
@@ -50,14 +51,15 @@ def between_prompts(
     seeds: tuple[int, int],
     negative: tuple[Text, TextMask] | None = None,
 ) -> list[Resized]:
-    """Frames on the way from (start, seeds[0]) to (end, seeds[1]), of every stage.
+    """For every stage, the frames on the way from (start, seeds[0]) to (end, seeds[1]).
 
-    Text and the first stage's x_T go along great circles. Weight 0 is `sampling.generate` of the
-    start, weight 1 that of the end if both have one seed. negative: embeddings of one prompt.
+    The text and the x_T of the first stage move along great circles. Weight 0 gives the picture of
+    `chain.generate` for the start, and weight 1 that for the end if both seeds are equal.
+    negative: the embeddings and the mask of a negative prompt.
 
     Raises:
-      ValueError: the first stage starts from a picture; or there are two seeds and its sampler
-        draws noise, of which every step has more to say than x_T.
+      ValueError: the first stage needs a low-resolution picture; or the seeds differ and its
+        sampler draws noise in every step, which decides more of the picture than x_T.
     """
     first = stages[0]
     if first.task.low_res_px:
@@ -66,7 +68,7 @@ def between_prompts(
     if seeds[0] != seeds[1] and draws(first.settings.noise):
         raise ValueError(
             f"sampler={first.settings.sampler!r}, noise={first.settings.noise}: a path between two "
-            "seeds wants a sampler that draws no noise, such as ddim"
+            "seeds needs a sampler that draws no noise, such as ddim"
         )
     text, mask = morphed_text(start, end, weights)
     fixed = rng.per_example(jnp.full(weights.shape, seeds[0], jnp.int32))
@@ -93,11 +95,11 @@ def first_noise(task: Denoising, keys: PRNGKeys) -> Resized:
 
 
 def morphed_text(start: Prompt, end: Prompt, weights: Weights) -> Prompt:
-    """Between two prompts, token by token along great circles.
+    """Interpolates two prompts token by token, each token along a great circle.
 
-    The shorter prompt goes on with its last token, the end of the sentence, up to the longer's
-    length. At weight 0 and 1 each prompt is as it was: with prompts of different lengths the first
-    and the last step of the path are a little longer than the others.
+    The shorter prompt is continued with its last token, the end of the sentence, up to the length
+    of the longer one. Weights 0 and 1 give the prompts themselves, without this. If the lengths
+    differ, the first and the last step of the path are therefore a little longer than the others.
     """
     num, (num_tokens, width) = len(weights), start.text.shape[1:]
     place = jnp.arange(num_tokens)
@@ -105,7 +107,7 @@ def morphed_text(start: Prompt, end: Prompt, weights: Weights) -> Prompt:
     mask = (place <= jnp.maximum(last_a, last_b))[None]
 
     def tokens(prompt: Prompt, last: Array) -> Image:
-        # each is a picture of one pixel, so that each has its own circle
+        # each token is passed as an image of one pixel, so that it has a circle of its own
         row = prompt.text[0, jnp.minimum(place, last)]
         return jnp.tile(row, (num, 1)).reshape(num * num_tokens, 1, 1, width)
 
@@ -128,14 +130,15 @@ def between_pictures(
     *,
     seed: int,
 ) -> list[Resized]:
-    """Frames between the two pictures that `noises_of` went back from (Song et al. 2021, app. D.5).
+    """Frames between two pictures whose noises are known  (Song et al. 2021, app. D.5).
 
-    start, end: their prompts, or no prompt (`img2img.null_columns`).
+    noises: of each stage, from `noises_of`. start, end: the prompts of the two pictures, or the
+    text of no prompt (`img2img.null_columns`).
     """
     text, mask = morphed_text(start, end, weights)
     keys = rng.per_example(jnp.full(weights.shape, seed, jnp.int32))
     columns, frames = prompt_columns(text, mask), []
-    for stage, (a, b) in zip(quiet(stages), noises, strict=True):
+    for stage, (a, b) in zip(invertible(stages), noises, strict=True):
         x_a, x_b = (jnp.repeat(x[None], len(weights), axis=0) for x in (a, b))
         run = compiled(from_noise, stage.settings)
         told = read_by(stage.task, columns)
@@ -154,18 +157,18 @@ def noises_of(
     seed: int,
     level: float = LEVEL,
 ) -> list[Pair]:
-    """The noises of every stage, [2 h w 3], from which each of two pictures comes back.
+    """For every stage the noises [2 h w 3] from which it makes the two pictures again.
 
-    A stage is inverted under the picture that the stage before makes of its own noise, not under
-    the true one: that is what it will be given. level, in u: where the way back sets out, with
-    noise of the seed; 0 for the cleanest rung and no noise.
+    A stage is inverted with the low-resolution picture that the stage before makes of its noise,
+    not with the true one, because the former is what it will be given. level in [0, 1), as u: the
+    pictures are first noised to it with the noise of `seed`; 0 means no noise.
 
     Raises:
-      ValueError: not two pictures, or of another size than the last stage's; or a level
-        outside [0, 1).
+      ValueError: there are not two pictures, their size is not the last stage's, or level is not
+        in [0, 1).
     """
     if not 0 <= level < 1:
-        raise ValueError(f"level={level}: from 0 up to, but not, 1")
+        raise ValueError(f"level={level}: must be at least 0 and below 1")
     size_px = stages[-1].task.size_px
     if pictures.shape[:3] != (2, size_px, size_px):
         raise ValueError(f"pictures of {pictures.shape[:3]}, want two of {size_px} px")
@@ -174,9 +177,9 @@ def noises_of(
     columns, first, noises = prompt_columns(text, mask), stages[0].task.low_res_px, []
     if first:
         columns["low_res"] = shrink(pictures, size_px // first)
-    for stage in quiet(stages):
+    for stage in invertible(stages):
         told = (stage.params, read_by(stage.task, columns), keys)
-        part = at_size(pictures, size_px // stage.task.size_px)
+        part = shrink_by(pictures, size_px // stage.task.size_px)
         back = compiled(to_noise, stage.settings, level=level)
         noises.append(back(*told, part, task=stage.task))
         again = compiled(from_noise, stage.settings)
@@ -184,8 +187,8 @@ def noises_of(
     return noises
 
 
-def quiet(stages: Sequence[TrainedStage]) -> list[TrainedStage]:
-    """The stages sampled so that it can be undone: by DDIM, without guidance."""
+def invertible(stages: Sequence[TrainedStage]) -> list[TrainedStage]:
+    """The stages with settings whose sampling can be inverted: DDIM without guidance."""
     return [
         dataclasses.replace(
             trained,
@@ -206,7 +209,7 @@ def from_noise(
     task: Denoising,
     settings: SampleSettings,
 ) -> Resized:
-    """`sampling.sample` from noise that is given; all other noise is the keys'."""
+    """`sampling.sample` from the given x_T; all other noise comes from the keys."""
     return ready(params, columns, keys, task=task, settings=settings).sample(x_T)
 
 
@@ -220,24 +223,25 @@ def to_noise(
     settings: SampleSettings,
     level: float,
 ) -> Resized:
-    """The noise from which `from_noise` comes to the picture, but for the length of its steps."""
+    """The x_T from which `from_noise` makes the picture, up to the error of finite steps."""
     parts = ready(params, columns, keys, task=task, settings=settings)
     rungs = parts.logsnrs
     if level:
         rungs = rungs[: round((1 - level) * settings.num_steps) + 1]
         alpha, sigma = alpha_sigma(jnp.broadcast_to(rungs[-1], picture.shape[:1]))
-        # `invert` takes what it is given as clean: alpha of this is alpha x_0 + sigma eps
+        # `invert` takes its argument as clean and scales it by alpha, which gives
+        # alpha x_0 + sigma eps
         eps = rng.normal(rng.stream(rng.stream(keys, task.name), "path"), picture.shape)
         picture = picture + sigma / alpha * eps
     return sampler.invert(parts.denoise, picture, logsnrs=rungs, step=parts.step)
 
 
-def evenly(weights: Float[np.ndarray, " n"], frames: np.ndarray) -> Float[np.ndarray, " n"]:
-    """As many weights, at which the frames would lie equally far from each other.
+def even_weights(weights: Float[np.ndarray, " n"], frames: np.ndarray) -> Float[np.ndarray, " n"]:
+    """Weights at which neighbouring frames would be about equally far apart (rms over pixels).
 
-    frames: those at `weights`, which go from 0 to 1. How far the picture has come is taken as
-    straight between them, so that a second time comes nearer. A network that knows few things
-    stays with one for most of a path and leaps to the next.
+    weights: from 0 to 1. frames: those at `weights`. Networks that know few things stay near one
+    of them for most of a path and then leap to the next. Between two frames the distance is taken
+    to grow linearly, so a second call with the new frames comes closer.
     """
     steps = np.sqrt(np.mean(np.diff(frames, axis=0) ** 2, axis=tuple(range(1, frames.ndim))))
     way = np.concatenate([[0.0], np.cumsum(steps + 1e-6)])

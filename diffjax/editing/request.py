@@ -1,7 +1,7 @@
-"""What `diffjax.edit` was asked for, made and written: a person's pictures, prompts and seeds.
+"""Makes and writes the pictures that `diffjax.edit` was asked for.
 
-On CPUs every picture goes through the same program alone, as in `making`, so that the others that
-were asked for change no bit of it.
+On CPUs every picture is a call of its own, as in `generation.rows`, so that a picture does not
+depend on which others were asked for.
 """
 
 import dataclasses
@@ -31,12 +31,16 @@ from diffjax.logs.progress import Progress
 Picture = UInt8[np.ndarray, "_ _ 3"]
 
 MAX_UPSCALED_PIXELS = 16_000_000
-HIDDEN = (255, 0, 255)
+HIDDEN = (255, 0, 255)  # the colour of masked pixels on a sheet
 
 
 @dataclasses.dataclass(frozen=True)
 class Ask:
-    """What is wanted. prompts: none for no prompt. strength: of img2img and vary."""
+    """A request.
+
+    kind: the subcommand, such as "inpaint". prompts: empty for no prompt. mask: True where the
+    picture is painted anew. strength: of img2img and vary. fit: how pictures are made square.
+    """
 
     kind: str
     pictures: Sequence[Picture]
@@ -50,15 +54,20 @@ class Ask:
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where pictures go, whether they may replace others, and whether they say what they are."""
+    """Where pictures are written, and whether they may replace files and carry metadata."""
 
     out: Path
     overwrite: bool = False
     metadata: bool = True
 
     def check(self, names: Sequence[str] = ()) -> None:
-        """Refuse a folder that is none, and names that are taken, before anything is made."""
-        require(self.out.is_dir() or not self.out.exists(), "--out", str(self.out), "is no folder")
+        """Checks the folder and the names before anything is made.
+
+        Raises:
+          ConfigError: the folder is a file, or a name is taken and must not be overwritten.
+        """
+        is_folder = self.out.is_dir() or not self.out.exists()
+        require(is_folder, "--out", str(self.out), "is not a folder")
         for path in (self.out / name for name in names):
             require(not path.is_dir(), "--out", str(path), "is a folder")
             if not self.overwrite and (path.exists() or path.is_symlink()):
@@ -66,20 +75,30 @@ class Place:
                 raise ConfigError("--out", str(path), what)
 
     def write(self, name: str, picture: Picture, said: dict[str, object] | None = None) -> Path:
-        """Write one PNG, whole or not at all, and make the folder."""
+        """Writes one PNG, whole or not at all, and makes the folder if needed."""
         with storing(self.out):
             self.out.mkdir(parents=True, exist_ok=True)
         png.write(self.out / name, picture, said if self.metadata else None)
         return self.out / name
 
 
-def redraw(
+def write_redrawn(
     trained: Cascade, ask: Ask, where: Place, resample: tuple[int, ...] | None = None
 ) -> Path:
-    """inpaint, img2img and vary: a picture per seed and stage, and a sheet; returns its path."""
+    """Makes and writes the pictures of inpaint, img2img and vary, and a sheet of them.
+
+    There is a picture for each prompt, seed and stage. resample: see `inpaint.inpaint`.
+
+    Returns:
+      The path of the sheet.
+
+    Raises:
+      ConfigError: the request is impossible, or a file of its name is there already.
+      StorageError: the disk does not take a file.
+    """
     size_px = trained.stages[-1].task.size_px
     given = read.fit_square(ask.pictures[0], size_px, ask.fit)
-    shown, said = [given], {"strength": ask.strength, **about(ask)}
+    shown, said = [given], {"strength": ask.strength, **describe(ask)}
     if ask.mask is not None:
         mask = read.fit_square_mask(ask.mask, size_px, ask.fit)
         require(bool(mask.any()), "--mask", "", "is cropped away; try --fit pad")
@@ -87,7 +106,7 @@ def redraw(
             not trained.stages[0].task.low_res_px,
             "--stages",
             trained.stages[0].task.name,
-            "starts from a picture; inpainting wants a base stage first",
+            "starts from a picture; inpainting needs a base stage first",
         )
         shown = [np.where(mask[:, :, None], np.array(HIDDEN, np.uint8), given)]
         resample = resample or inpaint.default_resample(len(trained.stages))
@@ -105,8 +124,9 @@ def redraw(
     where.check([*itertools.chain(*names), sheet])
     cells, captions = [], []
     with Progress(len(todo)) as progress:
-        for job, own, made in zip(todo, names, make(trained, todo, edit, ask), strict=True):
-            for name, picture, data in zip(own, made, told(job, trained, ask, said), strict=True):
+        for job, own, made in zip(todo, names, edited(trained, todo, edit, ask), strict=True):
+            data_of_each = metadata_of(job, trained, ask, said)
+            for name, picture, data in zip(own, made, data_of_each, strict=True):
                 where.write(name, picture, data)
             cells.append([*shown, *made])
             captions.append(f"{folder.caption(job.prompt) or ask.kind} ({job.seed})")
@@ -114,10 +134,21 @@ def redraw(
     return write_sheet(where, sheet, cells, captions)
 
 
-def upscale(
+def write_upscaled(
     trained: Cascade, ask: Ask, where: Place, factor: int | None = None, faithful: bool = True
 ) -> Path:
-    """A larger picture per seed; returns the path of the first."""
+    """Makes and writes an enlarged picture for each prompt and seed.
+
+    factor: how many times as large a side is; by default that of the first upsampling stage.
+    faithful: see `upscale.upscale`.
+
+    Returns:
+      The path of the first picture.
+
+    Raises:
+      ConfigError: the request is impossible, or a file of its name is there already.
+      StorageError: the disk does not take a file.
+    """
     from_pictures = [
         (stage, origin)
         for stage, origin in zip(trained.stages, trained.origins, strict=True)
@@ -150,19 +181,20 @@ def upscale(
     edit = functools.partial(
         upscale_lib.upscale, part.stages, picture=image_of(ask.pictures[0]), faithful=faithful
     )
-    said = {"faithful": faithful, **about(ask)}
+    said = {"faithful": faithful, **describe(ask)}
     with Progress(len(todo)) as progress:
-        for job, own, made in zip(todo, names, make(part, todo, edit, ask), strict=True):
-            for name, picture, data in zip(own, made, told(job, part, ask, said), strict=True):
+        for job, own, made in zip(todo, names, edited(part, todo, edit, ask), strict=True):
+            data_of_each = metadata_of(job, part, ask, said)
+            for name, picture, data in zip(own, made, data_of_each, strict=True):
                 where.write(name, picture, data)
             progress.tick()
     return where.out / names[0][-1]
 
 
-def make(
+def edited(
     trained: Cascade, todo: Sequence[Job], edit: Callable[..., list[Resized]], ask: Ask
 ) -> Iterator[list[Picture]]:
-    """For each job, in order, the pictures that `edit` gives, small to large."""
+    """For each job, in order, the pictures of all stages that `edit` makes, small to large."""
     nothing = img2img.null_columns(trained.stages[0].task, 1)
 
     @functools.lru_cache(maxsize=rows_lib.KEPT_EMBEDDINGS)
@@ -176,8 +208,8 @@ def make(
         yield from rows_lib.pictures_of(edit(columns, seeds=seeds), count)
 
 
-def about(ask: Ask) -> dict[str, object]:
-    """What is said of what was given: sha256 of the pixels, never a path."""
+def describe(ask: Ask) -> dict[str, object]:
+    """The metadata of a request: the sha256 of its pictures' pixels, but never a path."""
     said: dict[str, object] = {
         "pictures": [sha256(picture) for picture in ask.pictures],
         "fit": ask.fit,
@@ -191,24 +223,26 @@ def sha256(pixels_: np.ndarray) -> str:
     return hashlib.sha256(f"{pixels_.shape}".encode() + pixels_.tobytes()).hexdigest()
 
 
-def told(job: Job, trained: Cascade, ask: Ask, said: dict[str, object]) -> list[dict[str, object]]:
-    """What the picture of each stage says of itself."""
+def metadata_of(
+    job: Job, trained: Cascade, ask: Ask, said: dict[str, object]
+) -> list[dict[str, object]]:
+    """The metadata of the picture of each stage. said: what holds for all of them."""
     recipes = (dataclasses.replace(one, kind=ask.kind) for one in folder.recipes_of(job, trained))
     return [{**recipe.to_json(one), "edit": said} for one in recipes]
 
 
 def image_of(picture: Picture) -> Resized:
-    """The picture in [-1, 1], once for each row of a call."""
+    """The picture in [-1, 1], repeated for each row of a call."""
     return pixels.from_uint8(rows_of(picture))
 
 
 def rows_of(array: np.ndarray) -> Array:
-    """An array, once for each row of a call."""
+    """The array, repeated for each row of a call."""
     return jnp.asarray(np.repeat(array[None], rows_lib.rows_per_call(), axis=0))
 
 
 def write_sheet(where: Place, name: str, cells: list, captions: Sequence[str]) -> Path:
-    """The pictures beside each other over their captions."""
+    """Writes a sheet: each row of pictures side by side, over its caption; returns its path."""
     tile_px = min(max(cells[0][-1].shape[0], folder.TILE_PX[0]), folder.TILE_PX[1])
     cells = [[folder.thumbnail(picture, tile_px) for picture in row] for row in cells]
     sheet = np.asarray(contact_sheet(cells, captions, tile_px=tile_px))

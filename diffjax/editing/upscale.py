@@ -33,16 +33,18 @@ def upscale(
 ) -> list[Resized]:
     """The picture [b h w 3] enlarged by every stage in turn, each by its own factor.
 
-    A picture of another size than the stage's small one is made tile by tile, every tile as large
-    as the pictures that the network knows; a smaller one goes on with its edge up to a tile, which
-    is cut away again.
+    The tiles of a larger picture are as large as the pictures that the network was trained on. A
+    smaller picture is first extended to a tile by repeating its edge, and cut afterwards.
 
-    faithful: what comes out, shrunk, is what went in (see `consistent`), so that no colour drifts
-    from tile to tile. Without it a picture of just the small size is made as `sampling.generate`
-    would make it.
+    faithful: keep the result, when shrunk, equal to `picture` (see `consistent`), so that colours
+    do not drift from tile to tile. Without it, a picture of the size of one tile is enlarged just
+    as in `chain.generate`.
+
+    Returns:
+      For every stage the picture [b h w 3] at its size.
 
     Raises:
-      ValueError: no stage, or one that does not start from a picture.
+      ValueError: there is no stage, or one that does not start from a picture.
     """
     for stage in stages:
         if not stage.task.low_res_px:
@@ -64,9 +66,9 @@ def upscale(
 def consistent(denoise: Denoiser, low_res: Image, factor: int) -> Denoiser:
     """x_0_hat + A+ (y - A x_0_hat), y = low_res  (Wang et al. 2023, DDNM; Irani & Peleg 1991).
 
-    A is the filter that training shrinks with and A+ enlarges bicubically: the true picture stays
-    as it is, and a guess whose colours drift is brought back. The network has the say over what A
-    does not see, the detail.
+    A is the filter with which training shrinks pictures, and A+ enlarges bicubically. The true
+    picture is not changed by this, and a guess whose colours drift is corrected. The detail, which
+    A does not see, is left to the network.
     """
 
     def projected(x_t: Image, logsnr_t: LogSnr) -> Image:
@@ -78,14 +80,14 @@ def consistent(denoise: Denoiser, low_res: Image, factor: int) -> Denoiser:
 
 
 def at_least(picture: Image, task: Denoising) -> Resized:
-    """The picture, its last row and column repeated up to the smallest side that a stage takes."""
+    """The picture, extended to the side of a tile by repeating its last row and column."""
     assert task.low_res_px is not None
     more = [(0, max(0, task.low_res_px - side)) for side in picture.shape[1:3]]
     return jnp.pad(picture, ((0, 0), *more, (0, 0)), mode="edge")
 
 
 def num_tiles(task: Denoising, height_px: int, width_px: int) -> int:
-    """How many tiles a small picture of this size takes at every step."""
+    """The number of tiles that cover a small picture of this size."""
     side = task.low_res_px
     assert side is not None
     down, across = (len(starts(max(n, side), side, side // OVERLAP)) for n in (height_px, width_px))
@@ -101,7 +103,7 @@ def upscale_stage(
     settings: SampleSettings,
     faithful: bool,
 ) -> Resized:
-    """`sampling.sample` with a denoiser that goes over the picture in tiles."""
+    """`sampling.sample` with a denoiser that works on the picture tile by tile."""
     keys, low_res = rng.stream(keys, task.name), columns["low_res"]
     given = given_by(task.conditions, columns, keys, settings)
     b, height, width, c = given["low_res"].shape

@@ -12,7 +12,14 @@ from jaxtyping import Array, Bool, Float, Int
 
 from diffjax.core import trees
 from diffjax.core.trees import Params
-from diffjax.devices.mesh import BATCH_AXES, INTO, OUT_OF, Rules, batch_sharding, spec_of
+from diffjax.devices.mesh import (
+    BATCH_AXES,
+    SPLIT_INPUTS,
+    SPLIT_OUTPUTS,
+    Rules,
+    batch_sharding,
+    spec_of,
+)
 from diffjax.models.t5 import (
     Block,
     RMSNorm,
@@ -26,9 +33,9 @@ from diffjax.models.t5 import (
 # The axis "tensor" splits heads and feed-forwards (Shoeybi et al. 2019) and the vocabulary; "fsdp"
 # splits the other axis of every matrix.
 RULES: Rules = (
-    (r"embedding", OUT_OF),
-    (r"block_\d+/(attention/[qkv]|feed_forward/wi(_[01])?)/kernel", INTO),
-    (r"block_\d+/(attention/o|feed_forward/wo)/kernel", OUT_OF),
+    (r"embedding", SPLIT_INPUTS),
+    (r"block_\d+/(attention/[qkv]|feed_forward/wi(_[01])?)/kernel", SPLIT_OUTPUTS),
+    (r"block_\d+/(attention/o|feed_forward/wo)/kernel", SPLIT_INPUTS),
     (r"relative_bias", (None, None)),  # 32 numbers a head
     (r"(.*/)?scale", (None,)),
 )

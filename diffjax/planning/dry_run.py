@@ -1,7 +1,7 @@
-"""What a run would do, without doing it: shapes, tables, a batch, sizes, FLOPs; nothing is written.
+"""Reports what a training run would do: shapes, parameters, a batch, FLOPs, sizes.
 
-Shapes go in where arrays would, so that a network of any size is shown by any machine. Memory is
-an estimate; `--mode=compile` asks the compiler.
+Nothing is trained or written. The programs get shapes in place of arrays, so that any machine can
+report on a network of any size. Memory is an estimate; `--mode=compile` asks the compiler.
 """
 
 import math
@@ -14,7 +14,7 @@ import jax
 from diffjax.core import trees
 from diffjax.core.tables import format_memory
 from diffjax.devices import chips, mesh
-from diffjax.planning import hlo, liveness, memory, shapes
+from diffjax.planning import jaxprs, liveness, memory, shapes
 from diffjax.training.program import Training, program_of
 from diffjax.training.run import LoopSettings
 
@@ -24,12 +24,12 @@ SLACK = 2.4  # XLA took 1.7 to 2.4 times the estimate for the networks and TPUs 
 def parts(
     training: Training, loop: LoopSettings, workdir: Path | None, data: Callable[[], str]
 ) -> Iterator[str]:
-    """The report of one task in parts, each as soon as it is known; first what costs least.
+    """Yields the report of one task in parts, each as soon as it is known, the cheapest first.
 
-    data: opens the data set and describes the first batch, at the end.
+    data: opens the data set and describes the first batch; called last.
 
     Raises:
-      ConfigError: what a run would refuse: no such data, encoder or embeddings.
+      ConfigError: a run would be refused, for example because the data set does not exist.
     """
     work = shapes.training(training)
     devices = list(work.mesh.devices.flat)
@@ -47,7 +47,7 @@ def parts(
 def heading(
     training: Training, loop: LoopSettings, work: shapes.Work, devices: Sequence[jax.Device]
 ) -> str:
-    """The devices, and every array that goes into a step."""
+    """The devices, and the shape of every column that a step takes."""
     mesh = " x ".join(f"{name} {size}" for name, size in work.mesh.shape.items())
     lines = [
         f"dry run of {training.task.name}: {len(devices)} x {devices[0].device_kind}, mesh {mesh}",
@@ -64,18 +64,18 @@ def _split(leaf: jax.ShapeDtypeStruct) -> str:
 
 
 def costs(work: shapes.Work, device: jax.Device) -> str:
-    """FLOPs of a step, and what its arrays take on a device."""
-    products = list(hlo.products(work.one_device))
+    """FLOPs of a step, and the memory that its arrays take on a device."""
+    products = list(jaxprs.products(work.one_device))
     per_image = sum(product.flops for product in products) / work.rows
     state = _on_a_device(work.arguments[0])
     batch = _on_a_device(work.arguments[1])
     program = work.trace().jaxpr
     rest = liveness.peak(liveness.on_a_device(program))
     chip = chips.chip_of(device.device_kind)
-    limit = memory.limit(device, chip)
+    limit = memory.usable_bytes(device, chip)
     of_limit = f" of {format_memory(limit)}" if limit else ""
     lines = [
-        f"{trees.count(work.params):,} parameters",
+        f"{trees.num_values(work.params):,} parameters",
         f"FLOPs: {per_image:.3g} an image, {per_image * work.batch:.3g} a step",
         f"memory of a device: state {format_memory(state)}, batch {format_memory(batch)}, "
         f"activations and gradients {format_memory(rest)} to {format_memory(SLACK * rest)}; "
@@ -97,9 +97,9 @@ def _on_a_device(tree: shapes.Shapes) -> int:
 
 
 def disk(keep: int, state: shapes.Shapes, workdir: Path | None) -> str:
-    """Bytes of a checkpoint, of those kept, and what the disk has."""
+    """Bytes of one checkpoint and of those that are kept, and whether the disk has room."""
     one = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state))
-    kept = (keep + 1) * one  # the oldest goes when the newest is there
+    kept = (keep + 1) * one  # the oldest is deleted only after the newest is complete
     line = f"a checkpoint: {format_memory(one)}; up to {format_memory(kept)} on the disk"
     if workdir is None:
         return line

@@ -1,6 +1,4 @@
-"""A T5 encoder with shapes in the place of arrays: all that a compiler needs to be told."""
-
-from typing import Any
+"""The program of a T5 encoder with shapes in place of arrays, ready to be compiled."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +12,7 @@ from diffjax.planning.shapes import Work, unplaced
 
 def abstract_encoding(
     config: T5Config,
-    devices: list[Any],
+    devices: list[jax.Device],
     batch: int,
     length: int,
     *,
@@ -24,8 +22,10 @@ def abstract_encoding(
 ) -> Work:
     """The program that `load_encoder(..., mesh=...)` compiles for `batch` captions of `length`.
 
+    length: in tokens. fsdp, tensor: axes of the mesh.
+
     Raises:
-      ValueError: the mesh does not fit the devices, or the batch the mesh.
+      ValueError: the mesh does not fit the devices, or the batch does not fit the mesh.
     """
     mesh = make_mesh(-1, fsdp, tensor, devices)
     shards = sharding.row_shards(mesh)
@@ -52,8 +52,10 @@ def abstract_encoding(
     )
 
 
-def captions(count: int, length: int, place: Any = None) -> tuple[Any, Any]:
-    """(ids, mask) [count length] as shapes."""
+def captions(
+    count: int, length: int, place: jax.sharding.Sharding | None = None
+) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+    """The shapes of token ids and their mask, both [count length]."""
     shape = (count, length)
     ids = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=place)
     return ids, jax.ShapeDtypeStruct(shape, jnp.bool_, sharding=place)

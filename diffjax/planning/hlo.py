@@ -1,86 +1,11 @@
-"""What can be counted in a program without running it: in its jaxpr, and in XLA's text."""
+"""What a compiled program does, read from XLA's text: collectives, transfers to the host, sizes."""
 
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
-import numpy as np
-
-# --- a jaxpr: what was asked for ---------------------------------------------------------------
-
-
-class Product(NamedTuple):
-    """A matrix product or convolution: FLOPs (2 per multiply-add), bytes of operands and result."""
-
-    flops: int
-    bytes: int
-
-
-def products(jaxpr: Any) -> Iterator[Product]:
-    """Every matrix product and convolution of a (closed) jaxpr, as often as it runs.
-
-    A scan's body counts once for each of its steps, a shard_map's once for each shard, the
-    costliest branch of a cond; the body of a while loop, whose length nobody knows, counts once.
-    """
-    for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
-        name, params = equation.primitive.name, equation.params
-        if name in ("dot_general", "conv_general_dilated"):
-            count = _dot_flops if name == "dot_general" else _conv_flops
-            arrays = [v.aval for v in (*equation.invars[:2], equation.outvars[0])]
-            size = sum(math.prod(a.shape) * np.dtype(a.dtype).itemsize for a in arrays)
-            yield Product(count(params, *[a.shape for a in arrays]), size)
-        elif name == "cond":
-            branches = [list(products(branch)) for branch in params["branches"]]
-            yield from max(branches, key=lambda branch: sum(p.flops for p in branch))
-        else:
-            times = 1
-            if name == "scan":
-                times = params["length"]
-            elif name == "shard_map":
-                sides = dict(params["mesh"].shape)
-                axes = next(v for name, v in params.items() if name.endswith("manual_axes"))
-                times = math.prod(sides[axis] for axis in axes)
-            inner = [p for sub in _subjaxprs(params) for p in products(sub)]
-            for _ in range(times):
-                yield from inner
-
-
-def flops(jaxpr: Any) -> int:
-    """FLOPs of the matrix products and convolutions of a jaxpr, over all devices."""
-    return sum(product.flops for product in products(jaxpr))
-
-
-def _subjaxprs(params: dict[str, Any]) -> Iterator[Any]:
-    for value in params.values():
-        for item in value if isinstance(value, tuple | list) else (value,):
-            if hasattr(getattr(item, "jaxpr", item), "eqns"):
-                yield item
-
-
-def _dot_flops(params, left, right, out) -> int:
-    (contracted, _), _ = params["dimension_numbers"]
-    return 2 * math.prod(left[axis] for axis in contracted) * math.prod(out)
-
-
-def _conv_flops(params, left, right, out) -> int:
-    _, in_axis, *window = params["dimension_numbers"].rhs_spec
-    per_output = math.prod(right[axis] for axis in window) * right[in_axis]
-    # the zeros that a strided convolution's gradient puts between pixels are no work
-    return 2 * math.prod(out) * per_output // math.prod(params["lhs_dilation"])
-
-
-# --- StableHLO: what XLA is given --------------------------------------------------------------
-
-
-def stablehlo_lines(lowered: Any) -> int:
-    """Lines of a lowered program: what grows with blocks that are written out one by one."""
-    return lowered.as_text().count("\n")
-
-
-# --- compiled HLO: what runs -------------------------------------------------------------------
+import jax
 
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$")
@@ -95,10 +20,11 @@ _TRIPS = re.compile(r'"known_trip_count":\s*\{"n":\s*"(\d+)"\}')
 
 @dataclass(frozen=True)
 class Collective:
-    """How often a device takes part in collectives of a kind in one run, and their bytes.
+    """How often one device takes part in collectives of a kind in one run, and their bytes.
 
-    bytes: of the whole array that is gathered, reduced or exchanged, as one device sees it. Over a
-    ring of n, a gather or a reduce-scatter sends (n - 1) / n of it, an all-reduce twice that.
+    bytes: the sum of the sizes of the whole arrays that are gathered, reduced or exchanged, as one
+    device sees them. In a ring of n devices, a gather or a reduce-scatter sends (n - 1) / n of
+    them, an all-reduce twice that.
     """
 
     count: int
@@ -107,7 +33,7 @@ class Collective:
 
 @dataclass(frozen=True)
 class Instruction:
-    """One line of a computation: its name, type, opcode and the text after it."""
+    """One line of a computation: its name, type, opcode, and the rest of the line."""
 
     name: str
     type: str
@@ -115,12 +41,17 @@ class Instruction:
     rest: str
 
 
-def collectives(text: str) -> dict[str, Collective]:
-    """The collectives of a compiled program's text, by kind, loops counted by their length.
+def stablehlo_lines(lowered: jax.stages.Lowered) -> int:
+    """Lines of a lowered program; they grow with every block that is not part of a scan."""
+    return lowered.as_text().count("\n")
 
-    XLA for TPU overlaps a collective with work by writing it in a start, steps and a done, each
-    with the collective in it: the start counts. An all-reduce of which each device keeps a slice
-    (its "all-reduce-scatter" fusions) is a reduce-scatter.
+
+def collectives(text: str) -> dict[str, Collective]:
+    """The collectives of a compiled program's text, by kind; each counts as often as it runs.
+
+    To overlap a collective with other work, XLA for TPU writes it as a start, steps and a done,
+    and repeats the collective in each of them; only the start counts here. An all-reduce of which
+    each device keeps a slice (an "all-reduce-scatter" fusion) counts as a reduce-scatter.
     """
     totals: dict[str, Collective] = {}
     for name, (times, instructions) in _reached(text).items():
@@ -140,7 +71,7 @@ def collectives(text: str) -> dict[str, Collective]:
             given = sum(type_bytes(types.get(operand, operand)) for operand in names)
             made = type_bytes(instruction.type)
             if instruction.opcode.endswith("-start") and made > given:
-                made -= given  # a started collective's type lists what it was given first
+                made -= given  # the type of a start lists its operands before its results
             total = totals.get(kind, Collective(0, 0))
             size = times * max(given, made)
             totals[kind] = Collective(total.count + times, total.bytes + size)
@@ -148,7 +79,7 @@ def collectives(text: str) -> dict[str, Collective]:
 
 
 def host_transfers(text: str) -> int:
-    """Instructions of a compiled program that talk to the host: callbacks, feeds, host memory."""
+    """The number of instructions that talk to the host: callbacks, feeds, host memory."""
     pattern = (
         r'is_host_transfer=true|\b(?:infeed|outfeed)\(|custom_call_target="[^"]*(?:callback|Host)'
         r"|\bcopy-start\(.*S\(5\)"
@@ -157,7 +88,7 @@ def host_transfers(text: str) -> int:
 
 
 def type_bytes(type_text: str) -> int:
-    """Bytes of an HLO type, "f32[8,128]{1,0}" or a tuple of them, without padding."""
+    """Bytes of an HLO type such as "f32[8,128]{1,0}", or of a tuple of types; without padding."""
     total = 0
     for dtype, shape in _ARRAY.findall(type_text):
         if dtype == "token":
@@ -168,7 +99,7 @@ def type_bytes(type_text: str) -> int:
 
 
 def _computations(text: str) -> tuple[dict[str, list[Instruction]], str]:
-    """All computations by name, and the name of the entry."""
+    """All computations of a program by name, and the name of the one where it starts."""
     found: dict[str, list[Instruction]] = {}
     entry, current = "", None
     for line in text.splitlines():
@@ -188,7 +119,7 @@ def _instruction(name: str, text: str) -> Instruction:
 
 
 def _closing(text: str, start: int) -> int:
-    """Where the parenthesis that opens at `start` is closed."""
+    """The place of the parenthesis that closes the one at `start`."""
     depth = 0
     for match in re.finditer(r"[()]", text[start:]):
         depth += 1 if match[0] == "(" else -1
@@ -198,7 +129,7 @@ def _closing(text: str, start: int) -> int:
 
 
 def _operands(rest: str) -> list[str]:
-    """The operands' names, or their types where the text says them."""
+    """The names of the operands, or their types if the text gives types."""
     inside = re.sub(r"/\*.*?\*/", "", rest[1 : _closing(rest, 0)])
     return re.findall(r"%([\w.\-]+)", inside) or [
         item.strip() for item in re.split(r", (?![^\[]*\])", inside) if item.strip()
@@ -206,7 +137,7 @@ def _operands(rest: str) -> list[str]:
 
 
 def _reached(text: str) -> dict[str, tuple[int, list[Instruction]]]:
-    """Every computation that the entry calls, with how often it runs."""
+    """Every computation that the program runs, with how often it runs and its instructions."""
     computations, entry = _computations(text)
     times: dict[str, int] = defaultdict(int)
 
@@ -223,10 +154,10 @@ def _reached(text: str) -> dict[str, tuple[int, list[Instruction]]]:
 
 
 def _trips(loop: Instruction, caller: str, computations: dict[str, list[Instruction]]) -> int:
-    """How often a loop's body runs: as XLA notes it, or as its condition says; 1 if neither does.
+    """How often the body of a loop runs: XLA's own note, else its condition; 1 if neither says.
 
-    XLA for TPU notes nothing, but a scan counts from 0 while it is below a constant, which the
-    condition holds itself or is handed in the loop's tuple.
+    XLA for TPU writes no such note. But a scan counts from 0 up to a constant, which stands in the
+    condition or is passed to it in the loop's tuple.
     """
     if known := _TRIPS.search(loop.rest):
         return int(known[1])

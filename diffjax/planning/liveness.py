@@ -1,14 +1,17 @@
-"""How many bytes a program keeps at once, judged by its jaxpr alone: nothing is compiled."""
+"""Estimates from a jaxpr how much memory a program needs, without compiling it."""
 
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
+from jax.extend.core import Literal, Var
 
-# What XLA computes where it is used, rather than keeps: it reads again what went in.
+from diffjax.planning.jaxprs import AnyJaxpr, opened, subjaxprs
+
+# Elementwise operations, whose results XLA does not keep: it computes them again from what it kept.
 FUSED = frozenset(
     """
     add sub mul div neg max min abs sign exp exp2 log log1p expm1 tanh logistic erf rsqrt sqrt
@@ -23,24 +26,28 @@ CALLS = ("pjit", "jit", "closed_call", "core_call", "custom_jvp_call", "custom_v
 
 
 class Line(NamedTuple):
-    """An equation with its calls written out: values are numbers, each made once."""
+    """An equation of a jaxpr in which all calls have been inlined.
+
+    Each value has a number: `read` are the operands, `made` the results, and `sizes` their bytes.
+    """
 
     name: str
-    params: dict[str, Any]
+    params: Mapping[str, object]
     read: tuple[int, ...]
     made: tuple[int, ...]
     sizes: tuple[int, ...]
 
 
-def peak(jaxpr: Any) -> int:
-    """The most bytes of intermediate values and results alive at once; arguments are left out.
+def peak(jaxpr: AnyJaxpr) -> int:
+    """The most bytes of intermediate values and results that are alive at once, without arguments.
 
-    An estimate. A chain of elementwise operations is taken to be one, that keeps what went in and
-    not its steps; every other result takes room until it was last used, in the order written.
-    XLA's own order and choices differ: only compiling tells.
+    This is an estimate. It takes a chain of elementwise operations as one operation, which keeps
+    its inputs and none of its steps. Every other result takes memory until its last use, in the
+    order of the equations. XLA may order and fuse differently; only compiling gives its figure.
     """
-    lines, results = _written_out(jaxpr)
-    roots: dict[int, frozenset[int]] = defaultdict(frozenset)  # the kept values behind a value
+    lines, results = _inlined(jaxpr)
+    # for each value the kept values from which it can be computed again
+    roots: dict[int, frozenset[int]] = defaultdict(frozenset)
     size: dict[int, int] = {}
     last: dict[int, int] = {}
     for i, line in enumerate(lines):
@@ -59,60 +66,52 @@ def peak(jaxpr: Any) -> int:
     alive = most = 0
     for i, line in enumerate(lines):
         made = sum(size.get(value, 0) for value in line.made)
-        within = max((peak(sub) for sub in _subjaxprs(line.params)), default=0)
-        # a loop's stacked results are there beside what one turn of it needs
+        within = max((peak(sub) for sub in subjaxprs(line.params)), default=0)
+        # the stacked results of a scan are alive while one of its steps runs
         most = max(most, alive + (made + within if line.name == "scan" else max(made, within)))
         alive += made - sum(size[value] for value in ends[i])
     return most
 
 
-def on_a_device(jaxpr: Any) -> Any:
-    """What one device does of a program that is spread by hand: the jaxpr of its shard_map.
-
-    The whole, where there is none.
-    """
-    for line in _written_out(jaxpr)[0]:
+def on_a_device(jaxpr: AnyJaxpr) -> AnyJaxpr:
+    """The part of a program that one device runs: the body of its shard_map, if it has one."""
+    for line in _inlined(jaxpr)[0]:
         if line.name == "shard_map":
-            return line.params["jaxpr"]
+            return next(subjaxprs(line.params))
     return jaxpr
 
 
-def _written_out(jaxpr: Any) -> tuple[list[Line], list[int]]:
-    """The lines of a jaxpr with the calls in it replaced by what they call, and its results."""
+def _inlined(jaxpr: AnyJaxpr) -> tuple[list[Line], list[int]]:
+    """The lines of a jaxpr with all calls inlined, and the numbers of its results."""
     numbers = itertools.count()
     lines: list[Line] = []
 
-    def write(jaxpr: Any, arguments: list[int]) -> list[int]:
-        jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
-        known = dict(zip(jaxpr.invars, arguments, strict=True))
-        number = lambda v: known[v] if not hasattr(v, "val") else next(numbers)  # noqa: E731
-        known |= {v: next(numbers) for v in jaxpr.constvars}
-        for equation in jaxpr.eqns:
+    def write(jaxpr: AnyJaxpr, arguments: list[int]) -> list[int]:
+        inner = opened(jaxpr)
+        known: dict[Var, int] = dict(zip(inner.invars, arguments, strict=True))
+
+        def number(value: Var | Literal) -> int:
+            return next(numbers) if isinstance(value, Literal) else known[value]
+
+        known |= {v: next(numbers) for v in inner.constvars}
+        for equation in inner.eqns:
             read = [number(v) for v in equation.invars]
             if equation.primitive.name in CALLS:
-                (called,) = itertools.islice(_subjaxprs(equation.params), 1)
+                (called,) = itertools.islice(subjaxprs(equation.params), 1)
                 known |= dict(zip(equation.outvars, write(called, read), strict=True))
                 continue
             known |= {v: next(numbers) for v in equation.outvars}
             made = tuple(known[v] for v in equation.outvars)
             sizes = tuple(_bytes(v.aval) for v in equation.outvars)
             lines.append(Line(equation.primitive.name, equation.params, tuple(read), made, sizes))
-        return [number(v) for v in jaxpr.outvars]
+        return [number(v) for v in inner.outvars]
 
-    inner = getattr(jaxpr, "jaxpr", jaxpr)
-    return lines, write(inner, [next(numbers) for _ in inner.invars])
+    return lines, write(jaxpr, [next(numbers) for _ in opened(jaxpr).invars])
 
 
-def _bytes(aval: Any) -> int:
+def _bytes(aval) -> int:
     try:
         itemsize = np.dtype(aval.dtype).itemsize
-    except TypeError:  # a key
+    except TypeError:  # the type of a random key
         itemsize = 8
     return math.prod(getattr(aval, "shape", ())) * itemsize
-
-
-def _subjaxprs(params: dict[str, Any]) -> Iterator[Any]:
-    for value in params.values():
-        for item in value if isinstance(value, tuple | list) else (value,):
-            if hasattr(getattr(item, "jaxpr", item), "eqns"):
-                yield item

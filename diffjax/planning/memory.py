@@ -1,4 +1,4 @@
-"""Bytes of a compiled program on one device: how many, how many there are, and what takes them."""
+"""The memory of a compiled program on one device: what it needs, what there is, what takes most."""
 
 import re
 import tempfile
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
@@ -15,7 +15,17 @@ from jax.experimental.compilation_cache import compilation_cache
 from diffjax.core.tables import format_memory
 from diffjax.devices.chips import Chip
 
-SHOWN = 6  # of the largest buffers
+SHOWN = 6  # how many of the largest buffers a message names
+
+
+@runtime_checkable
+class Device(Protocol):
+    """What we use of a jax.Device."""
+
+    platform: str
+
+    def memory_stats(self) -> dict[str, int] | None:
+        """Its figures of memory, if it has any."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +37,15 @@ class Buffer:
     operation: str
 
 
-def of(compiled: Any) -> dict[str, int]:
-    """Bytes of a compiled program, by kind; "alias": output that takes its input's place.
+def bytes_by_kind(compiled: jax.stages.Compiled) -> dict[str, int]:
+    """Bytes of a compiled program, by kind.
 
-    "peak" is what XLA's own accounting has alive at once, and the program's code, which lies in
-    the same memory on an accelerator.
+    "alias": outputs that are written over their inputs. "peak": the most bytes that are alive at
+    once by XLA's own accounting, and the program's code, which an accelerator keeps in the same
+    memory.
     """
     sizes = compiled.memory_analysis()
+    assert sizes is not None, "every backend of JAX says"
     kinds = {
         "arguments": sizes.argument_size_in_bytes,
         "temporaries": sizes.temp_size_in_bytes,
@@ -46,15 +58,15 @@ def of(compiled: Any) -> dict[str, int]:
     return {**kinds, "peak": peak}
 
 
-def limit(device: Any, chip: Chip | None) -> float | None:
-    """Bytes that a program may use on a device; None where nobody says (a CPU)."""
+def usable_bytes(device: Device, chip: Chip | None) -> float | None:
+    """Bytes that a program may use on a device, or None if they are not known, as for a CPU."""
     if device.platform == "gpu":  # JAX takes a share of the memory, which the user may change
         return (device.memory_stats() or {}).get("bytes_limit")
     return chip.usable_bytes if chip else None
 
 
-def needed(message: str) -> tuple[float, float] | None:
-    """(bytes needed, bytes there are) of XLA's complaint that memory ran out."""
+def parse_out_of_memory(message: str) -> tuple[float, float] | None:
+    """(bytes needed, bytes available), from XLA's message that memory ran out; None of others."""
     found = re.findall(r"\(([\d.]+)([KMGT])\)", message)
     if "exceeds available" not in message or len(found) < 2:
         return None
@@ -63,29 +75,29 @@ def needed(message: str) -> tuple[float, float] | None:
     return first, second
 
 
-def writing_down(folder: str) -> dict[str, Any]:
-    """The compiler options that have XLA write into a folder where it puts what."""
+def dump_options(folder: str) -> dict[str, str | bool]:
+    """Compiler options with which XLA writes its assignment of buffers into a folder."""
     return {"xla_dump_to": folder}
 
 
-def written_down(folder: str) -> list[Buffer]:
-    """The buffers of the one program whose compilation wrote into a folder, largest first."""
+def dumped_buffers(folder: str) -> list[Buffer]:
+    """The largest buffers of the program that was compiled with `dump_options`, largest first."""
     read = lambda ending: "\n".join(  # noqa: E731
         path.read_text() for path in Path(folder).glob(f"*after_optimizations{ending}.txt")
     )
     return buffers(read("-buffer-assignment"), read(""))[:SHOWN]
 
 
-def largest(lowered: Any) -> list[Buffer]:
-    """The largest buffers of a lowered program that compiles, by compiling it once more."""
-    with tempfile.TemporaryDirectory() as folder, compiling_afresh():
-        lowered.compile(compiler_options=writing_down(folder))
-        return written_down(folder)
+def largest_buffers(lowered: jax.stages.Lowered) -> list[Buffer]:
+    """The largest buffers of a program, which is compiled once more to find them."""
+    with tempfile.TemporaryDirectory() as folder, without_compilation_cache():
+        lowered.compile(compiler_options=dump_options(folder))
+        return dumped_buffers(folder)
 
 
 @contextmanager
-def compiling_afresh() -> Iterator[None]:
-    """Without the cache of compiled programs, which would answer in XLA's place."""
+def without_compilation_cache() -> Iterator[None]:
+    """Has XLA compile even programs that JAX has in its cache."""
     before = jax.config.values["jax_enable_compilation_cache"]
     jax.config.update("jax_enable_compilation_cache", False)
     compilation_cache.reset_cache()
@@ -97,7 +109,10 @@ def compiling_afresh() -> Iterator[None]:
 
 
 def buffers(assignment: str, text: str) -> list[Buffer]:
-    """The buffers of XLA's buffer assignment, each named by the largest value it holds."""
+    """The buffers in a dump of XLA's buffer assignment, each named by the largest value it holds.
+
+    text: the optimised HLO of the same program, which names the operations.
+    """
     operations = {
         name: operation.split("/", 1)[-1]
         for name, operation in re.findall(r'%?([\w.\-]+) = .*?op_name="([^"]*)"', text)
@@ -109,7 +124,7 @@ def buffers(assignment: str, text: str) -> list[Buffer]:
             allocation, what = match[1], match[2]
         match = re.match(r" value: <\d+ (\S+) @\d+> \(size=(\d+),offset=(\d+)\): (.*)", line)
         if not match or "thread-local" in what or re.search(r"S\([1-9]\)", match[4]):
-            continue  # S(1) and up are other memories than the device's own
+            continue  # memory spaces S(1) and up are not the device's main memory
         name, size = re.sub(r"\{.*", "", match[1]), int(match[2])
         key = (allocation, match[3])
         if key not in slots or size > slots[key].bytes:
@@ -121,10 +136,10 @@ def buffers(assignment: str, text: str) -> list[Buffer]:
 
 
 def too_big(peak: float, available: float, found: list[Buffer]) -> str:
-    """Why a program does not fit, in a few lines; equal buffers share one."""
+    """The message that a program does not fit: a few lines that name the largest buffers."""
     lines = [
         f"does not fit: needs {format_memory(peak)} per device, "
-        f"of which there are {format_memory(available)}"
+        f"but a device has {format_memory(available)}"
     ]
     alike: dict[tuple[int, str], list[str]] = defaultdict(list)
     for buffer in found:

@@ -1,4 +1,4 @@
-"""Programs with shapes in the place of arrays: all that a compiler needs to be told."""
+"""The programs of training and sampling with shapes in place of arrays, ready to be compiled."""
 
 import dataclasses
 import functools
@@ -23,10 +23,10 @@ Shapes: TypeAlias = PyTree[jax.ShapeDtypeStruct]
 
 @dataclass(frozen=True)
 class Work:
-    """A jitted program, the shapes that it is called with, and what it is asked to compute.
+    """A jitted program, the shapes of its arguments, and the mathematics that it does.
 
-    keywords: of the call. one_device: the jaxpr of what a device does at a time, on `rows`
-    examples, with nothing computed twice and not yet spread over devices.
+    batch: examples of one call. keywords: keyword arguments of the call. one_device: the jaxpr of
+    what a device computes at a time, on `rows` examples, before rematerialisation and sharding.
     """
 
     jitted: jax.stages.Wrapped
@@ -39,12 +39,12 @@ class Work:
     keywords: dict[str, Task] = dataclasses.field(default_factory=dict)
 
     def trace(self) -> jax.stages.Traced:
-        """The program, traced."""
+        """Traces the program with these shapes."""
         return self.jitted.trace(*self.arguments, **self.keywords)
 
 
 def training(training: Training) -> Work:
-    """The very step that training compiles: its function, its shardings, its donation."""
+    """The training step with the same function, shardings and donation as in a real run."""
     program, task, batch = program_of(training), training.task, training.batch_size
     mesh = program.place.mesh
     rows = batch // (mesh.size // mesh.shape["tensor"] * training.parts)
@@ -61,10 +61,10 @@ def training(training: Training) -> Work:
 
 
 def of_sampling(task: Denoising, settings: SampleSettings, devices: Sequence[jax.Device]) -> Work:
-    """The sampler with these settings, a picture per device, parameters whole on each.
+    """The sampler with these settings; each device makes one picture with all parameters.
 
-    So `diffjax.sample` does it: a guided step needs all of them for two rows of work, and to
-    gather them anew for every step would take longer than the step.
+    `diffjax.sample` does the same. Parameters are not split, because a step on one device has few
+    rows, and gathering the parameters for each step would take longer than the step.
     """
     mesh, batch = mesh_lib.make_mesh(devices=devices), len(devices)
     whole = functools.partial(jax.ShapeDtypeStruct, sharding=mesh_lib.replicated(mesh))
@@ -79,17 +79,17 @@ def of_sampling(task: Denoising, settings: SampleSettings, devices: Sequence[jax
 def prompts(
     task: Denoising, count: int, place: jax.sharding.Sharding | None = None
 ) -> tuple[Shapes, jax.ShapeDtypeStruct]:
-    """What `sampling.sample` takes beside parameters: the columns that it reads, and keys."""
+    """The other arguments of `sampling.sample`: the columns that it reads, and a key per row."""
     shape = functools.partial(jax.ShapeDtypeStruct, sharding=place)
     columns = {name: shape((count, *x.shape), x.dtype) for name, x in task.prompts().items()}
     return columns, shape((count,), jax.random.key(0).dtype)
 
 
 def without_remat(task: Task) -> Task:
-    """The task with a network that computes nothing twice."""
+    """The task with a network that keeps all activations, so that nothing is computed twice."""
     return with_model(task, remat="none")
 
 
 def unplaced(tree: Shapes) -> Shapes:
-    """The shapes without where they lie."""
+    """The shapes without their shardings."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)

@@ -80,7 +80,7 @@ def loop(opened: Opened, state: TrainState) -> TrainState:
             opened.spent.to("compile")
             with opened.watch.meanwhile(nothing_lost):
                 train_step = _compile(train_step, state, batch, task)
-                processes.meet(f"{task.name} step {step}")
+                processes.wait_for_all(f"{task.name} step {step}")
         opened.spent.to("step")
         state, metrics = train_step(state, batch, task)
         opened.journal.add(metrics)

@@ -40,7 +40,7 @@ class Preview:
         """Make the preview with these parameters, write samples/STEP.png, and log it."""
         batch = {name: jnp.asarray(column) for name, column in self._batch.items()}
         seeds = jnp.arange(len(self._captions))
-        batch, seeds = mesh_lib.everywhere((batch, seeds), self._mesh)
+        batch, seeds = mesh_lib.replicate((batch, seeds), self._mesh)
         columns = mesh_lib.fetch(compiled()(self._task, params, batch, seeds))
         path = self._folder / f"{step:07d}.png"
         if processes.is_first():

@@ -13,7 +13,7 @@ from benchmarks import peers, sampling
 from benchmarks.cascades import NAMES, SIZES
 from benchmarks.sampling_worker import task_of
 from diffjax.generation import chain
-from diffjax.planning import hlo
+from diffjax.planning import jaxprs
 from diffjax.tasks.sampling import sample
 from diffjax.tasks.settings import SampleSettings
 
@@ -72,7 +72,7 @@ def test_the_networks_of_the_race_have_the_flops_that_are_written_of_them():
         keys = jax.random.split(jax.random.key(0), 1)
         traced = jax.make_jaxpr(run)(params, chain.zeros(task, 1), keys)
         # three steps of a doubled batch
-        assert hlo.flops(traced) / 6e9 == pytest.approx(gflop, rel=0.005)
+        assert jaxprs.flops(traced) / 6e9 == pytest.approx(gflop, rel=0.005)
 
 
 @pytest.mark.slow

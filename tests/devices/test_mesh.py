@@ -53,7 +53,7 @@ def test_a_parameter_that_does_not_divide_is_named():
     mesh = mesh_lib.make_mesh(fsdp=8)
     leaf = {"params": {"out": {"kernel": shape(4, 12)}}}
     with pytest.raises(
-        ValueError, match=r"params/out/kernel .*12 is no multiple of mesh axis fsdp"
+        ValueError, match=r"params/out/kernel .*12 is not a multiple of mesh axis fsdp"
     ):
         mesh_lib.state_sharding(mesh, leaf, RULES)
 
@@ -71,7 +71,9 @@ def test_a_rule_names_every_parameter_of_every_preset(file):
 def test_the_table_says_the_bytes_that_lie_on_each_device():
     mesh = mesh_lib.make_mesh(fsdp=2, tensor=2)
     leaves = {"a": {"conv_0": {"kernel": shape(4, 8), "bias": shape(8)}}}
-    lines = mesh_lib.table(mesh_lib.state_sharding(mesh, leaves, RULES), leaves).splitlines()
+    lines = mesh_lib.sharding_table(
+        mesh_lib.state_sharding(mesh, leaves, RULES), leaves
+    ).splitlines()
     assert [line.split() for line in lines] == [
         ["a/conv_0/bias", "(8,)", "(-)", "32"],
         ["a/conv_0/kernel", "(4,", "8)", "(fsdp,", "tensor)", "32"],
@@ -121,7 +123,7 @@ def test_a_process_makes_the_rows_that_its_devices_hold(sizes, mine, rows):
 def test_with_one_process_arrays_are_used_and_read_as_they_are():
     mesh = mesh_lib.make_mesh(fsdp=8)
     tree = {"a": np.arange(16.0), "b": jnp.float32(3)}
-    assert mesh_lib.everywhere(tree, mesh) is tree
+    assert mesh_lib.replicate(tree, mesh) is tree
     split = jax.device_put(tree["a"], mesh_lib.batch_sharding(mesh))
     got = mesh_lib.fetch({"a": split, "b": tree["b"]})
     np.testing.assert_array_equal(got["a"], tree["a"])

@@ -74,7 +74,7 @@ POD = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "1"}
     ],
 )
 def test_a_cluster_is_told_by_flags_variables_or_its_launcher(environ, flags, cluster):
-    assert processes.find(environ, **flags) == cluster
+    assert processes.find_cluster(environ, **flags) == cluster
 
 
 @pytest.mark.parametrize(
@@ -108,13 +108,13 @@ def test_jobs_that_share_a_node_have_ports_of_their_own():
 def test_what_lacks_or_contradicts_is_one_line(environ, flags, words, monkeypatch):
     monkeypatch.setattr(processes.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=words) as caught:
-        processes.find(environ, **flags)
+        processes.find_cluster(environ, **flags)
     assert "\n" not in str(caught.value)
 
 
 def test_a_pod_with_the_kubernetes_client_asks_the_cluster(monkeypatch):
     monkeypatch.setattr(processes.util, "find_spec", lambda name: object())
-    assert processes.find(POD) == Cluster("Kubernetes")
+    assert processes.find_cluster(POD) == Cluster("Kubernetes")
 
 
 def test_one_process_agrees_with_itself_at_once_and_for_nothing():
@@ -125,8 +125,8 @@ def test_one_process_agrees_with_itself_at_once_and_for_nothing():
 
 def test_alone_nothing_is_begun_hushed_or_left(capsys):
     processes.initialize(None)
-    processes.hush()
+    processes.silence_all_but_first()
     print("heard")
     assert capsys.readouterr().out == "heard\n"
-    assert [processes.leave(code) for code in (0, 2, 143)] == [0, 2, 143]
+    assert [processes.end_if_failed(code) for code in (0, 2, 143)] == [0, 2, 143]
     assert processes.is_first()

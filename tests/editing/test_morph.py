@@ -157,7 +157,7 @@ def test_a_leap_is_spread_over_the_frames():
     weights = np.linspace(0, 1, 24, dtype=np.float32)
     longest = [np.diff(path(weights)[:, 0, 0]).max()]
     for _ in range(2):
-        weights = morph.evenly(weights, path(weights))
+        weights = morph.even_weights(weights, path(weights))
         longest.append(np.diff(path(weights)[:, 0, 0]).max())
     assert (weights[0], weights[-1]) == (0, 1)
     assert (np.diff(weights) > 0).all()

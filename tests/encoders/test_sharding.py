@@ -80,23 +80,23 @@ def test_a_block_needs_two_reductions_and_one_gather_per_matrix():
 def test_the_plan_of_v1_1_xxl_has_the_right_parameters_and_flops():
     xxl = t5.T5Config(32128, 4096, 64, 10240, 24, 64)
     work = encoding.abstract_encoding(xxl, jax.devices(), 16, 128, fsdp=4, tensor=2)
-    assert trees.count(work.params) == 4_762_310_656
+    assert trees.num_values(work.params) == 4_762_310_656
     size = lambda leaf: math.prod(leaf.sharding.shard_shape(leaf.shape))  # noqa: E731
     on_one = sum(size(leaf) for leaf in jax.tree.leaves(work.params))
     assert on_one == pytest.approx(
-        trees.count(work.params) / 8, rel=1e-3
+        trees.num_values(work.params) / 8, rel=1e-3
     )  # the norms are not split
     assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(work.params))
     tokens, matrices = 4 * 128, 4 * 4096 * 4096 + 3 * 4096 * 10240
     assert work.rows == 4
-    assert hlo.flops(work.one_device) == 2 * tokens * 24 * (matrices + 2 * 128 * 4096)
+    assert jaxprs.flops(work.one_device) == 2 * tokens * 24 * (matrices + 2 * 128 * 4096)
 
 
 def test_no_device_holds_all_of_v1_1_xxl_if_it_is_split_over_8():
     """Its parameters take 8.9 GiB in bfloat16, or 17.7 in float32, which CPUs multiply in."""
     xxl = t5.T5Config(32128, 4096, 64, 10240, 24, 64)
     work = encoding.abstract_encoding(xxl, jax.devices(), 8, 16, fsdp=8)
-    peak = memory.of(work.jitted.lower(*work.arguments).compile())["peak"]
+    peak = memory.bytes_by_kind(work.jitted.lower(*work.arguments).compile())["peak"]
     assert peak < 5 * 2**30  # its shards, the stacked copy of them, and one or two blocks
 
 

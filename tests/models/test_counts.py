@@ -16,7 +16,7 @@ from diffjax.devices import mesh
 from diffjax.encoders.t5 import load_encoder
 from diffjax.logs import readings, writer
 from diffjax.models.unet import UNet
-from diffjax.planning import hlo
+from diffjax.planning import hlo, jaxprs
 from diffjax.tasks import sampling
 from diffjax.training import loop, step
 from tests.tasks.test_denoising import BASE, KEY, batch_of
@@ -95,7 +95,7 @@ def test_a_step_needs_only_the_flops_of_the_network(sizes, parts):
     model = jax.make_jaxpr(jax.grad(bare))(shapes.params, jnp.zeros((16, 16, 16, 3)), batch["text"])
     step = placed(BASE, mesh.make_mesh(*sizes), parts=parts)[0] if sizes else step_of(BASE)
     ours = jax.make_jaxpr(step)(shapes, batch)
-    assert hlo.flops(ours) / hlo.flops(model) == 1.0
+    assert jaxprs.flops(ours) / jaxprs.flops(model) == 1.0
 
 
 def run(workdir, encoder, *more):

@@ -35,19 +35,19 @@ def test_the_largest_buffers_are_named_by_what_makes_them():
         (3 * GIB, "jvp(UNet)/up_0/conv_1"),
     ]
     assert memory.too_big(20 * GIB, 15.75 * GIB, found).splitlines()[:3] == [
-        "does not fit: needs 20.00 GiB per device, of which there are 15.75 GiB",
+        "does not fit: needs 20.00 GiB per device, but a device has 15.75 GiB",
         "  4.00 GiB bf16[524288,4096]: argument batch['text']",
         "  2 x 3.00 GiB f32[196608,4096]: jvp(UNet)/up_0/conv_0, jvp(UNet)/up_0/conv_1",
     ]
 
 
-def test_what_xla_complains_of_is_understood():
+def test_the_figures_of_xlas_out_of_memory_message_are_read():
     message = (
         "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO "
         "temporaries (56.84G) exceeds available HBM (15.75G)."
     )
-    assert memory.needed(message) == (56.84 * GIB, 15.75 * GIB)
-    assert memory.needed("RESOURCE_EXHAUSTED: out of luck (1G)") is None
+    assert memory.parse_out_of_memory(message) == (56.84 * GIB, 15.75 * GIB)
+    assert memory.parse_out_of_memory("RESOURCE_EXHAUSTED: out of luck (1G)") is None
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def lowered():
 
 
 def test_the_bytes_of_a_program_are_its_arrays(lowered):
-    sizes = memory.of(lowered.compile())
+    sizes = memory.bytes_by_kind(lowered.compile())
     w, x = 4 * 128 * 128, 4 * 4096 * 128
     assert sizes["arguments"] == w + x
     assert sizes["alias"] == w  # what is given away becomes the result
@@ -70,15 +70,16 @@ def test_the_bytes_of_a_program_are_its_arrays(lowered):
 
 
 def test_the_largest_buffers_of_a_program_are_found_by_compiling_it_again(lowered):
-    first, second, *_ = memory.largest(lowered)
+    first, second, *_ = memory.largest_buffers(lowered)
     assert {first.bytes, second.bytes} == {4 * 4096 * 128}
     assert {first.type, second.type} == {"f32[4096,128]"}
     assert any(b.operation == "argument x" for b in (first, second))
 
 
-def test_the_limit_is_the_chips_or_what_jax_may_take_of_a_gpu():
-    tpu = SimpleNamespace(platform="tpu")
+def test_usable_bytes_are_those_of_the_chip_or_what_jax_may_take_of_a_gpu():
+    tpu = SimpleNamespace(platform="tpu", memory_stats=lambda: None)
     gpu = SimpleNamespace(platform="gpu", memory_stats=lambda: {"bytes_limit": 60e9})
-    assert memory.limit(tpu, CHIPS["TPU v5e"]) == 15.75 * GIB
-    assert memory.limit(gpu, CHIPS["H100 SXM"]) == 60e9
-    assert memory.limit(SimpleNamespace(platform="cpu"), None) is None
+    assert memory.usable_bytes(tpu, CHIPS["TPU v5e"]) == 15.75 * GIB
+    assert memory.usable_bytes(gpu, CHIPS["H100 SXM"]) == 60e9
+    cpu = SimpleNamespace(platform="cpu", memory_stats=lambda: None)
+    assert memory.usable_bytes(cpu, None) is None

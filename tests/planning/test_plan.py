@@ -79,13 +79,13 @@ def test_the_sampler_makes_a_picture_per_device_by_as_many_calls_as_it_has_steps
 
 def test_a_step_that_does_not_fit_names_its_largest_buffers(monkeypatch):
     largest = [memory.Buffer(2**20, "f32[512,512]", "up_0/conv_0")]
-    monkeypatch.setattr(memory, "limit", lambda device, chip: 1e6)
-    monkeypatch.setattr(memory, "largest", lambda lowered: largest)
+    monkeypatch.setattr(memory, "usable_bytes", lambda device, chip: 1e6)
+    monkeypatch.setattr(memory, "largest_buffers", lambda lowered: largest)
     with pytest.raises(plan.TooBig) as error:
         plan_of(tiny(**{"mesh.fsdp": 4}))
     first, row, last = str(error.value).splitlines()
     assert first.startswith("does not fit: needs ")
-    assert first.endswith(" per device, of which there are 977 KiB")
+    assert first.endswith(" per device, but a device has 977 KiB")
     assert row == "  1.0 MiB f32[512,512]: up_0/conv_0"
     assert "data.batch_size" in last
 

@@ -3,11 +3,11 @@
 fsdp splits what is kept, tensor the work (Rajbhandari et al. 2020; Shoeybi et al. 2019).
 """
 
-from diffjax.devices.mesh import INTO, OUT_OF, Rules
+from diffjax.devices.mesh import SPLIT_INPUTS, SPLIT_OUTPUTS, Rules
 
 RULES: Rules = (
-    (r"(.*/)?(conv_0|qkv|q|text_kv|scale_shift|dense_0|value|draw)/kernel", INTO),
-    (r"(.*/)?(conv_1|out|skip|\w+_stride|dense_1)/kernel", OUT_OF),
+    (r"(.*/)?(conv_0|qkv|q|text_kv|scale_shift|dense_0|value|draw)/kernel", SPLIT_OUTPUTS),
+    (r"(.*/)?(conv_1|out|skip|\w+_stride|dense_1)/kernel", SPLIT_INPUTS),
     (r"(.*/)?head/conv/kernel", ("fsdp", None)),  # 3 output channels
     (r"(.*/)?(label/embedding|vector/kernel|vector_tokens/kernel)", (None, "fsdp")),
     (r"(uncertainty|schedule)/.*", (None,)),  # a few numbers beside the network's

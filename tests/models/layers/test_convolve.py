@@ -10,7 +10,7 @@ from jax import lax
 
 from diffjax.models.layers import convolve
 from diffjax.models.unet import UNet
-from diffjax.planning import hlo
+from diffjax.planning import jaxprs
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 plain = functools.partial(
@@ -119,7 +119,7 @@ def test_after_doubling_needs_four_ninths_of_the_arithmetic():
         convolve.after_doubling, strides=(1, 1), padding="SAME",
         convolution=lax.conv_general_dilated, dimension_numbers=NHWC,
     )  # fmt: skip
-    cost = hlo.flops(jax.make_jaxpr(ours)(x, kernel)) / hlo.flops(
+    cost = jaxprs.flops(jax.make_jaxpr(ours)(x, kernel)) / jaxprs.flops(
         jax.make_jaxpr(doubled)(x, kernel)
     )
     assert cost == pytest.approx(4 / 9 * (65 / 64) ** 2)
@@ -130,7 +130,7 @@ def test_flops_of_the_gradient_are_counted_once():
     loss = lambda of: lambda x, k: of(x, k).sum()  # noqa: E731
     ours = jax.grad(loss(lambda x, k: convolve.cpu_convolution(x, k, (1, 1), "SAME")), (0, 1))
     theirs = jax.grad(loss(plain), (0, 1))
-    count = lambda of: hlo.flops(jax.make_jaxpr(of)(x, kernel))  # noqa: E731
+    count = lambda of: jaxprs.flops(jax.make_jaxpr(of)(x, kernel))  # noqa: E731
     assert count(ours) == pytest.approx(count(theirs), rel=0.01)
 
 
