@@ -90,7 +90,7 @@ def shown_of(
     if config.sample.prompts and encoder is not None and not starts_from_picture:
         shown = [{"captions": (prompt,)} for prompt in config.sample.prompts]
         prompts = filter(None, map(clean, config.sample.prompts))
-        embed = cache.ensure(cache.users_path(encoder), encoder, prompts).embed
+        embed = cache.ensure(cache.default_folder(encoder), encoder, prompts).embed
     else:
         shown = [records[i * len(records) // count] for i in range(count)]
     needed: list[readers.Reader] = [readers.caption]

@@ -62,8 +62,8 @@ def _users(
     records: RecordSource, encoder: TextEncoder, progress: Callable[[int, int], None] | None
 ) -> cache.Embeddings:
     """The user's cache of this encoder, with all captions of the records."""
-    path, fingerprint = cache.users_path(encoder), fingerprint_of(records)
-    if fingerprint is not None and marks.there(path, fingerprint):
+    path, fingerprint = cache.default_folder(encoder), fingerprint_of(records)
+    if fingerprint is not None and marks.has_mark(path, fingerprint):
         return cache.open_cache(path, encoder)
     captions = from_source(records)
 
@@ -73,7 +73,7 @@ def _users(
 
     found = cache.ensure(path, encoder, captions, progress=counted)
     if fingerprint is not None:
-        marks.put(path, fingerprint)
+        marks.write_mark(path, fingerprint)
     return found
 
 

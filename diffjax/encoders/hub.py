@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from diffjax.encoders import tensors, tokenizer
+from diffjax.encoders import tensors, tokenizer, torch_files
+from diffjax.encoders.unreadable import first_line
 from diffjax.encoders.weights import CONFIG
 
 # NAME or OWNER/NAME, perhaps with @REVISION: a branch, a tag, or the hash of a commit.
@@ -58,13 +59,13 @@ def fetch(name: str) -> Path:
     except errors.RevisionNotFoundError:
         raise ValueError(f"{repository!r} has no revision {revision!r} on the hub") from None
     except errors.HFValidationError as error:
-        raise ValueError(f"{name!r} is not a valid name of a model: {_line(error)}") from None
+        raise ValueError(f"{name!r} is not a valid name of a model: {first_line(error)}") from None
     except Exception as error:  # without a network, the type of the error depends on the transport
         return _cached_folder(huggingface_hub, name, error)
     try:
         wanted = needed_files(listed)
         if any(file.endswith(".bin") for file in wanted):
-            tensors.import_torch(name)  # fail before tens of gigabytes are downloaded
+            torch_files.import_torch(name)  # fail before tens of gigabytes are downloaded
     except ValueError as error:
         raise ValueError(f"{name!r} cannot be used: {error}") from None
     try:
@@ -73,7 +74,7 @@ def fetch(name: str) -> Path:
         )
     except Exception as error:
         raise ValueError(
-            f"{name!r} was not downloaded completely: {_line(error)}: try again"
+            f"{name!r} was not downloaded completely: {first_line(error)}: try again"
         ) from None
     return Path(folder)
 
@@ -108,10 +109,6 @@ def _cached_folder(hub: ModuleType, name: str, error: Exception) -> Path:
     except Exception:
         raise ValueError(
             f"{name!r} is not in the cache of the Hugging Face hub, which cannot be reached "
-            f"({_line(error)}): download it on a machine with a network and give its folder"
+            f"({first_line(error)}): download it on a machine with a network and give its folder"
         ) from None
     return Path(folder)
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

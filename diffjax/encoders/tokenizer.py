@@ -18,7 +18,7 @@ from typing import Protocol, runtime_checkable
 from absl import logging
 
 from diffjax.core.json_types import JsonObject
-from diffjax.encoders.tensors import describe_file, read_json
+from diffjax.encoders.unreadable import describe_file, read_json
 
 PAD, EOS, UNK = 0, 1, 2
 JSON, SENTENCEPIECE, CONFIG = "tokenizer.json", "spiece.model", "tokenizer_config.json"

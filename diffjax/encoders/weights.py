@@ -18,7 +18,9 @@ from diffjax.core.files import write_whole
 from diffjax.core.json_types import JsonObject
 from diffjax.core.trees import Params, PyTree
 from diffjax.encoders import tensors
-from diffjax.encoders.tensors import INDEX, WEIGHTS, Stored, weight_files
+from diffjax.encoders.stored import Box, Stored
+from diffjax.encoders.tensors import INDEX, WEIGHTS, weight_files
+from diffjax.encoders.unreadable import read_json
 from diffjax.models.t5 import FEED_FORWARDS, T5Config, shapes
 
 __all__ = [
@@ -117,7 +119,7 @@ def load_config(path: str | os.PathLike) -> T5Config:
     folder = Path(path)
     file = folder / CONFIG
     try:
-        raw = tensors.read_json(file)
+        raw = read_json(file)
     except FileNotFoundError:
         have = "no such folder" if not folder.exists() else f"no {CONFIG}"
         raise ValueError(f"{folder}: {have}, want a folder in Hugging Face's layout") from None
@@ -179,11 +181,9 @@ def _read_shards(
     return jax.make_array_from_single_device_arrays(leaf.shape, sharding, [*arrays.values()])
 
 
-def _by_part(
-    sharding: Sharding, shape: tuple[int, ...]
-) -> Iterator[tuple[tensors.Box, list[jax.Device]]]:
+def _by_part(sharding: Sharding, shape: tuple[int, ...]) -> Iterator[tuple[Box, list[jax.Device]]]:
     """(a part of the shape, the local devices that hold it) for each different part."""
-    holders: dict[tuple, tuple[tensors.Box, list[jax.Device]]] = {}
+    holders: dict[tuple, tuple[Box, list[jax.Device]]] = {}
     for device, index in sharding.addressable_devices_indices_map(shape).items():
         index = index or (slice(None),) * len(shape)
         key = tuple(s.indices(n) for s, n in zip(index, shape, strict=True))

@@ -119,14 +119,14 @@ def test_a_damaged_mark_is_as_good_as_none(content):
     source = Counting()
     embeddings.embeddings_of(options(), source, Stub())
     assert source.captions_read == 4
-    assert marks.there(made.path, "these")  # and is made anew
+    assert marks.has_mark(made.path, "these")  # and is made anew
 
 
 def test_a_mark_that_cannot_be_written_costs_a_warning(monkeypatch, caplog):
     def full(*arguments):
         raise OSError("no space")
 
-    made = cache.ensure(cache.users_path(Stub()), Stub(), ["a frog.", "a dog", "a cat"])
+    made = cache.ensure(cache.default_folder(Stub()), Stub(), ["a frog.", "a dog", "a cat"])
     monkeypatch.setattr(marks.shards, "write_whole", full)
     with caplog.at_level(logging.WARNING, "absl"):
         assert len(embeddings.embeddings_of(options(), Counting(), Stub())) == len(made)

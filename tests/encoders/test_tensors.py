@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from diffjax.encoders import stored as stored_lib
 from diffjax.encoders import tensors
 
 VALUES = {
@@ -42,7 +43,7 @@ def shard(folder, of):
 def test_a_part_of_a_tensor_equals_numpys_for_any_block_size(
     folder, block_bytes, index, dtype, monkeypatch
 ):
-    monkeypatch.setattr(tensors, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(stored_lib, "BLOCK_BYTES", block_bytes)
     stored = tensors.open_folder(folder)["matrix"]
     assert (stored.shape, stored.dtype, stored.nbytes) == ((11, 7), np.float32, 308)
     whole = VALUES["matrix"].astype(dtype or np.float32)
@@ -56,7 +57,7 @@ def test_a_part_of_a_tensor_equals_numpys_for_any_block_size(
 
 
 def test_a_part_of_a_vector_can_be_read(folder, monkeypatch):
-    monkeypatch.setattr(tensors, "BLOCK_BYTES", 4)
+    monkeypatch.setattr(stored_lib, "BLOCK_BYTES", 4)
     part = tensors.open_folder(folder)["vector"].read(np.s_[3:8,])
     np.testing.assert_array_equal(part, VALUES["vector"][3:8])
 

@@ -26,7 +26,8 @@ from diffjax.encoders.t5 import TextEncoder
 
 __all__ = [
     "STORAGES", "Damaged", "Embeddings", "Header", "MissingCaption", "StorageError",
-    "ensure", "extend", "header_of", "null_text", "open_cache", "users_path",
+    "default_folder",
+    "ensure", "extend", "header_of", "null_text", "open_cache",
 ]  # fmt: skip
 
 SHARD_BYTES = 256 << 20
@@ -145,8 +146,8 @@ def open_cache(path: str | os.PathLike, encoder: TextEncoder | None = None) -> E
     return Embeddings(path, header, indices.load(path, header), Shards(path))
 
 
-def users_path(encoder: TextEncoder) -> Path:
-    """The default folder of this encoder's cache.
+def default_folder(encoder: TextEncoder) -> Path:
+    """The folder of this encoder's cache if none is named.
 
     It is below $DIFFJAX_CACHE_DIR, or else below diffjax in the user's cache folder.
     """

@@ -15,8 +15,8 @@ from absl import logging
 from diffjax.encoders.cache import shards
 
 
-def put(folder: Path, fingerprint: str) -> None:
-    """Write the mark of a data set. If this fails, print a warning and continue."""
+def write_mark(folder: Path, fingerprint: str) -> None:
+    """Writes the mark of a data set. If this fails, logs a warning and continues."""
     content = {"data": fingerprint, "shards": shards.shard_names(folder)}
     try:
         shards.write_whole(_path(folder, fingerprint), json.dumps(content).encode(), "mark")
@@ -24,7 +24,7 @@ def put(folder: Path, fingerprint: str) -> None:
         logging.warning("%s; the next start goes through all captions again", error)
 
 
-def there(folder: Path, fingerprint: str) -> bool:
+def has_mark(folder: Path, fingerprint: str) -> bool:
     """Whether the cache has a mark of the data set, and all shards that the mark lists."""
     path = _path(folder, fingerprint)
     if not (folder / shards.HEADER).exists():

@@ -310,7 +310,7 @@ def test_a_folder_that_cannot_be_made_is_said_with_the_variable_that_names_anoth
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("DIFFJAX_CACHE_DIR", str(tmp_path / "file"))
     with pytest.raises(StorageError, match="set DIFFJAX_CACHE_DIR to a folder") as caught:
-        cache.ensure(cache.users_path(Stub()), Stub(), CAPTIONS)
+        cache.ensure(cache.default_folder(Stub()), Stub(), CAPTIONS)
     assert str(tmp_path / "file") in str(caught.value)
     assert "\n" not in str(caught.value)
 
