@@ -1,8 +1,8 @@
 """python -m diffjax.doctor [--workdir DIR]
 
-Looks over this machine before a run: versions, devices, memory, disk and how fast it writes, caches
-and their places, which tokens are set (never what they are). Takes a few seconds, starts nothing.
-Exit codes: 0 a run can start, 2 something would break it: the last lines say what, and the remedy.
+Checks this machine before a run: versions, devices, memory, disk space and speed, where the caches
+are, and which tokens are set (never what they are). Takes a few seconds and starts nothing. Exit
+codes: 0 a run can start, 2 it could not; the last lines say why and what to do.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from diffjax.core.errors import EXIT_INPUT, ConfigError
 from diffjax.core.tables import GIB, format_memory
 
 MIN_DISK, MIN_MEMORY, MIN_FILES = 2 * GIB, 2 * GIB, 256
-DEVICES_S = 3.5  # how long devices may take to answer, unless --wait_s says otherwise
+DEVICES_S = 3.5  # how long devices may take to answer, unless --wait_s gives another time
 WRITE_BYTES, WRITE_S = 64 << 20, 0.7
 TOKENS = (
     "HF_TOKEN",
@@ -36,12 +36,15 @@ TOKENS = (
     "AWS_ACCESS_KEY_ID",
 )
 SHOWN = ("jax", "jaxlib", "libtpu", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-PYTHONS = ((3, 11), (3, 14))  # from the first, below the second
+PYTHONS = ((3, 11), (3, 14))  # supported from the first on, and below the second
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report; remedy: what to do, where it would break a run; note: where not."""
+    """One line of the report.
+
+    remedy: what to do, if a run could not start like this. note: a hint, if it could.
+    """
 
     name: str
     value: str
@@ -50,17 +53,19 @@ class Finding:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the flags, look, print, and say in the exit code whether a run can start."""
+    """Parses the flags and prints the report; the exit code says whether a run can start."""
     flags = command.parser("doctor", __doc__)
     flags.add_argument(
-        "--workdir", type=command.path, default=Path(), help="where a run is to live"
+        "--workdir", type=command.path, default=Path(), help="the folder of a later run"
     )
-    flags.add_argument("--wait_s", type=float, help="seconds for the devices; then it is an error")
+    flags.add_argument(
+        "--wait_s", type=float, help="seconds to wait for the devices; no answer is then an error"
+    )
     return command.run_command(flags, work, arguments)
 
 
 def work(flags: argparse.Namespace) -> int:
-    """Look, and print each finding as soon as it is known."""
+    """Prints each finding as soon as it is known; returns the exit code."""
     found = []
     for finding in look(flags.workdir, os.environ, flags.wait_s):
         mark = "!!" if finding.remedy else "  "
@@ -77,7 +82,7 @@ def look(
     workdir: Path, environ: Mapping[str, str], wait_s: float | None = None
 ) -> Iterator[Finding]:
     """All findings, each as soon as it is known; wait_s: see `devices`."""
-    waiting = ask_devices()  # answers while the rest is looked at
+    waiting = ask_devices()  # they answer while the rest is checked
     yield python()
     yield packages()
     yield from requirements(metadata.requires("diffjax") or [])
@@ -91,7 +96,7 @@ def look(
 
 
 def python() -> Finding:
-    """The interpreter."""
+    """The version of Python."""
     version = sys.version_info[:2]
     remedy = ""
     if not PYTHONS[0] <= version < PYTHONS[1]:
@@ -100,13 +105,13 @@ def python() -> Finding:
 
 
 def packages() -> Finding:
-    """The versions of what matters most."""
+    """The versions of the most important packages."""
     found = {name: _version(name) for name in SHOWN}
     return Finding("packages", ", ".join(f"{k} {v}" for k, v in found.items() if v))
 
 
 def requirements(lines: Sequence[str]) -> Iterator[Finding]:
-    """A finding for each requirement ("name>=1,<2") that is not met; one if all are."""
+    """A finding for each requirement ("name>=1,<2") that is not met, or one if all are met."""
     from packaging.requirements import Requirement
 
     wanted = [Requirement(line) for line in lines]
@@ -130,7 +135,7 @@ def _version(name: str) -> str:
 
 
 def host_memory(root: Path = Path("/")) -> Finding:
-    """What the machine has, what is free, and what a container may take of it."""
+    """The memory of the machine, how much is free, and how much a container may use."""
     try:
         text = (root / "proc/meminfo").read_text()
     except OSError:
@@ -151,15 +156,14 @@ def host_memory(root: Path = Path("/")) -> Finding:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     remedy = ""
     if available < MIN_MEMORY:
-        remedy = (
-            f"free some: a run wants {format_memory(MIN_MEMORY)} at least, or the kernel may end it"
-        )
+        least = format_memory(MIN_MEMORY)
+        remedy = f"free some: a run with less than {least} may be killed by the kernel"
     value = f"{format_memory(available)} free of {format_memory(total)}{limit}; {cores} cores"
     return Finding("host memory", value, remedy)
 
 
 def places(workdir: Path, environ: Mapping[str, str]) -> Iterator[Finding]:
-    """The folders that a run writes to: can it, how much room is there, how fast is it."""
+    """The folders that a run writes to: whether it can, and how much room there is."""
     base = Path(environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
     compiled = environ.get("JAX_COMPILATION_CACHE_DIR", str(base / "diffjax" / "jax"))
     text = Path(environ.get("DIFFJAX_CACHE_DIR", str(base / "diffjax"))).expanduser()
@@ -178,9 +182,9 @@ def places(workdir: Path, environ: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def place(name: str, path: Path, least: int, other: str = "", timed: bool = False) -> Finding:
-    """A folder, or where it would be made: writable, and with `least` bytes free.
+    """Checks that a folder can be written to, or made, and has `least` bytes free.
 
-    other: how to choose another. timed: also how fast it takes what is written and synced.
+    other: how to choose another folder. timed: also measure how fast it is written to.
     """
     there = path.resolve()
     while not there.exists() and there != there.parent:
@@ -198,7 +202,7 @@ def place(name: str, path: Path, least: int, other: str = "", timed: bool = Fals
 
 
 def write_speed(folder: Path, size: int) -> float:
-    """Bytes a second of a file written and synced, that goes away again; stops after WRITE_S.
+    """Bytes per second at which a temporary file is written and synced, in at most WRITE_S.
 
     Raises:
       OSError: it cannot be written.
@@ -213,14 +217,14 @@ def write_speed(folder: Path, size: int) -> float:
 
 
 def files() -> Finding:
-    """How many files a process may have open."""
+    """The number of files that a process may have open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     remedy = f"ulimit -n {min(hard, 4096)}" if soft < MIN_FILES else ""
     return Finding("open files", f"{soft} at most", remedy)
 
 
 def huge_pages(environ: Mapping[str, str]) -> Finding:
-    """Whether big arrays get big pages: on CPUs a training step is then faster."""
+    """Whether large arrays get huge pages, which makes a training step on CPUs faster."""
     path = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     found = re.search(r"\[(\w+)\]", path.read_text()) if path.is_file() else None
     mode = found[1] if found else "not known"
@@ -232,13 +236,13 @@ def huge_pages(environ: Mapping[str, str]) -> Finding:
 
 
 def tokens(environ: Mapping[str, str]) -> Finding:
-    """Which tokens are set: their names alone."""
+    """Which tokens are set, by name; their values are not read into the report."""
     parts = [f"{name} {'set' if environ.get(name) else 'not set'}" for name in TOKENS]
     return Finding("tokens", ", ".join(parts))
 
 
 def processes(environ: Mapping[str, str]) -> Finding:
-    """Whether a run started here would look for others."""
+    """Whether a run that is started here would connect to other processes."""
     from diffjax.devices.processes import find_cluster
 
     try:
@@ -249,7 +253,7 @@ def processes(environ: Mapping[str, str]) -> Finding:
 
 
 def ask_devices() -> queue.Queue:
-    """The answer of jax comes in a queue: devices, or the error."""
+    """Asks JAX for its devices in a thread; the queue will hold them, or the error."""
     answer: queue.Queue = queue.Queue()
 
     def ask() -> None:
@@ -257,7 +261,7 @@ def ask_devices() -> queue.Queue:
             import jax
 
             answer.put(jax.local_devices())
-        except Exception as error:  # whatever a driver has to say
+        except Exception as error:  # drivers raise many types
             answer.put(error)
 
     threading.Thread(target=ask, daemon=True).start()
@@ -265,16 +269,16 @@ def ask_devices() -> queue.Queue:
 
 
 def devices(waiting: queue.Queue, wait_s: float | None = None) -> Iterator[Finding]:
-    """The devices of this machine by kind, with the memory of one; or why there are none.
+    """The devices of this machine by kind, with the memory of one, or why there are none.
 
-    Some pods take a minute to start: no answer in time is an error only where `wait_s` is given.
+    Some pods take a minute to start, so no answer in time is an error only if `wait_s` is given.
     """
     try:
         answer = waiting.get(timeout=DEVICES_S if wait_s is None else wait_s)
     except queue.Empty:
         value = f"no answer in {DEVICES_S if wait_s is None else wait_s:g} s"
         why = (
-            "another process may hold them, or they wait for a pod's other workers: end it, or "
+            "another process may hold them: end it; or they wait for the other workers of a pod: "
             "run this on all workers at once"
         )
         if wait_s is None:
@@ -284,7 +288,7 @@ def devices(waiting: queue.Queue, wait_s: float | None = None) -> Iterator[Findi
         return
     if isinstance(answer, Exception):
         first_line = (command.no_device(answer) or str(answer) or repr(answer)).splitlines()[0]
-        yield Finding("devices", first_line, "free the device, mend its driver or JAX_PLATFORMS")
+        yield Finding("devices", first_line, "free the device, repair its driver or JAX_PLATFORMS")
         return
     kinds: dict[str, list] = {}
     for device in answer:
@@ -296,4 +300,4 @@ def devices(waiting: queue.Queue, wait_s: float | None = None) -> Iterator[Findi
 
 
 if __name__ == "__main__":
-    command.start(main, at_once=True)  # a device that does not answer is not waited for
+    command.start(main, at_once=True)  # a normal exit would wait for a device that hangs

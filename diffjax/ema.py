@@ -1,9 +1,10 @@
 """python -m diffjax.ema list --workdir runs/base64
 python -m diffjax.ema reconstruct --workdir runs/base64 --sigma_rel 0.07
 
-Averages of any length, chosen after training, from the snapshots that `train.snapshot_every` left
-of power-function averages (see docs/ema.md). The file that it writes is for
-`python -m diffjax.sample --ema FILE`. Exit codes: 0 done, 2 bad input, 5 storage.
+Makes averages of the parameters of any length after training. They are combined from snapshots of
+power-function averages, which training writes if `train.snapshot_every` is set (docs/ema.md).
+`python -m diffjax.sample --ema FILE` uses the file that this writes. Exit codes: 0 done, 2 bad
+input, 5 storage.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from diffjax.training import profiles, snapshots
 from diffjax.training.profiles import Fit
 from diffjax.training.snapshots import Snapshot
 
-# Widths that `list` tells the error of, and where an error is large enough for a warning.
+# The widths whose errors `list` shows, and the error above which `reconstruct` warns.
 WIDTHS = (0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.25)
 LARGE = 0.1
 
@@ -32,14 +33,14 @@ def parser() -> argparse.ArgumentParser:
     """The flags."""
     flags = command.parser("ema", __doc__)
     commands = flags.add_subparsers(dest="command", required=True)
-    listing = commands.add_parser("list", help="the snapshots, and what can be made of them")
+    listing = commands.add_parser("list", help="show the snapshots and what can be made of them")
     making = commands.add_parser("reconstruct", help="write the parameters of another average")
     for one in (listing, making):
         one.add_argument(
             "--workdir", type=command.path, required=True, help="where a stage trained"
         )
-    making.add_argument("--sigma_rel", type=float, required=True, help="relative width, as 0.07")
-    making.add_argument("--step", type=int, help="after so many steps; default: the last snapshot")
+    making.add_argument("--sigma_rel", type=float, required=True, help="relative width, e.g. 0.07")
+    making.add_argument("--step", type=int, help="the average at this step; default: the last one")
     making.add_argument(
         "--out", type=command.path, help="default: WORKDIR/averages/power_S_STEP..."
     )
@@ -47,25 +48,25 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the flags and do what they say."""
+    """Parses the flags and does what they say; returns the exit code."""
     return command.run_command(parser(), work, arguments)
 
 
 def work(flags: argparse.Namespace) -> None:
-    """List, or make an average."""
+    """Lists the snapshots, or writes an average."""
     if flags.command == "list":
-        print(table(flags.workdir))
+        print(snapshot_table(flags.workdir))
         return
     path, made = reconstruct(flags.workdir, flags.sigma_rel, flags.step, flags.out)
     note = "; keep more snapshots for a better one" if made.error > LARGE else ""
     print(f"{path}: profile error {made.error:.2g}{note}")
 
 
-def table(workdir: Path) -> str:
-    """The snapshots of a workdir, a line each, and the error of averages made from them.
+def snapshot_table(workdir: Path) -> str:
+    """A line for each snapshot of a workdir, and the errors of averages made from them.
 
     Raises:
-      ConfigError: the workdir has none.
+      ConfigError: the workdir has no snapshots.
     """
     found = _found(workdir)
     lines = [("average", "step", "bytes", "written")]
@@ -81,7 +82,7 @@ def table(workdir: Path) -> str:
 
 
 def fitted(found: Sequence[Snapshot], sigma_rel: float, step: int) -> Fit:
-    """How snapshots make up the average of another width after `step` steps."""
+    """The combination of snapshots that comes nearest to the average of this width at `step`."""
     stored = profiles.profiles_of([one.sigma_rel for one in found], [one.step for one in found])
     return profiles.fit(stored, profiles.profiles_of([sigma_rel], [step]))
 
@@ -89,12 +90,15 @@ def fitted(found: Sequence[Snapshot], sigma_rel: float, step: int) -> Fit:
 def reconstruct(
     workdir: Path, sigma_rel: float, step: int | None = None, out: Path | None = None
 ) -> tuple[Path, Fit]:
-    """Write the parameters of the power-function average of this width; where, and how near.
+    """Writes the parameters of the power-function average of width `sigma_rel`.
 
-    The sums are float64, the file float32. A few tensors are in memory at a time.
+    Sums are computed in float64 and written as float32. Only a few tensors are in memory at a time.
+
+    Returns:
+      The path of the file, and the combination of snapshots with its error.
 
     Raises:
-      ConfigError: no such width, or no snapshot of that step.
+      ConfigError: there is no such width, or no snapshot of that step.
       StorageError: a snapshot is damaged, or the disk is full.
     """
     found = _found(workdir)
@@ -142,17 +146,18 @@ def _found(workdir: Path) -> list[Snapshot]:
 
 
 def _checked(used: Sequence[Snapshot]) -> dict[str, tuple[int, ...]]:
-    """The shapes of the tensors by name, once every byte of the snapshots is as it was written."""
+    """The shapes of the tensors by name, after checking the snapshots' checksums."""
     shapes = None
     for one in used:
         try:
             tensorfile.verify(one.path)
             here = tensorfile.shapes(one.path)
         except ValueError as error:
-            raise StorageError(f"{error}; delete it, and the others will do") from None
+            raise StorageError(f"{error}; delete it: the other snapshots suffice") from None
         if shapes not in (None, here):
             raise StorageError(
-                f"{one.path}: other tensors than in {used[0].path}: delete those of another model"
+                f"{one.path}: its tensors differ from those of {used[0].path}: one of them is of "
+                "another model; delete it"
             )
         shapes = here
     assert shapes is not None

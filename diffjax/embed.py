@@ -1,12 +1,13 @@
 """python -m diffjax.embed --captions FILE... --out DIRECTORY [--encoder NAME]
 
-Captions to embeddings. FILE is text with a caption a line, .json, .jsonl, .csv, .tsv or .parquet;
---data-set names a prepared data set instead. DIRECTORY is made, or extended if it is this
-encoder's already: run the same again after a crash, or with more captions. Several processes may
-fill one directory at once: the tasks of srun and the workers of a TPU pod share the work by
-themselves, others each have their --process-index.
-Exit codes: 0 done, 1 other workers are missing, 2 bad input, 5 the disk took no more, 143 stopped
-with all that was done saved.
+Writes the embeddings of captions into a cache. FILE is text with one caption a line, or .json,
+.jsonl, .csv, .tsv or .parquet; --data-set reads the captions of a prepared data set instead.
+DIRECTORY is made if it does not exist. If it is a cache of the same encoder, only the missing
+captions are encoded, so the same command continues after a crash or adds captions. Several
+processes may fill one directory at the same time. The tasks of srun and the workers of a TPU pod
+share the work by themselves; elsewhere give each process its --process-index. Exit codes: 0 done,
+1 other workers are missing, 2 bad input, 5 the disk is full, 143 stopped, with all finished work
+saved.
 """
 
 import argparse
@@ -44,29 +45,29 @@ def parser() -> argparse.ArgumentParser:
         "--captions", type=command.path, nargs="+", metavar="FILE", help="text, JSON, CSV, parquet"
     )
     what.add_argument("--data-set", metavar="NAME", help="a prepared data set, such as emoji/64")
-    add("--field", default="caption", help="of JSON, CSV and parquet")
+    add("--field", default="caption", help="the field of JSON, CSV or parquet with the caption")
     add("--split", default="train", help="of the data set")
-    add("--caption-key", default="captions", help="of the data set")
+    add("--caption-key", default="captions", help="the field of the data set with the captions")
     add("--data-dir", type=command.path, help="where data sets are prepared")
     add("--out", type=command.path, required=True, metavar="DIRECTORY", help="the cache")
     add("--encoder", default="t5-nano", help="a name or a folder")
-    add("--max-length", type=int, default=96, help="tokens per caption, with eos")
+    add("--max-length", type=int, default=96, help="the most tokens of a caption, eos included")
     add("--batch-size", type=int, default=64, help="captions encoded at a time")
-    add("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the encoder's work")
+    add("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the encoder")
     add("--storage", choices=STORAGES, default=STORAGES[0], help="int8 has a scale per token")
     add("--shard-mib", type=int, default=SHARD_BYTES >> 20, help="size of a shard")
-    add("--process-index", type=int, help="of several that share the work; jax's by default")
-    add("--process-count", type=int, help="how many share the work")
+    add("--process-index", type=int, help="the number of this process; JAX's by default")
+    add("--process-count", type=int, help="how many processes share the work")
     add("--every", type=float, default=30, help="seconds between lines of progress in a log")
     return flags
 
 
 def work(flags: argparse.Namespace) -> None:
-    """Fill the cache that the flags name; every line that ends it begins with "embed: "."""
+    """Fills the cache that the flags name. Every error message begins with "embed: "."""
     try:
         embed(flags)
     except StorageError as error:
-        ending = f"embed: {error}; what is finished is kept: make room, run again"
+        ending = f"embed: {error}; finished work is kept: make room and run again"
         raise StorageError(ending) from None
     except processes.WorkersMissing as error:
         raise processes.WorkersMissing(f"embed: {error}") from None
@@ -77,11 +78,11 @@ def work(flags: argparse.Namespace) -> None:
 
 
 def embed(args: argparse.Namespace) -> None:
-    """Encode the captions that the cache lacks, until all are there or a signal comes.
+    """Encodes the captions that the cache lacks, until all are there or a signal comes.
 
     Raises:
       Terminated: a signal came; what was encoded is kept.
-      Damaged, StorageError, WorkersMissing, ValueError, OSError: as the functions that it calls.
+      Damaged, StorageError, WorkersMissing, ValueError, OSError: see the functions called here.
     """
     made = 0
     found = _captions(args)
@@ -110,7 +111,7 @@ def embed(args: argparse.Namespace) -> None:
             stop=lambda: bool(watch),
             shard_bytes=args.shard_mib << 20,
         )
-        if not watch:  # the first may not leave: the others' connection would go with it
+        if not watch:  # process 0 hosts the connection of the others, so it must end last
             processes.wait_for_all("embedded", A_DAY_S)
     cache = cache_lib.open_cache(args.out, encoder)
     print(f"{args.out}: {len(cache)} captions, {made} of them new, of {cache.header}")
@@ -125,21 +126,24 @@ def _captions(args: argparse.Namespace) -> captions.Captions:
 
 
 def _process(args: argparse.Namespace) -> tuple[int, int]:
-    """(index, count) of the flags; where neither is given, of the cluster this runs on."""
+    """(index, count) from the flags, or if they are absent from the cluster that this runs on."""
     if (args.process_index is None) != (args.process_count is None):
         raise ValueError("--process-index and --process-count need each other")
     if args.process_index is not None:
         return args.process_index, args.process_count
     cluster = processes.find_cluster(os.environ)
     if cluster is not None and cluster.process_id is not None and cluster.num_processes:
-        return cluster.process_id, cluster.num_processes  # each can work without knowing the others
+        return cluster.process_id, cluster.num_processes  # they need not connect to share the work
     processes.initialize(cluster)
     return jax.process_index(), jax.process_count()
 
 
 @contextmanager
 def _progress(found: captions.Captions, every: float) -> Iterator[Callable[[int, int], None]]:
-    """A function of (done, encoded): a bar on a terminal, else a line every so many seconds."""
+    """A function of (done, encoded) that shows progress.
+
+    On a terminal it draws a bar; elsewhere it prints a line every `every` seconds.
+    """
     if sys.stderr.isatty():
         with tqdm(desc="embed", unit="caption", unit_scale=True) as bar:
 
@@ -153,17 +157,17 @@ def _progress(found: captions.Captions, every: float) -> Iterator[Callable[[int,
 
 
 class Lines:
-    """Progress as lines, for logs: captions done, speed, time left."""
+    """Prints progress as lines, for logs: captions done, speed, time left."""
 
     def __init__(
         self, total: Callable[[], int], every: float, clock: Callable[[], float] = time.monotonic
     ):
         self._total, self._every, self._clock = total, every, clock
         self._start = self._told = clock()
-        self._known: int | None = None  # what was there already took no time
+        self._known: int | None = None  # captions that were in the cache; they took no time
 
     def __call__(self, done: int, encoded: int) -> None:
-        """`encoded` of the `done` captions are new."""
+        """done: captions read so far. encoded: how many of them were new."""
         now = self._clock()
         if self._known is None:
             self._known = done - encoded

@@ -1,14 +1,17 @@
 """python -m diffjax.main --config configs/base64.py --workdir runs/base64 [--config.KEY=VALUE ...]
 
-Trains the stage (or, with configs/cascade.py, the stages one after the other) that the config
-names. A non-empty workdir resumes. With --mode=compile nothing runs: the training step (or with
---mode=compile-sample the sampler) is compiled for the devices at hand, or for the TPUs that
---topology names, and its memory, FLOPs and collectives are printed. With --dry_run nothing is
-compiled either, and nothing written: tables, a batch, sizes and FLOPs. On several machines the same
-command runs on each; Cloud TPU, SLURM (srun) and Kubernetes say which is which, elsewhere
---coordinator, --num_processes and --process_id do. Exit codes: 0 done, 1 other workers are missing,
-2 bad config or input, 3 does not fit in memory, 4 diverged, 5 the disk is full, 143 terminated
-after saving.
+Trains the stage that the config describes, or with configs/cascade.py its stages one after the
+other. If the workdir holds a run already, the run is continued.
+
+--dry_run reports what a run would do: parameters, a batch, FLOPs, sizes. Nothing is compiled,
+trained or written. --mode=compile compiles the training step (--mode=compile-sample the sampler)
+for the devices of this machine, or for the TPUs of --topology, and prints its memory, FLOPs and
+collectives.
+
+On several machines, run the same command on each. Cloud TPU, SLURM (srun) and Kubernetes tell each
+process its number; elsewhere give --coordinator, --num_processes and --process_id. Exit codes: 0
+done, 1 other workers are missing, 2 bad config or input, 3 does not fit in memory, 4 diverged, 5
+the disk is full, 143 terminated after saving.
 """
 
 import argparse
@@ -32,42 +35,46 @@ def parser() -> argparse.ArgumentParser:
     """The flags."""
     flags = command.parser("main", __doc__)
     flags.add_argument(
-        "--config", required=True, help="FILE.py or FILE.py:PRESET; or a name, as base64:demo"
+        "--config", required=True, help="FILE.py or FILE.py:PRESET, or a name such as base64:demo"
     )
-    flags.add_argument("--workdir", type=command.path, help="where the run lives; for training")
+    flags.add_argument(
+        "--workdir", type=command.path, help="the folder of the run; needed to train"
+    )
     flags.add_argument("--mode", choices=MODES, default=MODES[0])
     flags.add_argument("--topology", default="", help="compile for TPUs, such as v5e:16x16")
-    flags.add_argument("--dry_run", action="store_true", help="show what would be done")
+    flags.add_argument("--dry_run", action="store_true", help="only report what a run would do")
     flags.add_argument("--coordinator", default="", help="HOST:PORT of process 0 of several")
-    flags.add_argument("--num_processes", type=int, help="how many; 1: do not look for others")
-    flags.add_argument("--process_id", type=int, help="which of them this is, from 0")
+    flags.add_argument(
+        "--num_processes", type=int, help="number of processes; 1: this one is alone"
+    )
+    flags.add_argument("--process_id", type=int, help="the number of this process, from 0")
     flags.add_argument("--connect_s", type=int, default=300, help="seconds to wait for the others")
     return flags
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the flags, train, and say in the exit code how it went."""
+    """Parses the flags and does what they ask for; returns the exit code."""
     return command.run_command(parser(), work, arguments, unknown="overrides")
 
 
 def work(flags: argparse.Namespace) -> int:
-    """What the flags ask for: train, compile, or show."""
+    """Trains, compiles or makes a dry run, as the flags say; returns the exit code."""
     options = config.load(flags.config)
     config.override(options, flags.overrides)
     if flags.dry_run:
         require(flags.mode == "train", "--mode", flags.mode, "not with --dry_run")
-        if flags.topology:  # what is shown needs none of the machines
-            return show(options, flags.workdir, flags.topology)
-        return together(flags, functools.partial(show, options, flags.workdir))
+        if flags.topology:  # no other machine is needed to report on TPUs that are not here
+            return dry_run(options, flags.workdir, flags.topology)
+        return with_other_processes(flags, functools.partial(dry_run, options, flags.workdir))
     if flags.mode != "train":
         return compile_only(options, flags.mode, flags.topology)
     require(flags.workdir is not None, "--workdir", "", "needed to train")
     require(not flags.topology, "--topology", flags.topology, "only with --mode=compile")
-    return together(flags, functools.partial(run, options, flags.workdir))
+    return with_other_processes(flags, functools.partial(run, options, flags.workdir))
 
 
-def together(flags: argparse.Namespace, work: Callable[[], int]) -> int:
-    """Meet the other processes, if there are any, and work with them."""
+def with_other_processes(flags: argparse.Namespace, work: Callable[[], int]) -> int:
+    """Connects to the other processes, if there are any, and then does the work."""
     from diffjax.devices import processes
 
     cluster = processes.find_cluster(
@@ -78,19 +85,19 @@ def together(flags: argparse.Namespace, work: Callable[[], int]) -> int:
     )
     if cluster is None:
         return work()
-    # until the others are there this is one call of C, and nothing is unsaved
+    # connecting is one call of C, which no Python handler can interrupt; nothing is unsaved yet
     with signals.signals() as watch, watch.meanwhile(lambda: EXIT_TERMINATED):
         processes.initialize(cluster, flags.connect_s)
     code = 1
     try:
         code = command.exit_code_of(work)
-    except Exception:  # the others wait: say what it was, and leave at once
+    except Exception:  # the others wait for this process, so it must end at once
         traceback.print_exc()
     return processes.end_if_failed(code)
 
 
-def show(options: ConfigDict, workdir: Path | None, topology: str = "") -> int:
-    """Print what a run of every stage of the config would do."""
+def dry_run(options: ConfigDict, workdir: Path | None, topology: str = "") -> int:
+    """Prints what a run of every stage of the config would do; returns the exit code."""
     if topology:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
     from diffjax.build.planning import dry_run_of
@@ -103,7 +110,10 @@ def show(options: ConfigDict, workdir: Path | None, topology: str = "") -> int:
 
 
 def run(options: ConfigDict, workdir: Path) -> int:
-    """Train what the config names; heavy imports wait until its syntax is known to be right."""
+    """Trains every stage of the config; returns the exit code.
+
+    The imports are here because they take seconds, and a mistake in a flag should be told at once.
+    """
     from diffjax.build.check import check
     from diffjax.build.training import run_of
     from diffjax.devices import mesh
@@ -123,15 +133,15 @@ def run(options: ConfigDict, workdir: Path) -> int:
 
 
 def compile_only(options: ConfigDict, mode: str, topology: str) -> int:
-    """Print the plan of every stage of the config; 3 if one of them does not fit."""
-    if topology:  # what compiles is libtpu; the machine's own devices stay untouched
+    """Prints the plan of every stage of the config; returns 3 if one of them does not fit."""
+    if topology:  # libtpu compiles; the machine's own devices are not used
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
     import jax
 
     from diffjax.build.planning import plan_of
     from diffjax.planning import plan
 
-    # a program from the cache would say nothing of the time to compile it
+    # a program from the cache would tell nothing about the time to compile it
     jax.config.update("jax_enable_compilation_cache", False)
     code = 0
     for name in options.get("stages", ("",)):

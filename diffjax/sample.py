@@ -1,8 +1,9 @@
 """python -m diffjax.sample --workdir runs/cascade --prompt "an openmoji drawing of a red apple"
 
-Makes pictures from prompts with trained stages: a PNG per picture and stage, and a labelled sheet.
-Each PNG says what it was made of, and --like PICTURE.png makes it again. A run that was cut off
-goes on where it was. Exit codes: 0 done, 2 bad input, 5 storage, 143 terminated.
+Makes pictures from prompts with trained stages: a PNG for each picture and stage, and a sheet of
+all with their prompts. The metadata of each PNG say what it was made of, and --like PICTURE.png
+makes it again. Pictures that are there already are not made again, so an interrupted run can be
+continued. Exit codes: 0 done, 2 bad input, 5 storage, 143 terminated.
 """
 
 import argparse
@@ -22,30 +23,30 @@ def parser() -> argparse.ArgumentParser:
     command.add_stages(flags)
     flags.add_argument("--prompt", action="append", default=[], help="may be given many times")
     flags.add_argument("--prompts", type=command.path, help="a file with one prompt a line")
-    flags.add_argument("--negative", help="a prompt to keep away from: guidance in its stead")
+    flags.add_argument("--negative", help="a prompt that guidance moves away from")
     flags.add_argument("--seeds", help="as 0, 3,5 or 0-7: pictures per prompt; 0 by default")
     flags.add_argument(
         "--like",
         type=command.path,
-        help="a picture of this command: make it again; other flags change what they name",
+        help="make this picture again; it must be of this command. Other flags change its settings",
     )
     flags.add_argument(
-        "--anyway", action="store_true", help="--like by other parameters than made the picture"
+        "--anyway", action="store_true", help="--like even if the picture's parameters were others"
     )
     jobs.add_settings(flags)
     flags.add_argument(
         "--out", type=command.path, default=Path("out"), help="folder for the pictures"
     )
     flags.add_argument(
-        "--overwrite", action="store_true", help="replace other files that bear their names"
+        "--overwrite", action="store_true", help="replace other files of the same names"
     )
     flags.add_argument(
-        "--no-metadata", action="store_true", help="PNGs that do not say what they were made of"
+        "--no-metadata", action="store_true", help="do not write into PNGs what they were made of"
     )
     flags.add_argument(
         "--film",
         action="store_true",
-        help="the denoising too, as WebP and GIF; takes twice as long",
+        help="also write a film of the denoising, as WebP and GIF; takes twice as long",
     )
     flags.add_argument(
         "--ema",
@@ -56,18 +57,18 @@ def parser() -> argparse.ArgumentParser:
         "--verify",
         choices=("full", "size"),
         default="full",
-        help="of checkpoints: hash every file, or only look at the sizes",
+        help="how checkpoints are checked: by the hash of every file, or by file sizes alone",
     )
     return flags
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the flags, sample, and write the pictures."""
+    """Parses the flags, samples and writes the pictures; returns the exit code."""
     return command.run_command(parser(), lambda flags: print(run(flags)), arguments)
 
 
 def run(flags: argparse.Namespace) -> Path:
-    """Make and write the pictures that are not there yet; returns the path of the sheet."""
+    """Makes and writes the pictures that are not there yet; returns the path of the sheet."""
     from diffjax.build import loading
     from diffjax.devices import mesh
     from diffjax.generation import folder, jobs, rows
@@ -77,7 +78,7 @@ def run(flags: argparse.Namespace) -> Path:
     like = read_like(flags.like) if flags.like else None
     todo = asked(flags, like)
     dirs = loading.stage_dirs(flags.workdir, flags.stages)
-    # what is wrong whatever the stages is said before they are loaded
+    # this finds the mistakes that do not depend on the stages, before the stages are loaded
     jobs.settings_of(flags, [SampleSettings()] * (len(like.stages) if like else len(dirs)))
     mesh.keep_compilations()
     stages = load(flags, dirs, like)
@@ -87,7 +88,7 @@ def run(flags: argparse.Namespace) -> Path:
         todo[0].negative is None or guided,
         "--negative",
         todo[0].negative,
-        "changes nothing without guidance; give --guidance above 1",
+        "has no effect without guidance; give --guidance above 1",
     )
     stages = stages.with_settings(settings)
     if flags.film:
@@ -115,7 +116,7 @@ def run(flags: argparse.Namespace) -> Path:
 
 
 def asked(flags: argparse.Namespace, like) -> list:
-    """The jobs: what the flags say, and what they leave open as the picture `like` has it."""
+    """The jobs of the flags; what the flags leave open is taken from the recipe `like`."""
     from diffjax.generation import jobs
 
     prompts = jobs.read_prompts(flags.prompt, flags.prompts)
@@ -130,10 +131,10 @@ def asked(flags: argparse.Namespace, like) -> list:
 
 
 def read_like(path: Path):
-    """The recipe that a picture holds.
+    """The recipe in a picture's metadata.
 
     Raises:
-      ConfigError: it holds none, or a forged one.
+      ConfigError: the picture has none, or one that this program cannot have written.
     """
     from diffjax.generation import recipe
 
@@ -144,7 +145,7 @@ def read_like(path: Path):
 
 
 def load(flags: argparse.Namespace, dirs: Sequence[Path], like):
-    """The stages of the workdirs, or those of them that the picture `like` was made by."""
+    """The stages of the workdirs, or with `like` those of them that made that picture."""
     from diffjax.build import loading
 
     if like is None:

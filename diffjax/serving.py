@@ -1,7 +1,7 @@
 """python -m diffjax.serving --stages runs/base64,runs/sr256 --out serve/ [--batch 1]
 
-Writes a whole cascade as one program that runs without this code: text embeddings and seeds in,
-uint8 pictures out. The folder holds
+Writes a whole cascade as one program that runs without this code. It takes text embeddings and
+seeds, and gives uint8 pictures. The folder holds
 
     graph.bin            the program, as jax.export serialises it (StableHLO with its signature)
     params.safetensors   its first argument: all parameters, by names such as "base64/stem/kernel"
@@ -12,8 +12,8 @@ and is used with jax and safetensors alone:
     graph = jax.export.deserialize(bytearray(Path("serve/graph.bin").read_bytes()))
     pictures = graph.call(load_file("serve/params.safetensors"), text, mask, seeds)
 
-`text` [b l d] float32 and `mask` [b l] bool are what the encoder that card.json names gives
-(rounded to bfloat16 and back, as in training), `seeds` int32 [b]. A program for several
+`text` [b l d] float32 and `mask` [b l] bool come from the encoder that card.json names, with `text`
+rounded to bfloat16 and back, as in training; `seeds` is int32 [b]. A program for several
 --platforms runs on each of them. Exit codes: 0 done, 2 bad input, 5 the disk is full.
 """
 
@@ -26,22 +26,22 @@ from diffjax.generation.export import PLATFORMS, save
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the flags, export, and say in the exit code how it went."""
+    """Parses the flags and exports the cascade; returns the exit code."""
     flags = command.parser("serving", __doc__)
     flags.add_argument(
         "--stages",
         type=command.paths,
-        help="workdirs or exports: DIR,DIR; none: those that ship",
+        help="workdirs or exports: DIR,DIR; by default the cascade that ships",
     )
     flags.add_argument("--out", type=command.path, required=True, help="the folder to write")
-    flags.add_argument("--batch", type=int, default=1, help="pictures a call")
+    flags.add_argument("--batch", type=int, default=1, help="pictures per call")
     flags.add_argument("--platforms", default="cpu", help=f"some of {','.join(PLATFORMS)}")
-    flags.add_argument("--ema", help="which average; none: the first that training kept")
+    flags.add_argument("--ema", help="which average; by default the first that training kept")
     return command.run_command(flags, work, arguments)
 
 
 def work(flags: argparse.Namespace) -> None:
-    """Load the stages, and write them as one program."""
+    """Loads the stages and writes them as one program."""
     platforms = flags.platforms.split(",")
     require(flags.batch > 0, "--batch", flags.batch, "must be at least 1")
     allowed = f"allowed: {', '.join(PLATFORMS)}"

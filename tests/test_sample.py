@@ -315,7 +315,7 @@ def test_a_forged_picture_ends_in_one_line_and_writes_nothing(make, words, comma
         (["--prompt", "x" * 10_001], "10001 characters, at most 10000"),
         (["--prompt", "\udcff"], "not valid Unicode"),
         (["--prompt", "x", "--negative", "y" * 10_001], "--negative"),
-        (["--prompt", "x", "--negative", "y", "--guidance", "1"], "changes nothing without guid"),
+        (["--prompt", "x", "--negative", "y", "--guidance", "1"], "has no effect without guid"),
         (["--prompt", "x", "--steps", "3,3,3"], "one value, or 2 with commas"),
         (["--prompt", "x", "--out", __file__], "is no folder"),
     ],
