@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# Every call to gcloud for a queued resource of TPUs; sourced by tpu.sh, whose options it reads.
-# Flags are those of the GA track of the Cloud SDK 528.
+# All calls to gcloud for queued resources of TPUs. tpu.sh sources this file and sets its options.
+# The flags are those of the GA track of the Cloud SDK 528.
 set -euo pipefail
 
 QR=(gcloud compute tpus queued-resources)
-LABEL=diffjax # on all that these scripts create: what lacks it is another's, and left alone
+LABEL=diffjax # on everything that these scripts create; they do not touch what lacks it
 
 # qr VERB ARGUMENTS...
 qr() {
@@ -22,7 +22,7 @@ default_runtime() {
   esac
 }
 
-# Chips of a type: the names of v2 to v4 and v5p count cores, two a chip.
+# The number of chips of a type. The names of v2 to v4 and v5p count cores, two per chip.
 chips_of() {
   local number=${1##*-}
   case $1 in
@@ -47,9 +47,9 @@ create_resource() {
 
 delete_resource() { qr delete --force --quiet; }
 
-# Sets STATE to the state of the queued resource; MISSING; FOREIGN if it is not of our making;
-# PREEMPTED or NODES_NOT_READY if it says ACTIVE and a node does not. An error of gcloud's own, such
-# as no network, is never taken for a missing resource.
+# Sets STATE to the state of the queued resource, or to MISSING if there is none, FOREIGN if these
+# scripts did not create it, PREEMPTED or NODES_NOT_READY if it is ACTIVE but one of its nodes is
+# not. Another error of gcloud, such as no network, is not taken for a missing resource.
 look() {
   local errors answer label code=0
   if ((DRY_RUN)); then
@@ -90,9 +90,9 @@ nodes() {
 # must_look TRIES
 must_look() { retry "$1" 5 look || die 1 "gcloud cannot tell the state of $NAME: see its error above"; }
 
-# on_workers WORDS...: the words as one command line, on all workers at once. In gcloud's default
-# batches of 64 the second batch would start when the first has ended: never, if they wait for it.
-# Its --output-directory is not used: in SDK 528 it writes to a folder named None.
+# on_workers WORDS...: runs the words as one command line on all workers at the same time. By default
+# gcloud starts the second batch of 64 workers after the first has ended, which it never does if it
+# waits for the second. --output-directory is not used, because SDK 528 writes to a folder named None.
 on_workers() {
   local flags=(--node="$NODE" --worker="$WORKER" --batch-size=all)
   ((EXTERNAL_IPS)) || flags+=(--internal-ip)
@@ -107,7 +107,7 @@ to_workers() {
   run "${QR[@]}" scp "$@" "$NAME:diffjax/" "${WHERE[@]}" "${flags[@]}"
 }
 
-# The committed code, as an archive with the commit's name in it.
+# Makes an archive of the committed code, with the hash of the commit in it.
 pack() {
   local archive=$1
   git -C "$ROOT" diff --quiet HEAD || log 'changes that are not committed stay here'
@@ -115,7 +115,7 @@ pack() {
     --output="$archive" HEAD
 }
 
-# Code, secrets and packages on every worker.
+# Puts code, secrets and packages on every worker.
 set_up() {
   local folder=/tmp code=0
   ((DRY_RUN)) || folder=$(mktemp -d)
@@ -124,7 +124,7 @@ set_up() {
   return "$code"
 }
 
-# The env file has its mode 600, and its folder 700, from the first byte on.
+# The env file has mode 600 and its folder mode 700 before the first byte is written.
 send() {
   local archive=$1/code.tar.gz files=("$1/code.tar.gz")
   if [[ -n $ENV_FILE ]]; then

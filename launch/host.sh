@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Runs on every worker. The training is a session of its own, so that it outlives the connection
-# that started it; whoever asks for the same attempt again follows it, or is told how it ended.
+# Runs on every worker. The training is a session of its own, so it goes on if the connection that
+# started it is lost. A second call with the same attempt follows it, or reports how it ended.
 #
 #   host.sh run NAME ATTEMPT COMMAND...   start or follow; the exit code is the command's
-#   host.sh exec COMMAND...               in the code's folder, with its environment; waits
-#   host.sh stop NAME [--by-user]         SIGTERM, after 60 s SIGKILL; waits until it is over
+#   host.sh exec COMMAND...               run in the code's folder with its environment, and wait
+#   host.sh stop NAME [--by-user]         SIGTERM, after 60 s SIGKILL; waits until it has ended
 #   host.sh logs NAME [--follow]
 #   host.sh alive NAME                    exit code 0 if it runs here
 set -euo pipefail
@@ -28,10 +28,10 @@ enter() {
   cd "$BASE/code"
 }
 
-# The training holds this lock as long as it lives; a number of a process may be another's by then.
+# The training holds this lock while it runs. Its process id would not do: it may be used again.
 alive() { [[ -e $1/alive ]] && ! flock --nonblock "$1/alive" true; }
 
-# Its own session's leader: runs the command; the last thing it does is to write down how that ended.
+# Leads a session of its own: runs the command, and at the end writes its exit code to a file.
 supervise() {
   local folder=$1 attempt=$2 child code=0 last=0
   shift 2
@@ -48,16 +48,16 @@ supervise() {
   # shellcheck disable=SC2064
   trap "kill -TERM $child" TERM
   wait "$child" || code=$?
-  while kill -0 "$child" 2>/dev/null; do # a signal to this shell ends a wait, not the command
+  while kill -0 "$child" 2>/dev/null; do # a signal to this shell ends the wait but not the command
     code=0
     wait "$child" || code=$?
   done
   wait "$child" 2>/dev/null || last=$?
-  ((last == 127)) || code=$last # 127: told already
+  ((last == 127)) || code=$last # 127: an earlier wait has returned the code
   exit "$code"
 }
 
-# ssh itself exits with 255, and gcloud then runs the command anew: never 255.
+# ssh itself exits with 255, and gcloud then runs the command again, so we never exit with 255.
 write_exit() {
   echo $(($2 == 255 ? 254 : $2)) >"$1.new"
   mv "$1.new" "$1"
@@ -66,7 +66,7 @@ write_exit() {
 start() {
   local folder=$1 attempt=$2 leader
   rm -f "$folder/started" "$folder/stop"
-  # 9 is the lock of this caller: not for the training
+  # 9 is the lock of this caller; the training must not inherit it
   setsid "$HERE/host.sh" supervise "$@" </dev/null >>"$folder/$attempt.log" 2>&1 9>&- &
   leader=$!
   echo "$leader" >"$folder/leader"
@@ -79,7 +79,7 @@ start_or_follow() {
   DIFFJAX_WORKER=$(worker)
   mkdir -p "$folder"
   exec 9>"$folder/starting"
-  flock 9 # the same command may arrive twice, when a connection was lost
+  flock 9 # the same command may arrive twice if a connection was lost
   if alive "$folder"; then
     attempt=$(<"$folder/attempt")
     lines=20
@@ -94,12 +94,12 @@ start_or_follow() {
     tail -s 0.2 -f --pid="$(<"$folder/leader")" /dev/null
   fi
   [[ -e $folder/$attempt.exit || ! -e $folder/alive ]] || flock "$folder/alive" true
-  # without it, 254: the machine was restarted, or the leader killed
+  # no file means 254: the machine was restarted, or the session's leader was killed
   [[ ! -e $folder/$attempt.exit ]] || code=$(<"$folder/$attempt.exit")
   if ((code)) && [[ $(worker) != 0 ]]; then
     tail -n 30 "$folder/$attempt.log" | sed "s/^/[worker $(worker)] /"
   fi
-  # gcloud tells the code of one worker only: every worker says its own, for the loop to read
+  # gcloud reports the exit code of one worker only, so every worker prints its own for the loop
   printf '\ndiffjax-exit %s %s%s\n' "$(worker)" "$code" "$([[ ! -e $folder/stop ]] || echo ' stopped')"
   return "$code"
 }
@@ -114,7 +114,7 @@ stop() {
     alive "$folder" || return 0
     sleep 0.1
   done
-  log "still running after SIGTERM: killed"
+  log "did not end after SIGTERM: killed"
   kill -KILL -- "-$leader" 2>/dev/null || true
 }
 

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What the scripts beside this file share: to be sourced, not run.
+# Functions that the other scripts in this folder share; to be sourced, not run.
 set -euo pipefail
 
 if ((BASH_VERSINFO[0] < 4 || (BASH_VERSINFO[0] == 4 && BASH_VERSINFO[1] < 4))); then
@@ -11,7 +11,7 @@ DRY_RUN=${DRY_RUN:-0}
 
 log() { printf '%s launch: %s\n' "$(date -u +%H:%M:%S)" "$*" >&2; }
 
-# die CODE MESSAGE: 2 is the user's to correct, 1 is the world's fault.
+# die CODE MESSAGE: 2 is a mistake that the user can correct, 1 is any other failure.
 die() {
   printf 'launch: %s\n' "$2" >&2
   exit "$1"
@@ -24,8 +24,9 @@ need() {
   done
 }
 
-# One line that any POSIX shell reads back as the same words, byte for byte. (printf %q would need
-# bash on the far side.) A word with = is safe but as the first of a command, which is never a user's.
+# quote WORDS...: one line that any POSIX shell reads back as the same words, byte for byte. (printf
+# %q would need bash on the other machine.) A word with = is unsafe only as the first of a command,
+# and that word never comes from the user.
 quote() {
   local LC_ALL=C word line=''
   for word in "$@"; do
@@ -37,7 +38,7 @@ quote() {
   printf '%s' "$line"
 }
 
-# Does it; with --dry-run prints it instead.
+# run COMMAND...: runs the command, or with --dry-run prints it.
 run() {
   if ((DRY_RUN)); then
     printf '+ %s\n' "$(quote "$@")"
@@ -50,7 +51,8 @@ pause() { ((DRY_RUN)) || sleep "$1"; }
 
 now() { date +%s; }
 
-# retry TRIES SECONDS COMMAND...: the pause doubles, up to five minutes; the last exit code.
+# retry TRIES SECONDS COMMAND...: repeats the command until it succeeds. The pause doubles each time,
+# up to five minutes. Returns the last exit code.
 retry() {
   local tries=$1 seconds=$2 try code
   shift 2
@@ -65,12 +67,12 @@ retry() {
   done
 }
 
-# matches FLAG VALUE REGEX WHAT: the value, or an error that says what is allowed.
+# matches FLAG VALUE REGEX WHAT: checks the value; the error says that it must be WHAT.
 matches() {
   [[ $2 =~ ^($3)$ ]] || die 2 "$1 = '$2': must be $4"
 }
 
-# A file with secrets is its owner's alone, and NAME=VALUE lines are all that it holds.
+# Checks that only its owner can read a file of secrets, and that it holds only NAME=VALUE lines.
 check_private() {
   local line number=0
   [[ -f $1 ]] || die 2 "--env = '$1': no such file; copy launch/env.example to it"
@@ -83,7 +85,7 @@ check_private() {
   done <"$1"
 }
 
-# Exports the lines of such a file as they are: no quotes, no expansion, as docker --env-file does.
+# Exports the lines of such a file as they are, without quotes or expansion, like docker --env-file.
 load_private() {
   local line
   [[ -f $1 ]] || return 0

@@ -1,13 +1,13 @@
 # shellcheck shell=bash
-# The restart loop: a training goes on over preemptions until it is done or cannot go on; sourced by
-# tpu.sh. Preemptions are the weather and cost nothing but time; failures are counted apart.
+# The restart loop: starts a training again after each preemption, until it is done or cannot go on.
+# tpu.sh sources this file. Preemptions may happen any number of times; only failures are limited.
 set -euo pipefail
 
 QUICK_SECONDS=60 # a run that ends sooner than this failed to start
 QUICK_LIMIT=3
 LOST_LIMIT=20
 
-# What to do about a queued resource in this state. SUSPENDING and DELETING pass by themselves.
+# What to do about a queued resource in this state. SUSPENDING and DELETING end by themselves.
 action_for() {
   case $1 in
     ACTIVE) echo run ;;
@@ -18,8 +18,8 @@ action_for() {
   esac
 }
 
-# What to do about a training that ended so. 5, a full disk, is not mended by running again either;
-# 143 is a training told to end, which saved; 255 is a connection lost, with the training going on.
+# What to do about a training that ended with this code. 2 to 5 would end the same way again. 143 is a
+# training that was told to end and has saved. 255 is a lost connection; the training goes on.
 verdict_for() {
   case $1 in
     0) echo finished ;;
@@ -41,8 +41,9 @@ meaning_of() {
   esac
 }
 
-# One word for all workers, from the code of gcloud and the lines `diffjax-exit WORKER CODE [stopped]`.
-# One that tells why weighs more than those that died of its absence.
+# One result for all workers, from the exit code of gcloud and the lines `diffjax-exit WORKER CODE
+# [stopped]`. The code of a worker that says why it failed counts before those of workers that only
+# failed because it was gone.
 judge() {
   local gcloud_code=$1 lines=$2 code
   for code in 2 3 4 5; do
@@ -66,7 +67,7 @@ judge() {
   fi
 }
 
-# Sets RESULT: one run on all workers, its output passed on.
+# Runs the command once on all workers, passes on its output, and sets RESULT.
 run_once() {
   local attempt=$1 lines line code=0
   shift
@@ -87,7 +88,7 @@ run_once() {
   rm -f "$lines"
 }
 
-# Code and packages on the workers, but never under a training that is running.
+# Puts code and packages on the workers, unless a training is running there.
 prepare() {
   if ((! FRESH)) && host alive "$NAME" >/dev/null 2>&1; then
     log 'a training is running there: following it'
@@ -97,16 +98,16 @@ prepare() {
   set_up
 }
 
-# What a failed attempt left running is ended, and what a restarted machine lost is mounted again.
+# Ends what a failed attempt left running, and mounts again what a restarted machine has lost.
 clear_up() {
   host stop "$NAME" || true
   make_ready
 }
 
-# new_attempt NUMBER: another name than that of any attempt before.
+# new_attempt NUMBER: a name that no earlier attempt has had.
 new_attempt() { if ((DRY_RUN)); then echo ATTEMPT; else echo "$(date -u +%Y%m%dT%H%M%S)-$1"; fi; }
 
-# train COMMAND...: the exit code is the training's, or 1 when it is given up.
+# train COMMAND...: returns the exit code of the training, or 1 if the loop gives up.
 train() {
   local since attempt='' began verdict
   local attempts=0 failures=0 quick=0 preemptions=0 lost=0 ready=0 leftovers=0
@@ -160,7 +161,7 @@ train() {
         return "$RESULT"
         ;;
       lost)
-        # the training may well go on: ask for the same attempt, and leave it alone
+        # the training probably goes on: follow the same attempt again, and do not disturb it
         lost=$((lost + 1))
         log "connection lost ($lost of at most $LOST_LIMIT in a row)"
         ((lost < LOST_LIMIT)) || give_up 'the workers do not answer'
@@ -184,8 +185,8 @@ train() {
   done
 }
 
-# These change the variables of train, which calls them. Ready is made once for each resource, and again
-# after an attempt that failed.
+# These functions change the variables of train, which calls them. Workers are set up once for each
+# resource, and again after an attempt that failed.
 ready_to_run() {
   if ((! ready)); then prepare; elif ((leftovers)); then clear_up; fi && ready=1 leftovers=0 FRESH=0
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes a worker ready: storage mounted, Python and the locked packages installed. A second run
-# with nothing changed does nothing.
+# Prepares a worker: mounts the storage and installs Python and the locked packages. If nothing has
+# changed, a second run does nothing.
 #
 #   setup_host.sh [--accel tpu|cuda|cpu] [--mount gs://BUCKET | IP:/SHARE]
 set -euo pipefail
@@ -11,9 +11,9 @@ source "$HERE/lib.sh"
 BASE=${DIFFJAX_HOME:-$HOME/diffjax}
 MOUNT_POINT=${DIFFJAX_MOUNT:-/mnt/diffjax}
 GCSFUSE_VERSION=${GCSFUSE_VERSION:-2.7.0}
-PYTHON_VERSION=3.12 # the images' own may be older than diffjax takes
+PYTHON_VERSION=3.12 # the image's own Python may be too old for diffjax
 
-# Just booted, a machine updates itself and holds apt's lock for minutes.
+# A machine that has just booted updates itself and holds apt's lock for minutes.
 apt_install() { sudo apt-get -o DPkg::Lock::Timeout=120 install --yes --quiet "$@"; }
 
 install_gcsfuse() {
@@ -23,7 +23,7 @@ install_gcsfuse() {
   retry 5 10 apt_install "$package"
 }
 
-# What outlives the machine: a bucket, or a share of a file server.
+# Mounts storage that outlives the machine: a bucket, or a share of a file server.
 mount_storage() {
   local source=$1
   if mountpoint --quiet "$MOUNT_POINT"; then
@@ -34,7 +34,7 @@ mount_storage() {
   sudo chown "$(id -un)" "$MOUNT_POINT"
   if [[ $source == gs://* ]]; then
     command -v gcsfuse >/dev/null || install_gcsfuse
-    # no caching of names: what one worker writes, the others must see
+    # names are not cached, because workers must see what other workers write
     retry 5 5 gcsfuse --implicit-dirs --stat-cache-ttl 0 --type-cache-ttl 0 \
       --rename-dir-limit 1000000 "${source#gs://}" "$MOUNT_POINT"
   else
@@ -44,7 +44,7 @@ mount_storage() {
   log "$source is at $MOUNT_POINT"
 }
 
-# Newer systems keep pip out of their own Python, and older pips do not know the word for it.
+# Newer systems forbid pip in their own Python without this flag, and older versions of pip lack it.
 install_uv() {
   python3 -m pip install --user --quiet uv ||
     python3 -m pip install --user --quiet --break-system-packages uv
@@ -56,7 +56,7 @@ install_python() {
   stamp="$accel $PYTHON_VERSION $(cat "$code/requirements.txt" "$code/launch/constraints.txt" \
     "$code/pyproject.toml" | sha256sum)"
   if [[ -e $BASE/venv/stamp && $(<"$BASE/venv/stamp") == "$stamp" ]]; then
-    log "Python and its packages are as they should be"
+    log "Python and its packages are up to date"
     return
   fi
   export PATH="$HOME/.local/bin:$PATH"

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# The start-up script of `tpu.sh create --unattended`: root runs it on every worker at every boot.
-# It fetches the code, runs the command that lies beside it in the bucket, and copies the log there,
-# so the training needs no other machine to be awake. A preempted machine is not created anew.
+# The start-up script of `tpu.sh create --unattended`, which root runs on every worker at every boot.
+# It fetches the code and the command from the bucket, runs the command, and copies its log there,
+# so no other machine has to stay on. A preempted machine is not created again.
 set -euo pipefail
 
 METADATA=http://metadata.google.internal/computeMetadata/v1/instance
 HOME=${HOME:-/root}
 export HOME DIFFJAX_HOME=${DIFFJAX_HOME:-$HOME/diffjax}
-GRACE_SECONDS=600 # before --autodelete: time for a person to look
+GRACE_SECONDS=600 # the time that a person has to look before --autodelete
 
 attribute() {
   curl --silent --fail --max-time 5 -H 'Metadata-Flavor: Google' "$METADATA/attributes/$1" || true
@@ -28,7 +28,7 @@ fetch() {
   )
 }
 
-# As the restart loop decides: a wrong config is not run again, and a failure only three times.
+# The same rules as in the restart loop: a wrong config is not run again, a failure three times.
 train() {
   local name=$1 try code=1 command
   command=$(<"$DIFFJAX_HOME/command")
@@ -47,7 +47,7 @@ train() {
 main() {
   local name source worker code=0 zone
   name=$(attribute diffjax-name) source=$(attribute diffjax-source) worker=$(attribute agent-worker-number)
-  [[ -n $name && -n $source ]] || exit 0 # not one of ours
+  [[ -n $name && -n $source ]] || exit 0 # these scripts did not create this machine
   if gcloud storage ls "$source/ended-$worker" >/dev/null 2>&1; then
     echo "ended before this boot: see $source/ended-$worker"
     exit 0

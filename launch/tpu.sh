@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Cloud TPU VMs by queued resources. `train` does all of it, and starts again what is preempted.
+# Cloud TPU VMs as queued resources. `train` does everything, and starts again after preemptions.
 #
 #   launch/tpu.sh train [OPTIONS] -- ARGUMENTS    python -m diffjax.main ARGUMENTS on all workers
 #   launch/tpu.sh run [OPTIONS] -- COMMAND        any command in the code's folder, on all workers
@@ -13,16 +13,16 @@
 #   --spot | --reserved             capacity; else on demand
 #   --mount gs://BUCKET | IP:/SHARE storage that outlives the machines, at /mnt/diffjax
 #   --env FILE                      secrets for the workers, mode 600: see launch/env.example
-#   --service-account A             who the machines are
+#   --service-account A             the account that the machines run as
 #   --internal                      no external addresses
-#   --valid-until 6h                take the request back if it waits longer
-#   --deadline-hours 24             train and wait give up after so long without resources
-#   --max-failures 5                train gives up after so many; preemptions do not count
+#   --valid-until 6h                cancel the request if it waits longer
+#   --deadline-hours 24             train and wait give up after this time without resources
+#   --max-failures 5                train gives up after this number; preemptions do not count
 #   --autodelete                    train deletes the resource when it is done
 #   --unattended                    create: the machines train by themselves; -- ARGUMENTS
 #   --secret S --worker W --node N --follow --yes --dry-run
 #
-# Exit codes: 0 done, 1 given up, 2 wrong usage; train: the training's own (README.md).
+# Exit codes: 0 done, 1 gave up, 2 wrong usage; of train: those of the training (README.md).
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(dirname "$HERE")
@@ -101,7 +101,7 @@ check() {
 
 check_type() { [[ -n $TYPE ]] || die 2 "--type = '': needed to create, such as v5litepod-16"; }
 
-# What a preempted machine takes with it, the loop cannot bring back.
+# Refuses a workdir on the disk of a spot machine, because it is lost with the machine.
 check_workdir() {
   local word previous='' workdir=''
   for word in "${ARGUMENTS[@]}"; do
@@ -136,7 +136,7 @@ ours_or_missing() {
   [[ $STATE != FOREIGN ]] || refuse
 }
 
-# Code and command in the bucket, for startup.sh to fetch: it goes on when this machine sleeps.
+# Puts code and command into the bucket, where startup.sh fetches them, so this machine may sleep.
 create_unattended() {
   local bucket=$STORAGE/launch/$NAME folder metadata
   [[ $STORAGE == gs://* ]] || die 2 "--mount = '$STORAGE': --unattended needs gs://BUCKET"
@@ -199,7 +199,7 @@ main() {
   esac
 }
 
-# A shell on one worker. Nodes of a multislice are called NAME-0, NAME-1, ...
+# Opens a shell on one worker. The nodes of a multislice are called NAME-0, NAME-1, ...
 ssh_to() {
   [[ $WORKER != all ]] || WORKER=0
   ((EXTERNAL_IPS)) || WHERE+=(--internal-ip)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# TPU slices of a GKE cluster, through xpk (checked with 1.16.0): one workload is one training.
+# TPU slices of a GKE cluster, through xpk (checked with 1.16.0). One workload is one training.
 #
 #   launch/xpk.sh cluster [OPTIONS]                a cluster for it, with storage of the bucket attached
 #   launch/xpk.sh image [OPTIONS]                  build the image of launch/docker and push it
@@ -9,8 +9,8 @@
 # Options: --project P --zone Z --cluster C --name N --type v5litepod-16 --slices 1 --image I
 #   --bucket B (mounted at /mnt/diffjax) --env FILE --max-restarts 100 --spot | --reservation R --dry-run
 #
-# Exit codes of the training: the workload starts again after 1, 42 and 127 to 255, so after a
-# preemption (143) or a crash, --max-restarts times at most; never after 2, 3, 4 and 5.
+# The workload starts again if the training ends with 1, 42 or 127 to 255, that is after a preemption
+# (143) or a crash, at most --max-restarts times; it does not after 2, 3, 4 and 5.
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(dirname "$HERE")
@@ -77,7 +77,7 @@ call() {
 }
 
 # xpk pastes the command into a YAML block, where a newline ends it, and Kubernetes expands $(NAME)
-# in it: words that are not plain go as base64. exec, or SIGTERM would stop at the shell around it.
+# in it, so other words than plain ones go as base64. exec, because a shell would swallow SIGTERM.
 pod_command() {
   local line
   line="exec $(quote "$@")"
@@ -121,7 +121,7 @@ main() {
     image) image ;;
     create) check workload && create ;;
     list) check cluster && call workload list ;;
-    # the pods of a workload carry its name as their job set's
+    # the pods of a workload have its name as the name of their job set
     logs)
       check workload
       run kubectl logs --follow --prefix "--selector=jobset.sigs.k8s.io/jobset-name=$NAME" --container=jax-tpu --tail=100

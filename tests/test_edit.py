@@ -156,7 +156,7 @@ def test_seeds_of_a_film_may_differ_where_the_sampler_draws_nothing(run, monkeyp
         made_with.extend(cascade.stages)
         return where.out
 
-    monkeypatch.setattr(interpolate_lib, "interpolate", interpolate)
+    monkeypatch.setattr(interpolate_lib, "write_film", interpolate)
     assert run("interpolate --frames 3 --seeds 1,2", *words)[0] == 0
     assert [one.settings.sampler for one in made_with] == ["ddim", "ddpm"]
     code, printed, _ = run("interpolate --frames 3 --seeds 1,2 --sampler ddpm", *words)
