@@ -1,1 +1,1 @@
-"""One script per question; ratios in one run, never a timed assertion in a test."""
+"""One script for each question about speed or quality. Programs are compared within one run."""

@@ -1,8 +1,8 @@
-"""The cascades of `benchmarks.sampling`, and how their programs talk to it. Needs Python alone.
+"""The cascades of `benchmarks.sampling`, and the protocol of their programs. Needs only Python.
 
-Text to 64 px, and from there to 256 px. Every program has networks of its author's kind, whose
-blocks and multiples are chosen so that a picture takes all of them the same FLOPs; the steps and
-the guidance of both stages are the same.
+A cascade goes from text to 64 px and from there to 256 px. Each library has networks of its own
+kind. Their blocks and multiples are chosen so that a picture needs the same FLOPs in all, and the
+steps and the guidance of both stages are the same.
 """
 
 import sys
@@ -42,8 +42,8 @@ def _tiny(base_blocks: tuple[int, ...]) -> Cascade:
 
 
 # GFLOP of one evaluation, base and SR: ours 17.05 and 28.95, diffusers' 16.85 and 29.52,
-# imagen-pytorch's 17.00 and 28.79. Plain U-Nets at 256 px, as DeepFloyd IF has them, are given
-# fewer channels and blocks there than the Efficient U-Nets of the others.
+# imagen-pytorch's 17.00 and 28.79. Plain U-Nets, as in DeepFloyd IF, have fewer channels and blocks
+# at 256 px than the Efficient U-Nets of the others.
 SIZES = {
     "race": {
         "diffjax": Cascade(_base((2, 2, 2, 2)), _sr((1, 2, 4, 8), (2, 4, 8, 8)), (8, 4)),
@@ -61,10 +61,10 @@ SIZES = {
 def serve(
     make: Callable[[int], Any], facts: Callable[[], dict[str, Any]], *, started: float
 ) -> None:
-    """Make a picture, announce the program, then do as told.
+    """Makes a picture, announces the program, then follows the orders on stdin.
 
-    make(n) makes n pictures and waits for them; facts() takes its time to find out more. Orders:
-    "facts", "make N" and "end". started: when the process was started, by `time.time()`.
+    The orders are "facts", "make N" and "end". make(n) makes n pictures and waits for them. facts()
+    may take long. started: the `time.time()` at which the process was started.
     """
     make(1)
     say(ready=True, first_picture_s=round(time.time() - started, 2))

@@ -69,7 +69,7 @@ class Hackable(nn.Module):
 
 
 class FlaxDiff(nn.Module):
-    """FlaxDiff's Unet; where there is no text it is told one token of zeros, for it wants some."""
+    """FlaxDiff's Unet, which needs text: without text it gets one token of zeros."""
 
     work: Work
     dtype: Any
@@ -80,7 +80,7 @@ class FlaxDiff(nn.Module):
         from flaxdiff.models.simple_unet import Unet
 
         work = self.work
-        attends = [*work.attends[:-1], True]  # the last one is also its middle block's
+        attends = [*work.attends[:-1], True]  # the last one also holds for its middle block
         net = Unet(
             emb_features=4 * work.width,
             feature_depths=work.channels,
@@ -118,7 +118,7 @@ def alpha_bar(t):
 
 
 def train_step(net: nn.Module):
-    """((params, opt_state), key, x_0, low_res, text) -> the same after one step, and the loss."""
+    """((params, opt_state), key, x_0, low_res, text) -> (the state after a step, the loss)."""
     tx = optax.adam(1e-4)
 
     def step(state, key, x_0, low_res, text):
@@ -139,7 +139,7 @@ def train_step(net: nn.Module):
 
 
 def denoise_step(net: nn.Module):
-    """(params, x_t, low_res, text) -> x_s: guidance 7.5 where there is text, clipped, DDIM."""
+    """(params, x_t, low_res, text) -> x_s: a clipped DDIM step; guidance 7.5 if there is text."""
 
     def step(params, x_t, low_res, text):
         twice = lambda x: None if x is None else jnp.concatenate([x, x])  # noqa: E731
@@ -160,7 +160,7 @@ def denoise_step(net: nn.Module):
 
 
 def prepare(net: nn.Module, work: Work, mode: str):
-    """(a function of the step's number that runs a step and waits, facts about the program)."""
+    """(a function that runs step i and waits for it, facts about the program)."""
     key = jax.random.key(0)
     given = arrays_of(work, key)
     times = jnp.zeros(work.batch)

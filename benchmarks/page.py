@@ -1,4 +1,4 @@
-"""The parts of benchmarks/README.md that scripts write, between two marks each."""
+"""Writes the parts of benchmarks/README.md that come from scripts; each stands between two marks."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ README = Path(__file__).resolve().parent / "README.md"
 
 
 def fill(part: str, text: str, page: Path = README) -> None:
-    """Put `text` between the marks of `part`, in the place of what stands there.
+    """Replaces what stands between the marks of `part` by `text`.
 
     Raises:
       ValueError: the page has no such marks.

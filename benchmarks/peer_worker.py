@@ -67,7 +67,7 @@ def floyd_net(work: Work, out_channels: int = 3):
 
 
 def imagen_net(name: str):
-    """(module, (x, t, low_res, text) -> eps), of the package's network file alone."""
+    """(module, (x, t, low_res, text) -> eps), from the one file of the package with networks."""
     work = WORKS[name]
     net = imagen_unet(work)
 
@@ -100,7 +100,7 @@ def imagen_package():
     spec = importlib.util.find_spec("imagen_pytorch")
     package = types.ModuleType("imagen_pytorch")
     package.__path__ = list(spec.submodule_search_locations)
-    sys.modules["imagen_pytorch"] = package  # its __init__ wants trainers and data loaders
+    sys.modules["imagen_pytorch"] = package  # its __init__ would import trainers and data loaders
     anything = lambda *args, **kwargs: None  # noqa: E731
 
     def absent(name: str):

@@ -1,14 +1,15 @@
-"""Ours and others on the same work, taking turns in one run.
+"""Compares our speed with that of other libraries on the same work, in one run.
 
     python -m benchmarks.peers W1 train --peers PYTHON --jax-peers PYTHON
 
-PYTHON: of an environment with PyTorch's or with JAX's peers (benchmarks/README.md); either may be
-left out. Every round lets each program run a few steps, the first of them thrown away, in rotating
-order, and ratios to ours are paired by round: machines drift, ratios within a round hardly do.
+PYTHON is the interpreter of an environment with the PyTorch or the JAX libraries
+(benchmarks/README.md); either may be left out. In each round every program runs a few steps, in
+rotating order; the first step of a turn is not counted. Ratios to ours are formed within a round,
+because the speed of a machine drifts, and such ratios hardly do.
 
 A turn is quiet if other processes took at most a fifth of the cores meanwhile. Rounds go on until
-every program has had --rounds quiet turns, or --seconds are over. Where a program has had three
-quiet turns, only they count. Prints a line per program, and appends the same as JSON with versions
+every program has had --rounds quiet turns, or --seconds are over. If a program has had three quiet
+turns, only its quiet turns count. Prints a line per program, and appends it as JSON with versions
 and date to OUT/peers.jsonl, from which `python -m benchmarks.peers_table` makes a table.
 """
 
@@ -30,10 +31,10 @@ from benchmarks.works import MODES, WORKS
 ROOT = Path(__file__).resolve().parent.parent
 TORCH = {"W1": ("diffusers", "imagen"), "W2": ("diffusers", "imagen"), "W3": ("diffusers",)}
 JAX = {"W1": ("hackable", "flaxdiff"), "W2": ("hackable",), "W3": ("hackable", "flaxdiff")}
-QUIET = 0.2  # the share of all cores that others may take in a quiet turn
-ENOUGH = 3  # quiet turns, for the others to be dropped
-GAP_S = 0.3  # between turns: PyTorch's threads spin a while before they sleep
-# A step takes and frees its memory as one block, and pages of 4 KiB cost it a tenth of its time.
+QUIET = 0.2  # the share of all cores that other processes may take in a quiet turn
+ENOUGH = 3  # with this number of quiet turns the other turns are not counted
+GAP_S = 0.3  # pause between turns, because PyTorch's threads spin for a while before they sleep
+# A step allocates and frees its memory as one block; with pages of 4 KiB it is a tenth slower.
 TUNABLES = "glibc.malloc.hugetlb=1"
 
 
@@ -46,12 +47,12 @@ class Turn:
 
     @property
     def quiet(self) -> bool:
-        """Whether the machine was ours."""
+        """Whether other processes left us the machine."""
         return self.others <= QUIET
 
 
 class Racer:
-    """A program that speaks the protocol of `benchmarks.protocol`; turns: one a round."""
+    """A running program that follows `benchmarks.protocol`; turns: one per round."""
 
     def __init__(self, command: list[str], env: dict[str, str], errors: Path):
         self.command, self.errors = command, errors
@@ -64,10 +65,10 @@ class Racer:
         self.turns: list[Turn] = []
 
     def hear(self, key: str) -> dict[str, Any]:
-        """The next line of JSON that has `key`.
+        """Waits for the next line of JSON that has `key`.
 
         Raises:
-          RuntimeError: the program ended before it; with the last of what it wrote to stderr.
+          RuntimeError: the program ended first; the message has the end of its stderr.
         """
         assert self.process.stdout
         for line in self.process.stdout:
@@ -81,17 +82,17 @@ class Racer:
         raise RuntimeError(f"{command} ended before it said {key!r}:\n{errors[-2000:]}")
 
     def order(self, text: str) -> None:
-        """A line to its stdin."""
+        """Writes a line to the program's stdin."""
         assert self.process.stdin
         print(text, file=self.process.stdin, flush=True)
 
     def go(self, num_steps: int) -> None:
-        """A turn: the median of the steps after the first."""
+        """Lets the program take a turn, and keeps the median of the steps after the first."""
         said, others = self.watched(f"go {num_steps + 1}", "ms")
         self.turns.append(Turn(statistics.median(said["ms"][1:]), others))
 
     def watched(self, order: str, key: str) -> tuple[dict[str, Any], float]:
-        """(what it says of `key` after the order, the share of all cores that others took)."""
+        """(the program's answer to the order, the share of all cores that others took meanwhile)."""
         busy, total, own = *ticks(), ticks_of(self.process.pid)
         self.order(order)
         said = self.hear(key)
@@ -100,7 +101,7 @@ class Racer:
         return said, max(0.0, others / max(1, total_after - total))
 
     def end(self) -> dict[str, Any]:
-        """What it says at the end."""
+        """Ends the program and returns its last line."""
         self.order("end")
         said = self.hear("end")
         self.process.wait()
@@ -108,17 +109,17 @@ class Racer:
 
 
 def ticks() -> tuple[int, int]:
-    """(busy, all) clock ticks of all cores since the machine started; zeros where nobody says."""
+    """(busy, all) clock ticks of all cores since the machine started; zeros if not known."""
     try:
         fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
     except OSError:
         return 0, 0
     counts = [int(field) for field in fields]
-    return sum(counts) - counts[3] - counts[4], sum(counts)  # less idle and waiting for disks
+    return sum(counts) - counts[3] - counts[4], sum(counts)  # 3: idle, 4: waiting for disks
 
 
 def ticks_of(pid: int) -> int:
-    """Clock ticks that all threads of a process have had."""
+    """The clock ticks that all threads of a process have used."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -127,7 +128,7 @@ def ticks_of(pid: int) -> int:
 
 
 def counted(*programs: list[Turn]) -> list[int]:
-    """The rounds in which all the programs' turns were quiet; all rounds where those are few."""
+    """The rounds in which the turns of all programs were quiet, or all rounds if those are few."""
     quiet = [
         i for i, turns in enumerate(zip(*programs, strict=True)) if all(t.quiet for t in turns)
     ]
@@ -150,9 +151,9 @@ def commands(flags: argparse.Namespace) -> list[list[str]]:
 
 
 def race(flags: argparse.Namespace, folder: Path) -> list[Racer]:
-    """The programs that started, after their turns; their stderr goes to the folder."""
+    """Runs the race and returns the programs that could start; their stderr goes to the folder."""
     env = {"GLIBC_TUNABLES": TUNABLES, **os.environ}
-    env.pop("JAX_COMPILATION_CACHE_DIR", None)  # it would hide what compiling takes
+    env.pop("JAX_COMPILATION_CACHE_DIR", None)  # a cache would hide the time of compiling
     racers = []
     for i, command in enumerate(commands(flags)):
         try:
@@ -175,7 +176,7 @@ def race(flags: argparse.Namespace, folder: Path) -> list[Racer]:
 
 
 def result(racer: Racer, ours: Racer) -> dict[str, Any]:
-    """What is to be known of a program; ratios above 1 say that ours is faster."""
+    """The results of a program; a ratio above 1 means that ours is faster."""
     ms = statistics.median(racer.turns[i].ms for i in counted(racer.turns))
     pairs = counted(racer.turns, ours.turns)
     ratios = sorted(racer.turns[i].ms / ours.turns[i].ms for i in pairs)
@@ -198,7 +199,7 @@ def result(racer: Racer, ours: Racer) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """Where and when it was measured."""
+    """The machine and the date of the measurement."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -219,14 +220,16 @@ def main() -> None:
     parser.add_argument("work", choices=WORKS)
     parser.add_argument("mode", choices=MODES)
     parser.add_argument(
-        "--ours", action="append", help="python for ours, many times; the first is the measure"
+        "--ours",
+        action="append",
+        help="python with diffjax; may be repeated, ratios are to the 1st",
     )
-    parser.add_argument("--peers", help="python with PyTorch's peers")
-    parser.add_argument("--jax-peers", help="python with JAX's peers")
-    parser.add_argument("--only", default="", help="of the peers only these: NAME,NAME")
+    parser.add_argument("--peers", help="python with the PyTorch libraries")
+    parser.add_argument("--jax-peers", help="python with the JAX libraries")
+    parser.add_argument("--only", default="", help="only these libraries: NAME,NAME")
     parser.add_argument("--rounds", type=int, default=7, help="quiet turns wanted of each program")
-    parser.add_argument("--steps", type=int, default=3, help="a turn, beside the one thrown away")
-    parser.add_argument("--seconds", type=float, default=900, help="for rounds beyond --rounds")
+    parser.add_argument("--steps", type=int, default=3, help="steps that count in each turn")
+    parser.add_argument("--seconds", type=float, default=900, help="time for further rounds")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results")
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

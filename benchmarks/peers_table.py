@@ -1,6 +1,6 @@
-"""python -m benchmarks.peers_table: the races' results as tables, into benchmarks/README.md.
+"""python -m benchmarks.peers_table: writes the results of races as tables to benchmarks/README.md.
 
-Of each program the last race counts that benchmarks/results/peers.jsonl holds.
+For each program, the last race in benchmarks/results/peers.jsonl counts.
 """
 
 import json
@@ -14,7 +14,7 @@ RESULTS = HERE / "results/peers.jsonl"
 
 
 def latest(lines: list[str]) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
-    """(work, mode) -> "program, framework" -> its facts; by works, programs as they raced."""
+    """(work, mode) -> "program, framework" -> its last results, sorted by work."""
     found: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for facts in map(json.loads, lines):
         program = f"{facts['name']}, {facts['framework']}"
@@ -23,7 +23,7 @@ def latest(lines: list[str]) -> dict[tuple[str, str], dict[str, dict[str, Any]]]
 
 
 def table(programs: dict[str, dict[str, Any]]) -> str:
-    """One race."""
+    """The table of one race."""
     lines = [
         "| program | parameters | GFLOP a step | ms | images/s | GFLOP/s | ours / it: images/s | "
         "ours / it: GFLOP/s | peak MB | compiled in | quiet turns |",
@@ -50,7 +50,7 @@ def table(programs: dict[str, dict[str, Any]]) -> str:
 
 
 def section(lines: list[str]) -> str:
-    """All races, each under its heading."""
+    """The tables of all races, each under a heading."""
     parts = []
     for (work, mode), programs in latest(lines).items():
         facts = next(iter(programs.values()))

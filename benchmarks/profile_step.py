@@ -1,10 +1,10 @@
-"""Where the time of a step goes on a CPU, by kind of operation.
+"""Shows where the time of a step goes on a CPU, by kind of operation.
 
     python -m benchmarks.profile_step W1 train [--steps 4] [--largest 10] [--keep]
 
 Runs the step of `benchmarks.worker` under jax.profiler, adds up the time of each operation of the
-compiled program, and groups them by what they are done for. The title's time is the clock's,
-without the profiler; loops and calls are not counted beside what runs in them.
+compiled program, and groups operations by their purpose. The time in the title is measured without
+the profiler. Loops and calls are not counted, since the operations in them are.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from benchmarks.works import MODES, WORKS
 
 COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) .*\{$")
 INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (\S+|\(.*?\)) ([\w\-]+)\(")
-CONTROL = ("while", "call", "conditional")  # what runs in them reports for itself
+CONTROL = ("while", "call", "conditional")  # the operations inside them are counted instead
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Operation:
     looped: bool = False
 
     def kind(self, trains: bool) -> str:
-        """What it is done for, in the works' steps, whose only loops are kernel gradients."""
+        """Its purpose. In the steps of the works, the only loops are gradients of kernels."""
         opcodes = self.inside | {self.opcode}
         backward = ", backward" if "transpose(" in self.path else ""
         of_convolution = "conv" in self.path and backward
@@ -78,7 +78,7 @@ def operations(text: str) -> dict[str, Operation]:
             inside[current].add(match[3])
             lines.append((current, line, match))
     bodies = set(re.findall(r"\bbody=%?([\w.\-]+)", text))
-    for caller, line, _ in lines:  # a body's calls, which stand before it in the text
+    for caller, line, _ in lines:  # the text has a body before the calls of it
         bodies |= set(re.findall(r"to_apply=%?([\w.\-]+)", line)) if caller in bodies else set()
     found = {}
     for computation, line, match in lines:
@@ -95,7 +95,7 @@ def operations(text: str) -> dict[str, Operation]:
 
 
 def milliseconds(run, num_steps: int) -> dict[str, float]:
-    """Milliseconds a step of each operation, by its name in the compiled program."""
+    """Milliseconds per step of each operation, by its name in the compiled program."""
     total: dict[str, float] = defaultdict(float)
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
@@ -113,7 +113,7 @@ def milliseconds(run, num_steps: int) -> dict[str, float]:
 
 
 def table(kinds: dict[str, list[float]], title: str) -> str:
-    """The kinds in Markdown, the longest first."""
+    """The kinds of operations as a Markdown table, the longest first."""
     total = sum(sum(times) for times in kinds.values())
     lines = [f"| {title} | operations | ms | share |", "|---|---:|---:|---:|"]
     for kind, times in sorted(kinds.items(), key=lambda item: -sum(item[1])):
@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument("work", choices=WORKS)
     parser.add_argument("mode", choices=MODES)
     parser.add_argument("--steps", type=int, default=4)
-    parser.add_argument("--largest", type=int, default=0, help="so many operations, one by one")
+    parser.add_argument("--largest", type=int, default=0, help="also list this many operations")
     parser.add_argument("--keep", action="store_true", help="write it into benchmarks/README.md")
     flags = parser.parse_args()
     program = program_of(work_of(flags.work, jnp.float32), flags.mode)

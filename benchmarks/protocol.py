@@ -1,8 +1,8 @@
-"""How a timed program talks to a race. Needs Python alone.
+"""The protocol between a timed program and a race of several programs. Needs only Python.
 
-Once compiled and warm it prints {"ready": true, ...}; "go N" on its stdin runs N steps and prints
-{"ms": [...], "cpu_ms": [...]}; "end" prints {"end": true, "rss_peak_mb": ...} and ends. A race may
-thus let several programs take turns.
+When it is compiled and warm, the program prints {"ready": true, ...}. "go N" on its stdin makes it
+run N steps and print {"ms": [...], "cpu_ms": [...]}; "end" makes it print {"end": true,
+"rss_peak_mb": ...} and end. With this a race lets several programs take turns.
 """
 
 import contextlib
@@ -19,14 +19,15 @@ from typing import Any
 
 
 def say(**facts: Any) -> None:
-    """One line of JSON."""
+    """Prints the facts as one line of JSON."""
     print(json.dumps(facts), flush=True)
 
 
 def serve(step: Callable[[int], Any], *, warmup: int, **facts: Any) -> None:
-    """Announce the program with its facts, then do as told; `step` of a number waits for its end.
+    """Announces the program with its facts, then follows the orders on stdin.
 
-    The peak is that of the steps: it is set back before the first, where the system lets us.
+    step(i) runs step i and waits for its end. The peak of memory is reset before the first step, if
+    the system allows it, so that it does not count what compiling took.
     """
     forget_peak()
     for i in range(warmup):
@@ -48,9 +49,9 @@ def serve(step: Callable[[int], Any], *, warmup: int, **facts: Any) -> None:
 
 
 def forget_peak() -> None:
-    """Set the process's peak of memory back to what it holds now (Linux).
+    """Resets the process's peak of memory to what it holds now (Linux only).
 
-    What a compiler freed goes back to the system first: it is none of the steps'.
+    Freed memory, such as the compiler's, is first given back to the system.
     """
     gc.collect()
     with contextlib.suppress(AttributeError, OSError):
@@ -62,7 +63,7 @@ def forget_peak() -> None:
 
 
 def peak_bytes() -> int:
-    """The most memory that the process held, since `forget_peak` if that worked."""
+    """The most bytes that the process held, since `forget_peak` if that worked."""
     try:
         found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
     except OSError:

@@ -1,11 +1,12 @@
-"""Sampling with a config's stage, timed: one denoising step, and the whole jitted sampler.
+"""Times sampling with a config's stage: one denoising step, and the whole jitted sampler.
 
     python -m benchmarks.sample_step --config configs/sr256.py --batch 4
 
-Without --config: the laptop presets of base64 and sr256. A step calls the network, twice the batch
-where the config guides, thresholds, and moves one rung. The sampler is one program with
-`config.sample.num_steps` of them: what it takes beyond so many single steps is its own cost.
-FLOP/s are of the traced program's matrix products and convolutions; batch 4 if none is given.
+Without --config it takes the laptop presets of base64 and sr256. A step calls the network (on twice
+the batch if the config uses guidance), thresholds, and moves to the next noise level. The sampler
+is one program of `config.sample.num_steps` steps; what it takes beyond that many single steps is
+its own cost. FLOP/s count the matrix products and convolutions of the traced program. The default
+batch is 4.
 """
 
 import functools
@@ -23,7 +24,7 @@ from diffjax.tasks import sampling
 
 
 def denoise(params, x_t, columns, keys, *, task, settings):
-    """One step of the task's sampler, between two rungs in the middle of its ladder."""
+    """One step of the task's sampler, between two noise levels in the middle of its ladder."""
     parts = sampling.ready(params, columns, keys, task=task, settings=settings)
     at = lambda i: jnp.broadcast_to(parts.logsnrs[i], x_t.shape[:1])  # noqa: E731
     rule = remembering(parts.step)
@@ -34,7 +35,7 @@ def denoise(params, x_t, columns, keys, *, task, settings):
 
 
 def measure(spec: str, flags, overrides: list[str]) -> None:
-    """Print what there is to know of one config."""
+    """Times one config and prints the result."""
     options = timing.options_of(spec, flags, overrides)
     task = tasks.task_of(options, tasks.text_width_of(options))
     settings = task.settings
@@ -71,7 +72,7 @@ def measure(spec: str, flags, overrides: list[str]) -> None:
 
 
 def main() -> int:
-    """Time each config."""
+    """Times each config; returns the exit code."""
     flags, overrides = timing.parser(__doc__ or "").parse_known_args()
     timing.start()
     try:

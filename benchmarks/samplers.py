@@ -1,13 +1,16 @@
-"""How good is each sampler for its evaluations? A mixture of Gaussians with its exact denoiser.
+"""Measures the errors of samplers against the number of evaluations of the denoiser.
+
+The data is a mixture of Gaussians, whose exact denoiser is known.
 
     python -m benchmarks.samplers [--out docs]      (requirements-dev.txt; a minute on 2 cores)
 
-Writes OUT/samplers.md, a table, and OUT/samplers.png. Two errors at 8, 16, 32 and 64 evaluations,
-on the Karras spacing from sigma 80 to 0.002:
-of the path, the median distance from where the exact flow takes the same noise, for samplers that
-draw none (the median: a path that starts near the watershed of two modes may end in either);
-of the draws, the sliced 2-Wasserstein distance of 16,384 of them from as many exact ones. The
-last row is that of other exact draws: the floor.
+Writes a table to OUT/samplers.md and a plot to OUT/samplers.png. Two errors are measured at 8, 16,
+32 and 64 evaluations, on the Karras spacing from sigma 80 to 0.002.
+
+path: for samplers that draw no noise, the median distance from the point to which the exact flow
+takes the same noise. (The median, because a path that starts between two modes may end in either.)
+draws: the sliced 2-Wasserstein distance of 16,384 draws from as many exact ones. The last row, for
+other exact draws, is the floor.
 """
 
 import argparse
@@ -59,7 +62,7 @@ def sliced_wasserstein(a: np.ndarray, b: np.ndarray, num_directions: int = 64) -
 
 
 def exact_paths(x_T) -> np.ndarray:
-    """Where the flow takes the noise: Heun with 2,000 steps in float64."""
+    """The points to which the exact flow takes the noise: Heun with 2,000 steps in float64."""
     with jax.enable_x64(True):
         rungs = jnp.append(jnp.linspace(-2 * np.log(80.0), -2 * np.log(1e-4), 2_001), jnp.inf)
         x_T = jnp.asarray(np.asarray(x_T), jnp.float64)
@@ -67,7 +70,7 @@ def exact_paths(x_T) -> np.ndarray:
 
 
 def measure() -> tuple[dict[str, tuple[list[float], list[float]]], float]:
-    """name: (path errors, distribution errors) at EVALUATIONS; and the floor of the latter."""
+    """name -> (path errors, errors of the draws) at EVALUATIONS; and the floor of the latter."""
     shape = (NUM_DRAWS, 1, 1, 2)
     x_T = jax.random.normal(jax.random.key(0), shape)
     real, *others = (
@@ -79,7 +82,7 @@ def measure() -> tuple[dict[str, tuple[list[float], list[float]]], float]:
     for name, (step, order, per_step) in SAMPLERS.items():
         of_path, of_draws = [], []
         for evaluations in EVALUATIONS:
-            # a rule of two evaluations takes one on its last step
+            # a rule with two evaluations per step needs only one in its last step
             rungs = spacing.karras((evaluations + per_step - 1) // per_step)
             x = draw(step, rungs, x_T)
             of_draws.append(sliced_wasserstein(x, real))

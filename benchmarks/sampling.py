@@ -1,14 +1,15 @@
-"""Pictures from a cascade 64 -> 256 px: ours and others', taking turns in one run.
+"""Compares the time that cascades 64 -> 256 px of ours and of other libraries take, in one run.
 
     python -m benchmarks.sampling --peers PYTHON
 
-PYTHON: of an environment with PyTorch's peers (benchmarks/README.md). Networks of the same FLOPs,
-the same steps and guidance (`benchmarks.cascades`). Every program is started twice, alone: the
-seconds from its start to its first picture count, and ours finds its compiled programs on disk the
-second time. Then they take turns at making 1, 4 and 16 pictures, in rotating order; ratios to ours
-are paired by round. A turn is quiet if other processes took at most a fifth of the cores; where a
-program has three quiet turns, only they count. Prints a line per program and number, appends the
-same as JSON to OUT/sampling.jsonl, and writes the table of benchmarks/README.md.
+PYTHON is the interpreter of an environment with the PyTorch libraries (benchmarks/README.md). The
+networks have equal FLOPs, and steps and guidance are the same (`benchmarks.cascades`). First every
+program is started twice, alone, and the seconds until its first picture are taken; the second time
+ours finds its compiled programs on disk. Then the programs take turns at making 1, 4 and 16
+pictures, in rotating order, and ratios to ours are formed within a round. A turn is quiet if other
+processes took at most a fifth of the cores; if a program has three quiet turns, only these count.
+Prints a line per program and number, appends it as JSON to OUT/sampling.jsonl, and writes the table
+of benchmarks/README.md.
 """
 
 import argparse
@@ -29,14 +30,14 @@ MODULES = ("benchmarks.sampling_worker", "benchmarks.sampling_peer_worker")
 
 
 def start(python: str, name: str, size: str, env: dict[str, str], folder: Path) -> Racer:
-    """A program that has made its first picture."""
+    """Starts a program and waits for its first picture."""
     module = MODULES[name != NAMES[0]]
     command = [python, "-m", module, name, "--size", size, "--started", str(time.time())]
     return Racer(command, env, folder / f"{name}_{time.time_ns()}.txt")
 
 
 def begin(flags: argparse.Namespace, folder: Path) -> dict[str, tuple[Racer, dict[str, Any]]]:
-    """Name -> (the program, what is to be known of it), after both starts; ours first."""
+    """Starts each program twice; name -> (the program, facts about it), ours first."""
     env = {
         "GLIBC_TUNABLES": TUNABLES,
         **os.environ,
@@ -83,7 +84,7 @@ def race(racers: list[Racer], count: int, rounds: int) -> list[list[Turn]]:
 
 
 def result(count: int, flops: float, theirs: list[Turn], ours: list[Turn]) -> dict[str, Any]:
-    """What is to be known of a program's turns; ratios above 1 say that ours is faster."""
+    """The results of a program's turns; a ratio above 1 means that ours is faster."""
     seconds = statistics.median(theirs[i].ms for i in counted(theirs)) / 1e3
     ratios = sorted(theirs[i].ms / ours[i].ms for i in counted(theirs, ours))
     return {
@@ -98,7 +99,7 @@ def result(count: int, flops: float, theirs: list[Turn], ours: list[Turn]) -> di
 
 
 def table(lines: list[dict[str, Any]]) -> str:
-    """One race as tables: times and ratios, then starts."""
+    """A race as two tables: times and ratios, then the times of the first pictures."""
     first = lines[0]
     counts = list(dict.fromkeys(line["pictures"] for line in lines))
     programs = {line["name"]: line for line in lines}
@@ -135,8 +136,8 @@ def parser() -> argparse.ArgumentParser:
     flags = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    flags.add_argument("--ours", default=sys.executable, help="python for ours")
-    flags.add_argument("--peers", help="python with PyTorch's peers")
+    flags.add_argument("--ours", default=sys.executable, help="python with diffjax")
+    flags.add_argument("--peers", help="python with the PyTorch libraries")
     flags.add_argument("--only", default=",".join(NAMES), help="only these programs: NAME,NAME")
     flags.add_argument("--size", choices=SIZES, default="race", help="tiny: does it work at all?")
     flags.add_argument("--pictures", default="1,4,16", help="numbers of pictures to make")

@@ -1,4 +1,4 @@
-"""The cascades of `benchmarks.cascades` of others, in PyTorch, by their own samplers.
+"""The PyTorch cascades of `benchmarks.cascades`, sampled by their libraries' own samplers.
 
     PEERS/bin/python -m benchmarks.sampling_peer_worker imagen     (benchmarks/README.md)
 
@@ -92,7 +92,7 @@ def main() -> None:
         return (pictures * 255).byte().numpy()
 
     def facts() -> dict[str, Any]:
-        # attention as plain products: torch does not count those of its fused kernel for CPUs
+        # attention as plain products, because PyTorch does not count its fused kernel for CPUs
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             make(1)
         return {

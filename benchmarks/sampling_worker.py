@@ -1,6 +1,7 @@
-"""Our cascade of `benchmarks.cascades`, sampled on demand as `diffjax.sample` does it.
+"""Samples our cascade of `benchmarks.cascades` on demand, as `diffjax.sample` does it.
 
-Its parameters are random; they are filled in as a checkpoint would fill them, not initialised.
+Its parameters are random. They are read in like those of a checkpoint and not initialised by the
+network, so that the time to the first picture is that of a user.
 """
 
 import argparse
@@ -26,12 +27,12 @@ from diffjax.tasks.denoising import Denoising
 from diffjax.tasks.sampling import compiled, sample
 from diffjax.tasks.settings import SampleSettings
 
-COMPILED = "/jax/core/compile/backend_compile_duration"  # jax's own clock of XLA
+COMPILED = "/jax/core/compile/backend_compile_duration"  # JAX measures XLA's time by this name
 
 
 @dataclasses.dataclass(frozen=True)
 class Given:
-    """Text embeddings that are there already, in the place of an encoder."""
+    """Stands for an encoder: its embeddings are computed before."""
 
     text: Any
     max_length: int
@@ -89,7 +90,7 @@ def cascade_of(size: str) -> Cascade:
 
 
 def flops_of(cascade: Cascade) -> int:
-    """FLOPs of one picture: of every stage's program, all its steps."""
+    """FLOPs of one picture: all steps of all stages."""
     columns, seeds = rows.inputs_of(
         [Job("", 0)], lambda prompt: rows.embedded(cascade.encoder, [prompt])
     )

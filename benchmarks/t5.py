@@ -1,18 +1,18 @@
-"""Captions a second of our T5 encoder and of PyTorch's T5EncoderModel, taking turns in one run.
+"""Compares captions per second of our T5 encoder and of PyTorch's T5EncoderModel, in one run.
 
     python -m benchmarks.t5 small --peers PYTHON      (PYTHON: with torch and transformers)
 
-A step encodes 128 captions in float32, 64 at a time, from ids: tokenizing is no part of it. Both
-have the same random weights, and their embeddings are compared before the race. Lengths are those
-of short picture captions: COCO's have 10.5 words on average, here 8 + Gamma(2.5, 2) tokens, which
-is 9 to 25, on average 13. Three ways for each of the two:
+A step encodes the ids of 128 captions in float32, 64 at a time; tokenizing does not count. Both
+have the same random weights, and their embeddings are compared before the race. The lengths are
+those of short captions of pictures: 8 + Gamma(2.5, 2) tokens, which is 9 to 25 and on average 13
+(COCO's captions have 10.5 words on average). Each encoder runs in three ways:
 
 as_they_come  64 captions in their order. PyTorch pads them to the longest. We encode each at its
               own length, rounded up to a multiple of 16.
-sorted        the same, with all captions sorted by length before.
-padded        to 77 tokens, as text-to-image pipelines do; we without length buckets.
+sorted        the same, but all captions are sorted by length first.
+padded        padded to 77 tokens, as in text-to-image pipelines; ours without groups by length.
 
-Rounds, turns and what a quiet turn is: see `benchmarks.peers`. Prints a line for each program and
+`benchmarks.peers` explains rounds, turns and quiet turns. Prints a line for each program and
 appends it to OUT/t5.jsonl, with versions and date.
 """
 
@@ -41,7 +41,7 @@ AGREE = 1e-4  # of embeddings of size 1
 
 
 def captions() -> list[np.ndarray]:
-    """The ids of each caption, the last of them the eos."""
+    """The ids of each caption, with eos as the last."""
     random = np.random.default_rng(0)
     lengths = 8 + np.round(random.gamma(2.5, 2.0, CAPTIONS)).astype(int)
     return [np.append(random.integers(2, 32000, n - 1), 1).astype(np.int32) for n in lengths]
@@ -62,7 +62,7 @@ def filled(rows: list[np.ndarray], length: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def save_checkpoint(folder: Path, size: str) -> None:
-    """Random weights in the layout that both read."""
+    """Writes random weights in a layout that both can read."""
     import jax
 
     from diffjax.encoders import weights
@@ -75,7 +75,7 @@ def save_checkpoint(folder: Path, size: str) -> None:
 
 
 def race(flags: argparse.Namespace, folder: Path) -> list[Racer]:
-    """The programs after their turns, of each way ours and then PyTorch's."""
+    """Runs the race and returns the programs: for each way ours, then PyTorch's."""
     programs = [
         [python, "-m", f"benchmarks.{module}", str(folder), way, str(folder / f"{module}.{way}")]
         for way in WAYS
@@ -101,7 +101,7 @@ def race(flags: argparse.Namespace, folder: Path) -> list[Racer]:
 
 
 def result(racer: Racer, ours: Racer) -> dict[str, Any]:
-    """What is to be known of a program; a ratio above 1 says that ours is faster in this way."""
+    """The results of a program; a ratio above 1 means that ours is faster in the same way."""
     pairs = counted(racer.turns, ours.turns)
     ratios = sorted(racer.turns[i].ms / ours.turns[i].ms for i in pairs)
     ms = statistics.median(racer.turns[i].ms for i in pairs)
@@ -124,8 +124,8 @@ def main() -> None:
     parser.add_argument("size", choices=SIZES)
     parser.add_argument("--peers", required=True, help="python with torch and transformers")
     parser.add_argument("--rounds", type=int, default=7, help="quiet turns wanted of each program")
-    parser.add_argument("--steps", type=int, default=2, help="a turn, beside the one thrown away")
-    parser.add_argument("--seconds", type=float, default=600, help="for rounds beyond --rounds")
+    parser.add_argument("--steps", type=int, default=2, help="steps that count in each turn")
+    parser.add_argument("--seconds", type=float, default=600, help="time for further rounds")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results")
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

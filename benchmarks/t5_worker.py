@@ -15,10 +15,10 @@ from diffjax.encoders.t5 import TextEncoder
 
 @dataclasses.dataclass(frozen=True)
 class Ids:
-    """A tokenizer of captions that are ids already, as "17 5 1"."""
+    """A tokenizer for captions that are written as ids, such as "17 5 1"."""
 
     def ids(self, text: str, max_length: int) -> list[int]:
-        """The ids, which fit."""
+        """The ids; they are never too many."""
         return [int(word) for word in text.split()][:max_length]
 
 

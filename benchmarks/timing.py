@@ -1,4 +1,4 @@
-"""What the timed steps of a config share: flags, the clock, and what is said of a program."""
+"""What `train_step` and `sample_step` share: flags, the clock, and the lines that they print."""
 
 import argparse
 import statistics
@@ -17,7 +17,7 @@ from diffjax.core.tables import format_memory
 from diffjax.devices import chips
 from diffjax.planning import jaxprs, memory
 
-GROUPS = 5  # of steps; their median counts
+GROUPS = 5  # groups of steps are timed; the median of the groups counts
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Timed:
     bytes: dict[str, int]
 
     def line(self, name: str, images: int) -> str:
-        """One line for people; `images` are made, or learnt from, by one call."""
+        """A line for people. images: how many one call makes or learns from."""
         return (
             f"  {name:<18} {self.call_s * 1e3:,.1f} ms, {images / self.call_s:,.2f} images/s, "
             f"{self.flops / self.call_s / 1e9:,.1f} GFLOP/s of {self.flops / 1e9:,.2f} GFLOP, "
@@ -39,24 +39,24 @@ class Timed:
 
 
 def parser(doc: str) -> argparse.ArgumentParser:
-    """The flags of both scripts; what else is given are overrides, as of `diffjax.main`."""
+    """The flags of both scripts; other arguments are overrides, as in `diffjax.main`."""
     flags = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     flags.add_argument(
         "--config", action="append", default=[], help="FILE:PRESET, may be given many times"
     )
-    flags.add_argument("--batch", type=int, help="pictures a step, over all devices")
+    flags.add_argument("--batch", type=int, help="pictures per step, over all devices")
     flags.add_argument("--steps", type=int, default=10, help="calls that are timed")
-    flags.add_argument("--dtype", choices=("float32", "bfloat16"), help="that the network works in")
+    flags.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the network")
     return flags
 
 
 def options_of(spec: str, flags: argparse.Namespace, overrides: list[str]) -> ConfigDict:
-    """The config of "path/to/file.py:preset" with the flags and overrides applied, checked.
+    """The config of "path/to/file.py:preset" with the flags and overrides applied.
 
     Raises:
-      ConfigError: there is none, or it cannot be.
+      ConfigError: there is no such config, or it is not valid.
     """
     options = config.load(spec)
     if flags.batch:
@@ -71,17 +71,17 @@ def options_of(spec: str, flags: argparse.Namespace, overrides: list[str]) -> Co
 def timed(
     jitted: Any, arguments: tuple[Any, ...], steps: int, call: Callable | None = None
 ) -> Timed:
-    """Compile and time a jitted function.
+    """Compiles and times a jitted function.
 
-    call: (compiled, arguments) -> the arguments of the next call, as a step needs them that takes
-    its state's memory; None: they stay. Calls are queued as training queues them, and their end
-    is waited for once a group.
+    call: (compiled, arguments) -> the arguments of the next call, for a step that overwrites its
+    state; by default the arguments stay the same. As in training, calls are queued; the end of the
+    queue is waited for once per group.
     """
     start = time.perf_counter()
     traced = jitted.trace(*arguments)
     compiled = traced.lower().compile()
     compile_s = time.perf_counter() - start
-    forget_peak()  # the compiler's
+    forget_peak()  # the compiler's memory does not count
     a_group = max(1, steps // GROUPS)
     seconds = []
     for group in range(1 + GROUPS):  # the first warms up
@@ -99,7 +99,7 @@ def timed(
 
 
 def mfu(flops: float, seconds: float, devices: int = 1) -> str:
-    """The share of the devices' bfloat16 peak; "" where `chips` has none of theirs."""
+    """The FLOP/s as a share of the devices' bfloat16 peak; "" if `chips` does not know them."""
     chip = chips.chip_of(jax.devices()[0].device_kind)
     if chip is None:
         return ""
@@ -108,13 +108,13 @@ def mfu(flops: float, seconds: float, devices: int = 1) -> str:
 
 
 def start() -> None:
-    """Say what it runs on; programs kept by earlier runs would hide what compiling takes."""
+    """Prints the devices, and turns off the cache of programs, which would hide compile times."""
     jax.config.update("jax_enable_compilation_cache", False)
     print(f"jax {jax.__version__}, {jax.device_count()} x {jax.devices()[0].device_kind}")
 
 
 def held() -> str:
-    """The most memory held: of a device where it counts, else of the process since it compiled."""
+    """The peak of memory: the device's if it counts it, else the process's since compiling."""
     peak = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
     size = format_memory(peak or peak_bytes())
     return f"{size} held at most by {'a device' if peak else 'the process'}"

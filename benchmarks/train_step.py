@@ -1,11 +1,11 @@
-"""The training step of configs, timed: the very program that training compiles.
+"""Times the training step of configs: the same program that training compiles.
 
     python -m benchmarks.train_step --config configs/base64.py:300m --config.mesh.fsdp=1 \
         --batch 16 --dtype bfloat16 --config.text.width=4096
 
-Without --config: the laptop presets of base64 and sr256. FLOP/s are of the traced program's
-matrix products and convolutions, so with what rematerialisation computes twice; MFU, on chips that
-`diffjax.devices.chips` knows, is of what the model needs, nothing twice.
+Without --config it takes the laptop presets of base64 and sr256. FLOP/s count the matrix products
+and convolutions of the traced program, including those that rematerialisation repeats. MFU, on
+chips that `diffjax.devices.chips` knows, counts only what the model needs.
 """
 
 import sys
@@ -23,7 +23,7 @@ from diffjax.training.program import program_of
 
 
 def measure(spec: str, flags, overrides: list[str]) -> None:
-    """Print what there is to know of one config."""
+    """Times one config and prints the result."""
     options = timing.options_of(spec, flags, overrides)
     training = training_of(options, text_width_of(options))
     work = shapes.training(training)
@@ -46,7 +46,7 @@ def measure(spec: str, flags, overrides: list[str]) -> None:
         f"{spec}: {num_params / 1e6:.2f} M parameters, batch {work.batch}, {side} px, "
         f"{options.model.dtype}"
     )
-    # what the network needs, with nothing computed twice
+    # what the network needs, without repeated computation
     needed = sum(product.flops for product in jaxprs.products(work.one_device)) / work.rows
     share = timing.mfu(needed * work.batch, timed.call_s, jax.device_count())
     print(timed.line("training step", work.batch) + share)
@@ -54,7 +54,7 @@ def measure(spec: str, flags, overrides: list[str]) -> None:
 
 
 def drawn(random: np.random.Generator, name: str, like: jax.ShapeDtypeStruct) -> np.ndarray:
-    """An array for a shape of a batch: chance, but captions of full length."""
+    """A random array for a column of the batch; captions have full length."""
     if name == "text_length":
         return np.full(like.shape, 2**31 - 1, like.dtype)
     if name == "image":
@@ -63,7 +63,7 @@ def drawn(random: np.random.Generator, name: str, like: jax.ShapeDtypeStruct) ->
 
 
 def main() -> int:
-    """Time each config."""
+    """Times each config; returns the exit code."""
     flags, overrides = timing.parser(__doc__ or "").parse_known_args()
     timing.start()
     try:

@@ -1,7 +1,7 @@
-"""Our network on a work of `benchmarks.works`, on demand: `python -m benchmarks.worker W1 train`.
+"""Runs our network on a work of `benchmarks.works`: `python -m benchmarks.worker W1 train`.
 
-It speaks the line protocol of `benchmarks.protocol`. FLOPs are those of matrix products and
-convolutions in the traced program.
+It follows the protocol of `benchmarks.protocol`. FLOPs count the matrix products and convolutions
+of the traced program.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from diffjax.planning import jaxprs
 
 @dataclass(frozen=True)
 class Work:
-    """A network, its batch, the side of its picture, its text (length, width) or none."""
+    """A network, its batch, the side of its picture, and its text (length, width) or None."""
 
     model: Any
     batch: int
@@ -36,7 +36,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Program:
-    """A compiled step: `run(i)` runs it and waits; facts are what a race is told of it."""
+    """A compiled step. run(i) runs it and waits; facts: what the race is told about it."""
 
     run: Any
     compiled: Any
@@ -66,7 +66,7 @@ def work_of(name: str, dtype) -> Work:
 
 
 def inputs_of(work: Work, key, batch: int) -> dict[str, Any]:
-    """What the network is told beside picture and level."""
+    """The network's inputs beside the picture and the noise level."""
     given: dict[str, Any] = {}
     if work.text:
         given["text"] = jax.random.normal(key, (batch, *work.text))
@@ -78,7 +78,7 @@ def inputs_of(work: Work, key, batch: int) -> dict[str, Any]:
 
 
 def train_step(work: Work):
-    """((params, opt_state), key, x_0, given) -> the same after one step, and the loss."""
+    """((params, opt_state), key, x_0, given) -> ((params, opt_state) after one step, the loss)."""
     tx = optax.adam(1e-4)
 
     def step(state, key, x_0, given):
@@ -96,7 +96,7 @@ def train_step(work: Work):
 
 
 def denoise_step(work: Work):
-    """(params, x_t, given) -> x_s: guidance 7.5 where there is text, clipped, DDIM."""
+    """(params, x_t, given) -> x_s: a clipped DDIM step, with guidance 7.5 if there is text."""
     ddim = sampler.ddim()
 
     def step(params, x_t, given):

@@ -1,12 +1,12 @@
-"""The works that programs are timed on, ours and others'. Needs Python alone.
+"""The works on which our programs and those of others are timed. Needs only Python.
 
 W1   base: text to 64 px, attention at 16 and 8 px
 W2   super-resolution: text and 64 px to 256 px, attention at the lowest level
 W3   DDPM's CIFAR network (Ho et al. 2020): 32 px, no text, attention at 16 px
 
-train: times and noise, loss, gradients, Adam. denoise: one guided, clipped DDIM step; guidance
-(the batch doubled) where there is text. Picture, batch, widths, blocks and attention are the
-work's; what else a network is made of is its author's choice.
+train: draws of times and noise, loss, gradients, Adam. denoise: one clipped DDIM step, with
+guidance (on twice the batch) if there is text. A work fixes the size of the picture, the batch, and
+the widths, blocks and attention of the network; everything else is its author's choice.
 """
 
 from typing import NamedTuple
@@ -35,7 +35,7 @@ class Work(NamedTuple):
         return tuple(self.width * mult for mult in self.mults)
 
     def rows(self, mode: str) -> int:
-        """Pictures that go through the network in one step: twice the batch where guided."""
+        """Pictures that pass through the network in one step: twice the batch with guidance."""
         return self.batch * (2 if mode == "denoise" and self.text else 1)
 
 

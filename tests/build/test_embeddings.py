@@ -206,7 +206,9 @@ def test_of_several_processes_the_first_encodes_and_the_others_read(monkeypatch)
     """Each in a thread; they meet as processes do."""
     who, barrier = threading.local(), threading.Barrier(3)
     monkeypatch.setattr(embeddings.processes, "is_first", lambda: who.first)
-    monkeypatch.setattr(embeddings.processes, "meet", lambda name, timeout_s: barrier.wait(60))
+    monkeypatch.setattr(
+        embeddings.processes, "wait_for_all", lambda name, timeout_s: barrier.wait(60)
+    )
     sources, encoders = [Counting() for _ in range(3)], [Stub() for _ in range(3)]
     chosen = options()  # once: a config file is read by one thread at a time
 
