@@ -1,4 +1,4 @@
-"""Writes the parts of benchmarks/README.md that come from scripts; each stands between two marks."""
+"""Writes those parts of benchmarks/README.md that scripts make; each stands between two marks."""
 
 from pathlib import Path
 

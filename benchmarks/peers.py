@@ -92,7 +92,7 @@ class Racer:
         self.turns.append(Turn(statistics.median(said["ms"][1:]), others))
 
     def watched(self, order: str, key: str) -> tuple[dict[str, Any], float]:
-        """(the program's answer to the order, the share of all cores that others took meanwhile)."""
+        """(the program's answer to the order, the share of all cores that others took)."""
         busy, total, own = *ticks(), ticks_of(self.process.pid)
         self.order(order)
         said = self.hear(key)

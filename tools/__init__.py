@@ -1,1 +1,1 @@
-"""Scripts that made what the repository ships: t5-nano and the golden files."""
+"""Scripts that make or measure what the repository ships: models, golden files and pages."""

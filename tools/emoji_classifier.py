@@ -1,11 +1,12 @@
-"""A small network that tells emoji drawings apart: the feature space of tools/evaluate_demo.py.
+"""Trains a small network that tells emoji drawings apart; tools/evaluate_demo.py uses its features.
 
     python -m tools.emoji_classifier --out runs/emoji_classifier.safetensors
 
-Every drawing is a class of its own. Its features are unit vectors, and the class of a picture is
-the drawing of the largest cosine. It learns to find a drawing that was moved, blurred, recoloured
-and noised, as a diffusion model may draw it, among the 128 of a batch (InfoNCE, van den Oord et al.
-2018): sixteen runs of eight neighbours in the order of names, which look alike. Minutes on 2 cores.
+Every drawing is a class of its own. Features are unit vectors, and the class of a picture is that
+of the drawing with the largest cosine. The network learns to find a drawing among the 128 of a
+batch (InfoNCE, van den Oord et al. 2018) after it was moved, blurred, recoloured and noised, as a
+diffusion model may draw it. A batch is sixteen groups of eight drawings with neighbouring names,
+because these look alike. Takes minutes on 2 cores.
 """
 
 import argparse
@@ -46,17 +47,19 @@ class Features(nn.Module):
 
 
 def small(images: UInt8[np.ndarray, "b h w c"]) -> Float[Array, "b s s c"]:
-    """Bytes of any size as the network wants them."""
+    """Pictures of any size in bytes, as inputs of the network."""
     return pixels.resize(pixels.from_uint8(jnp.asarray(images)), SIDE_PX, SIDE_PX)
 
 
 def disturbed(key: Any, x: Float[Array, "b s s c"]) -> Float[Array, "b s s c"]:
-    """Moved by up to 2 px, blurred, recoloured and noised, each picture in its own way."""
+    """Each picture moved by up to 2 px, blurred, recoloured and noised at random."""
 
     def one(key, x):
         draw = functools.partial(rng.stream, key)
         dy, dx = jax.random.randint(draw("move"), (2,), -2, 3)
-        x = jnp.roll(x, (dy, dx), (0, 1))  # the rim is white: what leaves comes back as white
+        x = jnp.roll(
+            x, (dy, dx), (0, 1)
+        )  # the background is white, so moved pictures are filled with white
         blur = jax.random.uniform(draw("blur"))
         soft = pixels.resize(pixels.resize(x[None], SIDE_PX // 2, SIDE_PX // 2), SIDE_PX, SIDE_PX)
         x = blur * soft[0] + (1 - blur) * x
@@ -68,7 +71,7 @@ def disturbed(key: Any, x: Float[Array, "b s s c"]) -> Float[Array, "b s s c"]:
 
 
 def train(images: UInt8[np.ndarray, "n h w c"], *, num_steps: int = 800, seed: int = 0) -> dict:
-    """The parameters after telling the pictures, in the order of names, apart for so many steps."""
+    """Trains on pictures in the order of their names for `num_steps`; returns the parameters."""
     pictures = small(images)
     model, root = Features(), jax.random.key(seed)
     tx = optax.adam(optax.cosine_decay_schedule(2e-3, num_steps))
@@ -108,14 +111,14 @@ def features(
 
 
 def save(path: Path, params: dict) -> None:
-    """As safetensors, names joined with slashes."""
+    """Writes the parameters as safetensors, with names joined by slashes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     flat = flax.traverse_util.flatten_dict(params, sep="/")
     save_file({name: np.asarray(leaf) for name, leaf in flat.items()}, path)
 
 
 def load(path: Path) -> dict:
-    """What `save` wrote."""
+    """Reads the parameters that `save` wrote."""
     return flax.traverse_util.unflatten_dict(load_file(path), sep="/")
 
 

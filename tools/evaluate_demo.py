@@ -1,16 +1,17 @@
-"""Measures an emoji cascade: does it draw what the prompt says, and how sharp is its second stage?
+"""Measures whether an emoji cascade draws what the prompt says, and how sharp its second stage is.
 
     python -m tools.evaluate_demo --stages runs/emoji/base64,runs/emoji/sr256 --out RESULT.json
 
-*seen*: prompts whose drawing was trained on. *style*: training saw the thing in the other style
-only. *compositional*: it saw profession and skin tone, never together. *test*: it saw neither the
-name nor any drawing of it. A sample is *right* if, of all drawings of the data set, the one asked
-for is nearest, and its *name* is right if that holds in whichever style. Nearest in two feature
-spaces: the means of 16 x 16 squares of pixels, and the features of a classifier that
-tells all drawings apart (tools/emoji_classifier.py). Intervals are Wilson's, 95 %.
+There are four sets of prompts. *seen*: the drawing was in the training data. *style*: training saw
+the thing only in the other style. *compositional*: it saw the profession and the skin tone, but
+never together. *test*: it saw neither the name nor any drawing of it. A sample is *right* if the
+drawing that was asked for is the nearest of all drawings of the data set; its *name* is right if
+the nearest drawing shows that thing in any style. Distances are measured in two feature spaces: the
+means of 16 x 16 squares of pixels, and the features of a classifier that tells all drawings apart
+(tools/emoji_classifier.py). Intervals are Wilson's, 95 %.
 
-The second stage starts from true pictures made small, so that there is a truth to compare with;
-bicubic is what enlarging alone gives. An hour on two cores; --share 0.1 takes a tenth of each set.
+The second stage is given shrunk true pictures, so that its results can be compared with the truth,
+and with bicubic enlargement. Takes an hour on two cores; --share 0.1 takes a tenth of each set.
 """
 
 import argparse
@@ -99,13 +100,15 @@ def spaces(classifier: dict):
 
 
 def share(hits: np.ndarray) -> dict:
-    """How many of how many, as a share with its interval."""
+    """A share with its interval."""
     low, high = retrieval.interval(int(hits.sum()), len(hits))
     return {"share": float(hits.mean()), "low": low, "high": high, "of": len(hits)}
 
 
 def scores(made, every: Drawings, wanted: list[int], real: dict, functions: dict) -> dict:
-    """For each feature space: the drawing right, among the first five, its name right."""
+    """For each feature space the shares of samples whose drawing or name is right.
+
+    Also the share of samples whose drawing is among the nearest five."""
     result = {}
     for space, function in functions.items():
         rows = function(made)
@@ -128,7 +131,7 @@ def enlarged(trained, encoder, split: str, count: int) -> dict:
         text, mask = encoder.encode([every.captions[i] for i in part], encoder.max_length)
         text = jnp.asarray(text, jnp.bfloat16).astype(jnp.float32)
         low_res = shrink(pixels.from_uint8(jnp.asarray(real)), trained.task.factor)
-        low_res = pixels.from_uint8(pixels.to_uint8(low_res))  # what a PNG would hold
+        low_res = pixels.from_uint8(pixels.to_uint8(low_res))  # the values that a PNG would hold
         columns = {**prompt_columns(text, mask), "low_res": low_res}
         (made,) = generate([trained], columns, seeds=start + jnp.arange(len(part)))
         plain = pixels.resize(low_res, *real.shape[1:3])
@@ -148,13 +151,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--stages", type=command.paths, help="base64 and, if any, sr256; none: those that ship"
+        "--stages",
+        type=command.paths,
+        help="base64 and perhaps sr256; by default the cascade that ships",
     )
     parser.add_argument(
         "--classifier", type=Path, default=Path("runs/emoji_classifier.safetensors")
     )
-    parser.add_argument("--share", type=float, default=1.0, help="of each set's size")
-    parser.add_argument("--ema", help="which average; none: the config's first")
+    parser.add_argument(
+        "--share", type=float, default=1.0, help="the share of each set that is used"
+    )
+    parser.add_argument("--ema", help="which average; by default the config's first")
     parser.add_argument("--no-curve", action="store_true", help="leave the guidance weights out")
     parser.add_argument("--out", type=Path, required=True)
     flags = parser.parse_args()

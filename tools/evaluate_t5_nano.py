@@ -1,11 +1,11 @@
-"""How well t5-nano agrees with its teacher on phrases it never saw, as a table in Markdown.
+"""Measures how well t5-nano agrees with its teacher on new phrases; prints a Markdown table.
 
     python -m tools.evaluate_t5_nano --data DATA [--model FOLDER]
 
-DATA is what tools.t5_nano_corpus and tools.t5_nano_teacher wrote. An embedding here is the mean of
-the encoder's output over the tokens, no head; similarity is the cosine, once plain and once with
-the mean of all phrases subtracted. Baselines: what an untrained t5-nano finds, and what spelling
-finds (Jaccard similarity of byte 1- to 3-grams).
+DATA is the folder that tools.t5_nano_corpus and tools.t5_nano_teacher wrote. The embedding of a
+phrase is the mean of the encoder's output over its tokens; similarity is the cosine, once of these
+and once of these minus the mean of all phrases. The baselines are an untrained t5-nano, and the
+similarity of spellings (Jaccard similarity of byte 1- to 3-grams).
 """
 
 import argparse
@@ -37,7 +37,7 @@ def pooled(encoder: TextEncoder, phrases: list[str]) -> np.ndarray:
 
 
 def cosines(x: np.ndarray, centre: bool = False) -> np.ndarray:
-    """`[n n]`, with -inf on the diagonal: nothing is its own neighbour."""
+    """`[n n]`, with -inf on the diagonal, because no phrase is its own neighbour."""
     x = x - x.mean(0) if centre else x
     x = x / np.linalg.norm(x, axis=1, keepdims=True)
     return np.where(np.eye(len(x), dtype=bool), -np.inf, x @ x.T)
@@ -70,7 +70,7 @@ def agreement(ours: np.ndarray, teacher: np.ndarray) -> tuple[float, float, floa
 
 
 def untrained(config: T5Config, like: Path) -> TextEncoder:
-    """An encoder of the same sizes whose weights are as drawn."""
+    """An encoder of the same size with its random initial weights."""
     with tempfile.TemporaryDirectory() as name:
         ids = jnp.ones((1, 4), jnp.int32)
         params = T5Encoder(config).init(jax.random.key(0), ids, ids > 0)["params"]

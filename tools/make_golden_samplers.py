@@ -1,4 +1,4 @@
-"""Writes tests/golden/samplers*.safetensors: what diffusers and k-diffusion say of sampling.
+"""Writes tests/golden/samplers*.safetensors: results of the samplers of diffusers and k-diffusion.
 
     PEERS/bin/python -m tools.make_golden_samplers      (an environment with requirements-peers.txt)
 
@@ -49,7 +49,7 @@ def tables() -> dict[str, np.ndarray]:
     for name, betas in TABLES.items():
         scheduler = DDPMScheduler(beta_schedule=name, **betas)
         tensors[f"betas/{name}"] = scheduler.betas.numpy()[STEPS]
-        # the products in float64, since it is its formulas that count here
+        # the products are in float64, because the test is about formulas and not rounding
         scheduler.alphas_cumprod = torch.cumprod(1 - scheduler.betas.double(), 0)
         tensors[f"alpha_bar/{name}"] = scheduler.alphas_cumprod.numpy()[STEPS]
         log_variances = [

@@ -1,4 +1,4 @@
-"""Writes tests/golden/t5_*: random T5 encoders as transformers saves them, and what they answer.
+"""Writes tests/golden/t5_*: random T5 encoders as transformers saves them, and their outputs.
 
     PEERS/bin/python -m tools.make_golden_t5      (an environment with PyTorch and transformers)
 
@@ -18,7 +18,7 @@ from transformers.models.t5.modeling_t5 import T5Attention
 from tests.encoders import family
 
 GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "golden"
-# Odd sizes, so that no two axes can be taken for each other.
+# Odd sizes, all different, so that a test notices if two axes are confused.
 SIZES = {
     "v1_0": {
         "feed_forward_proj": "relu", "vocab_size": 40, "d_model": 18, "d_kv": 5, "d_ff": 22,
@@ -39,7 +39,9 @@ def main() -> None:
     for name, sizes in SIZES.items():
         torch.manual_seed(0)
         model = T5EncoderModel(T5Config(**sizes)).eval()
-        for parameter in model.parameters():  # norms start at 1, where a wrong one would not show
+        for (
+            parameter
+        ) in model.parameters():  # norms start at 1, and an error in them would not show there
             if parameter.ndim == 1:
                 torch.nn.init.uniform_(parameter, 0.5, 1.5)
         lengths = torch.tensor(LENGTHS[name])
@@ -65,7 +67,7 @@ def main() -> None:
 
 
 def answer(name: str) -> torch.Tensor:
-    """What the reference says for a config of the family, with its drawn weights."""
+    """The output of the reference for a config of the family, with its random weights."""
     model = T5EncoderModel(T5Config(**family.FAMILY[name])).eval()
     drawn = {tensor: torch.from_numpy(value) for tensor, value in family.weights(name).items()}
     missing, unknown = model.load_state_dict(drawn, strict=False)

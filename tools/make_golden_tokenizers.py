@@ -5,8 +5,8 @@
 PEERS is an environment with transformers, sentencepiece and protobuf. The archive holds
 spiece.model, trained here on invented lines and normalised like T5's (nmt_nfkc), tokenizer.json as
 T5Tokenizer writes it, and ids.npz with the ids of 1,000 texts: `slow` by transformers'
-SentencePiece backend, `fast` by T5Tokenizer, `bytes` by ByT5Tokenizer, text after text, and how
-many each text has. The normaliser's table, which both models hold, is kept in the first alone.
+SentencePiece backend, `fast` by T5Tokenizer, `bytes` by ByT5Tokenizer, and the number of ids of
+each text. The normaliser's table is part of both models, and kept only in the first.
 """
 
 import io
@@ -40,7 +40,7 @@ def train(folder: Path, user_defined: str = "") -> None:
 
 
 def references(folder: Path) -> dict[str, Any]:
-    """name -> what gives transformers' ids of a text, eos included, for the folder's model."""
+    """name -> a function that gives transformers' ids of a text, eos included."""
     slow = SentencePieceBackend(
         vocab_file=str(folder / "spiece.model"), eos_token="</s>", unk_token="<unk>",
         pad_token="<pad>", extra_special_tokens=SENTINELS,
@@ -55,7 +55,7 @@ def references(folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    warnings.simplefilter("ignore")  # ByT5Tokenizer's about an eos in the text
+    warnings.simplefilter("ignore")  # ByT5Tokenizer warns about an eos in the text
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         train(folder)

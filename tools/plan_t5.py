@@ -1,9 +1,9 @@
-"""Compiles a T5 encoder ahead of time for TPUs that need not be there, and says if it fits.
+"""Compiles a T5 encoder ahead of time for TPUs that are not here, and says whether it fits.
 
     python -m tools.plan_t5 t5-v1_1-xxl --topology v5e:4x4 --fsdp 16 --batch 256 --length 128
 
-What it prints is as of `python -m diffjax.main --mode=compile`: lines for people and one of JSON,
-where an image is a caption. No checkpoint is needed; sizes are those of the published configs.
+It prints the same as `python -m diffjax.main --mode=compile`: lines for people and a line of JSON,
+in which images are captions. No checkpoint is needed; the sizes are those of the published configs.
 """
 
 import argparse
@@ -31,11 +31,13 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("encoder", choices=ENCODERS)
-    parser.add_argument("--topology", default="", help="v5e:4x4, v4:2x2x2 ...; none: devices here")
+    parser.add_argument(
+        "--topology", default="", help="v5e:4x4, v4:2x2x2 ...; by default the devices here"
+    )
     parser.add_argument("--fsdp", type=int, default=1)
     parser.add_argument("--tensor", type=int, default=1)
     parser.add_argument("--batch", type=int, default=256, help="captions at a time")
-    parser.add_argument("--length", type=int, default=128, help="their tokens, with padding")
+    parser.add_argument("--length", type=int, default=128, help="tokens per caption, with padding")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
     flags = parser.parse_args()
     try:

@@ -30,9 +30,9 @@ def hidden(xp: Any, weights: Any, x: Any, logsnr: Any) -> Any:
 
 
 def predict(xp: Any, weights: Any, x: Any, logsnr: Any, kind: str) -> Any:
-    """The network's "v", or "eps" = sigma x + alpha v of that same v.
+    """The network's "v", or "eps" = sigma x + alpha v computed from the same v.
 
-    Taken through v, so that the x_0_hat of an eps that is random stays of the size of an image.
+    eps is computed from v, because the x_0_hat of a random eps would be far larger than an image.
     """
     v = hidden(xp, weights, x, logsnr) @ weights["to_v"]
     if kind == "v":

@@ -1,6 +1,6 @@
-"""Samplers of diffusers and k-diffusion on a random network and recorded noise, rung by rung.
+"""Runs samplers of diffusers and k-diffusion on a random network and recorded noise, rung by rung.
 
-Needs requirements-peers.txt. Images stay [b h w c]: the peers' steps go element by element.
+Needs requirements-peers.txt. Images stay [b h w c], because the peers' steps are elementwise.
 """
 
 import functools
@@ -18,7 +18,7 @@ import torch
 
 from tools import random_network
 
-# What k_diffusion.sampling imports without a use for it here.
+# Modules that k_diffusion.sampling imports but that are not needed here.
 STUBS = ("torchvision", "torchvision.transforms", "torchvision.transforms.functional")
 PREDICTION_TYPES = {"eps": "epsilon", "v": "v_prediction"}
 IN_SIGMA = (diffusers.EulerDiscreteScheduler, diffusers.HeunDiscreteScheduler)
@@ -29,7 +29,7 @@ SIGMA_MIN, SIGMA_MAX = 0.02, 60.0
 
 
 class Setting(NamedTuple):
-    """What both sides are given: the network, the start, and the noise of every step."""
+    """The inputs of both sides: the network, the starting noise, and the noise of every step."""
 
     weights: dict[str, np.ndarray]
     x_T: np.ndarray  # [b h w c]
@@ -37,7 +37,7 @@ class Setting(NamedTuple):
 
 
 class Path(NamedTuple):
-    """What a peer did: log SNR in float64, and the variance preserving x_t, at every rung."""
+    """The path of a peer: at every rung the log SNR in float64 and the variance preserving x_t."""
 
     logsnrs: np.ndarray  # [n]
     x: np.ndarray  # [n b h w c]
@@ -47,7 +47,7 @@ Case = Callable[..., Path]
 
 
 def setting(seed: int, num_steps: int) -> Setting:
-    """Odd sizes, so that no two axes can be taken for each other."""
+    """Odd sizes, all different, so that a test notices if two axes are confused."""
     x = np.random.default_rng(seed).standard_normal((num_steps + 1, 2, 5, 1, 3)).astype(np.float32)
     return Setting(random_network.draw(seed), x[0], x[1:])
 
@@ -60,7 +60,7 @@ def k_sampling() -> ModuleType:
         raise ModuleNotFoundError("k_diffusion: see .installed-peers in the Makefile")
     package = ModuleType("k_diffusion")
     package.__path__ = list(spec.submodule_search_locations)
-    # torchvision's stubs go again at once: others ask whether it is there
+    # the stubs of torchvision are removed at once, because others ask whether it is installed
     stubs = {name: ModuleType(name) for name in STUBS if name not in sys.modules}
     sys.modules.update(stubs, k_diffusion=package)
     try:
@@ -108,7 +108,7 @@ def of_diffusers(name: str, kind: str = "eps", pairs: bool = False, **config: An
 
 
 def _levels(scheduler: Any) -> np.ndarray:
-    """The log SNR at each of its evaluations, from its own float32 tables, and that of the end."""
+    """The log SNR of each of its evaluations and of the end, from its own float32 tables."""
     with np.errstate(divide="ignore"):
         if hasattr(scheduler, "sigmas"):
             return -2 * np.log(scheduler.sigmas.double().numpy())
@@ -119,7 +119,7 @@ def _levels(scheduler: Any) -> np.ndarray:
 def of_k_diffusion(name: str, churn: bool = False, **args: Any) -> Case:
     """The case of a sampler of k-diffusion, in float64, on the rungs of Karras et al. 2022.
 
-    Its callback does not tell every x_t, so the path is made of the ends of ever longer runs.
+    Its callback does not give every x_t, so the path consists of the ends of ever longer runs.
     """
 
     def run(given: Setting, num_steps: int) -> Path:
@@ -159,7 +159,7 @@ ancestral = functools.partial(of_diffusers, clip_sample=False, timestep_spacing=
 dpm = functools.partial(of_diffusers, "DPMSolverMultistepScheduler")
 unipc = functools.partial(of_diffusers, "UniPCMultistepScheduler", solver_order=2)
 ddim = functools.partial(ancestral, "DDIMScheduler")
-# What each name is in diffjax is said in tests/diffusion/test_peers.py.
+# tests/diffusion/test_peers.py has the name of each case in diffjax.
 CASES: dict[str, Case] = {
     "ddpm_small": ancestral("DDPMScheduler", variance_type="fixed_small"),
     "ddpm_large": ancestral("DDPMScheduler", variance_type="fixed_large"),

@@ -2,7 +2,7 @@
 
     python -m diffjax.main --config configs/cascade.py --workdir runs/emoji    # hours on 2 cores
     python -m tools.ship_cascade --workdir runs/emoji                          # half an hour
-    python -m tools.ship_cascade --card                # only the card, from the figures at hand
+    python -m tools.ship_cascade --card                # only the card, from known figures
 
 The stages are exported in bfloat16 and measured as they ship (tools/evaluate_demo.py).
 """
@@ -29,7 +29,7 @@ SETS = {
 
 
 def export(workdir: Path) -> None:
-    """The average that is sampled, of each stage, in bfloat16."""
+    """Exports each stage's average that is sampled, in bfloat16."""
     for place in places.stage_dirs(workdir):
         name = config.restore(place / "config.json").stage
         out = places.shipped() / f"{name}.safetensors"
@@ -38,12 +38,12 @@ def export(workdir: Path) -> None:
 
 
 def percent(share: dict[str, float]) -> str:
-    """A share and its interval, as the card has it."""
+    """A share and its interval as the card writes them."""
     return f"{share['share']:.0%} ({share['low']:.0%} to {share['high']:.0%})"
 
 
 def training(place: Path) -> str:
-    """A line on how a stage was trained, by its own config."""
+    """A line on how a stage was trained, from its config."""
     options = places.options_of(place)
     metadata = tensorfile.read_metadata(place)
     step, batch = int(metadata["step"]), options.data.batch_size
@@ -64,7 +64,7 @@ def _size(shape: tuple[int, ...]) -> int:
 
 
 def tables(figures: dict[str, Any]) -> str:
-    """The part of the card that is made of figures."""
+    """The part of the card with figures."""
     rows = [
         "| stage | parameters | trained on | optimiser | average | file |",
         "|---|---|---|---|---|---|",
@@ -105,7 +105,7 @@ def tables(figures: dict[str, Any]) -> str:
 
 
 def card(text: str, figures: dict[str, Any]) -> str:
-    """The card with its figures as they are now."""
+    """The card with its present figures."""
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
     return f"{before}{BEGIN}\n{tables(figures)}\n{END}{after}"

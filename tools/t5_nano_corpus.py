@@ -1,7 +1,7 @@
-"""The phrases t5-nano learns from: emoji captions, made-up scenes and WordNet's English.
+"""Makes the phrases that t5-nano learns from: emoji captions, made-up scenes and WordNet's English.
 
 `write(out, wordnet)` makes train.txt, captions.txt (those of the embedded data set), words.txt
-(common words by themselves) and heldout.txt: lines of a kind, a tab and a phrase, always the same.
+(common words) and heldout.txt. A line is a kind, a tab and a phrase; every run writes the same.
 WordNet is Debian's `wordnet-base`, unpacked: `apt-get download wordnet-base && dpkg -x *.deb DIR`,
 then `wordnet` is DIR/usr/share/wordnet.
 """
@@ -70,7 +70,7 @@ MIN_COUNT = 10
 
 
 def write(out: Path, wordnet: Path) -> None:
-    """Writes the four files; no held-out phrase, in whatever case, is trained on."""
+    """Writes the four files. Held-out phrases, in upper or lower case, are not in train.txt."""
     held: dict[str, str] = {}
     train: dict[str, str] = {}
     for kind, phrase, is_held in _everything(wordnet, random.Random(0)):
@@ -95,7 +95,7 @@ def words_of(line: str) -> set[str]:
 
 
 def common_words(lines: list[str]) -> dict[str, int]:
-    """The words that occur in `MIN_COUNT` lines or more, with how many, in alphabetical order."""
+    """The words in `MIN_COUNT` lines or more, with their numbers of lines, sorted."""
     counts = collections.Counter(word for line in lines for word in words_of(line))
     return {word: counts[word] for word in sorted(counts) if counts[word] >= MIN_COUNT}
 
@@ -150,7 +150,7 @@ def _emoji(rng: random.Random) -> Iterator[tuple[str, str, bool]]:
 
 
 def _captions(rng: random.Random) -> Iterator[str]:
-    """The data set's own captions: all of a plain picture's, two of each skin tone's."""
+    """The data set's own captions: all of a plain picture, and two of each skin tone."""
     for picture, data in emoji.EMOJI_DATA.items():
         key = data["en"].strip(":")
         if _held_out(_base(key.replace("_", " ")), 12):
@@ -161,7 +161,7 @@ def _captions(rng: random.Random) -> Iterator[str]:
 
 
 def _base(name: str) -> str:
-    """The name without skin tones and without who: "woman singer dark skin tone" is "singer"."""
+    """The name without skin tone and person: "woman singer dark skin tone" becomes "singer"."""
     base = re.sub(r"( (medium-)?(light|dark|medium))+ skin tone.*", "", name)
     return re.sub(r"^(man|woman|person) ", "", base)
 

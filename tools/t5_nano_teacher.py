@@ -1,4 +1,4 @@
-"""What MiniLM says about each phrase of the corpus, and about each word in it, written once.
+"""Writes MiniLM's embeddings of each phrase of the corpus and of each word in it.
 
     python -m tools.t5_nano_teacher --data DIR [--model FOLDER]     (an environment with PyTorch)
 
@@ -26,7 +26,8 @@ def teach(phrases: list[str], model: BertModel, tokenizer: Tokenizer, prefix: Pa
     sentences = np.zeros((len(phrases), width), np.float16)
     words = np.zeros((starts[-1], width), np.float16)
     encoded = tokenizer.encode_batch(phrases)
-    # Longest first: memory is known at once and a batch holds nearly equal lengths.
+    # The longest come first, so that the first batch needs the most memory, and lengths in a batch
+    # are nearly equal.
     order = np.argsort([-len(e.ids) for e in encoded], kind="stable")
     for begin in range(0, len(order), CHUNK):
         rows = order[begin : begin + CHUNK]

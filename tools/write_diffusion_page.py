@@ -2,8 +2,8 @@
 
     python -m tools.write_diffusion_page
 
-A function's first paragraph is its equation; what it cites, anywhere, is its source. A test holds
-the page to this.
+The page shows the first paragraph of a docstring, which is the equation, and all works that the
+docstring cites. A test checks that the page is up to date.
 """
 
 import ast
@@ -133,7 +133,7 @@ def one_line(text: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text as a cell of a Markdown table: its bars and stars are not Markdown's."""
+    """The text with its bars and stars escaped, for a cell of a Markdown table."""
     return re.sub(r"([|*])", r"\\\1", text)
 
 

@@ -1,12 +1,12 @@
-"""Compiles the paper's networks for TPUs that need not be there, and writes docs/scale.md.
+"""Compiles the paper's networks for TPUs that are not here, and writes docs/scale.md.
 
     python -m tools.write_scale_page             (compiles what has no result yet, then the page)
-    python -m tools.write_scale_page --again v5e (the same, but anew where the name has "v5e")
+    python -m tools.write_scale_page --again v5e (also compiles again the names with "v5e")
     python -m tools.write_scale_page --page      (the page alone)
 
-Every stage is compiled for a slice of each TPU, its training step and its sampler, one after the
-other, each in a process of its own. What a compilation says is one line of
-benchmarks/results/scale.jsonl, from which the page is written. An hour or two on two cores.
+The training step and the sampler of every stage are compiled for a slice of each TPU, one after the
+other, each in a process of its own. The result of a compilation is a line of
+benchmarks/results/scale.jsonl, from which the page is written. Takes an hour or two on two cores.
 """
 
 import argparse
@@ -28,9 +28,9 @@ STEPS = {"train": "compile", "sample": "compile-sample"}
 # The frozen text encoder on slices that hold it, its weights split over all chips.
 ENCODER = "t5-v1_1-xxl"
 ENCODER_FSDP = {"v4:2x2x2": 8, "v5e:4x4": 16, "v5p:2x2x2": 8, "v6e:2x4": 8}
-# Where a preset's own settings are not those for a slice: flags by "stage step slice".
+# Flags for slices on which a preset needs other settings, by "stage step slice".
 FLAGS: dict[str, tuple[str, ...]] = {}
-LEVEL = "O1"  # XLA's quick level: the same program with less search for a faster one
+LEVEL = "O1"  # XLA's quick level searches less for a faster program
 GIB, KEPT = 2**30, 12
 
 INTRODUCTION = """\
@@ -63,7 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--again", default="", help="compile anew what has this in its name")
+    parser.add_argument("--again", default="", help="compile again what has this in its name")
     parser.add_argument("--page", action="store_true", help="only write the page")
     flags = parser.parse_args()
     if not flags.page:
@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def names() -> list[str]:
-    """All that is compiled, as "base64:2b train v4:4x4x4"."""
+    """The names of all compilations, such as "base64:2b train v4:4x4x4"."""
     stages = [f"{stage} {step} {place}" for stage in STAGES for step in STEPS for place in SLICES]
     return stages + [f"{ENCODER} encode {place}" for place in ENCODER_FSDP]
 
@@ -91,7 +91,7 @@ def command(name: str) -> list[str]:
 
 
 def compiled(name: str) -> dict:
-    """What the compilation says: its plan, or the lines of why it has none."""
+    """Compiles and returns the plan, or the lines that say why there is none."""
     print(f"{name} ...", flush=True)
     done = subprocess.run(
         [sys.executable, "-m", *command(name)],
@@ -120,7 +120,7 @@ def results() -> dict[str, dict]:
 
 
 def keep(name: str, result: dict) -> None:
-    """Put a result in the place of an older one of that name, in the order of `names`."""
+    """Replaces an older result of the same name; results are in the order of `names`."""
     found = results() | {name: result}
     order = {known: i for i, known in enumerate(names())}
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
@@ -184,7 +184,7 @@ def cells(row: dict) -> list[str]:
 
 
 def failure(row: dict) -> str:
-    """Why a step has no row."""
+    """The reason why a step has no row."""
     lines = "\n".join(f"    {line}" for line in row["error"])
     return f"{row['name']} ended with {row['exit_code']}:\n\n{lines}\n"
 
