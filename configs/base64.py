@@ -3,17 +3,19 @@
     python -m diffjax.main --config configs/base64.py --workdir runs/base64
 
 emoji (the default): about 7,000 captioned pictures, a net of 3.9 M parameters that works at
-16 x 16 (pixel-unshuffled by 4); on 2 CPU cores 115 to 130 images/s. It is the first stage of the
-cascade that ships. demo: 3.7 M without a canvas, on 16 things. tiny: for tests, seconds.
+16 x 16 (pixel-unshuffled by 4); on 2 CPU cores 115 to 130 images/s, two and a quarter hours. It is
+the first stage of the cascade that ships. demo: 3.7 M without a canvas, on 16 things. tiny: for
+tests, seconds.
 
 At the paper's scale, for accelerators; `--mode=compile --topology=v5e:16x16` plans without one:
-2b: Imagen's base network (app. F.1), 2.26 B parameters. 500m: that of NVIDIA's JAX-Toolbox, 503 M
+2b: Imagen's base network (app. F.1), 2.26 B parameters; 15 days on 256 TPU v5e at 35 % of their
+peak (docs/scale.md). 500m: that of NVIDIA's JAX-Toolbox, 503 M
 (width 256, 4 heads). 300m: 294 M, for ablations as in app. D; the paper does not say its widths.
 """
 
 import ml_collections
 
-from configs import common
+from configs import common, pieces
 
 PRESETS = ("emoji", "demo", "tiny", "2b", "500m", "300m")
 # Imagen, app. F.1: widths 512 x (1, 2, 3, 4), 3 blocks a level, attention to pixels and text at 32,
@@ -26,7 +28,7 @@ AT_SCALE = {
 
 
 def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
-    config = common.stage_config("base64", 64)
+    config = pieces.stage("base64", 64, text=pieces.text(), low_res=pieces.low_res())
     config.model.canvas = 0  # channels drawn from the text on the grid, as no paper has it
     if preset in AT_SCALE:
         common.for_a_pod(config)

@@ -3,8 +3,9 @@
     python -m diffjax.main --config configs/cascade.py --workdir runs/cascade
     python -m diffjax.sample --workdir runs/cascade --prompt "an openmoji drawing of a red apple"
 
-emoji (the default): base64 and sr256 on all emoji, hours on 2 CPU cores; the cascade that ships.
-demo: smaller, minutes on a few dozen pictures, as `make demo` runs. tiny: for tests.
+emoji (the default): base64 and sr256 on all emoji, two and a half hours on 2 CPU cores; the
+cascade that ships. demo: smaller, minutes on a few dozen pictures, as `make demo` runs. tiny: for
+tests.
 A stage's key is overridden as --config.base64.train.num_steps=500.
 """
 

@@ -3,27 +3,28 @@
     python -m diffjax.main --config configs/sr1024.py --workdir runs/sr1024
 
 emoji (the default): trained on crops of 256 px with their 64 px counterparts, as Imagen's is
-(app. F.3), on the linear schedule. Drawing the data set at 1024 px takes about 15 minutes, once.
-tiny: for tests, seconds.
+(app. F.3), on the linear schedule. Drawing the data set at 1024 px takes about 15 minutes, once;
+the hours of the training are not measured. tiny: for tests, seconds.
 
 At the paper's scale, for accelerators: paper: app. F.3, 457 M parameters, attention to the text
-alone, trained on crops of 256 px. 600m: JAX-Toolbox's blocks in that form, 614 M.
+alone, trained on crops of 256 px; 5 days on 256 TPU v5e at 35 % of their peak (docs/scale.md).
+600m: JAX-Toolbox's blocks in that form, 614 M.
 """
 
 import ml_collections
 
-from configs import common, efficient
+from configs import common, efficient, pieces
 
 PRESETS = ("emoji", "tiny", "paper", "600m")
 AT_SCALE = {"paper": efficient.PAPER, "600m": efficient.TOOLBOX}
 
 
 def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
-    config = common.stage_config("sr1024", 1024)
+    told = dict(text=pieces.text(), low_res=pieces.low_res(256))
+    config = pieces.stage("sr1024", 1024, **told)
     if preset in AT_SCALE:
         common.for_a_pod(config)
         config.data.crop_px = 256
-        config.low_res.size_px = 256
         config.diffusion.schedule = "linear"  # app. F.3
         config.model.update(attention="cross", **AT_SCALE[preset])
         config.optim.name = "adam"
@@ -31,7 +32,6 @@ def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
         return config
     common.for_a_laptop(config)
     config.data.update(crop_px=256, batch_size=8)
-    config.low_res.size_px = 256
     config.diffusion.schedule = "linear"
     config.model.update(
         kind="efficient_unet",

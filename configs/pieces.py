@@ -1,0 +1,169 @@
+"""The sections of a stage's config: those that every task reads, and one for each thing it is told.
+
+Those are `text`, `classes`, `embedding`, `mask` and `low_res`; a config has only its own.
+"""
+
+from ml_collections import ConfigDict
+
+
+def stage(name: str, size_px: int, **told: ConfigDict) -> ConfigDict:
+    """The defaults of one stage that makes pictures of `size_px`, told what is named.
+
+    Without `told` it is told nothing: an unconditional model.
+    """
+    config = ConfigDict()
+    config.stage = name
+    config.seed = 0
+    config.data = data(size_px)
+    config.update(told)
+    config.model = model()
+    config.diffusion = diffusion()
+    config.optim = optim()
+    config.train = train()
+    config.sample = sample()
+    config.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))  # -1: what is left
+    return config
+
+
+def data(size_px: int) -> ConfigDict:
+    """The records that training reads."""
+    return ConfigDict(
+        dict(
+            name=f"emoji/{size_px}",  # a TFDS data set, a prepared folder, "digits", "fake/COUNT"
+            split="train",
+            names=(),  # keep only records with these names; none: keep all
+            size_px=size_px,
+            crop_px=0,  # train on random crops of this side; 0: whole pictures
+            batch_size=32,  # over all devices
+            embeddings="",  # a cache made by diffjax.embed; none: the captions are encoded first
+            image_key="image",
+            caption_key="captions",
+            max_broken=0.01,  # share of the records whose pictures may be broken and are skipped
+        )
+    )
+
+
+def text() -> ConfigDict:
+    """The captions, through a frozen encoder."""
+    return ConfigDict(
+        dict(
+            encoder="t5-nano",
+            width=0,  # of its embeddings; 0: ask the encoder
+            max_tokens=96,
+            drop=0.1,  # Imagen, sec. 4.1
+        )
+    )
+
+
+def classes(num: int, names: tuple[str, ...] = ()) -> ConfigDict:
+    """One of `num` classes: the records' `label`. names: for diffjax.sample --class."""
+    return ConfigDict(dict(num=num, drop=0.1, names=names))
+
+
+def embedding(of: str, width: int) -> ConfigDict:
+    """A vector of `width` numbers that another network made: the records' field `of`."""
+    return ConfigDict(dict(of=of, width=width, drop=0.1))
+
+
+def mask() -> ConfigDict:
+    """The picture with a hole, which the task fills: in a share `drop` all of it is hole."""
+    return ConfigDict(dict(drop=0.1))
+
+
+def low_res(size_px: int = 0) -> ConfigDict:
+    """The smaller picture that a stage starts from; size_px = 0: this one does not."""
+    return ConfigDict(dict(size_px=size_px, max_aug_level=1.0))
+
+
+def model() -> ConfigDict:
+    """What all networks have; the rest is of each config."""
+    return ConfigDict(
+        dict(
+            scan=False,  # equal blocks as one scan: a shorter program, the same network
+            remat="none",  # "products": the backward pass computes all but these again; "full"
+            num_heads=0,  # 0: as many heads of head_width as fill the channels
+            patch=1,  # pixel unshuffle before the stem, and back after the head
+        )
+    )
+
+
+def diffusion() -> ConfigDict:
+    """The noise, what is predicted, and how errors count."""
+    return ConfigDict(
+        dict(
+            schedule="cosine",  # a name of diffjax.diffusion.schedule.SCHEDULES
+            logsnr_min=-20.0,  # where the schedule has ends to choose
+            logsnr_max=20.0,
+            shift=1.0,  # base_px / size_px: noise for large pictures (simple diffusion)
+            predict="v",  # a kind of diffjax.diffusion.predict.KINDS
+            weighting="v",  # a name of diffjax.diffusion.training.weighting.NAMES
+            times="uniform",  # or "stratified": the batch's noise levels spread evenly
+            objective="simple",  # or "hybrid", "vlb": they learn the variance, at num_levels levels
+            over="u",  # or "logsnr": levels count by their width in log SNR, not as visited
+            num_levels=1000,  # of hybrid and vlb
+            vlb_weight=0.001,  # of the bound in hybrid
+            self_condition=0.0,  # how often the network sees its own last guess
+            uncertainty=0,  # features of a learned uncertainty by level; 0: none
+            learned_schedule=0,  # hidden units of a learned monotone schedule; 0: none
+            precondition=False,  # EDM's scaling of the input; with predict="edm" all of it
+        )
+    )
+
+
+def optim() -> ConfigDict:
+    """The optimiser and its learning rate."""
+    return ConfigDict(
+        dict(
+            name="adam",
+            learning_rate=1e-4,
+            warmup_steps=10_000,
+            decay="constant",  # or "cosine", or "cooldown": constant, to 0 over the last fifth
+            b1=0.9,
+            b2=0.999,
+            eps=1e-8,
+            weight_decay=0.0,
+            clip_norm=1.0,
+            groups=(),  # "PATTERN rate=0.1 weight_decay=0": parameters with options of their own
+        )
+    )
+
+
+def train() -> ConfigDict:
+    """How long, and when the run logs, saves and samples."""
+    return ConfigDict(
+        dict(
+            num_steps=100_000,
+            accumulate=1,  # micro-batches that make up a batch, one after the other
+            ema=("decay_0.9999",),  # see diffjax.training.averages; the first is sampled with
+            snapshot_every=2_000,  # of averages power_S, of which diffjax.ema makes others
+            log_every=50,
+            sample_every=2_000,
+            save_every=2_000,
+            keep=3,
+            keep_every=0,  # and every step that this divides, for good; 0: none
+            max_bad_steps=10,  # so many in a row with no finite loss or gradient end the run
+            max_seconds=0.0,  # stop and save after so long, to be gone on from; 0: at the last step
+            allow_dtype_change=False,  # go on with another model.dtype than the run was begun with
+        )
+    )
+
+
+def sample() -> ConfigDict:
+    """How the stage is sampled, in the grids made while training and by diffjax.sample."""
+    return ConfigDict(
+        dict(
+            sampler="ddpm",  # a name of diffjax.diffusion.sampling.sampler.SAMPLERS
+            noise=0.0,  # gamma of ddpm, eta of ddim and dpmpp_2m_sde, churn of euler and heun
+            spacing="uniform",  # a name of diffjax.diffusion.sampling.spacing.SPACINGS
+            num_steps=32,
+            guidance_weight=3.0,
+            guidance_rescale=0.0,  # against over-exposure; 0.7 in its paper
+            guidance_from=-100.0,  # guidance is on between these log SNRs
+            guidance_to=100.0,
+            threshold="dynamic",  # "static", "none"
+            percentile=99.5,
+            aug_level=0.1,
+            prompts=(),  # of the grids made while training; none: captions of the data
+            num_images=8,
+        )
+    )
