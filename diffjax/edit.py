@@ -148,6 +148,7 @@ def run(flags: argparse.Namespace) -> Path:
     where.check()
     mesh.keep_compilations()
     cascade = loading.load(loading.stage_dirs(flags.workdir, flags.stages), flags.ema, flags.verify)
+    cascade.text_encoder()
     cascade = cascade.with_settings(_settings(flags, cascade, prompts, seeds))
     if flags.kind == "upscale":
         return request.write_upscaled(cascade, ask, where, flags.factor, not flags.loose)

@@ -1,14 +1,18 @@
 """python -m diffjax.sample --workdir runs/cascade --prompt "an openmoji drawing of a red apple"
 
-Makes pictures from prompts with trained stages: a PNG for each picture and stage, and a sheet of
-all with their prompts. The metadata of each PNG say what it was made of, and --like PICTURE.png
-makes it again. Pictures that are there already are not made again, so an interrupted run can be
-continued. Exit codes: 0 done, 2 bad input, 5 storage, 143 terminated.
+    python -m diffjax.sample --workdir runs/digits --class 7 --seeds 0-3
+
+Makes pictures from prompts or classes with trained stages, or from seeds alone where they are told
+neither: a PNG for each picture and stage, and a sheet of all with their prompts. The metadata of
+each PNG say what it was made of, and --like PICTURE.png makes it again. Pictures that are there
+already are not made again, so an interrupted run can be continued. Exit codes: 0 done, 2 bad input,
+5 storage, 143 terminated.
 """
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from diffjax.core import command
 from diffjax.core.errors import ConfigError, require
@@ -23,6 +27,13 @@ def parser() -> argparse.ArgumentParser:
     command.add_stages(flags)
     flags.add_argument("--prompt", action="append", default=[], help="may be given many times")
     flags.add_argument("--prompts", type=command.path, help="a file with one prompt a line")
+    flags.add_argument(
+        "--class",
+        dest="classes",
+        action="append",
+        default=[],
+        help="its name or number, as 7, seven, 0-9 or none; may be given many times",
+    )
     flags.add_argument("--negative", help="a prompt that guidance moves away from")
     flags.add_argument("--seeds", help="as 0, 3,5 or 0-7: pictures per prompt; 0 by default")
     flags.add_argument(
@@ -76,18 +87,19 @@ def run(flags: argparse.Namespace) -> Path:
     from diffjax.tasks.settings import SampleSettings
 
     like = read_like(flags.like) if flags.like else None
-    todo = asked(flags, like)
+    wanted = asked(flags, like)
     dirs = loading.stage_dirs(flags.workdir, flags.stages)
     # this finds the mistakes that do not depend on the stages, before the stages are loaded
     jobs.settings_of(flags, [SampleSettings()] * (len(like.stages) if like else len(dirs)))
     mesh.keep_compilations()
     stages = load(flags, dirs, like)
     settings = jobs.settings_of(flags, [stage.settings for stage in stages.stages])
+    todo = jobs_of(wanted, flags.classes, stages)
     guided = any(one.guidance_weight != 1 for one in settings)
     require(
-        todo[0].negative is None or guided,
+        wanted.negative is None or guided,
         "--negative",
-        todo[0].negative,
+        wanted.negative,
         "has no effect without guidance; give --guidance above 1",
     )
     stages = stages.with_settings(settings)
@@ -115,19 +127,58 @@ def run(flags: argparse.Namespace) -> Path:
     return folder.write_sheet(flags.out, slots)
 
 
-def asked(flags: argparse.Namespace, like) -> list:
-    """The jobs of the flags; what the flags leave open is taken from the recipe `like`."""
+class Wanted(NamedTuple):
+    """What is asked for, as far as it can be checked before the stages are known.
+
+    label: that of the picture of --like; None for none.
+    """
+
+    prompts: list[str]
+    seeds: list[int]
+    negative: str | None
+    label: int | None
+
+
+def asked(flags: argparse.Namespace, like) -> Wanted:
+    """What the flags say; what they leave open is taken from the recipe `like`."""
     from diffjax.generation import jobs
 
     prompts = jobs.read_prompts(flags.prompt, flags.prompts)
     seeds = jobs.parse_seeds(flags.seeds) if flags.seeds is not None else [0]
     negative = jobs.check_prompt("--negative", flags.negative) if flags.negative else None
     if like:
-        prompts = prompts or [like.prompt]
+        prompts = prompts or ([like.prompt] if like.encoder else [])
         seeds = seeds if flags.seeds is not None else [like.seed]
         negative = like.negative if flags.negative is None else negative
-    require(bool(prompts), "--prompt", "", "give at least one prompt, or --prompts FILE, or --like")
-    return jobs.asked(prompts, seeds, negative)
+    return Wanted(prompts, seeds, negative, like.label if like else None)
+
+
+def jobs_of(wanted: Wanted, classes: Sequence[str], stages) -> list:
+    """The jobs, once it is known what the stages are told.
+
+    Raises:
+      ConfigError: a prompt or a class for stages that are told none; one is missing; or there is no
+        such class.
+    """
+    from diffjax.generation import jobs
+
+    prompts, known, name = wanted.prompts, stages.classes, stages.stages[0].task.name
+    instead = "give --class" if known else "give --seeds alone"
+    for flag, value in (("--prompt", next(iter(prompts), None)), ("--negative", wanted.negative)):
+        fits = stages.encoder is not None or value is None
+        require(fits, flag, str(value)[:40], f"{name} is told no text: {instead}")
+    fits = not classes or known is not None
+    require(fits, "--class", "".join(classes[:1]), f"{name} is told no class")
+    labels: list[int | None] = [None]
+    if known is not None:
+        found = [label for text in classes for label in jobs.parse_classes(text, known)]
+        labels = [*found] or [known.num if wanted.label is None else wanted.label]
+        told = found or prompts or wanted.label is not None
+        require(bool(told), "--class", "", f"give one: 0 to {known.num - 1}, or {jobs.NO_CLASS}")
+    elif stages.encoder is not None:
+        what = "give at least one prompt, or --prompts FILE, or --like"
+        require(bool(prompts), "--prompt", "", what)
+    return jobs.asked(prompts or [""], wanted.seeds, wanted.negative, labels)
 
 
 def read_like(path: Path):

@@ -49,7 +49,7 @@ def work(flags: argparse.Namespace) -> None:
     from diffjax.build.loading import load, stage_dirs
 
     cascade = load(stage_dirs(None, flags.stages), flags.ema)
-    encoder = cascade.encoder
+    encoder = cascade.text_encoder()
     whose = {"name": encoder.name, "fingerprint": encoder.fingerprint}
     said = {**whose, "max_length": encoder.max_length}
     save(flags.out, cascade.stages, said, flags.batch, platforms)

@@ -167,7 +167,7 @@ def main() -> None:
     flags = parser.parse_args()
 
     cascade = loading.load(loading.stage_dirs(None, flags.stages), flags.ema)
-    stages, encoder = cascade.stages, cascade.encoder
+    stages, encoder = cascade.stages, cascade.text_encoder()
     every = drawings(64)
     if not flags.classifier.exists():
         emoji_classifier.save(flags.classifier, emoji_classifier.train(every.images))

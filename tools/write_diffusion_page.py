@@ -62,7 +62,9 @@ What a config or a flag reaches beside schedules, predictions, weightings, times
 | `diffusion.uncertainty` = 128 | features of a learned uncertainty by level |
 | `diffusion.learned_schedule` = 1024 | hidden units of a learned monotone schedule |
 | `diffusion.precondition`, with `predict` = `edm` | EDM's preconditioning |
+| `classes.num`, `embedding.of`, `mask.drop` | told: a class, a vector, a picture with a hole |
 | `sample.sampler` = `ddpm_learned` | draws with the learned variance, in a config that learns one |
+| `--class` | the class that is drawn |
 | `--guidance-rescale`, `--guidance-from`, `--guidance-to` | guidance's rescale and interval |
 
 This page is written from the docstrings by `python -m tools.write_diffusion_page`.

@@ -53,6 +53,7 @@ def run(flags: argparse.Namespace) -> int:
     dirs = places.stage_dirs(flags.workdir, flags.stages)
     mesh.keep_compilations()
     cascade = loading.load(dirs, flags.ema)
+    cascade.text_encoder()
     drawing.warm_up(cascade, say)
     drawing.keep_no_more_programs()
     stop = threading.Event()

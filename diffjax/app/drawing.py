@@ -81,12 +81,10 @@ def by_stages(trained: Cascade, jobs: Sequence[Job], run: Run) -> Iterator[Made]
 
     The jobs are batched as in `rows.make`, so the pictures have the same bytes.
     """
-    embed = functools.lru_cache(maxsize=rows_lib.KEPT_EMBEDDINGS)(
-        lambda prompt: rows_lib.embedded(trained.encoder, [prompt])
-    )
+    embed = rows_lib.embedder(trained)
     calls, first = [], 0
     for padded, count in rows_lib.in_calls(jobs):
-        columns, seeds = rows_lib.inputs_of(padded, embed)
+        columns, seeds = rows_lib.inputs_of(padded, embed, trained.conditions)
         calls.append((first, count, run(columns, seeds=seeds)))
         first += count
     for stage in range(len(trained.stages)):

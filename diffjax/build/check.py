@@ -59,6 +59,9 @@ LIMITS: dict[str, tuple[float, float]] = {
     "diffusion.learned_schedule": (0, 2**16),
     "classes.num": (1, 2**24),
     "classes.drop": (0, 1),
+    "embedding.width": (1, 2**20),
+    "embedding.drop": (0, 1),
+    "mask.drop": (0, 1),
 }  # fmt: skip
 CHOICES = {
     "model.kind": MODELS,
@@ -98,6 +101,7 @@ def check(config: ConfigDict, devices: int | None = None) -> None:
             optim.parse_group(group)
     except ValueError as error:
         raise ConfigError("optim.groups", config.optim.groups, str(error)) from None
+    check_told(config)
     check_learning(config)
     check_sizes(config)
     check_mesh(config, devices or jax.device_count())
@@ -113,6 +117,23 @@ def check_limits(config: ConfigDict, key: str, low: float, high: float) -> None:
     first, last = (f"{end}" if isinstance(end, int) else f"{end:g}" for end in (low, high))
     allowed = f"must be between {first} and {last}" if high < 1e9 else f"must be at least {first}"
     require(math.isfinite(value) and low <= value <= high, key, value, allowed)
+
+
+def check_told(config: ConfigDict) -> None:
+    """Refuse things to be told that the network or the names of columns do not allow."""
+    if "mask" in config:
+        kind = config.model.kind
+        require(kind == "unet", "model.kind", kind, 'mask wants "unet": no other is told a hole')
+    if "classes" in config:
+        names, num = config.classes.names, config.classes.num
+        distinct = len({name.casefold() for name in names} - {"none"})
+        allowed = f"none, or {num} different ones, of which none is called none"
+        require(len(names) in (0, num) and distinct == len(names), "classes.names", names, allowed)
+    if "embedding" in config:
+        known = {"image", "caption", "text", "text_length", "text_mask", "label", "low_res", "name"}
+        of = config.embedding.of
+        require(of.isidentifier() and of not in known, "embedding.of", of,
+                "want the name of a field of the records that holds a vector")  # fmt: skip
 
 
 def check_learning(config: ConfigDict) -> None:

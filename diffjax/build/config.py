@@ -25,7 +25,10 @@ __all__ = [
 Allowed = TypeVar("Allowed")
 
 # What is a mapping in a stage's config, where it is there.
-SECTIONS = ("data", "text", "model", "diffusion", "low_res", "optim", "train", "sample", "mesh")
+SECTIONS = (
+    "data", "text", "classes", "embedding", "mask", "model", "diffusion", "low_res", "optim",
+    "train", "sample", "mesh",
+)  # fmt: skip
 MOST_SHOWN = 80  # characters of a value that cannot be read
 MOST_HINTS = 4  # keys that are offered in place of an unknown one
 # Keys of runs that this version cannot go on with, and what replaced them.

@@ -44,6 +44,8 @@ def readers_of(config: ConfigDict, embed: readers.Embed | None) -> list[readers.
     )
     if "classes" in config:
         found.append(readers.label)
+    if "embedding" in config:
+        found.append(readers.vector(config.embedding.of, config.embedding.width))
     return [*found, readers.picture(config.data.size_px, config.data.crop_px or None)]
 
 
@@ -69,6 +71,7 @@ def source_of(config: ConfigDict) -> RecordSource:
             names=data.names,
             image_key=data.image_key,
             caption_key=data.caption_key,
+            vector_key=config.embedding.of if "embedding" in config else "",
         )
     except ValueError as error:
         raise ConfigError("data", f"{data.name} {data.split}", str(error)) from None
@@ -82,11 +85,11 @@ def shown_of(
 ) -> Shown:
     """What previews show: the prompts of the config, or records spread over the data set.
 
-    A super-resolution stage starts from the data's own pictures, whatever the prompts.
+    A stage that starts from a picture starts from the data's own, whatever the prompts.
     """
     count = min(config.sample.num_images, len(records))
     shown: list[Record]
-    starts_from_picture = "low_res" in config and config.low_res.size_px
+    starts_from_picture = "mask" in config or ("low_res" in config and config.low_res.size_px)
     if config.sample.prompts and encoder is not None and not starts_from_picture:
         shown = [{"captions": (prompt,)} for prompt in config.sample.prompts]
         prompts = filter(None, map(clean, config.sample.prompts))
@@ -98,6 +101,8 @@ def shown_of(
         needed.append(readers.text(embed, config.text.max_tokens))
     if "classes" in config:
         needed.append(readers.label)
+    if "embedding" in config:
+        needed.append(readers.vector(config.embedding.of, config.embedding.width))
     if starts_from_picture:
         needed.append(readers.picture(config.data.size_px))
     # Of these few any may be broken: the run itself counts them.

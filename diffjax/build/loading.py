@@ -13,6 +13,7 @@ from diffjax.core import digest
 from diffjax.core.errors import require
 from diffjax.core.json_types import JsonObject
 from diffjax.devices import mesh
+from diffjax.encoders.t5 import TextEncoder
 from diffjax.generation.chain import Cascade, TrainedStage
 from diffjax.generation.recipe import FROM_A_FILE, Origin, Recipe
 
@@ -37,9 +38,14 @@ def load(
       StorageError: a stage has checkpoints, and none is whole.
     """
     everywhere = mesh.replicated(mesh.make_mesh(devices=mesh.sampling_devices()))
-    first = places.options_of(dirs[0])
-    with config.interpreting(dirs[0]):
-        encoder = tasks.encoder_of(first)
+    encoder: TextEncoder | None = None
+    text: ConfigDict | None = None
+    for path in dirs:
+        options = places.options_of(path)
+        if text is None and "text" in options:
+            text = options.text
+            with config.interpreting(path):
+                encoder = tasks.encoder_of(options)
     names = ema.split(",") if isinstance(ema, str) else ema or [None]
     allowed = f"one for all stages, or {len(dirs)} with commas"
     require(len(names) in (1, len(dirs)), "--ema", ema, allowed)
@@ -49,13 +55,16 @@ def load(
         options = places.options_of(path)
         with config.interpreting(path):
             for key in ("encoder", "max_tokens"):
+                if text is None or "text" not in options:
+                    continue
                 require(
-                    options.text[key] == first.text[key],
+                    options.text[key] == text[key],
                     f"text.{key} of {path}",
                     options.text[key],
-                    f"the first stage was trained with {first.text[key]!r}",
+                    f"the first stage was trained with {text[key]!r}",
                 )
-            task, whose = tasks.task_of(options, encoder.width), identity(options)
+            width = encoder.width if encoder is not None else 0
+            task, whose = tasks.task_of(options, width), identity(options)
         require(
             task.low_res_px == (size_px or None),
             "--stages",
@@ -110,23 +119,23 @@ def load_like(
     there = [origin for origin, _ in recipe.stages]
     names = [None if origin.average == FROM_A_FILE else origin.average for origin in there]
     cascade = load(dirs[:count], ema or names, verify, [origin.step for origin in there])
-    for was, here in zip(there, cascade.origins, strict=True):
-        same = (was.name, was.size_px) == (here.name, here.size_px)
+    for was, now in zip(there, cascade.origins, strict=True):
+        same = (was.name, was.size_px) == (now.name, now.size_px)
         shown = f"{was.name}, {was.size_px} px"
-        require(same, "--like", shown, f"here is {here.name}, {here.size_px} px")
+        require(same, "--like", shown, f"here is {now.name}, {now.size_px} px")
         require(
-            anyway or was.checkpoint == here.checkpoint,
+            anyway or was.checkpoint == now.checkpoint,
             "--like",
             _said(was),
-            f"made the picture, here is another checkpoint: {_said(here)}; give the workdir and "
+            f"made the picture, here is another checkpoint: {_said(now)}; give the workdir and "
             "--ema that made it, or --anyway to take this one",
         )
+    here = None if cascade.encoder is None else cascade.encoder.fingerprint
     require(
-        anyway or recipe.encoder == cascade.encoder.fingerprint,
+        anyway or recipe.encoder == here,
         "--like",
-        recipe.encoder[:12],
-        f"is the text encoder of the picture, here is {cascade.encoder.fingerprint[:12]}; "
-        "--anyway takes this one",
+        str(recipe.encoder)[:12],
+        f"is the text encoder of the picture, here is {str(here)[:12]}; --anyway takes this one",
     )
     return cascade.with_settings([settings for _, settings in recipe.stages])
 

@@ -10,7 +10,10 @@ from diffjax.core.errors import ConfigError
 from diffjax.core.tables import align_columns
 
 # What a run may not change when it goes on: the checkpoint or its meaning would not fit.
-FIXED = ("model", "diffusion", "text", "low_res", "optim.name", "data.size_px", "train.ema")
+FIXED = (
+    "model", "diffusion", "text", "classes.num", "embedding", "mask", "low_res", "optim.name",
+    "data.size_px", "train.ema",
+)  # fmt: skip
 
 
 class Change(NamedTuple):

@@ -10,7 +10,7 @@ from diffjax.core.types import Schedule
 from diffjax.diffusion import schedule
 from diffjax.diffusion.training.times import TIMES
 from diffjax.encoders.t5 import TextEncoder, load_encoder
-from diffjax.tasks.conditions import Class, Condition, LowRes, Text
+from diffjax.tasks.conditions import Class, Condition, Embedding, LowRes, Masked, Text
 from diffjax.tasks.denoising import Denoising
 from diffjax.tasks.learning import Learning
 from diffjax.tasks.settings import SampleSettings
@@ -27,7 +27,13 @@ def task_of(config: ConfigDict, text_width: int) -> Denoising:
     if "text" in config:
         conditions.append(Text(text_width, config.text.max_tokens, config.text.drop))
     if "classes" in config:
-        conditions.append(Class(config.classes.num, config.classes.drop))
+        names = tuple(config.classes.names)
+        conditions.append(Class(config.classes.num, config.classes.drop, names))
+    if "embedding" in config:
+        vector = config.embedding
+        conditions.append(Embedding(vector.of, vector.width, vector.drop))
+    if "mask" in config:
+        conditions.append(Masked(size_px, drop=config.mask.drop))
     if low_res_px:
         factor, level = size_px // low_res_px, config.low_res.max_aug_level
         conditions.append(LowRes(low_res_px, factor, _schedule("cosine"), level))

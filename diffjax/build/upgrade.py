@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 Value: TypeAlias = bool | int | float | str | tuple[str, ...]
 # The value that an older config is given, for each key that has come since version 0.1.0.
 BEFORE: dict[str, Value] = {
+    "classes.names": (),
     "data.max_broken": 0.0,
     "diffusion.objective": "simple",
     "diffusion.over": "u",

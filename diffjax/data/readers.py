@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 
 from diffjax.data import transforms
-from diffjax.data.record import Record, captions_of, first_caption, image_of, label_of
+from diffjax.data.record import Record, captions_of, first_caption, image_of, label_of, vector_of
 
 # The columns of one example: arrays without a batch axis.
 Columns: TypeAlias = dict[str, np.ndarray]
@@ -53,6 +53,15 @@ def text(embed: Embed, max_length: int) -> Reader:
 def label(record: Record, rng: np.random.Generator | None) -> Columns:
     """`label` int32: the class of the record."""
     return {"label": np.asarray(label_of(record), np.int32)}
+
+
+def vector(of: str, width: int) -> Reader:
+    """`of` float32 [width]: a vector of the record, such as another network's of its picture."""
+    return functools.partial(_vector, of=of, width=width)
+
+
+def _vector(record: Record, rng: np.random.Generator | None, *, of: str, width: int) -> Columns:
+    return {of: vector_of(record, of, width)}
 
 
 def _picture(

@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
+from jaxtyping import Float
 
 # One example, with the keys that its source has, none of which must be there:
 #   image     bytes: the picture, still encoded
 #   captions  tuple of str: texts about it, any number
 #   name      str: what the source calls it, for choosing records and for messages
 #   label     int: its class
+# and any vectors of numbers, by names of their own
 Record: TypeAlias = Mapping[str, object]
 
 # A batch: named arrays, a row per example.
@@ -75,6 +77,15 @@ def label_of(record: Record) -> int:
     if not isinstance(found, int | np.integer):
         raise BadRecord(f"no class label among the fields {sorted(record)}")
     return int(found)
+
+
+def vector_of(record: Record, name: str, width: int) -> Float[np.ndarray, " d"]:
+    """The field `name`, `width` numbers; BadRecord if they are not that."""
+    found = np.asarray(record.get(name, ()))
+    if found.shape != (width,) or found.dtype.kind not in "fiu":
+        there = f"{found.dtype} {found.shape}" if name in record else f"none in {sorted(record)}"
+        raise BadRecord(f"{name}: want {width} numbers, there is {there}")
+    return found.astype(np.float32)
 
 
 def captions_at(source: RecordSource, index: int) -> tuple[str, ...]:

@@ -18,7 +18,6 @@ from diffjax.tasks.denoising import Denoising
 from diffjax.tasks.sampling import compiled, ready
 from diffjax.tasks.settings import SampleSettings
 from diffjax.tasks.task import Columns, Params
-from diffjax.tasks.text import null_text
 
 Rungs = Float[Array, " n"]
 
@@ -84,9 +83,7 @@ def vary(
 def null_columns(task: Denoising, num: int) -> dict[str, Array]:
     """The text columns of an absent prompt, for `num` rows."""
     assert task.text is not None, f"{task.name} takes no text"
-    text = jnp.zeros((num, task.text.max_tokens, task.text.width))
-    text, mask = null_text(text, jnp.zeros(text.shape[:2], bool))
-    return {"text": text, "text_mask": mask}
+    return dict(task.text.nothing(num))
 
 
 def sdedit_stage(

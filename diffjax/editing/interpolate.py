@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from diffjax.core.errors import require
 from diffjax.core.types import Resized
-from diffjax.editing import img2img, morph, request
+from diffjax.editing import morph, request
 from diffjax.editing.morph import Prompt
 from diffjax.editing.request import Ask, Picture, Place
 from diffjax.generation.chain import Cascade, TrainedStage
@@ -107,12 +107,9 @@ def leg_of(
     trained: Cascade, ask: Ask, seeds: Sequence[int], leg: int
 ) -> Callable[[np.ndarray, int], Iterator[list[Picture]]]:
     """The path from end `leg` to the next: (weights, n) -> frames of the first n stages."""
-    null = img2img.null_columns(trained.stages[0].task, 1)
-    nothing = (null["text"], null["text_mask"])
-    embed = functools.partial(embedded, trained.encoder)
-    start, end = (
-        Prompt(*(embed([ask.prompts[i]]) if ask.prompts else nothing)) for i in (leg, leg + 1)
-    )
+    embed = functools.partial(embedded, trained.text_encoder())
+    prompts = [ask.prompts[i] if ask.prompts else "" for i in (leg, leg + 1)]
+    start, end = (Prompt(*embed([prompt])) for prompt in prompts)
     if ask.pictures:
         size_px = trained.stages[-1].task.size_px
         pair = [read.fit_square(one, size_px, ask.fit) for one in ask.pictures[leg : leg + 2]]

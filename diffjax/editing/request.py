@@ -195,16 +195,9 @@ def edited(
     trained: Cascade, todo: Sequence[Job], edit: Callable[..., list[Resized]], ask: Ask
 ) -> Iterator[list[Picture]]:
     """For each job, in order, the pictures of all stages that `edit` makes, small to large."""
-    nothing = img2img.null_columns(trained.stages[0].task, 1)
-
-    @functools.lru_cache(maxsize=rows_lib.KEPT_EMBEDDINGS)
-    def embed(prompt: str):
-        if not ask.prompts:
-            return nothing["text"], nothing["text_mask"]
-        return rows_lib.embedded(trained.encoder, [prompt])
-
+    embed = rows_lib.embedder(trained)
     for padded, count in rows_lib.in_calls(todo):
-        columns, seeds = rows_lib.inputs_of(padded, embed)
+        columns, seeds = rows_lib.inputs_of(padded, embed, trained.conditions)
         yield from rows_lib.pictures_of(edit(columns, seeds=seeds), count)
 
 

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from diffjax.core import rng
-from diffjax.core.errors import require
+from diffjax.core.errors import ConfigError, require
 from diffjax.core.types import Image, Resized, Text, TextMask
 from diffjax.encoders.t5 import TextEncoder
 from diffjax.generation.recipe import Origin
 from diffjax.tasks import sampling
-from diffjax.tasks.conditions import NEGATIVE
+from diffjax.tasks.conditions import NEGATIVE, Class, Condition
 from diffjax.tasks.denoising import Denoising
 from diffjax.tasks.settings import SampleSettings
 from diffjax.tasks.task import Columns, Params
@@ -29,11 +29,38 @@ class TrainedStage:
 
 @dataclasses.dataclass(frozen=True)
 class Cascade:
-    """Stages that fit each other, smallest first, where they come from, and their encoder."""
+    """Stages that fit each other, smallest first, where they come from, and their encoder.
+
+    encoder: None for stages that are told no text.
+    """
 
     stages: tuple[TrainedStage, ...]
     origins: tuple[Origin, ...]
-    encoder: TextEncoder
+    encoder: TextEncoder | None
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """What the stages are told, one stage after the other."""
+        return tuple(one for stage in self.stages for one in stage.task.conditions)
+
+    @property
+    def classes(self) -> Class | None:
+        """The condition on a class, if a stage has one."""
+        return next((one for one in self.conditions if isinstance(one, Class)), None)
+
+    def text_encoder(self) -> TextEncoder:
+        """The encoder, for what cannot do without text.
+
+        Raises:
+          ConfigError: the stages are told no text.
+        """
+        name = self.stages[0].task.name
+        if self.encoder is None:
+            raise ConfigError(
+                "--workdir", name, "is told no text, and this wants a model of text; "
+                "diffjax.sample takes any"
+            )  # fmt: skip
+        return self.encoder
 
     def with_settings(self, settings: Sequence[SampleSettings]) -> "Cascade":
         """The same stages, sampled in another way: one for each.

@@ -23,7 +23,7 @@ from diffjax.core.errors import ConfigError, require
 from diffjax.core.files import storing
 from diffjax.generation import recipe
 from diffjax.generation.chain import Cascade
-from diffjax.generation.jobs import Job
+from diffjax.generation.jobs import Job, name_of
 from diffjax.images import film, png
 from diffjax.images.sheet import contact_sheet
 
@@ -44,6 +44,7 @@ class Slot:
 
     paths: of the pictures, small to large; recipes: what each says of itself, None for nothing;
     film: without its ending, None for no film. missing: the paths that are not there yet.
+    words: what the sheet says of it.
     """
 
     job: Job
@@ -51,6 +52,7 @@ class Slot:
     recipes: tuple[recipe.Recipe | None, ...]
     film: Path | None
     missing: frozenset[Path]
+    words: str
 
 
 def plan(
@@ -80,9 +82,16 @@ def plan(
         if reel:
             ends = tuple(film.film_paths(reel))
             missing |= {path for path in ends if _is_free(path, said[-1], overwrite)}
-        slots.append(Slot(job, paths, said, reel, frozenset(missing)))
+        slots.append(Slot(job, paths, said, reel, frozenset(missing), words_of(job, trained)))
     _is_free(out / SHEET, SHEET_METADATA if metadata else None, overwrite)
     return slots
+
+
+def words_of(job: Job, trained: Cascade) -> str:
+    """The prompt, and what the class is called."""
+    if job.label is None or trained.classes is None:
+        return job.prompt
+    return ", ".join(filter(None, (job.prompt, name_of(job.label, trained.classes))))
 
 
 def recipes_of(job: Job, trained: Cascade) -> list[recipe.Recipe]:
@@ -102,7 +111,8 @@ def recipes_of(job: Job, trained: Cascade) -> list[recipe.Recipe]:
             negative=job.negative,
             seed=job.seed,
             stages=tuple(upto),
-            encoder=trained.encoder.fingerprint,
+            encoder=None if trained.encoder is None else trained.encoder.fingerprint,
+            label=job.label,
             made_with=made_with,
         )
         for upto in itertools.accumulate([stage] for stage in stages)
@@ -166,9 +176,7 @@ def write_sheet(out: Path, slots: Sequence[Slot]) -> Path:
     """The first pictures with their prompts on one sheet; returns its path."""
     shown = slots[:SHEET_CELLS]
     several = len({slot.job.seed for slot in slots}) > 1
-    captions = [
-        caption(slot.job.prompt) + (f" ({slot.job.seed})" if several else "") for slot in shown
-    ]
+    captions = [caption(slot.words) + (f" ({slot.job.seed})" if several else "") for slot in shown]
     least, most = TILE_PX
     width, _ = png.read_size(shown[0].paths[-1])
     tile_px = min(max(width, least), most)
@@ -236,7 +244,7 @@ def _other(path: Path, said: dict[str, Any] | None) -> str:
         return f"is there already, and {str(error).removeprefix(f'{path}: ')}"
     # both as JSON has them: no tuples, no subclasses
     found, wanted = ({} if x is None else json.loads(json.dumps(x)) for x in (found, said))
-    for key in wanted:
-        if found.get(key) != wanted[key]:
+    for key in (*wanted, *recipe.OPTIONAL):
+        if found.get(key) != wanted.get(key):
             return f"is there already, and is another picture, of another {key.replace('_', ' ')}"
     return ""

@@ -2,14 +2,17 @@
 
 import argparse
 import dataclasses
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
 from diffjax.core.errors import ConfigError, require
 from diffjax.generation import recipe
+from diffjax.tasks.conditions import Class
 from diffjax.tasks.settings import CHOICES, SampleSettings, fault, faults
 
 MAX_PICTURES = 100_000
+NO_CLASS = "none"  # as --class has it
 # The flags that set how stages are sampled, and the fields of SampleSettings behind them.
 SETTINGS = {
     "--steps": ("num_steps", int, "sampling steps"),
@@ -28,11 +31,16 @@ SETTINGS = {
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A picture to be made. negative: what to keep away from; None for nothing."""
+    """A picture to be made.
+
+    negative: what to keep away from; None for nothing. label: its class, or the number of classes
+    for none of them; None for stages that are told no class.
+    """
 
     prompt: str
     seed: int
     negative: str | None = None
+    label: int | None = None
 
 
 def add_settings(flags: argparse.ArgumentParser) -> None:
@@ -41,15 +49,25 @@ def add_settings(flags: argparse.ArgumentParser) -> None:
         flags.add_argument(flag, help=f"{what}; or one per stage, with commas")
 
 
-def asked(prompts: Sequence[str], seeds: Sequence[int], negative: str | None = None) -> list[Job]:
-    """Every prompt with every seed, the seeds of a prompt next to each other.
+def asked(
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    negative: str | None = None,
+    labels: Sequence[int | None] = (None,),
+) -> list[Job]:
+    """Every prompt of every class with every seed, the seeds of each next to each other.
 
     Raises:
       ConfigError: too many.
     """
-    count = len(prompts) * len(seeds)
+    count = len(prompts) * len(labels) * len(seeds)
     require(count <= MAX_PICTURES, "--seeds", count, f"pictures in a run: at most {MAX_PICTURES}")
-    return [Job(prompt, seed, negative) for prompt in prompts for seed in seeds]
+    return [
+        Job(prompt, seed, negative, label)
+        for prompt in prompts
+        for label in labels
+        for seed in seeds
+    ]
 
 
 def read_prompts(given: Sequence[str], file: Path | None) -> list[str]:
@@ -96,6 +114,39 @@ def parse_seeds(text: str) -> list[int]:
         )
         seeds += span
     return seeds
+
+
+def parse_classes(text: str, classes: Class) -> list[int]:
+    """A class by its name or number, "none", or several of them as "3,7" or "0-9", as labels.
+
+    Raises:
+      ConfigError: there is no such class; with the names that are nearest.
+    """
+    known = {name.casefold(): i for i, name in enumerate(classes.names)} | {NO_CLASS: classes.num}
+    if text.strip().casefold() in known:  # a name may have commas
+        return [known[text.strip().casefold()]]
+    labels: list[int] = []
+    for part in (part.strip().casefold() for part in text.split(",")):
+        first, dash, last = part.partition("-")
+        if part in known:
+            labels.append(known[part])
+            continue
+        numbers = first.isdecimal() and (last.isdecimal() if dash else True)
+        span = range(int(first), int(last if dash else first) + 1) if numbers else range(0)
+        close = difflib.get_close_matches(part, known, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        named = f"a name such as {classes.names[0]}, " if classes.names else ""
+        allowed = f"{hint}a number from 0 to {classes.num - 1}, {named}or {NO_CLASS}"
+        require(bool(span) and span[-1] < classes.num, "--class", text[:80], allowed)
+        labels += span
+    return labels
+
+
+def name_of(label: int, classes: Class) -> str:
+    """What a class is called: its name, or "class 7"."""
+    if label == classes.num:
+        return "no class"
+    return classes.names[label] if label < len(classes.names) else f"class {label}"
 
 
 def settings_of(

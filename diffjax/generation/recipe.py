@@ -7,7 +7,7 @@ on its way in. It holds no path and no name of a machine.
 import dataclasses
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,9 @@ SAMPLE = "sample"
 MAX_PROMPT_CHARACTERS = 10_000
 MAX_SEED = 2**31 - 1
 MAX_STAGES = 8
+MAX_LABEL = 2**24
+# What a picture says only where it is so.
+OPTIONAL = ("label",)
 FROM_A_FILE = "file"
 # Settings that came after the first pictures were written; a picture without them has the defaults.
 LATER = ("guidance_rescale", "guidance_from", "guidance_to")
@@ -44,17 +47,19 @@ class Origin:
 class Recipe:
     """All that a picture depends on; the last of `stages` is the one that made it.
 
-    negative: None for none. encoder: the sha256 of the text encoder. made_with: the versions of
-    "diffjax" and "jax" and the "platform", on which the last bits depend.
+    negative: None for none. encoder: the sha256 of the text encoder, None where there is no text.
+    made_with: the versions of "diffjax" and "jax" and the "platform", on which the last bits
+    depend. label: the class; None for stages that are told none.
     """
 
     prompt: str
     seed: int
     stages: tuple[tuple[Origin, SampleSettings], ...]
-    encoder: str
+    encoder: str | None
     made_with: Mapping[str, str]
     negative: str | None = None
     kind: str = SAMPLE
+    label: int | None = None
 
 
 def to_json(recipe: Recipe) -> dict[str, Any]:
@@ -72,6 +77,7 @@ def to_json(recipe: Recipe) -> dict[str, Any]:
         "stages": stages,
         "encoder": recipe.encoder,
         "made_with": dict(recipe.made_with),
+        **({} if recipe.label is None else {"label": recipe.label}),
     }
 
 
@@ -95,19 +101,20 @@ def from_json(value: Any) -> Recipe:
         only = f"{str(value['kind'])[:40]!r}, only pictures of diffjax.sample can be made again"
         _require(value["kind"] == SAMPLE, "kind", only)
     known = ("format", "kind", "prompt", "negative", "seed", "stages", "encoder", "made_with")
-    fields = _fields(value, "metadata", known)
+    fields = _fields(value, "metadata", known, OPTIONAL)
     _integer(fields["format"], "format", FORMAT, FORMAT)
     stages = fields["stages"]
     few = isinstance(stages, list) and 0 < len(stages) <= MAX_STAGES
     _require(few, "stages", f"want a list of 1 to {MAX_STAGES}")
     made_with = _fields(fields["made_with"], "made_with", ("diffjax", "jax", "platform"))
-    negative = fields["negative"]
+    negative, encoder, label = fields["negative"], fields["encoder"], fields.get("label")
     recipe = Recipe(
         prompt=_prompt(fields["prompt"], "prompt"),
         negative=None if negative is None else _prompt(negative, "negative"),
         seed=_integer(fields["seed"], "seed", 0, MAX_SEED),
         stages=tuple(_stage(stage, f"stages[{i}]") for i, stage in enumerate(stages)),
-        encoder=_word(fields["encoder"], "encoder", "[0-9a-f]{64}"),
+        encoder=None if encoder is None else _word(encoder, "encoder", "[0-9a-f]{64}"),
+        label=None if label is None else _integer(label, "label", 0, MAX_LABEL),
         made_with={
             name: _word(made_with[name], f"made_with.{name}", r"[\w.+-]{1,40}")
             for name in made_with
@@ -160,12 +167,13 @@ def _stage(value: Any, where: str) -> tuple[Origin, SampleSettings]:
     return origin, settings
 
 
-def _fields(value: Any, where: str, names: Any) -> dict[str, Any]:
-    """A JSON object with these fields and no others."""
+def _fields(value: Any, where: str, names: Any, optional: Sequence[str] = ()) -> dict[str, Any]:
+    """A JSON object with these fields, perhaps the optional ones, and no others."""
     _require(isinstance(value, dict), where, "want an object")
     missing = [name for name in names if name not in value]
     _require(not missing, where, f"lacks {', '.join(missing)}")
-    _require(len(value) == len(names), where, f"want no more than {', '.join(names)}")
+    more = [name for name in value if name not in names and name not in optional]
+    _require(not more, where, f"want no more than {', '.join((*names, *optional))}")
     return value
 
 

@@ -6,7 +6,7 @@ batch, nor its place in it, nor the other prompts change a bit. Accelerators get
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,27 +14,30 @@ import numpy as np
 from jaxtyping import Array, Int, UInt8
 
 from diffjax.core.types import Resized, Text, TextMask
+from diffjax.data.record import clean
 from diffjax.devices import mesh
 from diffjax.devices.mesh import sampling_devices
 from diffjax.encoders.t5 import TextEncoder
 from diffjax.generation.chain import Cascade, generate, prompt_columns
 from diffjax.generation.jobs import Job
 from diffjax.images import pixels
+from diffjax.tasks.conditions import Condition
+from diffjax.tasks.text import null_text
 
 # Pictures per call on accelerators, or as many as there are devices.
 BATCH = 8
 KEPT_EMBEDDINGS = 256
 
 Item = TypeVar("Item")
+# prompt -> its embeddings and which of them are seen.
+Embed: TypeAlias = Callable[[str], tuple[Text, TextMask]]
 
 
 def make(trained: Cascade, jobs: Sequence[Job]) -> Iterator[list[UInt8[np.ndarray, "_ _ 3"]]]:
     """For each job, in order, the pictures of all stages, small to large."""
-    embed = functools.lru_cache(maxsize=KEPT_EMBEDDINGS)(
-        lambda prompt: embedded(trained.encoder, [prompt])
-    )
+    embed = embedder(trained)
     for padded, count in in_calls(jobs):
-        columns, seeds = inputs_of(padded, embed)
+        columns, seeds = inputs_of(padded, embed, trained.conditions)
         yield from pictures_of(generate(trained.stages, columns, seeds=seeds), count)
 
 
@@ -61,43 +64,65 @@ def rows_per_call() -> int:
     return 1 if here[0].platform == "cpu" else -(-BATCH // len(here)) * len(here)
 
 
+def embedder(trained: Cascade) -> Embed | None:
+    """prompt -> its embeddings and mask, kept for a while; None for stages told no text."""
+    encoder = trained.encoder
+    if encoder is None:
+        return None
+    keep = functools.lru_cache(maxsize=KEPT_EMBEDDINGS)
+    return keep(lambda prompt: embedded(encoder, [prompt]))
+
+
 def embedded(encoder: TextEncoder, prompts: Sequence[str]) -> tuple[Text, TextMask]:
     """(embeddings, mask) of the prompts, in the precision of those that stages are trained on.
 
-    Each is encoded alone: beside others its embeddings could be rounded differently.
+    A blank prompt is the null text, as a blank caption is in training. Each of the others is
+    encoded alone: beside others its embeddings could be rounded differently.
     """
-    parts = [encoder.encode([prompt], encoder.max_length) for prompt in prompts]
+    length = encoder.max_length
+    nothing = null_text(jnp.zeros((1, length, encoder.width)), jnp.zeros((1, length), bool))
+    parts = [encoder.encode([one], length) if clean(one) else nothing for one in prompts]
     text, mask = (jnp.concatenate(rows) for rows in zip(*parts, strict=True))
     return text.astype(jnp.bfloat16).astype(jnp.float32), mask
 
 
 def inputs_of(
-    jobs: Sequence[Job], embed: Callable[[str], tuple[Text, TextMask]]
+    jobs: Sequence[Job], embed: Embed | None, conditions: Sequence[Condition] = ()
 ) -> tuple[dict[str, Array], Int[Array, " b"]]:
-    """The columns of a call, for prompts and negative prompts, and its seeds.
+    """The columns of a call, of prompts, negative prompts and classes, and its seeds.
 
     Rows are split over the devices.
 
-    embed(prompt) gives the embeddings and the mask of one prompt.
+    embed(prompt) gives the embeddings and the mask of one prompt; None: the jobs have none.
+    conditions: those of the stages; a job that says nothing of one tells it nothing.
 
     Raises:
-      ValueError: some of the jobs have a negative prompt and some have none.
+      ValueError: some of the jobs have a negative prompt, or a class, and some have none.
     """
     split = mesh.batch_sharding(mesh.make_mesh(devices=sampling_devices()))
 
     def stacked(prompts: Sequence[str]) -> tuple[Text, TextMask]:
+        assert embed is not None
         texts, masks = zip(*map(embed, prompts), strict=True)
         return jnp.concatenate(texts), jnp.concatenate(masks)
 
-    text, mask = stacked([job.prompt for job in jobs])
+    columns = {name: x for one in conditions for name, x in one.nothing(len(jobs)).items()}
+    negatives = _all_or_none([job.negative for job in jobs], "a negative prompt")
+    labels = _all_or_none([job.label for job in jobs], "a class")
+    if embed is not None:
+        text, mask = stacked([job.prompt for job in jobs])
+        columns |= prompt_columns(text, mask, stacked(negatives) if negatives else None)
+    if labels:
+        columns["label"] = jnp.array(labels, jnp.int32)
     seeds = jnp.array([job.seed for job in jobs], jnp.int32)
-    negatives = [job.negative for job in jobs if job.negative is not None]
-    if len(negatives) not in (0, len(jobs)):
-        raise ValueError(
-            f"{len(negatives)} of {len(jobs)} jobs have a negative prompt: all or none"
-        )
-    columns = prompt_columns(text, mask, stacked(negatives) if negatives else None)
     return jax.device_put((columns, seeds), split)
+
+
+def _all_or_none(values: Sequence[Item | None], what: str) -> list[Item]:
+    there = [value for value in values if value is not None]
+    if len(there) not in (0, len(values)):
+        raise ValueError(f"{len(there)} of {len(values)} jobs have {what}: all or none")
+    return there
 
 
 def to_bytes(pictures: Resized) -> UInt8[np.ndarray, "b _ _ 3"]:

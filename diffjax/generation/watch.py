@@ -41,8 +41,7 @@ def frames(
     picture that it made, from `pictures`.
     """
     count = len(sampling_devices())  # rows are split over them; the first is shown
-    embed = lambda prompt: rows.embedded(trained.encoder, [prompt])  # noqa: E731
-    columns, seeds = rows.inputs_of([job] * count, embed)
+    columns, seeds = rows.inputs_of([job] * count, rows.embedder(trained), trained.conditions)
     keys = rng.per_example(seeds)
     size_px = pictures[-1].shape[0]
     side_px = min(size_px * -(-LEAST_SIDE_PX // size_px), MAX_SIDE_PX)

@@ -38,6 +38,14 @@ class Condition(Protocol):
         """What it reads of one row when sampling."""
         ...
 
+    def nothing(self, rows: int) -> Columns:
+        """The columns of `prompts` where nothing is said; {} for what must be said."""
+        ...
+
+    def shown(self, batch: Columns) -> Columns:
+        """The columns of `prompts` for a preview, of a training batch."""
+        ...
+
     def draw(self, key: PRNGKey, batch: Columns) -> Columns:
         """Which rows are left out, at which level rows are noised: chance as columns."""
         ...
@@ -82,6 +90,16 @@ class Text:
             "text": jax.ShapeDtypeStruct((self.max_tokens, self.width), jnp.float32),
             "text_mask": jax.ShapeDtypeStruct((self.max_tokens,), jnp.bool_),
         }
+
+    def nothing(self, rows: int) -> Columns:
+        """The null text."""
+        text = jnp.zeros((rows, self.max_tokens, self.width))
+        text, mask = null_text(text, jnp.zeros(text.shape[:2], bool))
+        return {"text": text, "text_mask": mask}
+
+    def shown(self, batch: Columns) -> Columns:
+        """The text of each row."""
+        return self.told({**batch, "keep_text": jnp.ones(len(batch["text"]), bool)})
 
     def draw(self, key: PRNGKey, batch: Columns) -> Columns:
         """`keep_text` [b]: False where the row trains without its text."""
@@ -128,6 +146,14 @@ class LowRes:
         shape = (self.size_px, self.size_px, 3)
         return {"low_res": jax.ShapeDtypeStruct(shape, jnp.float32)}
 
+    def nothing(self, rows: int) -> Columns:
+        """There is always a picture."""
+        return {}
+
+    def shown(self, batch: Columns) -> Columns:
+        """The picture that is learned, made small."""
+        return {"low_res": shrink(batch["image"], self.factor)}
+
     def draw(self, key: PRNGKey, batch: Columns) -> Columns:
         """`aug_level` [b] in u, and `aug_key` [b], a key for the noise of each row."""
         level = self.max_level * _share(key, "aug_level", batch)
@@ -164,10 +190,14 @@ class LowRes:
 
 @dataclass(frozen=True)
 class Class:
-    """A class label in 0 ... num - 1; `num` itself stands for no class, in a share `drop`."""
+    """A class label in 0 ... num - 1; `num` itself stands for no class, in a share `drop`.
+
+    names: of the classes, in their order, for people; () where they have none.
+    """
 
     num: int
     drop: float = 0.0
+    names: tuple[str, ...] = ()
 
     def columns(self) -> ExampleShapes:
         """`label`, int32."""
@@ -176,6 +206,14 @@ class Class:
     def prompts(self) -> ExampleShapes:
         """`label`, int32."""
         return self.columns()
+
+    def nothing(self, rows: int) -> Columns:
+        """The label of no class."""
+        return {"label": jnp.full(rows, self.num, jnp.int32)}
+
+    def shown(self, batch: Columns) -> Columns:
+        """The label of each row."""
+        return {"label": batch["label"]}
 
     def draw(self, key: PRNGKey, batch: Columns) -> Columns:
         """`keep_label` [b]: False where the row trains without its class."""
@@ -212,6 +250,14 @@ class Embedding:
     def prompts(self) -> ExampleShapes:
         """The vector [d]."""
         return self.columns()
+
+    def nothing(self, rows: int) -> Columns:
+        """Zeros."""
+        return {self.of: jnp.zeros((rows, self.width))}
+
+    def shown(self, batch: Columns) -> Columns:
+        """The vector of each row."""
+        return {self.of: batch[self.of]}
 
     def draw(self, key: PRNGKey, batch: Columns) -> Columns:
         """`keep_OF` [b]: False where the row trains without its vector."""
@@ -253,6 +299,21 @@ class Masked:
             "picture": jax.ShapeDtypeStruct((*square, self.channels), jnp.float32),
             "hole": jax.ShapeDtypeStruct((*square, 1), jnp.bool_),
         }
+
+    def nothing(self, rows: int) -> Columns:
+        """A picture that is all hole."""
+        square = (rows, self.size_px, self.size_px)
+        return {
+            "picture": jnp.zeros((*square, self.channels)),
+            "hole": jnp.ones((*square, 1), bool),
+        }
+
+    def shown(self, batch: Columns) -> Columns:
+        """The picture that is learned, its middle a hole of half its sides."""
+        edge, image = self.size_px // 4, batch["image"]
+        inside = (jnp.arange(self.size_px) >= edge) & (jnp.arange(self.size_px) < 3 * edge)
+        hole = (inside[:, None] & inside[None, :])[None, :, :, None]
+        return {"picture": image, "hole": jnp.broadcast_to(hole, (*image.shape[:-1], 1))}
 
     def draw(self, key: PRNGKey, batch: Columns) -> Columns:
         """`hole_box` [b 4]: top, bottom, left and right as shares of the sides; all for no hole."""

@@ -15,7 +15,7 @@ from diffjax.diffusion.predict import Kind, precondition
 from diffjax.diffusion.training.times import TimeSampler, uniform
 from diffjax.images import pixels
 from diffjax.tasks import sampling
-from diffjax.tasks.conditions import COSINE, Condition, LowRes, Text, shrink, told_by
+from diffjax.tasks.conditions import COSINE, Condition, LowRes, Masked, Text, told_by
 from diffjax.tasks.learning import Learning
 from diffjax.tasks.settings import SampleSettings
 from diffjax.tasks.task import (
@@ -164,15 +164,16 @@ class Denoising:
         return self.learning.schedule_of(self.schedule, params)
 
     def preview(self, params: Params, batch: Columns, keys: PRNGKeys) -> Columns:
-        """`made` from the batch's own conditions, and the `low_res` that it started from."""
+        """`made` from the batch's own conditions, and the `low_res` or `masked` it started from."""
+        true = {self.of: decoded(batch[self.of])} if self.of in batch else {}
         columns = dict(batch)
-        if self.text:
-            told = self.text.told({**batch, "keep_text": jnp.ones(len(keys), bool)})
-            columns |= told
-        if self.low_res:
-            columns["low_res"] = shrink(decoded(batch[self.of]), self.factor)
+        for one in self.conditions:
+            columns |= one.shown({**batch, **true})
         made = sampling.sample(params, columns, keys, task=self, settings=self.settings)
-        return {"made": made, **({"low_res": columns["low_res"]} if self.low_res else {})}
+        started = {"low_res": columns["low_res"]} if self.low_res else {}
+        if self.condition(Masked):
+            started["masked"] = columns["picture"] * (1.0 - columns["hole"])
+        return {"made": made, **started}
 
 
 def decoded(column: Array) -> Float[Array, "b *shape"]:

@@ -16,6 +16,9 @@ from diffjax.images import pixels, sheet
 from diffjax.logs import writer
 from diffjax.tasks.task import Params, Task
 
+# Pictures that a task may have started from.
+STARTED_FROM = ("low_res", "masked")
+
 
 class Preview:
     """Asks the task for its preview while it is trained, and writes it as a sheet.
@@ -44,9 +47,9 @@ class Preview:
         columns = mesh_lib.fetch(compiled()(self._task, params, batch, seeds))
         path = self._folder / f"{step:07d}.png"
         if processes.is_first():
-            pictures = [columns[name] for name in sorted(columns, key=("low_res", "made").index)]
+            pictures = [columns[name] for name in (*STARTED_FROM, "made") if name in columns]
             shown = [np.asarray(pixels.to_uint8(jnp.asarray(column))) for column in pictures]
-            if "low_res" in columns:
+            if any(name in columns for name in STARTED_FROM):
                 shown.append(self._batch["image"])
             rows = list(zip(*shown, strict=True))
             tile_px = min(columns["made"].shape[1] * 2, 256)

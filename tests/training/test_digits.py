@@ -9,14 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax import main
+from diffjax import main, sample
 from diffjax.build import config, places, tasks
 from diffjax.core import rng
 from diffjax.data.sources.digits import load
-from diffjax.images import pixels
-from diffjax.tasks.sampling import compiled, sample
+from diffjax.images import pixels, png
+from diffjax.tasks.sampling import compiled
+from diffjax.tasks.sampling import sample as sample_stage
 
 ROOT = Path(__file__).resolve().parents[2]
+# A network that compiles soon.
+SMALL = ("model.mults=(1,)", "model.patch=4")
 
 
 def trained(folder, preset, *flags):
@@ -36,16 +39,28 @@ def trained(folder, preset, *flags):
 def drawn(task, params, labels):
     """Bytes [n 8 8] of samples of these classes."""
     keys = rng.per_example(jnp.arange(len(labels)))
-    run = compiled(sample, task.settings)
+    run = compiled(sample_stage, task.settings)
     made = run(params, {"label": jnp.asarray(labels, jnp.int32)}, keys, task=task)
     return np.asarray(pixels.to_uint8(made))[..., 0]
 
 
-def test_a_class_conditional_run_trains_previews_and_samples_by_class(tmp_path):
-    task, params = trained(tmp_path, "tiny")
+def test_a_class_conditional_run_trains_previews_and_samples_by_class(tmp_path, capsys):
+    run, out = tmp_path / "run", tmp_path / "out"
+    flags = [f"--config.{one}" for one in SMALL]
+    task, params = trained(run, "tiny", *flags)
     assert set(task.columns()) == {"image", "label"}
-    assert (tmp_path / "samples/0000004.png").exists()
-    assert drawn(task, params, [3, 7]).shape == (2, 8, 8)
+    assert (run / "samples/0000004.png").exists()
+    asked = ["--workdir", str(run), "--out", str(out)]
+    assert sample.main([*asked, "--class", "seven", "--class", "3", "--steps", "2"]) == 0
+    for i, label in enumerate((7, 3)):
+        path = out / f"{i:04d}_seed0_8px.png"
+        assert png.read_metadata(path)["label"] == label
+        keys = rng.per_example(jnp.zeros(1, jnp.int32))
+        run_ = compiled(sample_stage, task.settings)
+        made = run_(params, {"label": jnp.array([label])}, keys, task=task)
+        np.testing.assert_array_equal(png.read(path), np.asarray(pixels.to_uint8(made))[0])
+    assert sample.main([*asked, "--class", "sevne"]) == 2
+    assert "did you mean seven?" in capsys.readouterr().err
 
 
 def test_a_digit_is_read_with_its_class_and_a_caption():

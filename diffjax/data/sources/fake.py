@@ -40,6 +40,7 @@ class Shapes:
             captions=self.captions(index),
             name=f"{colour}_{shape}",
             label=list(SHAPES).index(shape),
+            colour=np.array(COLOURS[colour], np.float32) / 255.0,
         )
 
     def captions(self, index: int) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ def open_source(
     caption_key: str = "captions",
     name_key: str = "name",
     label_key: str = "label",
+    vector_key: str = "",
 ) -> "Source":
     """The records of `split` of a data set, images left encoded.
 
@@ -36,12 +37,14 @@ def open_source(
     the folder of a prepared builder. `split` may be a slice, "train[:100]". `caption_key` names a
     text, a class, or a sequence of either, "captions/text" if it is nested. "" for `image_key` or
     `caption_key` leaves pictures or captions out; names and class labels come where the data set
-    has them under these keys. `names` keeps only records so named. Raises ValueError, saying what
-    is allowed, for anything that is not there.
+    has them under these keys, and the field `vector_key` if one is named. `names` keeps only
+    records so named. Raises ValueError, saying what is allowed, for anything that is not there.
     """
     builder = _builder(name, data_dir)
     _check_split(builder, split)
     features = dict(builder.info.features.items())
+    if vector_key and vector_key not in features:
+        raise ValueError(f"{name} has no field {vector_key!r}, only {sorted(features)}")
     if image_key and image_key not in features:
         raise ValueError(f"{name} has no field {image_key!r}, only {sorted(features)}")
     captions = text_field(features, caption_key, name) if caption_key else None
@@ -64,6 +67,7 @@ def open_source(
         captions=captions,
         name_key=name_key,
         label_key=label_key,
+        vector_key=vector_key,
         described=(str(builder.data_path), split, caption_key, _files(builder)),
     )
     return source.only(names) if names else source
@@ -98,16 +102,17 @@ class Source:
         captions: TextField | None,
         name_key: str,
         label_key: str,
+        vector_key: str = "",
         described: tuple[object, ...],
         indices: Sequence[int] | None = None,
     ):
         self._records, self._features, self._described = records, features, described
         self._image_key, self._captions = image_key, captions
-        self._name_key, self._label_key = name_key, label_key
+        self._name_key, self._label_key, self._vector_key = name_key, label_key, vector_key
         self._indices = range(len(records)) if indices is None else indices
         caption_key = captions.path[0] if captions else ""
         # A record's other fields, which may be pictures too, are not decoded.
-        self._whole = _only(features, image_key, caption_key, name_key, label_key)
+        self._whole = _only(features, image_key, caption_key, name_key, label_key, vector_key)
         self._texts = _only(features, caption_key)
         self._called = _only(features, name_key)
 
@@ -126,6 +131,8 @@ class Source:
             record["image"] = raw[self._image_key]
         if self._label_key:
             record["label"] = raw[self._label_key]
+        if self._vector_key:
+            record[self._vector_key] = raw[self._vector_key]
         return record
 
     def __repr__(self) -> str:
@@ -172,6 +179,7 @@ class Source:
             captions=self._captions,
             name_key=self._name_key,
             label_key=self._label_key,
+            vector_key=self._vector_key,
             described=self._described,
             indices=indices,
         )
