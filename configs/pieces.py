@@ -97,10 +97,11 @@ def diffusion() -> ConfigDict:
             shift=1.0,  # base_px / size_px: noise for large pictures (simple diffusion)
             predict="v",  # a kind of diffjax.diffusion.predict.KINDS
             weighting="v",  # a name of diffjax.diffusion.training.weighting.NAMES
-            times="uniform",  # or "stratified": the batch's noise levels spread evenly
+            # or "stratified": a batch's levels spread evenly; "importance": where losses are large
+            times="uniform",
             objective="simple",  # or "hybrid", "vlb": they learn the variance, at num_levels levels
             over="u",  # or "logsnr": levels count by their width in log SNR, not as visited
-            num_levels=1000,  # of hybrid and vlb
+            num_levels=1000,  # of hybrid and vlb, and where importance remembers losses
             vlb_weight=0.001,  # of the bound in hybrid
             self_condition=0.0,  # how often the network sees its own last guess
             uncertainty=0,  # features of a learned uncertainty by level; 0: none

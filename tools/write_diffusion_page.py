@@ -57,6 +57,7 @@ What a config or a flag reaches beside schedules, predictions, weightings, times
 | key or flag | what it chooses |
 |---|---|
 | `diffusion.objective` = `hybrid`, `vlb` | a learned variance, at `num_levels` levels |
+| `diffusion.times` = `importance` | levels in proportion to the losses seen at them |
 | `diffusion.over` = `logsnr` | levels count by their width in log SNR |
 | `diffusion.self_condition` = 0.5 | how often the network sees its own last guess |
 | `diffusion.uncertainty` = 128 | features of a learned uncertainty by level |

@@ -69,7 +69,7 @@ CHOICES = {
     "diffusion.schedule": schedule.SCHEDULES,
     "diffusion.predict": KINDS,
     "diffusion.weighting": weighting.NAMES,
-    "diffusion.times": TIMES,
+    "diffusion.times": (*TIMES, tasks.IMPORTANCE),
     "diffusion.objective": ("simple", "hybrid", "vlb"),
     "diffusion.over": ("u", "logsnr"),
     "optim.name": optim.OPTIMISERS,

@@ -8,13 +8,14 @@ from diffjax.build.models import model_of
 from diffjax.core.errors import ConfigError, require
 from diffjax.core.types import Schedule
 from diffjax.diffusion import schedule
-from diffjax.diffusion.training.times import TIMES
+from diffjax.diffusion.training.times import TIMES, Importance, TimeSampler
 from diffjax.encoders.t5 import TextEncoder, load_encoder
 from diffjax.tasks.conditions import Class, Condition, Embedding, LowRes, Masked, Text
 from diffjax.tasks.denoising import Denoising
 from diffjax.tasks.learning import Learning
 from diffjax.tasks.settings import SampleSettings
 
+IMPORTANCE = "importance"
 # These have two ends to choose, logsnr_min and logsnr_max.
 WITH_ENDS = ("cosine", "sigmoid", "flow", "uniform", "edm")
 
@@ -46,7 +47,7 @@ def task_of(config: ConfigDict, text_width: int) -> Denoising:
         schedule=schedule_of(config),
         predict=config.diffusion.predict,
         weighting=config.diffusion.weighting,
-        times=TIMES[config.diffusion.times],
+        times=times_of(config),
         settings=settings_of(config),
         learning=learning_of(config),
         crop_px=crop_px if crop_px < size_px else 0,
@@ -68,6 +69,12 @@ def _schedule(name: str, shift: float = 1.0, ends: tuple[float, float] | None = 
     options = {} if ends is None else dict(zip(("logsnr_min", "logsnr_max"), ends, strict=True))
     made = schedule.SCHEDULES[name](**options)
     return made if shift == 1 else schedule.shifted(made, shift)
+
+
+def times_of(config: ConfigDict) -> TimeSampler | Importance:
+    """How noise levels are drawn; by importance, the bins of its history are `num_levels`."""
+    name = config.diffusion.times
+    return Importance(config.diffusion.num_levels) if name == IMPORTANCE else TIMES[name]
 
 
 def learning_of(config: ConfigDict) -> Learning:

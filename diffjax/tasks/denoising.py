@@ -12,7 +12,7 @@ from diffjax.core import rng
 from diffjax.core.types import LogSnr, Network, PRNGKey, PRNGKeys, Schedule
 from diffjax.devices.mesh import Rules
 from diffjax.diffusion.predict import Kind, precondition
-from diffjax.diffusion.training.times import TimeSampler, uniform
+from diffjax.diffusion.training.times import Importance, TimeSampler, record, uniform
 from diffjax.images import pixels
 from diffjax.tasks import sampling
 from diffjax.tasks.conditions import COSINE, Condition, LowRes, Masked, Text, told_by
@@ -23,6 +23,7 @@ from diffjax.tasks.task import (
     Columns,
     ExampleShapes,
     Losses,
+    Memory,
     Model,
     Params,
     Peers,
@@ -50,7 +51,7 @@ class Denoising:
     schedule: Schedule = COSINE
     predict: Kind = "v"
     weighting: str = "v"
-    times: TimeSampler = uniform
+    times: TimeSampler | Importance = uniform
     settings: SampleSettings = field(default_factory=SampleSettings)
     learning: Learning = field(default_factory=Learning)
     crop_px: int = 0
@@ -130,11 +131,22 @@ class Denoising:
         side = math.lcm(stride, self.factor)
         return (side, side, *self.shape[2:])
 
-    def draw(self, key: PRNGKey, batch: Columns, step: Int[Array, ""]) -> Columns:
+    def first_memory(self) -> Memory:
+        """The history of losses by noise level, if times are drawn by it."""
+        return self.times.first() if isinstance(self.times, Importance) else None
+
+    def remember(self, memory: Memory, batch: Columns, losses: Losses) -> Memory:
+        """The history with the losses of a batch, without the weights of its times."""
+        return record(memory, batch["u"], losses.per_example / batch["weight"])
+
+    def draw(
+        self, key: PRNGKey, batch: Columns, step: Int[Array, ""], memory: Memory = None
+    ) -> Columns:
         """Times `u` with their `weight`, noise `eps`, and the chance of the conditions."""
         x = batch[self.of]
         key_u, key_eps = jax.random.split(rng.stream(key, "diffusion"))
-        times = self.times(key_u, len(x))
+        sampler = self.times.given(memory) if isinstance(self.times, Importance) else self.times
+        times = sampler(key_u, len(x))
         told = {name: c for one in self.conditions for name, c in one.draw(key, batch).items()}
         eps = jax.random.normal(key_eps, x.shape)
         told |= self.learning.draw(key, len(x))

@@ -18,6 +18,8 @@ Columns: TypeAlias = Mapping[str, Array]
 ExampleShapes: TypeAlias = Mapping[str, jax.ShapeDtypeStruct]
 # Arrays by the names of layers; or their shapes, where nothing is computed.
 Params: TypeAlias = PyTree
+# Arrays that a task keeps from step to step beside its parameters; None for most tasks.
+Memory: TypeAlias = PyTree
 
 
 @runtime_checkable
@@ -114,6 +116,50 @@ class Task(Protocol):
     def preview(self, params: Params, batch: Columns, keys: PRNGKeys) -> Columns:
         """Columns to look at, made of a batch without its chance."""
         ...
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """What a task has beside `Task` if its draws depend on the losses of earlier steps.
+
+    Its memory is part of the train state, and so of checkpoints. It is made of whole batches, so
+    neither the mesh nor micro-batches change it.
+    """
+
+    def first_memory(self) -> Memory:
+        """The memory before the first step; None for a task that remembers nothing."""
+        ...
+
+    def draw(
+        self, key: PRNGKey, batch: Columns, step: Int[Array, ""], memory: Memory = None
+    ) -> Columns:
+        """`Task.draw` under a memory; without one as before the first step."""
+        ...
+
+    def remember(self, memory: Memory, batch: Columns, losses: Losses) -> Memory:
+        """The memory after a step with a batch that `draw` made, and its losses."""
+        ...
+
+
+def first_memory(task: Task) -> Memory:
+    """The memory of a task before the first step; None for a task that has none."""
+    return task.first_memory() if isinstance(task, Remembering) else None
+
+
+def drawn(
+    task: Task, key: PRNGKey, batch: Columns, step: Int[Array, ""], memory: Memory
+) -> Columns:
+    """The batch with its chance, under the task's memory if it has one."""
+    if memory is None or not isinstance(task, Remembering):
+        return task.draw(key, batch, step)
+    return task.draw(key, batch, step, memory)
+
+
+def remembered(task: Task, memory: Memory, batch: Columns, losses: Losses) -> Memory:
+    """The memory after a step; None for a task that has none."""
+    if memory is None or not isinstance(task, Remembering):
+        return memory
+    return task.remember(memory, batch, losses)
 
 
 Class = TypeVar("Class", bound=type)

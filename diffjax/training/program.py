@@ -12,7 +12,7 @@ from diffjax.core.errors import require
 from diffjax.devices import mesh as mesh_lib
 from diffjax.devices.spread import spread
 from diffjax.logs import readings
-from diffjax.tasks.task import Task
+from diffjax.tasks.task import Task, first_memory
 from diffjax.training import averages, step
 from diffjax.training.optim import Optimiser, Rate
 from diffjax.training.state import TrainState, create
@@ -107,9 +107,12 @@ def placement_of(training: Training) -> Placement:
       ValueError: no sharding rule names a parameter, or the mesh does not divide one.
     """
     task = training.task
-    new = functools.partial(create, task.init, training.tx, training.averages)
+    memory = functools.partial(first_memory, task)
+    new = functools.partial(create, task.init, training.tx, training.averages, memory=memory)
     shape = jax.eval_shape(new, jax.random.key(0))
-    sharding = mesh_lib.state_sharding(training.mesh, shape, task.sharding)
+    sharding = mesh_lib.state_sharding(training.mesh, shape.replace(memory=None), task.sharding)
+    everywhere = mesh_lib.replicated(training.mesh)
+    sharding = sharding.replace(memory=jax.tree.map(lambda _: everywhere, shape.memory))
     shape = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shape, sharding
     )

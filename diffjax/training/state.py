@@ -11,14 +11,15 @@ from jaxtyping import Array, Bool
 
 from diffjax.checkpoint.portable import LIVE
 from diffjax.core.types import PRNGKey
-from diffjax.tasks.task import Params
+from diffjax.tasks.task import Memory, Params
 from diffjax.training.averages import Averages, step_towards
 
 
 class TrainState(struct.PyTreeNode):
     """Parameters, their moving averages, the optimiser's state and the step that comes next.
 
-    ema_params: a float32 tree like params for each average, by its name.
+    ema_params: a float32 tree like params for each average, by its name. memory: of a task that
+    remembers (`tasks.task.Remembering`), else None, which is no array.
     """
 
     # untyped: a checked type would refuse the shapes that tree.map puts in their place
@@ -26,6 +27,7 @@ class TrainState(struct.PyTreeNode):
     params: Any
     ema_params: Any
     opt_state: Any
+    memory: Any = None
 
 
 def create(
@@ -33,13 +35,15 @@ def create(
     tx: optax.GradientTransformation,
     averages: Iterable[str],
     key: PRNGKey,
+    memory: Callable[[], Memory] = lambda: None,
 ) -> TrainState:
     """The state before the first step; to be jitted, with the shardings of its result."""
     params = init(key)
     # real copies: two donated leaves must not share a buffer
     copy = lambda p: jnp.array(p, jnp.float32, copy=True)  # noqa: E731
     ema_params = {name: jax.tree.map(copy, params) for name in averages}
-    return TrainState(jnp.zeros((), jnp.int32), params, ema_params, tx.init(params))
+    opt_state = tx.init(params)
+    return TrainState(jnp.zeros((), jnp.int32), params, ema_params, opt_state, memory())
 
 
 def apply_gradients(
@@ -66,7 +70,9 @@ def apply_gradients(
         name: step_towards(state.ema_params[name], params, weight_at(state.step))
         for name, weight_at in averages.items()
     }
-    return TrainState(state.step + 1, params, ema_params, opt_state)
+    return state.replace(
+        step=state.step + 1, params=params, ema_params=ema_params, opt_state=opt_state
+    )
 
 
 def averaged(state: TrainState, name: str) -> Params:

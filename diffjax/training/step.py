@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from diffjax.core import rng
 from diffjax.core.types import PRNGKey, Scalar
-from diffjax.tasks.task import Columns, Losses, Params, Task
+from diffjax.tasks.task import Columns, Losses, Params, Task, drawn, remembered
 from diffjax.training.averages import Averages
 from diffjax.training.gradients import gradients_of
 from diffjax.training.state import TrainState, apply_gradients
@@ -41,12 +41,14 @@ def train_step(
 ) -> tuple[TrainState, Metrics]:
     """One step of gradient descent; all its chance comes from (root_key, state.step).
 
-    A step whose loss or gradient is not finite is skipped: it counts, and moves no parameter.
+    A step whose loss or gradient is not finite is skipped: it counts, and moves no parameter and
+    no memory of the task.
     parts: micro-batches, one after the other, that make up the batch; the result does not depend
     on their number. spread: how the work goes over devices. rate: the learning rate by step, for
     the metrics alone.
     """
-    batch = task.draw(rng.stream(root_key, "train", state.step), batch, state.step)
+    key = rng.stream(root_key, "train", state.step)
+    batch = drawn(task, key, batch, state.step, state.memory)
     total = len(next(iter(batch.values())))
     work = functools.partial(gradients_of, task, total=total, parts=parts)
     gradients, losses = spread(work)(state.params, batch)
@@ -55,7 +57,13 @@ def train_step(
     if rate is not None:
         metrics["learning_rate"] = jnp.asarray(rate(state.step), jnp.float32)
     good = metrics["skipped"] == 0
-    return apply_gradients(state, gradients, tx, averages, good), metrics
+    memory = jax.tree.map(
+        lambda new, old: jnp.where(good, new, old),
+        remembered(task, state.memory, batch, losses),
+        state.memory,
+    )
+    after = apply_gradients(state, gradients, tx, averages, good)
+    return after.replace(memory=memory), metrics
 
 
 def means(metrics: Mapping[str, Float[Array, " b"]]) -> Metrics:

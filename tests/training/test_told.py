@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax import main, sample
+from diffjax import checkpoint, main, sample
 from diffjax.build import config, places, tasks
 from diffjax.build.check import check
 from diffjax.core import rng
@@ -31,9 +31,9 @@ SMALL = ["model.mults=(1,)", "model.width=16", "model.patch=4", "train.ema=()",
          "optim.learning_rate=0.02", "optim.warmup_steps=0"]  # fmt: skip
 
 
-def trained(folder, spec):
+def trained(folder, spec, *more):
     """The task of a run of few steps, and its parameters."""
-    flags = [f"--config.{one}" for one in SMALL]
+    flags = [f"--config.{one}" for one in (*SMALL, *more)]
     assert main.main(["--config", str(spec), "--workdir", str(folder), *flags]) == 0
     options = places.options_of(folder)
     task = tasks.task_of(options, 0)
@@ -50,11 +50,18 @@ def test_a_run_that_is_told_nothing_trains_and_makes_pictures_of_seeds(tmp_path)
 
 
 def test_a_run_learns_from_the_class_the_vector_and_the_picture_with_a_hole(tmp_path):
-    """Each alone changes what the network says; what is in the hole does not."""
+    """Each alone changes what the network says; what is in the hole does not.
+
+    The noise levels of this run are drawn by importance: its losses are in the checkpoint.
+    """
     own = tmp_path / "own.py"
     own.write_text(TOLD)
-    task, params = trained(tmp_path / "run", own)
+    by_losses = ("diffusion.times=importance", "diffusion.num_levels=4")
+    task, params = trained(tmp_path / "run", own, *by_losses)
     assert set(task.columns()) == {"image", "label", "colour"}
+    saved, _ = checkpoint.read(tmp_path / "run/checkpoints/2")
+    assert saved["memory"]["losses"].shape == (4, 10)
+    assert saved["memory"]["counts"].sum() == 2 * 8
     keys, x_t = rng.per_example(jnp.arange(1)), jax.random.normal(jax.random.key(0), (1, 8, 8, 3))
 
     @jax.jit

@@ -19,6 +19,7 @@ from diffjax.diffusion.training.self_condition import (
 from diffjax.diffusion.training.terms import num_steps, rung_at, vlb_term, weighted_error
 from diffjax.diffusion.training.times import (
     History,
+    Importance,
     Times,
     bin_of,
     bin_probabilities,
@@ -43,6 +44,7 @@ from diffjax.diffusion.training.weighting import (
 __all__ = [
     "History",
     "Hybrid",
+    "Importance",
     "LossAux",
     "Objective",
     "Simple",

@@ -5,6 +5,7 @@ and the expectation stays what it was; only the variance changes.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 import jax
@@ -115,6 +116,26 @@ def importance(history: History, uniform_share: float = 0.001) -> TimeSampler:
         return Times(u, 1.0 / (p.shape[0] * p[which]))
 
     return sampler
+
+
+@dataclass(frozen=True)
+class Importance:
+    """`importance`, for whoever keeps the history from step to step: values, not arrays.
+
+    num_bins, memory: of the history. uniform_share: see `importance`.
+    """
+
+    num_bins: int
+    memory: int = 10
+    uniform_share: float = 0.001
+
+    def first(self) -> History:
+        """The history before the first step."""
+        return empty_history(self.num_bins, self.memory)
+
+    def given(self, history: History | None) -> TimeSampler:
+        """The sampler of this history; `uniform` without one."""
+        return uniform if history is None else importance(history, self.uniform_share)
 
 
 def bin_probabilities(history: History, uniform_share: float) -> Float[Array, " n"]:
