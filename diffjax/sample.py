@@ -76,7 +76,7 @@ def run(flags: argparse.Namespace) -> Path:
     from diffjax.tasks.settings import SampleSettings
 
     like = read_like(flags.like) if flags.like else None
-    todo = asked(flags, like)
+    todo = jobs_of(flags, like)
     dirs = loading.stage_dirs(flags.workdir, flags.stages)
     # this finds the mistakes that do not depend on the stages, before the stages are loaded
     jobs.settings_of(flags, [SampleSettings()] * (len(like.stages) if like else len(dirs)))
@@ -111,11 +111,11 @@ def run(flags: argparse.Namespace) -> Path:
             folder.write(slot, pictures, reel)
             progress.tick()
     if like:
-        print(folder.compared(flags.like, like, slots, stages))
+        print(folder.compare(flags.like, like, slots, stages))
     return folder.write_sheet(flags.out, slots)
 
 
-def asked(flags: argparse.Namespace, like) -> list:
+def jobs_of(flags: argparse.Namespace, like) -> list:
     """The jobs of the flags; what the flags leave open is taken from the recipe `like`."""
     from diffjax.generation import jobs
 
@@ -127,7 +127,7 @@ def asked(flags: argparse.Namespace, like) -> list:
         seeds = seeds if flags.seeds is not None else [like.seed]
         negative = like.negative if flags.negative is None else negative
     require(bool(prompts), "--prompt", "", "give at least one prompt, or --prompts FILE, or --like")
-    return jobs.asked(prompts, seeds, negative)
+    return jobs.jobs_of(prompts, seeds, negative)
 
 
 def read_like(path: Path):
