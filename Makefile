@@ -45,9 +45,9 @@ demo: $(VENV)/.installed  ## train a small cascade on emoji and sample it (5 to 
 	@echo '  $(PY) -m diffjax.main --config configs/cascade.py --workdir runs/emoji    # all emoji, 2.5 hours'
 
 # The prompt goes through the environment: no shell ever reads it.
-export PROMPT ?= a red apple
+export PROMPT ?= an openmoji drawing of a red apple
 SEEDS ?= 0-3
-sample: $(VENV)/.installed  ## draw PROMPT="a red apple" with the cascade that ships, or WORKDIR=runs/demo (SEEDS=0-3)
+sample: $(VENV)/.installed  ## draw PROMPT="..." with the cascade that ships, or with WORKDIR=runs/demo (SEEDS=0-3)
 	@$(PY) -m diffjax.sample $(if $(WORKDIR),--workdir "$(WORKDIR)") --prompt "$$PROMPT" --seeds "$(SEEDS)" --out out --overwrite
 
 # Tracing keeps one core busy: a process for each core, at most four, a file's tests in one process.

@@ -123,7 +123,7 @@ def run(flags: argparse.Namespace) -> Path:
             folder.write(slot, pictures, reel)
             progress.tick()
     if like:
-        print(folder.compared(flags.like, like, slots, stages))
+        print(folder.compare(flags.like, like, slots, stages))
     return folder.write_sheet(flags.out, slots)
 
 
@@ -178,7 +178,7 @@ def jobs_of(wanted: Wanted, classes: Sequence[str], stages) -> list:
     elif stages.encoder is not None:
         what = "give at least one prompt, or --prompts FILE, or --like"
         require(bool(prompts), "--prompt", "", what)
-    return jobs.asked(prompts or [""], wanted.seeds, wanted.negative, labels)
+    return jobs.jobs_of(prompts or [""], wanted.seeds, wanted.negative, labels)
 
 
 def read_like(path: Path):

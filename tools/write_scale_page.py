@@ -36,24 +36,25 @@ GIB, KEPT = 2**30, 12
 INTRODUCTION = """\
 # The paper's networks on TPUs
 
-The training step and the sampler of every stage, compiled ahead of time for a slice of each TPU by
-`--mode=compile` and `--mode=compile-sample`: no TPU was there and nothing ran. Sizes, FLOPs and
-collectives are XLA's own account of the program that a pod would load; the speeds are bounds and
-an assumption, not measurements. To see one of them:
+The training step and the sampler of every stage were compiled ahead of time for a slice of each
+TPU, with `--mode=compile` and `--mode=compile-sample`. No TPU was used and nothing ran. Sizes,
+FLOPs and collectives are XLA's figures for the program that a pod would load. The speeds are not
+measured: one is an upper bound, the other assumes a utilisation. To make one of the rows:
 
     pip install 'jax[tpu]'
     export JAX_OPTIMIZATION_LEVEL=O1
     python -m diffjax.main --config configs/base64.py:2b --mode=compile --topology=v5e:16x16
 
-O1 is XLA's quick level: at full effort it searches longer, and the temporaries are others.
+O1 is XLA's quick level. At full effort XLA searches longer, and the sizes of temporaries differ.
 
-*program / model*: FLOPs of the compiled step over those of the mathematics; above 1 is what the
-backward pass computes again (`model.remat`). *peak*: bytes alive at once on one device and the
-program's code, of what XLA may use. *crossing*: bytes of the arrays that are gathered, reduced or
-exchanged in one step, seen by one device. *35 % MFU*: images/s of the whole slice if 35 % of its
-peak goes into the model's FLOPs. *bound*: images/s if each product took the longer of its
-arithmetic and of reading its operands and writing its result once, and the state were read and
-written once a step. The sampler's batch is a picture per device; its time is that of all its steps.
+*program / model*: FLOPs of the compiled step divided by those that the mathematics needs; above 1,
+the backward pass computes something again (`model.remat`). *peak*: bytes that are alive at once on
+one device, with the program's code, and the bytes that XLA may use. *crossing*: bytes of the arrays
+that are gathered, reduced or exchanged in one step, as one device sees them. *35 % MFU*: images/s
+of the whole slice if the model's FLOPs use 35 % of its peak. *bound*: images/s if each product took
+the longer of two times, that of its arithmetic and that of reading its operands and writing its
+result once, and if the state were read and written once per step. The sampler's batch is one
+picture per device, and its time is that of all its steps.
 The text encoder (`python -m tools.plan_t5 t5-v1_1-xxl --topology v5e:4x4 --fsdp 16`) encodes 256
 captions of 128 tokens at a time in bfloat16; its images are captions.
 """

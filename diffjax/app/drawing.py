@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, UInt8
 
 from diffjax.app.limits import Painting, Wish
+from diffjax.core.json_types import Json, JsonObject
 from diffjax.core.types import Resized
 from diffjax.editing import inpaint, request
 from diffjax.generation import folder, recipe
@@ -93,22 +94,22 @@ def by_stages(trained: Cascade, jobs: Sequence[Job], run: Run) -> Iterator[Made]
                 yield Made(first + i, stage, picture)
 
 
-def drawn_of(job: Job, trained: Cascade) -> list[dict[str, object]]:
+def drawn_of(job: Job, trained: Cascade) -> list[JsonObject]:
     """The metadata of the picture of each stage, as `diffjax.sample` writes them."""
     return [recipe.to_json(one) for one in folder.recipes_of(job, trained)]
 
 
-def painted_of(job: Job, trained: Cascade, painting: Painting) -> list[dict[str, object]]:
+def painted_of(job: Job, trained: Cascade, painting: Painting) -> list[JsonObject]:
     """The metadata of the picture of each stage, as `diffjax.edit inpaint` writes them."""
     ask = request.Ask(
         "inpaint", [painting.picture], [job.prompt], [job.seed], painting.mask, job.negative
     )
-    resample = list(inpaint.default_resample(len(trained.stages)))
+    resample: list[Json] = [*inpaint.default_resample(len(trained.stages))]
     said = {"strength": ask.strength, **request.describe(ask), "resample": resample}
     return request.metadata_of(job, trained, ask, said)
 
 
-def keep(folder: Path, job: Job, made: Made, said: Sequence[dict[str, object]]) -> Path:
+def keep(folder: Path, job: Job, made: Made, said: Sequence[JsonObject]) -> Path:
     """Writes a picture under a name that nobody can guess, and returns its path.
 
     said: the metadata of each stage's picture.

@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeVar
 
 from diffjax.app import drawing, gate, limits
 from diffjax.core.errors import StorageError
+from diffjax.core.json_types import JsonObject
 from diffjax.generation import folder, recipe
 from diffjax.generation.chain import Cascade
 from diffjax.generation.jobs import Job
@@ -51,7 +52,7 @@ def frames(
     folder: Path,
     jobs: Sequence[Job],
     made: Iterator[drawing.Made],
-    said_of: Callable[[Job], list[dict[str, object]]],
+    said_of: Callable[[Job], list[JsonObject]],
 ) -> Iterator[Frame]:
     """Writes each picture to `folder` as it is made, and gives a frame that shows it.
 

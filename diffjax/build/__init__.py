@@ -1,1 +1,1 @@
-"""From a config or a workdir to objects."""
+"""Turns a config or a workdir into objects; the modules below see no config."""

@@ -1,4 +1,4 @@
-"""Configs: override keys, save and restore them, and say clearly what is wrong."""
+"""Overrides, saves and restores configs, and says clearly what is wrong with one."""
 
 import ast
 import contextlib
@@ -24,22 +24,23 @@ __all__ = [
 
 Allowed = TypeVar("Allowed")
 
-# What is a mapping in a stage's config, where it is there.
+# The sections that a stage's config may have; each must be a mapping.
 SECTIONS = (
     "data", "text", "classes", "embedding", "mask", "model", "diffusion", "low_res", "optim",
     "train", "sample", "mesh",
 )  # fmt: skip
-MOST_SHOWN = 80  # characters of a value that cannot be read
-MOST_HINTS = 4  # keys that are offered in place of an unknown one
-# Keys of runs that this version cannot go on with, and what replaced them.
+MOST_SHOWN = 80  # how many characters of a wrong value a message shows
+MOST_HINTS = 4  # how many similar keys a message offers for an unknown one
+# Keys of older versions whose runs cannot be continued, and what replaced them.
 RENAMED = {"train.ema_decay": "one average, now train.ema = ('decay_D',)"}
 
 
 def override(config: ml_collections.ConfigDict, arguments: Iterable[str]) -> None:
-    """Apply `--config.a.b=value` arguments in place; the type of what stands there decides.
+    """Applies arguments such as `--config.a.b=value` in place; the old value decides the type.
 
     Raises:
-      ConfigError: unknown key (with the closest known one) or a value of another type.
+      ConfigError: a key is unknown (the message names the closest one), or a value has another
+        type.
     """
     for argument in arguments:
         key, equals, text = argument.partition("=")
@@ -59,10 +60,11 @@ def override(config: ml_collections.ConfigDict, arguments: Iterable[str]) -> Non
 
 
 def similar(key: str, known: Iterable[str]) -> str:
-    """The keys that `key` may stand for, by meaning first and by spelling else; "" for none.
+    """The known keys that may have been meant by `key`; "" if there is none.
 
-    By meaning: "lr" has the initials of learning_rate, "steps" is a word of num_steps, and
-    "learning_rate" belongs to a section. Keys of the section that `key` names come before others.
+    A key may be meant by its initials ("lr" is learning_rate), by a word ("steps" is num_steps), or
+    without its section ("learning_rate"); if none is, keys of similar spelling are returned. Keys
+    of the section that `key` names come first.
     """
     section, _, last = key.rpartition(".")
 
@@ -81,7 +83,11 @@ def _words(key: str) -> int:
 
 
 def parse(key: str, text: str, like: object) -> object:
-    """`text` as a value of the type of `like`: an int may stand for a float, nothing else."""
+    """Parses `text` as a value of the type of `like`; an int is also taken for a float.
+
+    Raises:
+      ConfigError: the text is not a value of that type.
+    """
     if isinstance(like, str):
         return text
     if isinstance(like, bool):
@@ -110,7 +116,7 @@ def parse(key: str, text: str, like: object) -> object:
 
 
 def leaves(config: ml_collections.ConfigDict, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """All ("a.b", value) of a config, in its order."""
+    """All keys and values of a config, such as ("optim.b1", 0.9), in the order of the config."""
     for name in config:
         value = config[name]
         if isinstance(value, ml_collections.ConfigDict):
@@ -120,7 +126,11 @@ def leaves(config: ml_collections.ConfigDict, prefix: str = "") -> Iterator[tupl
 
 
 def one_of(config: ml_collections.ConfigDict, key: str, allowed: Iterable[Allowed]) -> Allowed:
-    """The value of "a.b", which must be among those allowed."""
+    """The value of the key "a.b".
+
+    Raises:
+      ConfigError: it is not among those allowed.
+    """
     value = functools.reduce(getattr, key.split("."), config)
     allowed = list(allowed)
     require(value in allowed, key, value, f"allowed: {', '.join(map(str, allowed))}")
@@ -128,16 +138,16 @@ def one_of(config: ml_collections.ConfigDict, key: str, allowed: Iterable[Allowe
 
 
 def save(config: ml_collections.ConfigDict, path: Path) -> None:
-    """The config as JSON beside the run that it describes; the file is whole or not there."""
+    """Writes the config as JSON into the folder of its run, completely or not at all."""
     write_whole(path, (json.dumps(config.to_dict(), indent=2) + "\n").encode())
 
 
 def restore(path: Path) -> ml_collections.ConfigDict:
-    """The config that `save` wrote; lists come back as tuples.
+    """Reads the config that `save` wrote; lists become tuples.
 
     Raises:
-      ConfigError: there is none, or it is no config of this version.
-      StorageError: it is damaged.
+      ConfigError: there is no such file, or it is not a config that this version understands.
+      StorageError: the file is damaged.
     """
     try:
         found = read_json(path, "bring back a copy, or name another workdir")
@@ -148,10 +158,10 @@ def restore(path: Path) -> ml_collections.ConfigDict:
 
 @contextlib.contextmanager
 def interpreting(where: Path) -> Iterator[None]:
-    """A config that was read from `where` is used meanwhile: what is wrong with it is its fault.
+    """Turns errors of the code inside it, which uses a config from `where`, into ConfigErrors.
 
     Raises:
-      ConfigError: a key is missing, or its value is of a type or size that nothing can be made of.
+      ConfigError: a key is missing, or its value has an impossible type or size.
     """
     try:
         yield
@@ -167,10 +177,10 @@ def interpreting(where: Path) -> Iterator[None]:
 
 
 def from_json(text: str, where: Path) -> ml_collections.ConfigDict:
-    """The config that this JSON is; `where` it was found is for errors.
+    """The config in a JSON text. where: the file, for messages.
 
     Raises:
-      ConfigError: it is no config, or of a version whose checkpoints do not fit this one.
+      ConfigError: it is not a config, or one of a version whose checkpoints do not fit this one.
     """
     try:
         return _restored(parse_json_object(text), where)

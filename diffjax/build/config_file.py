@@ -16,14 +16,14 @@ from diffjax.core.errors import ConfigError
 
 
 def load(spec: str) -> ml_collections.ConfigDict:
-    """The config of "FILE.py" or "FILE.py:PRESET", its keys locked.
+    """The config of "FILE.py" or "FILE.py:PRESET", with its keys locked.
 
-    A name of a config that comes with diffjax, as "base64" or "configs/base64.py", is that config
-    where no such file is.
+    If there is no such file, names such as "base64" or "configs/base64.py" mean the config of that
+    name that comes with diffjax.
 
     Raises:
-      ConfigError: no such file, one that Python cannot run, no `get_config`, or an unknown preset
-        (those known are listed).
+      ConfigError: there is no such file, Python cannot run it, it has no `get_config`, or the
+        preset is unknown (the message lists those that exist).
     """
     name, _, preset = spec.partition(":")
     path = _find(spec, name)
@@ -48,14 +48,14 @@ def load(spec: str) -> ml_collections.ConfigDict:
 
 
 def shipped() -> Path:
-    """The folder of the configs that come with diffjax: in the repository, or in the package."""
+    """The folder of the configs that come with diffjax, in the repository or in the package."""
     package = Path(str(importlib.resources.files("diffjax")))
     inside = package / "configs"
     return inside if inside.is_dir() else package.parent / "configs"
 
 
 def _find(spec: str, name: str) -> Path:
-    """The file that is meant."""
+    """The file that `name` means."""
     path = Path(name).expanduser()
     if path.is_file():
         return path
@@ -70,9 +70,10 @@ def _find(spec: str, name: str) -> Path:
 
 @contextlib.contextmanager
 def _neighbours(path: Path) -> Iterator[None]:
-    """Meanwhile `configs.NAME` is a file beside `path`, or else one that comes with diffjax.
+    """Lets a config file import others while it runs.
 
-    Other modules are looked for beside it, and beside its folder, last.
+    `configs.NAME` means a file beside `path`, or else one that comes with diffjax. Other modules
+    are looked for beside the file and beside its folder, after all other places.
     """
     kept = {name: sys.modules.pop(name) for name in list(sys.modules) if _is_ours(name)}
     package = types.ModuleType("configs")
@@ -96,7 +97,7 @@ def _is_ours(name: str) -> bool:
 
 
 def _execute(path: Path) -> types.ModuleType:
-    """The module of a config file."""
+    """Runs a config file; returns its module."""
     loader = importlib.machinery.SourceFileLoader(f"config_{path.stem}", str(path))
     module = types.ModuleType(loader.name)
     module.__file__ = str(path)
@@ -106,7 +107,11 @@ def _execute(path: Path) -> types.ModuleType:
 
 @contextlib.contextmanager
 def _told(spec: str, path: Path) -> Iterator[None]:
-    """What a config raises is one line with the file, the line and the error."""
+    """Turns an error of a config file into one line with the file, the line and the error.
+
+    Raises:
+      ConfigError: the code inside this raised an error.
+    """
     try:
         yield
     except ConfigError:

@@ -1,4 +1,4 @@
-"""The embeddings that a stage trains on: a cache that the config names, or one made on the way."""
+"""Opens the text embeddings that a stage trains on, or computes them first."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -13,8 +13,8 @@ from diffjax.devices import processes
 from diffjax.encoders.cache import cache, marks
 from diffjax.encoders.t5 import TextEncoder
 
-LOOKED_FOR = 64  # records whose captions are looked for before a run begins
-ENCODING_S = 24 * 3600  # as long as the first process may take to encode, and the others wait
+LOOKED_FOR = 64  # records whose captions are looked up in the cache before a run begins
+ENCODING_S = 24 * 3600  # how long the other processes wait for the first one to encode
 _meetings = itertools.count()
 
 
@@ -24,17 +24,17 @@ def embeddings_of(
     encoder: TextEncoder,
     progress: Callable[[int, int], None] | None = None,
 ) -> cache.Embeddings:
-    """Those of data.embeddings; or else the user's cache, made to hold the records' captions.
+    """Opens the cache that data.embeddings names, or else the user's own cache.
 
-    In the latter case the first process encodes, and the others wait for it. A cache that has held
-    all captions of these very records before is opened without reading any.
+    Captions that the user's cache lacks are encoded first, by the first process, while the others
+    wait. If the cache has a mark that it holds all captions of these records, none is read.
 
     Raises:
-      ConfigError: data.embeddings is another encoder's, or lacks a caption; or a caption cannot be
-        read.
-      StorageError: there is no room for what has to be made.
+      ConfigError: data.embeddings belongs to another encoder or lacks a caption, or a caption
+        cannot be read.
+      StorageError: the disk has no room for the embeddings.
     """
-    path = config.data.get("embeddings", "")  # configs of older runs have no such key
+    path = config.data.get("embeddings", "")  # configs of older runs lack this key
     try:
         if path:
             return _named(path, records, encoder)
@@ -49,7 +49,7 @@ def embeddings_of(
 
 
 def encoded(encoder: TextEncoder, captions: Sequence[str]) -> Callable[[str], np.ndarray]:
-    """The embeddings of these captions as training is told them, made now and not kept."""
+    """Encodes these captions as in training, without a cache; caption -> embeddings [l d]."""
     texts = sorted({caption for caption in captions if caption})
     rows = {"": cache.null_text(encoder.width).astype(np.float32)}
     if texts:
@@ -61,14 +61,14 @@ def encoded(encoder: TextEncoder, captions: Sequence[str]) -> Callable[[str], np
 def _users(
     records: RecordSource, encoder: TextEncoder, progress: Callable[[int, int], None] | None
 ) -> cache.Embeddings:
-    """The user's cache of this encoder, with all captions of the records."""
+    """The user's own cache of this encoder, after adding all captions of the records to it."""
     path, fingerprint = cache.default_folder(encoder), fingerprint_of(records)
     if fingerprint is not None and marks.has_mark(path, fingerprint):
         return cache.open_cache(path, encoder)
     captions = from_source(records)
 
     def counted(done: int, missing: int) -> None:
-        if progress:  # of the records not yet read, as many captions are taken to be missing
+        if progress:  # assumes that unread records lack as many captions as those that were read
             progress(done, round(missing * captions.records / max(captions.read_records, 1)))
 
     found = cache.ensure(path, encoder, captions, progress=counted)
@@ -78,7 +78,7 @@ def _users(
 
 
 def _named(path: str, records: RecordSource, encoder: TextEncoder) -> cache.Embeddings:
-    """The cache of data.embeddings, in which some of the captions have been looked for."""
+    """The cache of data.embeddings, after looking up the captions of some records in it."""
     try:
         embeddings = cache.open_cache(path, encoder)
     except ValueError as error:
@@ -95,5 +95,5 @@ def _named(path: str, records: RecordSource, encoder: TextEncoder) -> cache.Embe
 
 
 def _meet() -> None:
-    """Wait for all processes; each has come here as often as the others."""
+    """Waits for all processes; all of them call this equally often."""
     processes.wait_for_all(f"text embeddings {next(_meetings)}", ENCODING_S)

@@ -1,4 +1,4 @@
-"""From a config to what a run of it would do and cost."""
+"""Plans a run from its config: what it would do, and what it would cost."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,13 +21,13 @@ SHOWN_EXAMPLES, SHOWN_CAPTIONS = 16, 4
 
 
 def plan_of(config: ConfigDict, step: str = "train", topology: str = "") -> plan.Plan:
-    """Compile the `step` of a stage's config, "train" or "sample", and say what XLA says of it.
+    """Compiles a `step` of a stage, "train" or "sample", and returns XLA's figures.
 
-    The sampler's batch is one picture per device.
+    The sampler makes one picture per device.
 
     Raises:
-      ConfigError: the config, or the topology, cannot be.
-      TooBig: it does not fit.
+      ConfigError: the config or the topology is not valid.
+      TooBig: the step does not fit into a device's memory.
     """
     devices = devices_of(topology)
     check(config, len(devices))
@@ -43,12 +43,13 @@ def plan_of(config: ConfigDict, step: str = "train", topology: str = "") -> plan
 def dry_run_of(
     config: ConfigDict, workdir: Path | None = None, topology: str = ""
 ) -> Iterator[str]:
-    """The report of one stage in parts, each as soon as it is known.
+    """Yields the report of one stage in parts, each as soon as it is known.
 
-    topology: TPUs to take for the devices, as "v5e:16x16"; those at hand if "".
+    topology: TPUs such as "v5e:16x16"; "" for the devices of this machine.
 
     Raises:
-      ConfigError: what a run would refuse: bad config, no such data, encoder or embeddings.
+      ConfigError: a run would be refused, because of the config, the data, the encoder or the
+        embeddings.
     """
     devices = devices_of(topology)
     check(config, len(devices))
@@ -62,7 +63,7 @@ def dry_run_of(
 
 
 def batch_table(options: ConfigDict, records: RecordSource, encoder: TextEncoder | None) -> str:
-    """The first batch of the run, its captions encoded or found in the cache the config names."""
+    """A table of the first batch; captions are encoded, or looked up in the cache of the config."""
     batch_size = options.data.batch_size
     iterator = pipeline.train_iterator(
         records,
@@ -98,7 +99,7 @@ def batch_table(options: ConfigDict, records: RecordSource, encoder: TextEncoder
 def text_of(
     options: ConfigDict, records: RecordSource, encoder: TextEncoder, captions: list[str]
 ) -> Mapping[str, np.ndarray]:
-    """The columns of these captions, from the cache that the config names or made here."""
+    """The text columns of these captions, from the cache of the config or encoded here."""
     named = options.data.get("embeddings", "")
     embed: readers.Embed = (
         embeddings_of(options, records, encoder).embed if named else encoded(encoder, captions)

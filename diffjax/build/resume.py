@@ -1,7 +1,7 @@
-"""May this config go on with what a workdir holds? Asked before anything is loaded or compiled."""
+"""Checks that a config can continue the run of a workdir, before anything is loaded."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -9,7 +9,7 @@ from diffjax.build import config
 from diffjax.core.errors import ConfigError
 from diffjax.core.tables import align_columns
 
-# What a run may not change when it goes on: the checkpoint or its meaning would not fit.
+# Keys that must not change when a run is continued, because its checkpoint would not fit.
 FIXED = (
     "model", "diffusion", "text", "classes.num", "embedding", "mask", "low_res", "optim.name",
     "data.size_px", "train.ema",
@@ -17,20 +17,20 @@ FIXED = (
 
 
 class Change(NamedTuple):
-    """A key whose value is not what the run was begun with."""
+    """A key whose value differs from that with which the run was started."""
 
     key: str
-    before: Any
-    now: Any
+    before: object
+    now: object
 
 
-def check(options: ConfigDict, workdir: Path) -> list[Change]:
-    """What has changed since the run in `workdir` was last started, where that may change.
+def allowed_changes(options: ConfigDict, workdir: Path) -> list[Change]:
+    """The changes since the run in `workdir` was last started, all of which are allowed.
 
-    A key that one of the two does not know, as it came with another version, is no change.
+    Keys that only one of the two configs has, because it is of another version, are ignored.
 
     Raises:
-      ConfigError: something else has changed; shows what, in two columns.
+      ConfigError: a change is not allowed; the message shows old and new values in two columns.
     """
     path = workdir / "config.json"
     if not path.exists():
@@ -43,7 +43,7 @@ def check(options: ConfigDict, workdir: Path) -> list[Change]:
         raise ConfigError(
             first.key,
             first.now,
-            f"{workdir} was begun with {first.before!r}; {_hint(refused)}\n{table(refused)}",
+            f"{workdir} was begun with {first.before!r}; {_hint(refused)}\n{change_table(refused)}",
         )
     return changed
 
@@ -58,8 +58,8 @@ def _hint(refused: list[Change]) -> str:
     return "name another workdir, or the old values"
 
 
-def table(changes: list[Change]) -> str:
-    """A line for each key: what the run was begun with, and what is asked for now."""
+def change_table(changes: list[Change]) -> str:
+    """A line for each key: the value with which the run was started, and the value now."""
     rows = [("key", "begun with", "now")]
     rows += [(c.key, repr(c.before), repr(c.now)) for c in changes]
     return "\n".join(f"  {line}" for line in align_columns(rows))

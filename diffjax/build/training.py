@@ -26,9 +26,11 @@ def run_of(config: ConfigDict, workdir: Path) -> Run:
       ConfigError: the config cannot be, or does not continue what the workdir holds.
     """
     check(config)
-    changes = resume.check(config, workdir)
+    changes = resume.allowed_changes(config, workdir)
     if changes:
-        print(f"changed since this run was last started:\n{resume.table(changes)}", flush=True)
+        print(
+            f"changed since this run was last started:\n{resume.change_table(changes)}", flush=True
+        )
     encoder = tasks.encoder_of(config) if "text" in config else None
     training = training_of(config, encoder.width if encoder else 0)
     return Run(

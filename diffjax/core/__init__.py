@@ -1,1 +1,1 @@
-"""The ground: types, keys, trees, digests, files, errors, signals. Knows nothing of diffusion."""
+"""What all other modules use: types, keys, trees, digests, files, errors, signals, commands."""

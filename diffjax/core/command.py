@@ -1,4 +1,4 @@
-"""The shell of every command: its flags, one line for what goes wrong, and its exit code."""
+"""What all commands share: how they read flags, report errors in one line, and end."""
 
 import argparse
 import errno
@@ -22,7 +22,7 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 class Parser(argparse.ArgumentParser):
-    """Flags are written in full; a mistake is one line; `--help` shows the text as it is."""
+    """A parser without abbreviated flags that reports a mistake in one line."""
 
     def __init__(self, prog: str | None = None, description: str | None = None):
         super().__init__(
@@ -33,32 +33,32 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        """One line and exit code 2."""
+        """Prints one line and exits with code 2."""
         self.exit(EXIT_INPUT, f"{self.prog}: {message}; --help shows the flags\n")
 
 
 def parser(name: str, description: str | None) -> Parser:
-    """The parser of `python -m diffjax.NAME`; its description is the command's docstring."""
+    """The parser of `python -m diffjax.NAME`. doc: the module's docstring, shown by --help."""
     return Parser(prog=f"python -m diffjax.{name}", description=description)
 
 
 def path(text: str) -> Path:
-    """The type of a flag that names a file or folder: ~ is the user's home; "" is refused."""
+    """The type of a flag that names a file or folder: expands ~, and refuses ""."""
     if not text.strip():
         raise argparse.ArgumentTypeError("the path is empty; name one (. is the current folder)")
     try:
         return Path(text).expanduser()
-    except RuntimeError as error:  # ~NAME of nobody
+    except RuntimeError as error:  # ~NAME of a user who does not exist
         raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
 
 
 def paths(text: str) -> list[Path]:
-    """The type of a flag that names several, as PATH,PATH,...; each as `path` reads it."""
+    """The type of a flag with several paths, PATH,PATH,...; each is read by `path`."""
     return [path(part) for part in text.split(",")]
 
 
 def add_stages(flags: argparse.ArgumentParser) -> None:
-    """The flags --workdir and --stages: where the trained stages lie."""
+    """Adds the flags --workdir and --stages, which name the trained stages."""
     where = flags.add_mutually_exclusive_group()
     where.add_argument(
         "--workdir", type=path, help="the folder of a trained cascade; none: the one that ships"
@@ -75,10 +75,10 @@ def run_command(
     *,
     unknown: str = "",
 ) -> int:
-    """Parse the arguments (those of the process by default), work, and return the exit code.
+    """Parses the arguments (by default those of the process), works, and returns the exit code.
 
-    unknown: the name under which `work` finds the arguments that the parser does not know; they
-    are a mistake if there is none. An exception that is our mistake passes through.
+    unknown: the attribute in which `work` finds arguments that the parser does not know; without
+    it they are a mistake. Exceptions that are bugs of this program are not caught.
     """
     if unknown:
         parsed, rest = flags.parse_known_args(arguments)
@@ -91,7 +91,7 @@ def run_command(
 
 
 def exit_code_of(work: Callable[[], int | None]) -> int:
-    """Work; what ends it before its time is said in one line, and in the exit code."""
+    """Works and returns the exit code; an expected error is printed as one line."""
     try:
         return work() or 0
     except Ending as ending:
@@ -108,17 +108,17 @@ def exit_code_of(work: Callable[[], int | None]) -> int:
 
 
 def say(ending: Ending) -> int:
-    """Print the line of an ending, and return its exit code."""
+    """Prints the line of an ending and returns its exit code."""
     code = ending.exit_code
     print(ending.line(), file=sys.stderr if code else sys.stdout, flush=True)
     return code
 
 
 def start(main: Callable[[], int], *, at_once: bool = False) -> NoReturn:
-    """The whole life of a command's process: to be called where its module is run.
+    """Runs a command and ends its process; to be called when its module is run.
 
-    Signals end it with 143 until `main` looks after them itself. at_once: threads that still work
-    or wait are not waited for.
+    Signals end the process with 143 until `main` handles them itself. at_once: do not wait for
+    threads that are still running.
     """
     signals.leave_on_signals()
     signals.guard_streams()
@@ -131,7 +131,7 @@ def start(main: Callable[[], int], *, at_once: bool = False) -> NoReturn:
 
 
 def hold_precision() -> None:
-    """Keep the program's own dtypes: with jax's 64 bits a run would fit no other run."""
+    """Turns off JAX's 64-bit mode, in which a run could not be continued by any other run."""
     jax = sys.modules.get("jax")
     on = os.environ.get(X64, "").lower() in ("1", "true", "t", "yes", "y", "on")
     if not on and not (jax and jax.config.jax_enable_x64):
@@ -154,7 +154,7 @@ def hold_threads() -> None:
 
 
 def no_device(error: BaseException) -> str:
-    """The line for a user whose JAX_PLATFORMS names what is not here; "" for other errors."""
+    """The message for a JAX_PLATFORMS that is not available here; "" for other errors."""
     told = _first_line(error)
     if not told.startswith("Unable to initialize backend") and not _raised_in(error, "xla_bridge"):
         return ""
@@ -170,7 +170,7 @@ def no_device(error: BaseException) -> str:
 
 
 def _no_key(error: BaseException) -> str:
-    """The line for a config that lacks what every stage has; "" for other errors."""
+    """The message for a config that lacks a section that every stage has; "" for other errors."""
     if not _raised_in(error, "config_dict"):
         return ""
     return (
@@ -180,7 +180,7 @@ def _no_key(error: BaseException) -> str:
 
 
 def _raised_in(error: BaseException, module: str) -> bool:
-    """Whether the error was raised by code of the file `module`.py, which is another library's."""
+    """Whether the error was raised in the file `module`.py of another library."""
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and Path(frames[-1].filename).stem == module
 

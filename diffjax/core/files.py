@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and what is said when the disk takes no more."""
+"""Writes files completely or not at all, reads JSON, and reports the errors of disks."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ from diffjax.core.json_types import Json, JsonObject
 
 @contextlib.contextmanager
 def storing(path: Path) -> Iterator[None]:
-    """What the disk refuses meanwhile is a StorageError of one line."""
+    """Turns errors of the file system, in the code inside it, into StorageErrors of one line."""
     try:
         yield
     except StorageError:
@@ -24,23 +24,25 @@ def storing(path: Path) -> Iterator[None]:
 
 
 def publish(temporary: Path, path: Path) -> None:
-    """Out to the disk, then renamed, and the name out to the disk."""
+    """Syncs a temporary file, renames it to its path, and syncs the folder."""
     sync(temporary)
     os.replace(temporary, path)
     sync(path.parent)
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """The file with these bytes, in place of what was there; whole or not there.
+    """Writes these bytes to `path`, completely or not at all, in place of an older file.
 
     Raises:
-      StorageError: the disk refuses; what was there stands.
+      StorageError: the disk is full or fails. The older file is unchanged.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with storing(path):
         try:
             temporary.unlink(missing_ok=True)
-            with open(temporary, "xb") as file:  # never through a link that lies there
+            with open(
+                temporary, "xb"
+            ) as file:  # "x" refuses to follow a link that someone put there
                 file.write(data)
             publish(temporary, path)
         finally:
@@ -48,7 +50,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def sync(path: Path) -> None:
-    """The file's bytes, or the folder's names, are on the disk when this returns."""
+    """Waits until the bytes of a file, or the names in a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -57,11 +59,14 @@ def sync(path: Path) -> None:
 
 
 def read_json(path: Path, remedy: str) -> JsonObject:
-    """The JSON object that a file of ours holds.
+    """The JSON object in a file that this program wrote.
+
+    remedy: what the user can do if the file is damaged; part of the message.
 
     Raises:
-      FileNotFoundError: there is none.
-      StorageError: it cannot be read, or is damaged: one line with the file, why, and the remedy.
+      FileNotFoundError: there is no such file.
+      StorageError: the file cannot be read or is damaged. The message names file, reason and
+      remedy.
     """
     try:
         return parse_json_object(path.read_bytes())
@@ -74,10 +79,10 @@ def read_json(path: Path, remedy: str) -> JsonObject:
 
 
 def parse_json_object(data: bytes | str) -> JsonObject:
-    """The JSON object in a file's bytes or in a text.
+    """The JSON object in the bytes of a file or in a text.
 
     Raises:
-      ValueError: what is wrong, in a few words.
+      ValueError: it is not a JSON object; the message says why in a few words.
     """
     value = parse_json(data)
     if not isinstance(value, dict):
@@ -86,10 +91,10 @@ def parse_json_object(data: bytes | str) -> JsonObject:
 
 
 def parse_json(data: bytes | str) -> Json:
-    """The JSON value in a file's bytes or in a text, whatever they are.
+    """The JSON value in any bytes or text, which need not be trusted.
 
     Raises:
-      ValueError: what is wrong, in a few words.
+      ValueError: it is not JSON; the message says why in a few words.
     """
     try:
         text = data.decode() if isinstance(data, bytes) else data
@@ -105,7 +110,7 @@ def parse_json(data: bytes | str) -> Json:
 
 
 def set_aside(path: Path, why: str) -> None:
-    """Rename a file that cannot be used, and that the work can do without; with a warning."""
+    """Renames a damaged file that the program can do without, and prints a warning."""
     aside = path.with_name(f"{path.name}.damaged")
     count = 1
     while aside.exists():
@@ -117,7 +122,7 @@ def set_aside(path: Path, why: str) -> None:
 
 
 def free_bytes(path: Path) -> int:
-    """What the file system of `path`, which need not exist yet, still takes of us."""
+    """The free bytes for us on the file system of `path`, which need not exist yet."""
     path = path.absolute()
     while not path.exists():
         path = path.parent

@@ -1,4 +1,4 @@
-"""Signals, and the other ways in which a run ends before its last step."""
+"""Handles signals, and a closed output, so that a run can save before it ends."""
 
 import errno
 import io
@@ -15,19 +15,19 @@ from typing import TextIO, TypeAlias
 
 from diffjax.core.errors import EXIT_TERMINATED
 
-# A terminal that is closed sends SIGHUP.
+# Closing a terminal sends SIGHUP.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 Handler: TypeAlias = Callable[[int, FrameType | None], object]
 
 
 class Watch:
-    """Notices SIGNALS at once, and acts where the loop cannot.
+    """Notices SIGNALS at once, and acts when the main thread cannot.
 
-    Python runs a handler between two bytecodes of the main thread: not while that thread waits
-    for XLA to compile, or for pictures. So the signal also wakes a thread through a socket. In the
-    loop a signal is only remembered, and asked for after the step; inside `meanwhile(rescue)` the
-    thread itself rescues what is there and ends the process.
+    Python runs a handler between two bytecodes of the main thread, so never while that thread
+    waits for XLA to compile or to make pictures. Therefore a signal also wakes a second thread,
+    through a socket. Usually a signal is only remembered, and the loop asks for it after the step.
+    Inside `meanwhile(rescue)`, the second thread calls `rescue` and ends the process.
     """
 
     def __init__(self, leave: Callable[[int], None] = os._exit):
@@ -40,15 +40,15 @@ class Watch:
         return self._told
 
     def tell(self) -> None:
-        """A signal came: remember it."""
+        """Remembers that a signal came."""
         self._told = True
 
     @contextmanager
     def meanwhile(self, rescue: Callable[[], int] | None) -> Iterator[None]:
-        """For work that looks at no signals: should one come, `rescue` runs beside it.
+        """For work that cannot ask for signals: if one comes, `rescue` runs in another thread.
 
-        The process then ends with the code that `rescue` returns; the work is never heard of
-        again. None: the signal has to wait until the work is done.
+        The process then ends with the code that `rescue` returns, and the work is abandoned. With
+        None, a signal has to wait until the work is done.
         """
         with self._lock:
             self._rescue = rescue
@@ -57,11 +57,11 @@ class Watch:
         try:
             yield
         finally:
-            with self._lock:  # not before a rescue that has begun is done
+            with self._lock:  # waits until a rescue that has begun is done
                 self._rescue = None
 
     def act(self) -> None:
-        """In the thread: a signal came; end the process, if the main thread cannot do it itself."""
+        """Called in the second thread on a signal: rescues and ends the process, if needed."""
         with self._lock:
             self.tell()
             self._act()
@@ -71,19 +71,19 @@ class Watch:
             return
         try:
             code = self._rescue()
-        except BaseException:  # whatever it is, it must be heard of, and the process end
+        except BaseException:  # print any error, because the process ends here
             traceback.print_exc()
             code = 1
-        self._leave(code)  # nothing is flushed: the main thread may hold the locks that it takes
+        self._leave(code)  # without flushing, because the main thread may hold the needed locks
 
 
 @contextmanager
 def signals(watch: Watch | None = None) -> Iterator[Watch]:
-    """A watch over SIGNALS; a second SIGINT interrupts at once. Main thread only."""
+    """Yields a watch over SIGNALS; a second SIGINT interrupts at once. Main thread only."""
     watch = Watch() if watch is None else watch
     reads, writes = socket.socketpair()
     writes.setblocking(False)
-    received: list[int] = []  # the thread may have told the watch already
+    received: list[int] = []  # signals of the main thread; the other thread may have told the watch
 
     def receive(number: int, frame: FrameType | None) -> None:
         watch.tell()
@@ -112,13 +112,13 @@ def signals(watch: Watch | None = None) -> Iterator[Watch]:
 
 
 def on_signals(receive: Handler) -> None:
-    """Have `receive` called for each of SIGNALS; but nohup's wish to outlive a terminal stands."""
+    """Calls `receive` for each of SIGNALS; under nohup, SIGHUP stays ignored."""
     for number in _heeded():
         signal.signal(number, receive)
 
 
 def leave_on_signals() -> None:
-    """Until a watch is set up there is nothing to save: end at once with the code that says so."""
+    """Ends the process at once on a signal; before there is a watch, nothing needs saving."""
     on_signals(lambda *_: os._exit(EXIT_TERMINATED))
 
 
@@ -128,20 +128,20 @@ def _heeded() -> list[signal.Signals]:
 
 
 def guard_streams() -> None:
-    """When nobody reads stdout or stderr any more, it is as if SIGTERM came: see `Guarded`."""
+    """Treats a closed stdout or stderr like a SIGTERM; see `Guarded`."""
     sys.stdout = _guarded(sys.stdout)
     sys.stderr = _guarded(sys.stderr)
 
 
 class Guarded(io.FileIO):
-    """A descriptor to which a write never fails because of who reads it.
+    """A stream to a descriptor, on which writing never fails.
 
-    Where the reader has gone (`| head`, a closed terminal), the rest goes nowhere, and the process
-    gets a SIGTERM, so that a run saves what it has. Where a disk is full, the lines are lost.
+    If the reader is gone (`| head`, a closed terminal), the output is dropped, and the process
+    sends itself a SIGTERM, so that a run saves. If a disk is full, the output is lost.
     """
 
     def write(self, data, /) -> int:
-        """How many bytes were taken: all of them, if they go nowhere."""
+        """Writes the bytes and returns how many were written; all, if they are dropped."""
         try:
             return super().write(data)
         except OSError as error:
@@ -157,7 +157,7 @@ class Guarded(io.FileIO):
 
 
 def _guarded(stream: TextIO | None) -> TextIO:
-    """The same stream over a guarded descriptor; nowhere, if the process began without one."""
+    """The same stream over a guarded descriptor; a null stream if the process has none."""
     if stream is None:
         return open(os.devnull, "w")
     if not isinstance(stream, io.TextIOWrapper):

@@ -19,7 +19,7 @@ def path_name(path: tuple) -> str:
 
 
 def map_named(function: Callable[[str, Any], object], tree: PyTree) -> PyTree:
-    """The tree with `function(name, leaf)` in the place of each leaf."""
+    """The tree with each leaf replaced by `function(name, leaf)`."""
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: function(path_name(path), leaf), tree
     )

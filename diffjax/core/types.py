@@ -1,7 +1,7 @@
-"""The shapes that travel between modules, in one alphabet.
+"""The types of arrays that several modules use, with one letter for each kind of axis.
 
-b batch, h w pixels, c channels, l text length, d text width, e embedding width, n rungs. Where
-only the batch matters, *shape stands for the axes of one example: [d], [n 3], [t c] or [h w c].
+b batch, h w pixels, c channels, l text length, d text width, e embedding width, n rungs. If only
+the batch matters, *shape stands for the axes of one example: [d], [n 3], [t c] or [h w c].
 """
 
 from collections.abc import Callable
@@ -9,16 +9,17 @@ from typing import NamedTuple, TypeAlias
 
 from jaxtyping import Array, Bool, Float, Key
 
-# What diffusion makes: vectors [b d], coordinates [b n 3], sequences [b t c], pictures [b h w c].
+# What diffusion models make: vectors [b d], coordinates [b n 3], sequences [b t c], pictures
+# [b h w c].
 Data: TypeAlias = Float[Array, "b *shape"]
-# Data of the same batch whose shape is not that of the other arguments.
+# Data of the same batch with another shape than the other arguments.
 Reshaped: TypeAlias = Float[Array, "b ..."]
 Image: TypeAlias = Float[Array, "b h w c"]
-# An image of the same batch whose size or channels are not those of the arguments.
+# Images of the same batch with another size or other channels than the arguments.
 Resized: TypeAlias = Float[Array, "b _ _ _"]
 LogSnr: TypeAlias = Float[Array, " b"]
 PerExample: TypeAlias = Float[Array, " b"]
-# A number per example with axes of length 1 after it, to be multiplied with data [b *shape].
+# A number per example, followed by axes of length 1, so that it multiplies data [b *shape].
 Factor: TypeAlias = Float[Array, "b ..."]
 Scalar: TypeAlias = Float[Array, ""]
 Text: TypeAlias = Float[Array, "b l d"]
@@ -33,9 +34,10 @@ Network: TypeAlias = Callable[[Data, LogSnr], Data]
 
 
 class Guess(NamedTuple):
-    """What a denoiser with a learned variance says; samplers that need no variance ignore it.
+    """What a denoiser with a learned variance returns.
 
-    fraction: how far, in logs, the step's variance lies from the small to the large one.
+    fraction: the place of the log variance of a step between the smallest and the largest one;
+    samplers that need no variance ignore it.
     """
 
     x_0: Data
@@ -43,5 +45,5 @@ class Guess(NamedTuple):
 
 
 Denoised: TypeAlias = Data | Guess
-# (x_t, logsnr_t) -> x_0_hat: what samplers and guidance speak.
+# (x_t, logsnr_t) -> x_0_hat: what samplers and guidance use.
 Denoiser: TypeAlias = Callable[[Data, LogSnr], Denoised]

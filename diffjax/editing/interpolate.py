@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 from diffjax.core.errors import require
+from diffjax.core.json_types import JsonObject
 from diffjax.core.types import Resized
 from diffjax.editing import morph, request
 from diffjax.editing.morph import Prompt
@@ -67,9 +68,9 @@ def write_film(trained: Cascade, ask: Ask, where: Place, reel: Reel) -> Path:
     stills = [f"interpolate_{i:04d}_{size_px}px.png" for i in range(count if reel.png else 0)]
     films = [path.name for path in film.film_paths(Path("interpolate"))]
     where.check([*films, *stills, sheet])
-    said = {
-        "prompts": list(ask.prompts),
-        "seeds": seeds,
+    said: JsonObject = {
+        "prompts": [*ask.prompts],
+        "seeds": [*seeds],
         "frames": reel.frames,
         "even": reel.even,
         **request.describe(ask),

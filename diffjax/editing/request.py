@@ -17,13 +17,14 @@ from jaxtyping import Array, Bool, UInt8
 
 from diffjax.core.errors import ConfigError, require
 from diffjax.core.files import storing
+from diffjax.core.json_types import JsonObject
 from diffjax.core.types import Resized
 from diffjax.editing import img2img, inpaint
 from diffjax.editing import upscale as upscale_lib
 from diffjax.generation import folder, recipe
 from diffjax.generation import rows as rows_lib
 from diffjax.generation.chain import Cascade
-from diffjax.generation.jobs import Job, asked
+from diffjax.generation.jobs import Job, jobs_of
 from diffjax.images import pixels, png, read
 from diffjax.images.sheet import contact_sheet
 from diffjax.logs.progress import Progress
@@ -74,7 +75,7 @@ class Place:
                 what = "is there already; --overwrite replaces it, or give another folder"
                 raise ConfigError("--out", str(path), what)
 
-    def write(self, name: str, picture: Picture, said: dict[str, object] | None = None) -> Path:
+    def write(self, name: str, picture: Picture, said: JsonObject | None = None) -> Path:
         """Writes one PNG, whole or not at all, and makes the folder if needed."""
         with storing(self.out):
             self.out.mkdir(parents=True, exist_ok=True)
@@ -115,7 +116,7 @@ def write_redrawn(
     else:
         edit = functools.partial(img2img.img2img, strength=ask.strength)
     edit = functools.partial(edit, trained.stages, picture=image_of(given))
-    todo = asked(list(ask.prompts) or [""], list(dict.fromkeys(ask.seeds)), ask.negative)
+    todo = jobs_of(list(ask.prompts) or [""], list(dict.fromkeys(ask.seeds)), ask.negative)
     names = [
         [f"{ask.kind}_seed{job.seed}_{stage.task.size_px}px.png" for stage in trained.stages]
         for job in todo
@@ -170,7 +171,7 @@ def write_upscaled(
         f"{factor} times as large is more than {MAX_UPSCALED_PIXELS / 1e6:.0f} million pixels",
     )
     sizes = [(width * f, height * f) for f in factors[: len(used)]]
-    todo = asked(list(ask.prompts) or [""], list(dict.fromkeys(ask.seeds)), ask.negative)
+    todo = jobs_of(list(ask.prompts) or [""], list(dict.fromkeys(ask.seeds)), ask.negative)
     names = [[f"upscale_seed{job.seed}_{w}x{h}px.png" for w, h in sizes] for job in todo]
     where.check([*itertools.chain(*names)])
     tiles = [
@@ -201,9 +202,9 @@ def edited(
         yield from rows_lib.pictures_of(edit(columns, seeds=seeds), count)
 
 
-def describe(ask: Ask) -> dict[str, object]:
+def describe(ask: Ask) -> JsonObject:
     """The metadata of a request: the sha256 of its pictures' pixels, but never a path."""
-    said: dict[str, object] = {
+    said: JsonObject = {
         "pictures": [sha256(picture) for picture in ask.pictures],
         "fit": ask.fit,
         "prompted": bool(ask.prompts),
@@ -216,9 +217,7 @@ def sha256(pixels_: np.ndarray) -> str:
     return hashlib.sha256(f"{pixels_.shape}".encode() + pixels_.tobytes()).hexdigest()
 
 
-def metadata_of(
-    job: Job, trained: Cascade, ask: Ask, said: dict[str, object]
-) -> list[dict[str, object]]:
+def metadata_of(job: Job, trained: Cascade, ask: Ask, said: JsonObject) -> list[JsonObject]:
     """The metadata of the picture of each stage. said: what holds for all of them."""
     recipes = (dataclasses.replace(one, kind=ask.kind) for one in folder.recipes_of(job, trained))
     return [{**recipe.to_json(one), "edit": said} for one in recipes]

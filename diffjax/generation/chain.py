@@ -1,4 +1,4 @@
-"""Trained stages that fit each other, one after the other: text -> 64 -> 256 -> 1024."""
+"""Runs trained stages one after the other: text -> 64 -> 256 -> 1024 px."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
-"""A whole cascade as one exported program that runs without this code.
+"""Exports a whole cascade as one program that runs without this code.
 
-A folder holds graph.bin, StableHLO with its signature; params.safetensors, its first argument, all
-parameters by names such as "base64/stem/kernel"; and card.json: shapes, text encoder, settings of
-every stage, versions.
+The folder holds graph.bin (StableHLO with its signature), params.safetensors (the program's first
+argument: all parameters by names such as "base64/stem/kernel") and card.json (shapes, text encoder,
+settings of every stage, versions).
 """
 
 import dataclasses
@@ -29,17 +29,17 @@ GRAPH, PARAMS, CARD = "graph.bin", "params.safetensors", "card.json"
 
 
 def flat_params(stages: Sequence[TrainedStage]) -> dict[str, Array]:
-    """The parameters of all stages by "stage/path": what the program takes."""
+    """The parameters of all stages by names such as "base64/stem/kernel"."""
     return trees.named_leaves({trained.task.name: trained.params for trained in stages})
 
 
 def exported(
     stages: Sequence[TrainedStage], batch: int = 1, platforms: Sequence[str] = ("cpu",)
 ) -> export.Exported:
-    """(params, text, mask, seeds) -> the last stage's pictures, uint8 [b s s 3], as one graph.
+    """(params, text, mask, seeds) -> the last stage's pictures, uint8 [b s s 3], as one program.
 
-    A program for CPUs alone has their fastest convolutions; one for several platforms the plain
-    ones. Pictures are those of `sampling.generate` up to rounding: one level of 255 here or there.
+    A program for CPUs alone uses the convolutions that are fastest there; one for several platforms
+    uses plain ones. The pictures are those of `chain.generate` up to one level of 255.
     """
     text = stages[0].task.prompts()["text"]
     cpu_only = tuple(platforms) == ("cpu",)
@@ -77,10 +77,12 @@ def save(
     batch: int = 1,
     platforms: Sequence[str] = ("cpu",),
 ) -> None:
-    """Write the folder; the card goes last, so that a folder with a card is whole.
+    """Writes the folder. The card is written last, so a folder with a card is complete.
+
+    encoder: what the card says of the text encoder.
 
     Raises:
-      StorageError: the disk refuses.
+      StorageError: the disk is full or fails.
     """
     graph = exported(stages, batch, platforms)
     last = stages[-1].task

@@ -1,7 +1,7 @@
-"""The folder that pictures go to: their names, those that are there already, and a sheet of all.
+"""The folder that pictures are written to: their names, existing files, and a sheet of all.
 
-A name is made of numbers alone, never of the prompt. What is there and is just what would be made
-is kept; anything else of that name is an error unless it may be overwritten.
+File names contain numbers and never the prompt. An existing picture is kept if it is the one that
+would be made. Any other file of the same name is an error, unless it may be overwritten.
 """
 
 import dataclasses
@@ -11,7 +11,6 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -21,6 +20,7 @@ from PIL import Image
 import diffjax
 from diffjax.core.errors import ConfigError, require
 from diffjax.core.files import storing
+from diffjax.core.json_types import JsonObject
 from diffjax.generation import recipe
 from diffjax.generation.chain import Cascade
 from diffjax.generation.jobs import Job, name_of
@@ -28,8 +28,8 @@ from diffjax.images import film, png
 from diffjax.images.sheet import contact_sheet
 
 SHEET = "grid.png"
-SHEET_METADATA = {"format": recipe.FORMAT, "kind": "contact sheet"}
-# Later pictures are not on the sheet: it is to be looked at.
+SHEET_METADATA: JsonObject = {"format": recipe.FORMAT, "kind": "contact sheet"}
+# The sheet shows only the first pictures, so that it stays small enough to look at.
 SHEET_CELLS = 100
 TILE_PX = (128, 256)
 HALF_WRITTEN = re.compile(
@@ -42,9 +42,9 @@ CAPTION_CHARACTERS, WORD_CHARACTERS = 160, 18
 class Slot:
     """The files of one job.
 
-    paths: of the pictures, small to large; recipes: what each says of itself, None for nothing;
-    film: without its ending, None for no film. missing: the paths that are not there yet.
-    words: what the sheet says of it.
+    paths: of the pictures, small to large. recipes: the metadata of each, None for none. film: the
+    path of the film without its ending, None for no film. missing: the paths that must be written.
+    words: the caption on the sheet.
     """
 
     job: Job
@@ -64,12 +64,12 @@ def plan(
     metadata: bool = True,
     overwrite: bool = False,
 ) -> list[Slot]:
-    """A slot for every job, in order; `out` is looked at and not touched.
+    """A slot for every job, in order. The folder `out` is read but not changed.
 
     Raises:
-      ConfigError: something else is there under one of the names, and not `overwrite`.
+      ConfigError: another file has one of the names, and `overwrite` is False.
     """
-    require(out.is_dir() or not out.exists(), "--out", str(out), "is no folder")
+    require(out.is_dir() or not out.exists(), "--out", str(out), "is not a folder")
     slots = []
     for index, job in enumerate(jobs):
         stem = f"{index:04d}_seed{job.seed}"
@@ -95,7 +95,7 @@ def words_of(job: Job, trained: Cascade) -> str:
 
 
 def recipes_of(job: Job, trained: Cascade) -> list[recipe.Recipe]:
-    """What the picture of each stage is made of: the stages up to its own."""
+    """The recipe of the picture of each stage, which has the stages up to that one."""
     stages = [
         (origin, stage.settings)
         for origin, stage in zip(trained.origins, trained.stages, strict=True)
@@ -124,10 +124,10 @@ def write(
     pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]],
     frames: Sequence[UInt8[np.ndarray, "_ _ 3"]] = (),
 ) -> None:
-    """Write what is missing of a slot, each file whole or not at all.
+    """Writes the missing files of a slot, each completely or not at all.
 
     Raises:
-      StorageError: the disk refuses.
+      StorageError: the disk is full or fails.
     """
     folder = slot.paths[0].parent
     with storing(folder):
@@ -140,15 +140,15 @@ def write(
 
 
 def sweep(out: Path) -> None:
-    """Take away half-written pictures of ours whose process is no more: it was killed."""
+    """Deletes half-written pictures that a killed process of ours left behind."""
     for path in out.glob(".*.tmp"):
         left = HALF_WRITTEN.fullmatch(path.name)
         if left and not _lives(int(left["process"])):
             path.unlink(missing_ok=True)
 
 
-def compared(path: Path, like: recipe.Recipe, slots: Sequence[Slot], stages: Cascade) -> str:
-    """One line: whether the picture came out as it was, if just that was asked for."""
+def compare(path: Path, like: recipe.Recipe, slots: Sequence[Slot], stages: Cascade) -> str:
+    """A line that says whether the picture at `path`, of recipe `like`, was made again exactly."""
     for slot in slots:
         again = recipes_of(slot.job, stages)[-1]
         if again == dataclasses.replace(like, made_with=again.made_with):
@@ -159,7 +159,7 @@ def compared(path: Path, like: recipe.Recipe, slots: Sequence[Slot], stages: Cas
     try:
         levels = np.abs(png.read(path).astype(int) - png.read(new))
     except ValueError as error:
-        return f"{new}: nothing to compare it with: {error}"
+        return f"{new}: cannot be compared: {error}"
     if not levels.any():
         return f"{new}: the same as {path}, in every pixel"
     then, now = like.made_with, again.made_with
@@ -173,7 +173,7 @@ def compared(path: Path, like: recipe.Recipe, slots: Sequence[Slot], stages: Cas
 
 
 def write_sheet(out: Path, slots: Sequence[Slot]) -> Path:
-    """The first pictures with their prompts on one sheet; returns its path."""
+    """Writes a sheet of the first pictures with their prompts; returns its path."""
     shown = slots[:SHEET_CELLS]
     several = len({slot.job.seed for slot in slots}) > 1
     captions = [caption(slot.words) + (f" ({slot.job.seed})" if several else "") for slot in shown]
@@ -187,7 +187,7 @@ def write_sheet(out: Path, slots: Sequence[Slot]) -> Path:
 
 
 def thumbnail(picture: UInt8[np.ndarray, "_ _ 3"], side_px: int) -> UInt8[np.ndarray, "_ _ 3"]:
-    """The picture, shrunk by area if it is larger."""
+    """The picture, shrunk by averaging areas if it is larger than `side_px`."""
     if picture.shape[0] <= side_px:
         return picture
     small = Image.fromarray(picture).resize((side_px, side_px), Image.Resampling.BOX)
@@ -195,7 +195,7 @@ def thumbnail(picture: UInt8[np.ndarray, "_ _ 3"], side_px: int) -> UInt8[np.nda
 
 
 def caption(prompt: str) -> str:
-    """The prompt as it can be written under a picture: not too long, and neither are its words."""
+    """The prompt as a caption: printable, shortened if it is long, with very long words broken."""
     line = " ".join("".join(c if c.isprintable() else " " for c in prompt).split())
     line = re.sub(rf"(\S{{{WORD_CHARACTERS}}})(?=\S)", r"\1 ", line)
     return line if len(line) <= CAPTION_CHARACTERS else line[: CAPTION_CHARACTERS - 4] + " ..."
@@ -206,13 +206,17 @@ def _lives(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # of another user
+    except OSError:  # the process belongs to another user
         return True
     return True
 
 
-def _is_free(path: Path, said: recipe.Recipe | dict | None, overwrite: bool) -> bool:
-    """Whether the file is to be written; not if it is there and says the same of itself."""
+def _is_free(path: Path, said: recipe.Recipe | JsonObject | None, overwrite: bool) -> bool:
+    """Whether the file must be written: not if it exists with the same metadata.
+
+    Raises:
+      ConfigError: another file is there, and `overwrite` is False.
+    """
     if not path.is_symlink() and not path.exists():
         return True
     why = _other(path, _plain(said))
@@ -226,14 +230,14 @@ def _is_free(path: Path, said: recipe.Recipe | dict | None, overwrite: bool) -> 
     return True
 
 
-def _plain(said: recipe.Recipe | dict | None) -> dict[str, Any] | None:
+def _plain(said: recipe.Recipe | JsonObject | None) -> JsonObject | None:
     return recipe.to_json(said) if isinstance(said, recipe.Recipe) else said
 
 
-def _other(path: Path, said: dict[str, Any] | None) -> str:
-    """Why what is there is not the file that would be written; "" if it is."""
+def _other(path: Path, said: JsonObject | None) -> str:
+    """The reason why an existing file is not the one that would be written; "" if it is."""
     if said is None:
-        return "is there already, and without metadata nothing tells whose it is"
+        return "is there already, and without metadata nothing tells what it is"
     try:
         if path.suffix == ".png":
             png.check_whole(path)
@@ -246,5 +250,5 @@ def _other(path: Path, said: dict[str, Any] | None) -> str:
     found, wanted = ({} if x is None else json.loads(json.dumps(x)) for x in (found, said))
     for key in (*wanted, *recipe.OPTIONAL):
         if found.get(key) != wanted.get(key):
-            return f"is there already, and is another picture, of another {key.replace('_', ' ')}"
+            return f"is there already, and is a picture of another {key.replace('_', ' ')}"
     return ""

@@ -1,4 +1,4 @@
-"""What is asked for: prompts times seeds, and how each stage is to be sampled."""
+"""Reads from flags which pictures to make, and how each stage is to be sampled."""
 
 import argparse
 import dataclasses
@@ -13,7 +13,7 @@ from diffjax.tasks.settings import CHOICES, SampleSettings, fault, faults
 
 MAX_PICTURES = 100_000
 NO_CLASS = "none"  # as --class has it
-# The flags that set how stages are sampled, and the fields of SampleSettings behind them.
+# The flags of the sampling settings: the field of SampleSettings, its type and a help text.
 SETTINGS = {
     "--steps": ("num_steps", int, "sampling steps"),
     "--guidance": ("guidance_weight", float, "guidance weight, 1 is off"),
@@ -44,12 +44,12 @@ class Job:
 
 
 def add_settings(flags: argparse.ArgumentParser) -> None:
-    """The flags of SETTINGS; each takes one value for all stages, or one for each with commas."""
+    """Adds the flags of SETTINGS; each takes one value for all stages, or one per stage."""
     for flag, (_, _, what) in SETTINGS.items():
         flags.add_argument(flag, help=f"{what}; or one per stage, with commas")
 
 
-def asked(
+def jobs_of(
     prompts: Sequence[str],
     seeds: Sequence[int],
     negative: str | None = None,
@@ -58,7 +58,7 @@ def asked(
     """Every prompt of every class with every seed, the seeds of each next to each other.
 
     Raises:
-      ConfigError: too many.
+      ConfigError: there are too many.
     """
     count = len(prompts) * len(labels) * len(seeds)
     require(count <= MAX_PICTURES, "--seeds", count, f"pictures in a run: at most {MAX_PICTURES}")
@@ -71,10 +71,10 @@ def asked(
 
 
 def read_prompts(given: Sequence[str], file: Path | None) -> list[str]:
-    """The prompts of the command and then of the file, which has one a line; blank lines are none.
+    """The prompts of the command line, then those of the file, one a line; blank lines are skipped.
 
     Raises:
-      ConfigError: no such file, it is not UTF-8, or a prompt is too long.
+      ConfigError: there is no such file, it is not UTF-8, or a prompt is too long.
     """
     prompts = [check_prompt("--prompt", prompt) for prompt in given]
     if file:
@@ -91,14 +91,22 @@ def read_prompts(given: Sequence[str], file: Path | None) -> list[str]:
 
 
 def check_prompt(flag: str, prompt: str) -> str:
-    """The prompt, if it is Unicode and not too long; else a ConfigError."""
+    """Returns the prompt.
+
+    Raises:
+      ConfigError: it is too long, or not valid Unicode.
+    """
     wrong = recipe.prompt_fault(prompt)
     require(not wrong, flag, prompt[:40], wrong)
     return prompt
 
 
 def parse_seeds(text: str) -> list[int]:
-    """ "3", "0,5" or "0-7", or several of them with commas, as a list."""
+    """The seeds of "3", "0,5" or "0-7", or of several of these with commas.
+
+    Raises:
+      ConfigError: the text has another form, or a number is not allowed.
+    """
     seeds: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
@@ -152,10 +160,10 @@ def name_of(label: int, classes: Class) -> str:
 def settings_of(
     flags: argparse.Namespace, defaults: Sequence[SampleSettings]
 ) -> list[SampleSettings]:
-    """The settings of each stage: its own, but for what the flags say.
+    """The settings of each stage: its defaults, changed by the flags.
 
     Raises:
-      ConfigError: a value is not allowed, or there are not as many as stages.
+      ConfigError: a value is not allowed, or the number of values is not that of the stages.
     """
     settings = list(defaults)
     for flag, (name, kind, _) in SETTINGS.items():
@@ -174,7 +182,7 @@ def settings_of(
 
 
 def per_stage(flag: str, name: str, text: str, kind: type, count: int) -> list:
-    """One value of the setting `name` for every stage, from one for all or one for each."""
+    """A value of the setting `name` for each of `count` stages; `text` has one for all or each."""
     try:
         values = [kind(part.strip()) for part in text.split(",")]
     except ValueError:

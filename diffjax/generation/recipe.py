@@ -1,7 +1,7 @@
-"""What a picture was made of: prompt, seed, stages with their settings and checkpoints.
+"""The recipe of a picture: its prompt and seed, and its stages with their settings and checkpoints.
 
-It goes into the picture's file and comes back from files of strangers, so every field is checked
-on its way in. It holds no path and no name of a machine.
+A recipe is written into the picture's metadata. It is also read from pictures of strangers, so
+every field is checked. It holds no path and no name of a machine.
 """
 
 import dataclasses
@@ -9,9 +9,8 @@ import itertools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from diffjax.core.json_types import JsonObject
+from diffjax.core.json_types import Json, JsonObject
 from diffjax.images import png
 from diffjax.tasks.settings import SampleSettings, fault, faults
 
@@ -24,7 +23,8 @@ MAX_LABEL = 2**24
 # What a picture says only where it is so.
 OPTIONAL = ("label",)
 FROM_A_FILE = "file"
-# Settings that came after the first pictures were written; a picture without them has the defaults.
+# Settings that did not exist when the first pictures were written. If a picture lacks them, it has
+# their defaults.
 LATER = ("guidance_rescale", "guidance_from", "guidance_to")
 
 
@@ -32,8 +32,8 @@ LATER = ("guidance_rescale", "guidance_from", "guidance_to")
 class Origin:
     """Where a stage's parameters come from.
 
-    step: of the training, None if unknown. average: its name, or "file". checkpoint: the sha256
-    of the parameters and of what the network is.
+    step: the training step, None if unknown. average: its name, or "file". checkpoint: the sha256
+    of the parameters and of the network's config.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Origin:
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """All that a picture depends on; the last of `stages` is the one that made it.
+    """Everything that a picture depends on. The last of `stages` made it.
 
     negative: None for none. encoder: the sha256 of the text encoder, None where there is no text.
     made_with: the versions of "diffjax" and "jax" and the "platform", on which the last bits
@@ -62,9 +62,9 @@ class Recipe:
     label: int | None = None
 
 
-def to_json(recipe: Recipe) -> dict[str, Any]:
-    """As plain data; `from_json` gives the recipe back."""
-    stages = [
+def to_json(recipe: Recipe) -> JsonObject:
+    """The recipe as JSON; the inverse of `from_json`."""
+    stages: list[Json] = [
         {**dataclasses.asdict(origin), "settings": settings_to_json(settings)}
         for origin, settings in recipe.stages
     ]
@@ -82,7 +82,7 @@ def to_json(recipe: Recipe) -> dict[str, Any]:
 
 
 def settings_to_json(settings: SampleSettings) -> JsonObject:
-    """The settings; those that came later only where they say something."""
+    """The settings as JSON, without those of LATER that have their defaults."""
     usual = SampleSettings()
     return {
         name: value
@@ -91,11 +91,12 @@ def settings_to_json(settings: SampleSettings) -> JsonObject:
     }
 
 
-def from_json(value: Any) -> Recipe:
+def from_json(value: object) -> Recipe:
     """The recipe of a picture that `diffjax.sample` made.
 
     Raises:
-      ValueError: a field is missing, unknown, of another type or out of range; of another kind.
+      ValueError: a field is missing, unknown, of the wrong type or out of range, or the picture is
+        of another kind, such as an edited one.
     """
     if isinstance(value, dict) and "kind" in value:
         only = f"{str(value['kind'])[:40]!r}, only pictures of diffjax.sample can be made again"
@@ -104,8 +105,8 @@ def from_json(value: Any) -> Recipe:
     fields = _fields(value, "metadata", known, OPTIONAL)
     _integer(fields["format"], "format", FORMAT, FORMAT)
     stages = fields["stages"]
-    few = isinstance(stages, list) and 0 < len(stages) <= MAX_STAGES
-    _require(few, "stages", f"want a list of 1 to {MAX_STAGES}")
+    if not isinstance(stages, list) or not 0 < len(stages) <= MAX_STAGES:
+        raise ValueError(f"stages: want a list of 1 to {MAX_STAGES}")
     made_with = _fields(fields["made_with"], "made_with", ("diffjax", "jax", "platform"))
     negative, encoder, label = fields["negative"], fields["encoder"], fields.get("label")
     recipe = Recipe(
@@ -127,14 +128,14 @@ def from_json(value: Any) -> Recipe:
 
 
 def read(path: Path) -> Recipe:
-    """The recipe that a picture of `diffjax.sample` holds; its pixels are not looked at.
+    """The recipe in the metadata of a picture of `diffjax.sample`; the pixels are not read.
 
     Raises:
-      ValueError: it holds none, or one that is not as we write them or not of such a picture.
+      ValueError: there is no recipe, it is damaged, or it does not fit the size of the picture.
     """
     size, found = png.read_size(path), png.read_metadata(path)
     if found is None:
-        raise ValueError(f"{path}: does not say what it was made of")
+        raise ValueError(f"{path}: its metadata do not say what it was made of")
     recipe = from_json(found)
     side = recipe.stages[-1][0].size_px
     if size != (side, side):
@@ -142,7 +143,7 @@ def read(path: Path) -> Recipe:
     return recipe
 
 
-def _stage(value: Any, where: str) -> tuple[Origin, SampleSettings]:
+def _stage(value: object, where: str) -> tuple[Origin, SampleSettings]:
     fields = _fields(value, where, ("name", "size_px", "step", "average", "checkpoint", "settings"))
     step = fields["step"]
     origin = Origin(
@@ -158,7 +159,8 @@ def _stage(value: Any, where: str) -> tuple[Origin, SampleSettings]:
         stated = {**{name: getattr(SampleSettings(), name) for name in LATER}, **stated}
     given = _fields(stated, f"{where}.settings", names)
     for name, setting in given.items():
-        wrong = fault(name, setting) if _hashable(setting) else "want a word or a number"
+        plain = isinstance(setting, str | int | float)
+        wrong = fault(name, setting) if plain else "want a word or a number"
         _require(not wrong, f"{where}.settings.{name}", wrong)
     like = SampleSettings()
     settings = SampleSettings(**{n: type(getattr(like, n))(x) for n, x in given.items()})
@@ -177,15 +179,16 @@ def _fields(value: Any, where: str, names: Any, optional: Sequence[str] = ()) ->
     return value
 
 
-def _prompt(value: Any, where: str) -> str:
-    _require(isinstance(value, str), where, "want a text")
+def _prompt(value: object, where: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{where}: want a text")
     wrong = prompt_fault(value)
     _require(not wrong, where, wrong)
     return value
 
 
 def prompt_fault(prompt: str) -> str:
-    """What is wrong with a prompt, or ""."""
+    """What is wrong with a prompt, or "" if nothing is."""
     if len(prompt) > MAX_PROMPT_CHARACTERS:
         return f"{len(prompt)} characters, at most {MAX_PROMPT_CHARACTERS}"
     try:
@@ -195,20 +198,17 @@ def prompt_fault(prompt: str) -> str:
     return ""
 
 
-def _integer(value: Any, where: str, low: int, high: int) -> int:
-    whole = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-    _require(whole, where, f"want {low}" if low == high else f"want a number from {low} to {high}")
+def _integer(value: object, where: str, low: int, high: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        want = f"want {low}" if low == high else f"want a number from {low} to {high}"
+        raise ValueError(f"{where}: {want}")
     return value
 
 
-def _word(value: Any, where: str, pattern: str) -> str:
-    fits = isinstance(value, str) and re.fullmatch(pattern, value, re.ASCII) is not None
-    _require(fits, where, f"want a text like {pattern}")
+def _word(value: object, where: str, pattern: str) -> str:
+    if not isinstance(value, str) or re.fullmatch(pattern, value, re.ASCII) is None:
+        raise ValueError(f"{where}: want a text like {pattern}")
     return value
-
-
-def _hashable(value: Any) -> bool:
-    return isinstance(value, str | int | float)
 
 
 def _require(holds: bool, where: str, what: str) -> None:

@@ -1,7 +1,8 @@
-"""What was asked for, made: jobs to pictures, the same ones in whatever company.
+"""Turns jobs into pictures. A picture does not depend on which others are in its batch.
 
-On CPUs every picture goes through the very same compiled program, alone, so that neither its
-batch, nor its place in it, nor the other prompts change a bit. Accelerators get full batches.
+On CPUs every picture is a call of its own of the same compiled program, because rounding depends
+on the size of a batch and on the place in it. Accelerators get full batches; there, the last bits
+of a picture may depend on the others.
 """
 
 import functools
@@ -24,7 +25,7 @@ from diffjax.images import pixels
 from diffjax.tasks.conditions import Condition
 from diffjax.tasks.text import null_text
 
-# Pictures per call on accelerators, or as many as there are devices.
+# Pictures per call on accelerators; more if there are more devices.
 BATCH = 8
 KEPT_EMBEDDINGS = 256
 
@@ -34,7 +35,7 @@ Embed: TypeAlias = Callable[[str], tuple[Text, TextMask]]
 
 
 def make(trained: Cascade, jobs: Sequence[Job]) -> Iterator[list[UInt8[np.ndarray, "_ _ 3"]]]:
-    """For each job, in order, the pictures of all stages, small to large."""
+    """For each job, in order, the pictures of all stages in bytes, small to large."""
     embed = embedder(trained)
     for padded, count in in_calls(jobs):
         columns, seeds = inputs_of(padded, embed, trained.conditions)
@@ -42,9 +43,9 @@ def make(trained: Cascade, jobs: Sequence[Job]) -> Iterator[list[UInt8[np.ndarra
 
 
 def in_calls(items: Sequence[Item]) -> Iterator[tuple[list[Item], int]]:
-    """The items in lists of `rows_per_call`, and how many of each list are not its last repeated.
+    """Splits the items into lists of `rows_per_call`; yields (list, number of its own items).
 
-    Every call has as many rows, so that one program serves all.
+    The last list is filled up with its last item, so that all calls can use one program.
     """
     rows = rows_per_call()
     for first in range(0, len(items), rows):
@@ -53,13 +54,13 @@ def in_calls(items: Sequence[Item]) -> Iterator[tuple[list[Item], int]]:
 
 
 def pictures_of(stages: Sequence[Resized], count: int) -> list[list[UInt8[np.ndarray, "_ _ 3"]]]:
-    """Of each of the first `count` rows of a call the pictures of all stages, as bytes."""
+    """For each of the first `count` rows of a call, the pictures of all stages in bytes."""
     pictures = [to_bytes(picture) for picture in stages]
     return [list(row) for row in zip(*pictures, strict=True)][:count]
 
 
 def rows_per_call() -> int:
-    """1 on a CPU; else BATCH, rounded up to a multiple of the devices."""
+    """1 on a CPU; elsewhere BATCH, rounded up to a multiple of the number of devices."""
     here = sampling_devices()
     return 1 if here[0].platform == "cpu" else -(-BATCH // len(here)) * len(here)
 
@@ -74,7 +75,7 @@ def embedder(trained: Cascade) -> Embed | None:
 
 
 def embedded(encoder: TextEncoder, prompts: Sequence[str]) -> tuple[Text, TextMask]:
-    """(embeddings, mask) of the prompts, in the precision of those that stages are trained on.
+    """(embeddings, mask) of the prompts, rounded to bfloat16 as those of training are.
 
     A blank prompt is the null text, as a blank caption is in training. Each of the others is
     encoded alone: beside others its embeddings could be rounded differently.
@@ -126,5 +127,5 @@ def _all_or_none(values: Sequence[Item | None], what: str) -> list[Item]:
 
 
 def to_bytes(pictures: Resized) -> UInt8[np.ndarray, "b _ _ 3"]:
-    """Pictures in [-1, 1] as bytes on this machine."""
+    """Pictures in [-1, 1] as bytes in the host's memory."""
     return np.asarray(pixels.to_uint8(pictures))

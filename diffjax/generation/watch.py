@@ -1,4 +1,4 @@
-"""Denoising as a film: what each step of each stage takes the picture to be."""
+"""Makes the frames of a film of denoising: the guess of the picture at each step of each stage."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ MAX_BYTES = 4_000_000_000
 
 
 def check(trained: Cascade) -> None:
-    """Refuse what would not fit: the guesses of all steps are in memory at once.
+    """Checks that the guesses of all steps of a stage fit into memory together.
 
     Raises:
       ConfigError: they would take more than MAX_BYTES.
@@ -35,10 +35,10 @@ def check(trained: Cascade) -> None:
 def frames(
     trained: Cascade, job: Job, pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]]
 ) -> list[UInt8[np.ndarray, "s s 3"]]:
-    """x_0_hat of the steps of every stage, one stage after the other, large enough to be seen.
+    """The guesses x_0_hat of every stage's steps, enlarged, stage after stage.
 
-    The sampling is done once more, by a program that keeps the guesses. Each stage ends with the
-    picture that it made, from `pictures`.
+    The job is sampled once more, by a program that keeps the guesses. The last frame of a stage is
+    its picture, from `pictures`.
     """
     count = len(sampling_devices())  # rows are split over them; the first is shown
     columns, seeds = rows.inputs_of([job] * count, rows.embedder(trained), trained.conditions)

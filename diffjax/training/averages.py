@@ -1,8 +1,9 @@
-"""Moving averages of the parameters, by name: "decay_0.9999", "power_0.1".
+"""Moving averages of the parameters, which have names such as "decay_0.9999" and "power_0.1".
 
-decay_D: the exponential average of decay D, which warms up. power_S: the power-function average
-of relative width S (Karras et al. 2023, "Analyzing and Improving the Training Dynamics of
-Diffusion Models", sec. 3.1), from which `diffjax.ema` makes those of other widths afterwards.
+decay_D: the exponential average with decay D, which warms up. power_S: the power-function average
+with relative width S (Karras et al. 2023, "Analyzing and Improving the Training Dynamics of
+Diffusion Models", sec. 3.1). From several of these, `diffjax.ema` makes other widths after
+training.
 """
 
 import math
@@ -25,8 +26,8 @@ def parse(names: Iterable[str]) -> dict[str, WeightAt]:
     """The averages of these names, in their order.
 
     Raises:
-      ValueError: one is neither decay_D with 0 <= D < 1 nor power_S with 0 < S <= 0.2886, or it
-        comes twice.
+      ValueError: a name is neither decay_D with 0 <= D < 1 nor power_S with 0 < S <= 0.2886, or
+        occurs twice.
     """
     averages: dict[str, WeightAt] = {}
     for name in names:
@@ -37,14 +38,14 @@ def parse(names: Iterable[str]) -> dict[str, WeightAt]:
 
 
 def width_of(name: str) -> float | None:
-    """The relative width of the power-function average of this name; None: it is no such."""
+    """The relative width of a power-function average, by its name; None for other averages."""
     kind, value = _split(name)
     return value if kind == "power" and 0 < value <= WIDEST else None
 
 
 def _split(name: str) -> tuple[str, float]:
     kind, _, text = name.partition("_")
-    # strict, for it names a folder
+    # the pattern is strict, because the name becomes the name of a folder
     return kind, float(text) if re.fullmatch(r"\d*\.?\d+(e-\d+)?", text) else math.nan
 
 
@@ -62,7 +63,7 @@ def _parse(name: str) -> WeightAt:
 
 def decay(value: float) -> WeightAt:
     """1 - min(decay, (1 + t) / (10 + t)): the average forgets its random start."""
-    # of the complement, which float32 knows better than a number near 1
+    # computed as the complement, since float32 resolves small numbers better than those near 1
     return lambda step: jnp.maximum(1.0 - value, 9.0 / (10.0 + step.astype(jnp.float32)))
 
 
@@ -71,13 +72,13 @@ def power(sigma_rel: float) -> WeightAt:
     exponent = gamma_of(sigma_rel) + 1
 
     def weight_at(step):
-        # log1p and expm1: 1 / n may be less than float32 resolves beside 1. At n = 1 it is 1.
+        # log1p and expm1, because float32 may not resolve 1 - 1 / n. At n = 1 the weight is 1.
         return -jnp.expm1(exponent * jnp.log1p(-1.0 / (step.astype(jnp.float32) + 1.0)))
 
     return weight_at
 
 
 def step_towards(average: Any, params: Any, weight: Float[Array, ""]) -> Any:
-    """average + weight (params - average), over a tree, in the average's float32."""
-    # not (1 - w) a + w p: float32 rounds 1 - w, and the two shares would not add up to 1
+    """average + weight (params - average) for every leaf, in the average's float32."""
+    # not (1 - w) a + w p: float32 rounds 1 - w, and the two weights would not add up to 1
     return jax.tree.map(lambda a, p: a + weight * (p.astype(a.dtype) - a), average, params)

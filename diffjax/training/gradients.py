@@ -1,4 +1,4 @@
-"""Gradients of a task's mean loss over rows, in parts and with parameters that lie in shards."""
+"""Gradients of a task's mean loss, also over micro-batches and with parameters in shards."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -10,7 +10,7 @@ from jaxtyping import Array, Int
 from diffjax.models.layers.level import is_block
 from diffjax.tasks.task import ALONE, Columns, Losses, Params, Peers, Task, with_model
 
-# Parameters as they are kept -> as the network uses them.
+# Parameters as they are stored, in shards -> as the network uses them, whole.
 Gather: TypeAlias = Callable[[Params], Params]
 
 
@@ -25,11 +25,12 @@ def gradients_of(
     all_rows: Callable[[Array], Array] = ALONE.all,
     my_rows: Callable[[int], Int[Array, " b"]] = ALONE.mine,
 ) -> tuple[Params, Losses]:
-    """These rows' share of the gradient of a mean over `total` rows, and the rows' losses.
+    """What these rows add to the gradient of a mean over `total` rows, and the losses of the rows.
 
-    batch: made by `task.draw`. parts: the rows go through the network in so many equal parts, one
-    after the other; a gradient is kept for their sum. gather: None where parameters are kept as
-    they are used. all_rows, my_rows: what `Peers` of the loss are made of.
+    batch: made by `task.draw`. parts: the number of micro-batches; the rows go through the network
+    in so many equal parts, one after the other, and their gradients are summed. gather: makes whole
+    parameters of shards; None if the parameters are whole. all_rows, my_rows: for the `Peers` of
+    the loss.
     """
     peers = Peers(all_rows, my_rows)
 
@@ -52,9 +53,10 @@ def gradients_of(
 
 
 def gathered(task: Task, params: Params, gather: Gather | None) -> tuple[Task, Params]:
-    """The task and its parameters for use; a block of a network gathers its own where it runs.
+    """The task and its parameters, ready for use.
 
-    So no device holds more than a block's whole parameters at a time, nor their gradients.
+    Each block of a network gathers its own parameters when it runs. So a device never holds more
+    than the whole parameters of one block at a time, or their gradients.
     """
     if gather is None:
         return task, params

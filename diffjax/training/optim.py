@@ -14,7 +14,7 @@ Rate: TypeAlias = optax.Schedule
 
 
 class Group(NamedTuple):
-    """Parameters whose path is `pattern`: a learning rate `rate` times the usual one."""
+    """Options of parameters whose paths match `pattern`; `rate` scales their learning rate."""
 
     pattern: str
     rate: float = 1.0
@@ -23,19 +23,20 @@ class Group(NamedTuple):
 
 OPTIMISERS = ("adam", "adamw", "adafactor")
 DECAYS = ("constant", "cosine", "cooldown")
-COOLDOWN = 0.2  # of all steps
+COOLDOWN = 0.2  # the share of all steps that a cooldown takes
 
 
-# Kept by value, so that equal options give the same object and share a compiled step.
+# Cached, so that equal options give the same object, and equal runs share a compiled step.
 @functools.lru_cache(maxsize=64)
 def learning_rate(
     peak: float, *, warmup_steps: int, num_steps: int, decay: str = "constant"
 ) -> optax.Schedule:
-    """0 -> peak over `warmup_steps`, then by `decay`.
+    """A learning rate that rises from 0 to `peak` in `warmup_steps` and then follows `decay`.
 
-    constant: the peak. cosine: half a cosine, 0 at `num_steps`. cooldown: the peak, and over the
-    last fifth linearly down to 0 (Hägele et al. 2024, "Scaling Laws and Compute-Optimal Training
-    Beyond Fixed Training Durations"): a run at a constant rate may be ended this way at any time.
+    constant: stays at the peak. cosine: falls by half a cosine to 0 at `num_steps`. cooldown: stays
+    at the peak, and falls linearly to 0 over the last fifth of the steps, so that a run at a
+    constant rate can be ended at any time (Hägele et al. 2024, "Scaling Laws and Compute-Optimal
+    Training Beyond Fixed Training Durations").
     """
     warmup = optax.linear_schedule(0.0, peak, max(warmup_steps, 1))
     rest_steps = max(num_steps - warmup_steps, 1)
@@ -62,10 +63,10 @@ def optimiser(
     clip_norm: float = 0.0,
     groups: tuple[Group, ...] = (),
 ) -> optax.GradientTransformation:
-    """Adam or Adafactor as Imagen used them (app. F); clip_norm 0 means no clipping.
+    """Adam or Adafactor as Imagen used them (app. F).
 
-    groups: parameters by path with options of their own; the first that matches counts. The norm
-    that is clipped is that of all gradients together.
+    clip_norm: the largest norm of all gradients together; 0 means no clipping. groups: options of
+    some parameters by path; the first group that matches counts.
     """
     make = functools.partial(_one, name, rate, b1=b1, b2=b2, eps=eps)
     tx = make(weight_decay=weight_decay)
@@ -82,7 +83,7 @@ def optimiser(
 
 
 def labels(groups: tuple[Group, ...], params: PyTree) -> PyTree[str]:
-    """For each parameter the pattern of the first group whose pattern is its whole path; or ""."""
+    """For each parameter, the pattern of the first group that matches its whole path, or ""."""
 
     def label(path: str, leaf: object) -> str:
         found = (group.pattern for group in groups if re.fullmatch(group.pattern, path))
@@ -92,10 +93,10 @@ def labels(groups: tuple[Group, ...], params: PyTree) -> PyTree[str]:
 
 
 def parse_group(text: str) -> Group:
-    """The group of "PATTERN rate=0.1 weight_decay=0".
+    """Parses a group such as "PATTERN rate=0.1 weight_decay=0".
 
     Raises:
-      ValueError: says what is wrong with it.
+      ValueError: the text has another form or an option that does not exist.
     """
     pattern, *options = text.split()
     try:

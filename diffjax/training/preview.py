@@ -1,4 +1,4 @@
-"""A sheet of pictures from fixed examples and seeds, to see the training by."""
+"""Draws a sheet of pictures from fixed examples and seeds while a task trains."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -21,11 +21,11 @@ STARTED_FROM = ("low_res", "masked")
 
 
 class Preview:
-    """Asks the task for its preview while it is trained, and writes it as a sheet.
+    """Asks the task for its preview and writes it as a sheet.
 
-    batch: columns, a row per picture; captions: what is written under each. What the task started
-    from stands left of what it made; if it started from a picture, the true one stands right. With
-    several processes all call it, and the first writes.
+    shown: columns with a row per picture, and the caption of each row. If the task starts from a
+    low-resolution picture, that picture stands left of the one that was made, and the true picture
+    stands right of it. With several processes all must call this; the first one writes.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Preview:
         self._batch, self._captions = shown
 
     def __call__(self, step: int, params: Params) -> Path:
-        """Make the preview with these parameters, write samples/STEP.png, and log it."""
+        """Makes the preview with these parameters, writes samples/STEP.png and logs it."""
         batch = {name: jnp.asarray(column) for name, column in self._batch.items()}
         seeds = jnp.arange(len(self._captions))
         batch, seeds = mesh_lib.replicate((batch, seeds), self._mesh)
@@ -52,12 +52,19 @@ class Preview:
             if any(name in columns for name in STARTED_FROM):
                 shown.append(self._batch["image"])
             rows = list(zip(*shown, strict=True))
-            tile_px = min(columns["made"].shape[1] * 2, 256)
+            tile_px = tile_of(columns["made"].shape[1])
             drawn = sheet.contact_sheet(rows, self._captions, tile_px=tile_px)
             sheet.save(drawn, path)
             self._log.image(step, "samples", np.asarray(drawn))
             print(f"samples: {path}", flush=True)
         return path
+
+
+def tile_of(side_px: int) -> int:
+    """The side at which pictures of `side_px` are shown on a sheet."""
+    if side_px < SMALL_PX:
+        return side_px * -(-READABLE_PX // side_px)
+    return min(2 * side_px, 256)
 
 
 @functools.cache

@@ -1,22 +1,23 @@
-"""How much of each step is in a power-function average, and how averages make up another.
+"""The weights of the steps in power-function averages, and how to combine averages into another.
 
-After step t the average of exponent gamma holds step k = 1 ... t with the weight
+In the average with exponent gamma after step t, step k = 1 ... t has the weight
 
     w_k = (k / t)^(gamma + 1) - ((k - 1) / t)^(gamma + 1),
 
-for an update keeps (1 - 1 / k)^(gamma + 1) = ((k - 1) / k)^(gamma + 1) of what was before, and
-such factors cancel in a product. So it is, with no error, the continuous average
+because the update at step k keeps (1 - 1 / k)^(gamma + 1) = ((k - 1) / k)^(gamma + 1) of the
+average before it, and in the product of such factors all but two terms cancel. So the discrete
+average equals, without error, the continuous average
 
     (gamma + 1) / t^(gamma + 1) * integral over 0 < tau <= t of tau^gamma theta(tau)
 
-(Karras et al. 2023, sec. 3.1) of parameters that stay what step k made of them for
-k - 1 < tau <= k; its weights sum to 1, and nothing is left of the random start. Hence what holds
-for profiles p(tau) holds for weights: a sum of profiles that equals another gives that other's
-weights exactly, and a sum that misses it by r(tau) misses the weights by no more,
+(Karras et al. 2023, sec. 3.1) of parameters that are constant for k - 1 < tau <= k. Its weights sum
+to 1, and nothing of the random start is left. Therefore we may compute with the profiles p(tau)
+instead of the weights. If a sum of profiles equals another profile, it gives exactly the weights of
+that other. If it misses the profile by r(tau), it misses the weights by no more,
 
     sum_k (integral of r over step k)^2 <= integral of r^2    (Cauchy and Schwarz),
 
-which is known in closed form. Everything here is NumPy in float64.
+and the right side is known in closed form. Everything here is NumPy in float64.
 """
 
 import math
@@ -25,11 +26,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-# The relative width of gamma = 0, the plain mean of all steps. Wider would favour the early ones.
+# The relative width for gamma = 0, the plain mean of all steps. Wider averages favour early steps.
 WIDEST = math.sqrt(1 / 12)
-# Of what is stored, relative to its size: float32.
+# The relative rounding error of the stored averages, which are float32.
 ROUNDING = 2.0**-24
-# A squared distance over a squared norm that float64 cannot tell from 0, and never claims to.
+# Float64 cannot tell a smaller squared distance, relative to the squared norm, from 0.
 RESOLVED = 1e-15
 
 
@@ -41,10 +42,10 @@ class Profiles(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """Averages times coefficients, which sum to 1, that come nearest to another average.
+    """Coefficients with the sum 1, with which averages come nearest to another average.
 
-    error: the distance of the profiles, and no less than that of the weights, over the wanted
-    profile's norm.
+    error: the distance of the profiles divided by the norm of the wanted profile. It is an upper
+    bound for the distance of the weights.
     """
 
     coefficients: Float[np.ndarray, " n"]
@@ -52,17 +53,17 @@ class Fit(NamedTuple):
 
 
 def sigma_rel_of(gamma: float) -> float:
-    """sqrt((gamma + 1) / ((gamma + 2)^2 (gamma + 3))): a profile's deviation over its length."""
+    """sqrt((gamma + 1) / ((gamma + 2)^2 (gamma + 3))): a profile's deviation / its length."""
     return math.sqrt((gamma + 1) / ((gamma + 2) ** 2 * (gamma + 3)))
 
 
 def gamma_of(sigma_rel: float) -> float:
-    """The exponent gamma >= 0 of the profile of this relative width: `sigma_rel_of`'s inverse.
+    """The exponent gamma >= 0 of the profile of this relative width; inverse of `sigma_rel_of`.
 
     u = gamma + 1 is the largest root of u^3 + 4 u^2 + (5 - 1 / sigma_rel^2) u + 2.
 
     Raises:
-      ValueError: there is none, for the width is not above 0 and at most sqrt(1 / 12) = 0.2886.
+      ValueError: the width is not above 0, or is above sqrt(1 / 12) = 0.2886.
     """
     if not 0 < sigma_rel <= WIDEST:
         raise ValueError(f"a relative width of {sigma_rel}: want one above 0, at most 0.2886")
@@ -71,7 +72,7 @@ def gamma_of(sigma_rel: float) -> float:
 
 
 def profiles_of(sigma_rel: list[float], step: list[int]) -> Profiles:
-    """The profiles of these relative widths after so many steps.
+    """The profiles of these relative widths, each after the number of steps beside it.
 
     Raises:
       ValueError: no profile has such a width.
@@ -83,7 +84,7 @@ def profiles_of(sigma_rel: list[float], step: list[int]) -> Profiles:
 def inner(one: Profiles, other: Profiles) -> Float[np.ndarray, "n m"]:
     """The integral of p q for each p of `one` and q of `other`.
 
-    With t <= s the earlier and the later step, and g the exponent of the later's profile, it is
+    With t <= s the earlier and the later step, and g the exponent of the profile at s, it is
     (gamma_p + 1) (gamma_q + 1) / (gamma_p + gamma_q + 1) * (t / s)^g / s.
     """
     gamma_p, step_p = one.gamma[:, None], one.step[:, None]
@@ -102,21 +103,20 @@ def weights(profiles: Profiles, num_steps: int) -> Float[np.ndarray, "n num_step
 
 
 def fit(stored: Profiles, wanted: Profiles) -> Fit:
-    """What to multiply the stored averages with, so that they add up to the wanted one.
+    """The coefficients with which the stored averages come nearest to the wanted one.
 
-    Least squares in the norm of profiles, all divided by their norms, with the squares of the
-    coefficients times ROUNDING^2 added: what the rounding of the stored averages costs. That the
-    coefficients of the averages themselves sum to 1 is kept exactly, so what all steps share
-    comes out as it is.
+    This is a least-squares fit of profiles that are divided by their norms. A penalty of ROUNDING^2
+    times the squared coefficients accounts for the rounding of the stored averages. The
+    coefficients sum to exactly 1, so parameters that are constant over the steps are reproduced.
     """
     products = inner(stored, stored)
     norm = np.sqrt(np.diag(products))
     wanted_norm = math.sqrt(float(inner(wanted, wanted)[0, 0]))
     among = products / (norm[:, None] * norm)
     target = inner(stored, wanted)[:, 0] / (norm * wanted_norm)
-    scale = wanted_norm / norm  # a coefficient of normed profiles -> one of averages
+    scale = wanted_norm / norm  # turns coefficients of normed profiles into those of averages
     values, vectors = np.linalg.eigh(among)
-    # what float64 cannot tell from 0 may come out below it
+    # rounding may give a small negative number in place of 0
     damped = np.maximum(values, 0.0) + ROUNDING**2
     solve = lambda b: vectors @ ((vectors.T @ b) / damped)  # noqa: E731
     free, towards_one = solve(target), solve(scale)

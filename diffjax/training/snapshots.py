@@ -1,4 +1,4 @@
-"""Power-function averages kept on the disk as training goes, for `diffjax.ema` to choose from.
+"""Writes power-function averages to disk during training; `diffjax.ema` combines them afterwards.
 
 WORKDIR/averages/NAME/STEP.safetensors holds the average NAME after STEP steps, in float32.
 """
@@ -23,7 +23,7 @@ FOLDER = "averages"
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The average `name`, of relative width sigma_rel, after `step` steps; in the file `path`."""
+    """The file `path` with the average `name`, of relative width sigma_rel, after `step` steps."""
 
     path: Path
     name: str
@@ -32,7 +32,7 @@ class Snapshot:
 
 
 def find(workdir: Path) -> list[Snapshot]:
-    """The snapshots of a workdir, by step and width. What they hold is not looked at."""
+    """The snapshots of a workdir, sorted by step and width. The files are not opened."""
     found = []
     for path in (workdir / FOLDER).glob("*/*.safetensors"):
         width = width_of(path.parent.name)
@@ -42,10 +42,11 @@ def find(workdir: Path) -> list[Snapshot]:
 
 
 class Snapshots:
-    """Writes snapshots of the power-function averages among `names`, behind the training.
+    """Writes snapshots of the power-function averages among `names` in the background.
 
-    Snapshots that are past `step`, from which training goes on, are removed: they will be made
-    again, perhaps by other options. With several processes all call it, and the first writes.
+    Snapshots of steps after `step`, from which training continues, are deleted, because they will
+    be made again, perhaps with other options. With several processes all must call this; the first
+    one writes.
     """
 
     def __init__(self, workdir: Path, names: Iterable[str], step: int):
@@ -57,14 +58,14 @@ class Snapshots:
             for old in find(workdir):
                 if old.step > step and old.name in self._names:
                     old.path.unlink()
-            for temporary in self._folder.glob("*/.*.tmp"):  # of a process that was killed
+            for temporary in self._folder.glob("*/.*.tmp"):  # a killed process left these
                 temporary.unlink()
 
     def save(self, step: int, state: TrainState) -> None:
-        """Copy the averages to the host and begin to write them; waits for those before.
+        """Copies the averages to the host and begins to write them; waits for earlier ones first.
 
         Raises:
-          StorageError: the disk refused these or those before.
+          StorageError: the disk is full or fails, now or while earlier ones were written.
         """
         self.finish()
         for name in self._names:
@@ -78,10 +79,10 @@ class Snapshots:
                 self._writing.append(self._writer.submit(_write, path, name, step, tensors))
 
     def finish(self) -> None:
-        """Wait until all is on the disk.
+        """Waits until all snapshots are on the disk.
 
         Raises:
-          StorageError: the disk refused.
+          StorageError: the disk is full or fails.
         """
         writing, self._writing = self._writing, []
         for future in writing:

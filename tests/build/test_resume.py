@@ -35,7 +35,7 @@ def begun(tmp_path):
 def test_what_would_not_fit_is_refused_in_two_columns_with_a_hint(what, begun):
     flag, key, before, now = CHANGES[what]
     with pytest.raises(ConfigError) as caught:
-        resume.check(options_of(flag), begun)
+        resume.allowed_changes(options_of(flag), begun)
     first, header, row = str(caught.value).splitlines()
     assert first.startswith(f"config error: {key} = ")
     assert "name another workdir" in first
@@ -46,7 +46,7 @@ def test_what_would_not_fit_is_refused_in_two_columns_with_a_hint(what, begun):
 
 def test_all_that_differs_is_shown_at_once(begun):
     with pytest.raises(ConfigError) as caught:
-        resume.check(options_of(*(flag for flag, *_ in CHANGES.values())), begun)
+        resume.allowed_changes(options_of(*(flag for flag, *_ in CHANGES.values())), begun)
     assert all(key in str(caught.value) for _, key, *_ in CHANGES.values())
 
 
@@ -54,16 +54,20 @@ def test_a_dtype_may_change_if_it_is_said_and_alone(begun):
     allowed = "train.allow_dtype_change=true"
     flag, key, *_ = CHANGES["dtype"]
     with pytest.raises(ConfigError, match=f"go on with --config.{allowed}"):
-        resume.check(options_of(flag), begun)
-    assert key in [change.key for change in resume.check(options_of(flag, allowed), begun)]
+        resume.allowed_changes(options_of(flag), begun)
+    assert key in [
+        change.key for change in resume.allowed_changes(options_of(flag, allowed), begun)
+    ]
     with pytest.raises(ConfigError, match="another workdir, or the old values"):
-        resume.check(options_of(flag, allowed, "model.width=32"), begun)
+        resume.allowed_changes(options_of(flag, allowed, "model.width=32"), begun)
 
 
 def test_what_may_change_is_told(begun):
-    changes = resume.check(options_of("train.num_steps=8", "optim.learning_rate=0.5"), begun)
+    changes = resume.allowed_changes(
+        options_of("train.num_steps=8", "optim.learning_rate=0.5"), begun
+    )
     assert changes == [("optim.learning_rate", 1e-3, 0.5), ("train.num_steps", 4, 8)]
-    assert resume.check(options_of(), begun) == []
+    assert resume.allowed_changes(options_of(), begun) == []
 
 
 def test_a_run_of_a_version_without_a_key_goes_on(begun):
@@ -71,11 +75,11 @@ def test_a_run_of_a_version_without_a_key_goes_on(begun):
     with old.unlocked():
         del old.train["max_bad_steps"], old.model["remat"]
     config.save(old, begun / "config.json")
-    assert resume.check(options_of("model.remat=full"), begun) == []
+    assert resume.allowed_changes(options_of("model.remat=full"), begun) == []
 
 
 def test_an_empty_workdir_can_be_begun_with_anything(tmp_path):
-    assert resume.check(options_of("model.width=32"), tmp_path) == []
+    assert resume.allowed_changes(options_of("model.width=32"), tmp_path) == []
 
 
 @pytest.mark.slow
