@@ -169,9 +169,12 @@ def _stage(value: object, where: str) -> tuple[Origin, SampleSettings]:
     return origin, settings
 
 
-def _fields(value: Any, where: str, names: Any, optional: Sequence[str] = ()) -> dict[str, Any]:
-    """A JSON object with these fields, perhaps the optional ones, and no others."""
-    _require(isinstance(value, dict), where, "want an object")
+def _fields(
+    value: object, where: str, names: Sequence[str], optional: Sequence[str] = ()
+) -> dict[str, object]:
+    """The fields of a JSON object: these, perhaps the optional ones, and no others."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{where}: want an object")
     missing = [name for name in names if name not in value]
     _require(not missing, where, f"lacks {', '.join(missing)}")
     more = [name for name in value if name not in names and name not in optional]

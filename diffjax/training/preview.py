@@ -16,6 +16,9 @@ from diffjax.images import pixels, sheet
 from diffjax.logs import writer
 from diffjax.tasks.task import Params, Task
 
+# Pictures of fewer than SMALL_PX pixels a side are enlarged to about READABLE_PX, so that a caption
+# fits under them.
+SMALL_PX, READABLE_PX = 16, 96
 # Pictures that a task may have started from.
 STARTED_FROM = ("low_res", "masked")
 
