@@ -387,3 +387,13 @@ def test_names_come_from_numbers_alone(whole, tmp_path_factory, prompts, data):
     for i in range(len(prompts)):
         red, green, _ = np.asarray(Image.open(out / f"{i:04d}_seed{seed}_16px.png"))[0, 0]
         assert int(red) + 256 * int(green) == i + 1
+
+
+def test_a_sheet_shows_the_first_hundred_pictures(command, tmp_path, monkeypatch):
+    monkeypatch.setattr(folder, "TILE_PX", (8, 8))
+    for out, seeds in (("few", "0-99"), ("many", "0-100")):
+        monkeypatch.setattr(rows, "make", Painted())
+        assert command("--prompt", "x", "--seeds", seeds, out=out)[0] == 0
+    assert len(contents(tmp_path / "many")) == 2 * 101 + 1
+    few, many = (png.read(tmp_path / out / folder.SHEET) for out in ("few", "many"))
+    np.testing.assert_array_equal(many, few)

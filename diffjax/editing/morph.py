@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from diffjax.core import rng
 from diffjax.core.types import Image, PRNGKeys, Resized, Text, TextMask
@@ -49,7 +49,7 @@ def between_prompts(
     weights: Weights,
     *,
     seeds: tuple[int, int],
-    negative: tuple[Text, TextMask] | None = None,
+    negative: tuple[Float[Array, "1 l d"], Bool[Array, "1 l"]] | None = None,
 ) -> list[Resized]:
     """For every stage, the frames on the way from (start, seeds[0]) to (end, seeds[1]).
 

@@ -33,6 +33,7 @@ def test_every_preset_is_sound(file):
     [
         (FILES[0], {"data__size_px": 20}, ["data.size_px = 20", "multiple of 8"]),
         (FILES[0], {"data__batch_size": 12}, ["data.batch_size = 12", "multiple of", "8"]),
+        (FILES[0], {"train__accumulate": 2}, ["data.batch_size = 8", "8 x 2"]),
         (FILES[0], {"data__crop_px": 8}, ["data.crop_px = 8", "efficient_unet"]),
         (FILES[0], {"mesh__fsdp": 3}, ["mesh = 'data -1 x fsdp 3", "devices, 8"]),
         (FILES[0], {"mesh__data": 0}, ["mesh.data = 0", "at least 1"]),

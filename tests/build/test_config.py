@@ -260,3 +260,14 @@ def test_the_wheel_holds_every_config_where_the_finder_looks(tmp_path, monkeypat
     assert config.shipped() == package / "configs"
     monkeypatch.chdir(tmp_path)
     assert len(config.load("cascade:tiny").stages) == 2
+
+
+def test_a_config_that_was_read_takes_no_new_keys(tmp_path):
+    """A misspelt key is an error, not a key that nothing reads."""
+    config.save(example(), tmp_path / "config.json")
+    loaded, restored = config.load("base64:tiny"), config.restore(tmp_path / "config.json")
+    for options in (loaded, restored):
+        with pytest.raises(AttributeError):
+            options.stagee = "s"
+    with pytest.raises(AttributeError):
+        loaded.optim.lr = 1.0

@@ -1,18 +1,31 @@
-"""Every key of a config changes something: no value is read and forgotten on its way."""
+"""Every key of every config changes something: no value is read and forgotten on its way.
 
+A key stands here in one of three ways. A number or a flag is tried with another value that `other`
+makes up; any other value needs one in OTHER; and a key whose effect no comparison of what a run is
+made of can show stands in ELSEWHERE, with the test that shows it.
+"""
+
+import dataclasses
+import functools
 import hashlib
+import inspect
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax.build import config, data, tasks, training
+from diffjax.build import config, data, models, tasks, training
+from diffjax.core import rng
 from diffjax.data import pipeline
+from diffjax.diffusion import schedule
+from diffjax.tasks import sampling
 from tests.tiny_t5 import save_tiny
 
 # Keys whose effect cannot be seen without a run or another data set, and where a test sees it.
 ELSEWHERE = {
+    "stages": "the parts of a cascade: below",
     "data.split": "made-up pictures have no splits: tests/data/sources/test_tfds.py",
     "data.names": "made-up pictures are all taken: tests/data/sources/test_tfds.py",
     "data.image_key": "made-up pictures have no fields: tests/data/sources/test_tfds.py",
@@ -48,11 +61,20 @@ OTHER = {
     "diffusion.over": "logsnr",
     "optim.name": "adamw",
     "optim.decay": "constant",
+    "diffusion.self_condition": 1.0,
+    "text.drop": 1.0,
+    "classes.drop": 1.0,
+    "model.attention": "self",
+    "model.skip": "concat",
+    "model.upsampling": "shuffle",
+    "model.canvas": 8,
+    "sample.guidance_from": -5.0,
+    "sample.guidance_to": -5.0,
     "optim.groups": ("stem/.* rate=0.5",),
     "optim.weight_decay": 0.1,
     "train.ema": ("decay_0.5",),
     "sample.sampler": "ddim",
-    "sample.spacing": "uniform_logsnr",
+    "sample.spacing": "karras",
     "sample.threshold": "none",
     "sample.prompts": ("a frog",),
     "sample.num_images": 3,
@@ -61,9 +83,24 @@ OTHER = {
     "mesh.tensor": 2,
 }
 # What has to be said with a key for its value to count.
-OF_SR = {"low_res.size_px": 16, "low_res.max_aug_level": 1.0}
 WITH = {
     "optim.weight_decay": {"optim.name": "adamw"},
+    "sample.percentile": {"sample.threshold": "dynamic"},
+    "diffusion.num_levels": {"diffusion.objective": "hybrid"},
+    "diffusion.vlb_weight": {"diffusion.objective": "hybrid"},
+    "model.head_width": {"model.num_heads": 0},
+    "model.scan": {"model.num_blocks": 3},
+    "model.from_low_res": {"diffusion.predict": "x_0"},
+}
+# Configs to try a key with, where the first that has it does nothing with it.
+HOMES = {
+    "low_res.size_px": "sr256:tiny",
+    "low_res.max_aug_level": "sr256:tiny",
+    "sample.aug_level": "sr256:tiny",
+    "model.from_low_res": "sr256:tiny",
+    "model.skip": "sr256:paper",
+    "model.skip_conv": "sr256:paper",
+    "model.upsampling": "sr256:paper",
 }
 
 
@@ -77,16 +114,56 @@ def own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("DIFFJAX_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
-def example(encoder, **changes):
-    """A tiny config with a small encoder and these values; sr256's for keys of low_res."""
-    file = "sr256" if any(key.startswith("low_res.") for key in changes) else "base64"
-    options = config.load(f"configs/{file}.py:tiny")
-    options.text.update(encoder=encoder, max_tokens=16)
-    for key, value in changes.items():
-        section, _, last = key.rpartition(".")
-        with options.unlocked():
-            (options[section] if section else options)[last] = value
+@functools.cache
+def stages():
+    """The stages' configs that come with diffjax, the tiny ones first: name -> config."""
+    found = {}
+    for path in sorted(config.shipped().glob("*.py")):
+        if not hasattr(module := config_module(path), "PRESETS"):
+            continue  # a part of other configs
+        for preset in module.PRESETS:
+            made = config.load(f"{path}:{preset}")
+            parts = made.stages if "stages" in made else ("",)
+            for part in parts:
+                found[f"{path.stem}:{preset} {part}".strip()] = made[part] if part else made
+    return dict(sorted(found.items(), key=lambda item: (":tiny" not in item[0], item[0])))
+
+
+def config_module(path):
+    return __import__(f"configs.{path.stem}", fromlist=["PRESETS"])
+
+
+@functools.cache
+def homes():
+    """Each key of each config -> the first stage that has it."""
+    found = {"stages": None} if any("stages" in c for c in map(config.load, cascades())) else {}
+    for name, options in stages().items():
+        for key, _ in config.leaves(options):
+            found.setdefault(key, name)
+    return found | HOMES
+
+
+def cascades():
+    return [f"configs/{p.stem}.py" for p in config.shipped().glob("*.py") if p.stem == "cascade"]
+
+
+def example(encoder, name, **changes):
+    """A stage's config made tiny, with a small encoder and these values."""
+    options = stages()[name].copy_and_resolve_references().unlock()
+    if (tiny := f"{name.partition(':')[0]}:tiny") in stages():  # a preset at scale
+        for known, value in config.leaves(stages()[tiny]):
+            if known in dict(config.leaves(options)):
+                put(options, known, value)
+    if "text" in options:
+        options.text.update(encoder=encoder, max_tokens=16)
+    for changed, value in changes.items():
+        put(options, changed, value)
     return options
+
+
+def put(options, key, value):
+    section, _, last = key.rpartition(".")
+    (options[section] if section else options)[last] = value
 
 
 def other(key, value):
@@ -97,7 +174,74 @@ def other(key, value):
         return not value
     if isinstance(value, float):
         return value / 2 + 0.25
-    return value + 1
+    if isinstance(value, int):
+        return value + 1
+    return pytest.fail(
+        f"the key {key} is new: give another value of it in OTHER, or say in ELSEWHERE which test "
+        "sees what it does"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Toy:
+    """A network of one number that hears all that it is told."""
+
+    channels: int
+
+    @property
+    def sharding(self):
+        return ()
+
+    def init(self, key, *inputs, **told):
+        return {"params": {"weight": jnp.float32(0.7)}}
+
+    def apply(self, variables, x_t, logsnr_t, **told):
+        rows = lambda x: x.reshape(len(x), -1).astype(jnp.float32)  # noqa: E731
+        heard = sum(jnp.mean(jnp.sin(rows(x)), axis=1) for x in told.values())
+        sides = jnp.split(x_t, max(x_t.shape[-1] // 3, 1), axis=-1)  # what it guessed, beside x_t
+        weight = variables["params"]["weight"] * (1.0 + 0.3 * heard)[:, None, None, None]
+        said = weight * (sides[0] + 0.5 * sum(sides[1:]))
+        said = said + 0.3 * jnp.tanh(logsnr_t / 4)[:, None, None, None]
+        return jnp.concatenate([said] * max(self.channels // 3, 1), axis=-1)
+
+
+# What equal tasks do of equal batches; most keys change neither.
+SEEN = {}
+
+
+def behaviour(task, channels, batch):
+    """What a task draws, its losses, its own parameters, and what is sampled."""
+    toy = dataclasses.replace(task, model=Toy(channels))
+    if (toy, digest(batch)) in SEEN:
+        return SEEN[toy, digest(batch)]
+    key, keys = jax.random.key(0), rng.per_example(jnp.arange(2))
+    with jax.disable_jit():
+        params = toy.init(key)
+        moved = jax.tree.map(lambda p: p + 0.1, params)
+        drawn = toy.draw(key, jax.tree.map(jnp.asarray, batch), jnp.int32(3))
+        losses = toy.loss(moved, drawn)
+        prompts = {
+            name: jnp.asarray(np.random.default_rng(1).normal(size=(2, *shape.shape)) > 0.5)
+            .astype(shape.dtype)
+            for name, shape in toy.prompts().items()
+        }  # fmt: skip
+        made = sampling.sample(moved, prompts, keys, task=toy, settings=toy.settings)
+    shapes = [(str(path), x.shape) for path, x in jax.tree_util.tree_leaves_with_path(params)]
+    SEEN[toy, digest(batch)] = digest({"loss": losses.per_example, "made": made}), shapes
+    return SEEN[toy, digest(batch)]
+
+
+def digest(columns):
+    made = hashlib.sha256()
+    for name, column in sorted(columns.items()):
+        made.update(f"{name} {column.shape}".encode() + np.ascontiguousarray(column).tobytes())
+    return made.hexdigest()
+
+
+def program(task):
+    """The network as a program; a field that its code never reads changes none of it."""
+    text = str(jax.make_jaxpr(task.init)(jax.random.key(0)))
+    return re.sub(r"0x[0-9a-f]+", "", text)
 
 
 def moved(tx, rate):
@@ -115,12 +259,16 @@ def moved(tx, rate):
     return [np.asarray(x).tolist() for x in jax.tree.leaves((params, updates))], rates
 
 
-def signature(options):
-    """All that a run is made of, as values that compare."""
-    encoder = tasks.encoder_of(options)
-    made = training.training_of(options, encoder.width)
+@functools.cache
+def signature(encoder, name, values, whole_network):
+    """All that a run of `example` is made of, as values that compare."""
+    options = example(encoder, name, **dict(values))
+    encoder = tasks.encoder_of(options) if "text" in options else None
+    width = encoder.width if encoder else 0
+    made = training.training_of(options, width)
     records = data.source_of(options)
-    embed = lambda caption: np.full((2, encoder.width), len(caption), np.float32)  # noqa: E731
+    embed = lambda caption: np.full((2, width), len(caption), np.float32)  # noqa: E731
+    embed = embed if encoder else None
     batches = pipeline.train_iterator(
         records,
         data.readers_of(options, embed),
@@ -129,36 +277,60 @@ def signature(options):
         max_broken=data.max_broken_of(options),
         threads=0,
     )
-    digest = hashlib.sha256()
-    for name, column in sorted(next(batches).items()):
-        digest.update(name.encode() + np.ascontiguousarray(column).tobytes())
+    batch = next(batches)
     shown = data.shown_of(options, records, encoder, embed)
     return {
-        "task": repr(made.task),
+        "network": program(made.task) if whole_network else repr(made.task.model),
+        "task": behaviour(made.task, models.out_channels(options), batch),
         "optimiser": moved(made.tx, made.rate),
         "training": (made.averages, dict(made.mesh.shape), made.seed, made.parts, made.log_every),
-        "batch": (digest.hexdigest(), batches._broken.limit),
+        "batch": (digest(batch), batches._broken.limit),
         "loop": training.loop_of(options),
         "sampled": training.sampled_average(options),
         "shown": shown.captions,
     }
 
 
-KEYS = [key for key, _ in config.leaves(config.load("configs/base64.py:tiny"))]
-
-
-@pytest.mark.parametrize("key", [key for key in KEYS if key not in ELSEWHERE])
+@pytest.mark.parametrize("key", sorted(homes().keys() - ELSEWHERE.keys()))
 def test_another_value_changes_what_a_run_is_made_of(encoder, key):
     before = {"diffusion.predict": "eps", "optim.weight_decay": 0.05, **WITH.get(key, {})}
-    if key.startswith("low_res."):
-        before = {key: OF_SR[key]}
-    value = dict(config.leaves(example(encoder, **before)))[key]
-    changed = other(key, value)
+    value = dict(config.leaves(example(encoder, homes()[key], **before)))[key]
+    changed, network = other(key, value), key.startswith("model.")
     assert changed != value
-    assert signature(example(encoder, **{**before, key: changed})) != signature(
-        example(encoder, **before)
+    made = [
+        signature(encoder, homes()[key], tuple(values.items()), network)
+        for values in (before, {**before, key: changed})
+    ]
+    assert made[0] != made[1], (
+        f"a run with {key}={changed!r} is made of the same as one with {value!r}: hand the key on, "
+        "say in WITH beside what it counts, or say in ELSEWHERE which test sees what it does"
     )
 
 
 def test_the_keys_that_are_left_out_exist():
-    assert set(ELSEWHERE) | set(OTHER) <= {*KEYS}
+    assert set(ELSEWHERE) | set(OTHER) | set(WITH) | set(HOMES) <= homes().keys()
+
+
+def test_each_stage_of_the_cascade_is_a_config_of_its_own():
+    """`stages` names the parts, in their order, and each part is a stage's whole config."""
+    (spec,) = cascades()
+    for preset in config_module(config.shipped() / "cascade.py").PRESETS:
+        whole = config.load(f"{spec}:{preset}")
+        assert set(whole) == {"stages", *whole.stages}
+        sizes = [whole[name].data.size_px for name in whole.stages]
+        assert sizes == sorted(sizes)
+        assert [whole[name].stage for name in whole.stages] == list(whole.stages)
+
+
+@pytest.mark.parametrize("name", schedule.SCHEDULES)
+def test_a_schedule_that_has_ends_has_those_of_the_config(encoder, name):
+    """Each schedule that can be given ends is given them; the others are as they are."""
+    ends = {"diffusion.logsnr_min": -7.0, "diffusion.logsnr_max": 5.0}
+    made = tasks.schedule_of(
+        example(encoder, "base64:tiny", **{"diffusion.schedule": name}, **ends)
+    )
+    has_ends = {"logsnr_min", "logsnr_max"} <= set(
+        inspect.signature(schedule.SCHEDULES[name]).parameters
+    )
+    plain = (-7.0, 5.0) if has_ends else tuple(schedule.SCHEDULES[name]()(jnp.array([1.0, 0.0])))
+    np.testing.assert_allclose(made(jnp.array([1.0, 0.0])), plain, atol=1e-3)

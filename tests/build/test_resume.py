@@ -97,3 +97,25 @@ def test_seven_of_seven_changes_end_a_process_with_code_2_in_five_seconds(tmp_pa
         assert (code, "compiling" in out) == (2, False), what
         assert key in err, what
         assert seconds < runs.within(5), (what, seconds)
+
+
+# What a checkpoint, or its meaning, depends on; all else may be another when a run goes on.
+KEPT = ("model.", "diffusion.", "text.", "low_res.", "optim.name", "data.size_px", "train.ema")
+
+
+def test_a_run_goes_on_with_other_values_of_any_key_that_its_state_does_not_depend_on(begun):
+    plain = options_of()
+    for key, value in config.leaves(plain):
+        changed = plain.copy_and_resolve_references()
+        node = changed
+        *parents, last = key.split(".")
+        for parent in parents:
+            node = node[parent]
+        different = {bool: not value, str: f"{value}x", tuple: ("x",)}.get(type(value))
+        with changed.unlocked():
+            node[last] = value + 1 if different is None else different
+        if key.startswith(KEPT):
+            with pytest.raises(ConfigError, match=f"config error: {key} = "):
+                resume.check(changed, begun)
+        else:
+            assert [change.key for change in resume.check(changed, begun)] == [key]

@@ -114,3 +114,17 @@ def test_a_partly_copied_step_is_never_the_newest(saved, tmp_path):
     shutil.copytree(saved / "2", tmp_path / "7")
     (tmp_path / "7/commit_success.txt").unlink(missing_ok=True)
     assert checkpoint.open_to_read(tmp_path).latest_step() == 1
+
+
+@pytest.mark.parametrize("name", ["cut", "longer", "gone"])
+def test_a_file_of_another_size_is_noticed_without_reading_it(name, tmp_path):
+    folder = tmp_path / "3"
+    folder.mkdir()
+    for file in ("state", "data"):
+        (folder / file).write_bytes(b"0123456789")
+    manifest.write(folder)
+    assert manifest.inspect(folder, full=False).state == "good"
+    changed = DAMAGES[name](b"0123456789", random.Random(0))
+    (folder / "data").unlink() if changed is None else (folder / "data").write_bytes(changed)
+    found = manifest.inspect(folder, full=False)
+    assert (found.state, found.why.split()[0]) == ("corrupt", "data")

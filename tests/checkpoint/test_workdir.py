@@ -101,3 +101,11 @@ def test_a_run_needs_free_space_for_two_checkpoints(tmp_path, monkeypatch):
     workdir.check_space(tmp_path, 1_500_000)
     with pytest.raises(StorageError, match=r"3 MB free, 3\.2 MB needed for two .* of 1\.6 MB"):
         workdir.check_space(tmp_path, 1_600_000)
+
+
+def test_nothing_touches_a_lock_that_was_given_back(tmp_path):
+    """Another host would take the next holder's silence for life."""
+    with workdir.lock(tmp_path, heartbeat=0.01):
+        (beat,) = (one for one in threading.enumerate() if one.name == "workdir lock")
+    beat.join(2)
+    assert not beat.is_alive()

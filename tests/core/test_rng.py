@@ -1,3 +1,5 @@
+import zlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,3 +37,9 @@ def test_with_a_key_per_example_each_example_draws_what_it_draws_alone():
 def test_fewer_keys_than_examples_are_refused():
     with pytest.raises(ValueError, match="3 keys for a batch of 4"):
         rng.normal(rng.per_example(jnp.arange(3)), (4, 2))
+
+
+def test_a_stream_folds_in_the_names_checksum_and_then_the_step():
+    """One after the other: their sum would give two names one key at two steps."""
+    want = jax.random.fold_in(jax.random.fold_in(KEY, zlib.crc32(b"noise")), 5)
+    assert rng.stream(KEY, "noise", 5) == want

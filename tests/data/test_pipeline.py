@@ -239,3 +239,15 @@ def test_worker_processes_do_not_change_what_comes():
         resumed.set_state(state)
         assert_equal(take(resumed, 4), alone[2:])
         resumed.close()
+
+
+@pytest.mark.parametrize("taken", [0, 1, 4])
+def test_what_is_read_ahead_is_behind_no_position(taken):
+    """The position is that of the batch handed out last; from there the same comes again."""
+    whole = take(iterator(Numbered(10), 3), 8)
+    ahead = pipeline.Ahead(iterator(Numbered(10), 3), lambda batch: batch, depth=2)
+    assert_equal(take(ahead, taken), whole[:taken])
+    assert ahead.get_state() == {"next_example": 3 * taken}
+    take(ahead, 2)
+    ahead.set_state({"next_example": 3 * taken})
+    assert_equal(take(ahead, 3), whole[taken : taken + 3])

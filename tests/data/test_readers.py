@@ -90,3 +90,10 @@ def test_a_blank_or_missing_caption_is_embedded_as_the_null_text(record):
 def test_a_crop_larger_than_the_picture_is_refused_before_any_is_read():
     with pytest.raises(ValueError, match="crop_px=9 must be 1 to size_px=8"):
         readers.picture(8, 9)
+
+
+def test_an_embedding_that_is_too_long_loses_its_end_and_a_short_one_is_padded():
+    embed = lambda caption: np.arange(1, 6, dtype=np.float32)[:, None]  # noqa: E731
+    cut, padded = (readers.text(embed, n)({"captions": ("a",)}, None) for n in (3, 7))
+    assert (cut["text"].ravel().tolist(), cut["text_length"]) == ([1, 2, 3], 3)
+    assert (padded["text"].ravel().tolist(), padded["text_length"]) == ([1, 2, 3, 4, 5, 0, 0], 5)

@@ -1,9 +1,11 @@
+import shutil
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from diffjax.encoders import weights
-from diffjax.encoders.t5 import default_dtype, load_encoder
+from diffjax.encoders.t5 import default_dtype, fingerprint, load_encoder
 from diffjax.models import t5
 from tests.models.test_t5 import random_params
 
@@ -137,3 +139,20 @@ def test_an_unknown_name_is_refused_in_one_line_with_a_remedy(monkeypatch):
 
 def test_an_encoder_is_named_after_its_folder(encoder):
     assert encoder.name == "tiny"
+
+
+def test_no_more_tokens_than_max_length_are_kept_whatever_length_is_asked_for(encoder):
+    embeddings, mask = encoder.encode(["x" * 80], length=60)
+    assert embeddings.shape[1] == mask.shape[1] == 60
+    assert int(mask.sum()) == encoder.max_length == 40
+
+
+def test_every_file_that_embeddings_depend_on_is_in_the_fingerprint(folder, tmp_path):
+    """Embeddings on a disk are marked with it; a byte more in any of the files is another one."""
+    found = {fingerprint(folder)}
+    for number, name in enumerate(path.name for path in folder.iterdir()):
+        other = shutil.copytree(folder, tmp_path / str(number))
+        with open(other / name, "ab") as file:
+            file.write(b" ")
+        found.add(fingerprint(other))
+    assert len(found) == 1 + len(list(folder.iterdir())) == 4

@@ -280,3 +280,11 @@ def test_tokenizer_json_and_spiece_model_give_the_same_ids_with_eos(tmp_path):
         == [*processor.encode("a red cat in the sky"), 1]
     )
     assert one.ids("a red cat in the sky", 4) == [*ids[:3], 1]
+
+
+@pytest.mark.parametrize("names", [("<a>", "<a><b>", "<a"), ("<a", "<a>", "<a><b>")])
+def test_of_special_tokens_that_begin_alike_the_longest_is_meant(names):
+    special = {name: 10 + i for i, name in enumerate(names)}
+    found = list(tokenizer._split("x<a><b>y<a>z<a", special))
+    want = [("x", "<a><b>"), ("y", "<a>"), ("z", "<a")]
+    assert found == [*((text, special[name]) for text, name in want), ("", None)]

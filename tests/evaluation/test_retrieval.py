@@ -47,3 +47,14 @@ def test_the_interval_is_wilsons(hits, trials):
     assert retrieval.interval(hits, trials) == pytest.approx((want.low, want.high), abs=1e-12)
     with pytest.raises(ValueError, match="6 hits in 5"):
         retrieval.interval(6, 5)
+
+
+def test_a_twin_that_rounding_brings_nearer_is_not_nearer():
+    """Two drawings that are the same may differ in the last digits of their means."""
+    made = np.array([[0.25, 0.5]])
+    real = np.array([[0.5, 0.5], [0.5 * (1 - 1e-13), 0.5], [0.3, 0.5]])
+    wanted = np.array([0])
+    assert retrieval.ranks(made, real, wanted).tolist() == [1]
+    assert retrieval.ranks(made, real[:2], wanted).tolist() == [0]
+    names = ["apple", "pear"]
+    assert retrieval.found(made, real[:2], names, ["apple"]).tolist() == [True]

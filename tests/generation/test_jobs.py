@@ -3,7 +3,7 @@ import argparse
 import pytest
 
 from diffjax.core.errors import ConfigError
-from diffjax.generation import jobs
+from diffjax.generation import jobs, recipe
 from diffjax.tasks.settings import SampleSettings
 
 STAGES = [SampleSettings(num_steps=8), SampleSettings(num_steps=4, aug_level=0.3)]
@@ -87,3 +87,9 @@ def test_a_flag_sets_one_field_of_all_stages_or_of_each():
 def test_a_wrong_setting_is_named_with_what_is_allowed(asked, words):
     with pytest.raises(ConfigError, match=words):
         jobs.settings_of(flags(*asked), STAGES)
+
+
+def test_a_seed_may_be_as_large_as_a_recipe_can_hold_and_no_larger():
+    assert jobs.parse_seeds(str(recipe.MAX_SEED)) == [recipe.MAX_SEED]
+    with pytest.raises(ConfigError, match="--seeds"):
+        jobs.parse_seeds(str(recipe.MAX_SEED + 1))

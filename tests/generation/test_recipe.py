@@ -29,6 +29,14 @@ def test_a_recipe_comes_back_from_json():
     assert recipe.from_json(json.loads(json.dumps(recipe.to_json(none)))) == none
 
 
+def test_the_largest_values_come_back_too():
+    """Each limit is allowed itself; one beyond is refused below."""
+    most = SampleSettings(**{name: high for name, (_, high) in settings.LIMITS.items()})
+    origin = Origin("n" * 40, 8192, 2**53, "a" * 80, "0" * 64)
+    largest = Recipe("x" * 10_000, 2**31 - 1, ((origin, most),), "f" * 64, RECIPE.made_with)
+    assert recipe.from_json(json.loads(json.dumps(recipe.to_json(largest)))) == largest
+
+
 def test_the_settings_are_all_checked():
     fields = {field.name for field in dataclasses.fields(SampleSettings)}
     assert fields == set(settings.LIMITS) | set(settings.CHOICES)
@@ -56,6 +64,9 @@ def test_the_settings_are_all_checked():
         ("stages", [PLAIN["stages"][0]] * 2, "sizes"),
         ("stages.0", 3, r"stages\[0\]: want an object"),
         ("stages.0.name", "../x", r"stages\[0\].name"),
+        ("stages.0.name", "bäse", r"stages\[0\].name"),
+        ("stages.0.average", "decay_٣", "average: want a text"),
+        ("made_with.jax", "0.é", "made_with.jax"),
         ("stages.0.size_px", 10**9, r"size_px: want a number from 1 to 8192"),
         ("stages.0.step", "4", "step: want a number"),
         ("stages.0.average", "/etc/x.safetensors", "average: want a text"),

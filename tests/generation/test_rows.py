@@ -1,5 +1,7 @@
 import dataclasses
+from types import SimpleNamespace
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -68,3 +70,21 @@ def test_a_call_has_a_negative_prompt_for_all_or_for_none(trained):
     embed = lambda prompt: rows.embedded(trained.encoder, [prompt])  # noqa: E731
     with pytest.raises(ValueError, match="1 of 2 jobs have a negative prompt"):
         rows.inputs_of([Job("a", 0, "b"), Job("a", 1)], embed)
+
+
+@pytest.mark.parametrize(("devices", "rows_"), [(1, 8), (3, 9), (8, 8), (12, 12)])
+def test_an_accelerator_takes_full_batches_in_equal_shares(devices, rows_, monkeypatch):
+    """At least BATCH rows, and as many on each device."""
+    here = [SimpleNamespace(platform="tpu")] * devices
+    monkeypatch.setattr(rows, "sampling_devices", lambda: here)
+    assert rows.rows_per_call() == rows_
+    assert [len(padded) for padded, _ in rows.in_calls(range(20))] == [rows_] * -(-20 // rows_)
+
+
+def test_embeddings_of_prompts_are_rounded_as_those_that_stages_are_trained_on(trained):
+    prompts = ["a red apple", ""]
+    text, mask = rows.embedded(trained.encoder, prompts)
+    exact, exact_mask = trained.encoder.encode(prompts, trained.encoder.max_length)
+    np.testing.assert_array_equal(text, np.asarray(exact).astype(ml_dtypes.bfloat16))
+    assert (np.asarray(text) != np.asarray(exact)).any()
+    np.testing.assert_array_equal(mask, exact_mask)

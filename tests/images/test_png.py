@@ -157,3 +157,14 @@ def test_a_file_that_is_not_a_png_is_refused(make, tmp_path):
     make(path)
     with pytest.raises(ValueError, match=r"a\.png: (no such file|is not a PNG)"):
         png.read_metadata(path)
+
+
+def test_metadata_are_limited_by_their_bytes(tmp_path):
+    """Letters of other scripts take several; what is written can be read again."""
+    most = png.MAX_METADATA_BYTES - len('{"p": ""}')
+    whole = {"p": "é" * (most // 2)}
+    path = tmp_path / "x.png"
+    png.write(path, PICTURE, whole)
+    assert png.read_metadata(path) == whole
+    with pytest.raises(ValueError, match="metadata of"):
+        png.encode(PICTURE, {"p": "é" * (most // 2 + 1)})

@@ -56,3 +56,9 @@ def test_warm_pieces_do_not_count_for_the_rate():
 
 def test_no_time_is_negative_if_the_clock_goes_back():
     assert "-" not in shown(io.StringIO(), 9, [5.0, -100.0, 2.0, 20.0])
+
+
+def test_warm_pieces_are_those_of_this_process_not_those_that_were_there():
+    """Two that compile, after four that were there: the rate is that of the third."""
+    line = shown(Terminal(), 8, [30.0, 10.0, 4.0], skip=4, warm=2).split("\r")[-1]
+    assert line.startswith("[#####################...] 7 of 8 pictures, 44.0 s, 4.0 s left")

@@ -1,5 +1,6 @@
 """The loop, driven as a user would, with something going wrong in it."""
 
+import os
 import re
 import signal
 import time
@@ -9,10 +10,13 @@ import pytest
 
 from diffjax import checkpoint
 from diffjax.core import signals
+from diffjax.core.errors import BadData
 from diffjax.core.trees import named_leaves
 from diffjax.devices import mesh
 from diffjax.logs import goodput, journal, writer
 from diffjax.training import loop, preview
+from diffjax.training.run import Opened
+from diffjax.training.state import TrainState
 from tests import runs
 from tests.tiny_t5 import save_tiny
 
@@ -76,7 +80,9 @@ def test_cut_short_twice_a_run_ends_with_the_digest_and_lines_of_one_that_was_no
     whole, tmp_path, encoder, monkeypatch, capsys
 ):
     """Once because its time is up, once by a signal; a line for each three steps is due at none."""
+    os.link(whole / "config.json", tmp_path / "reader")  # who reads it has the old one to the end
     assert runs.run(whole, encoder, *FLAGS) == 0  # nothing is left to do, but to say the digest
+    assert not (whole / "config.json").samefile(tmp_path / "reader")
     expected = runs.digest(capsys.readouterr().out)
     assert runs.run(tmp_path, encoder, *FLAGS, "train.max_seconds=0.001") == 0
     out = capsys.readouterr().out
@@ -133,10 +139,11 @@ def test_a_bad_batch_moves_no_parameter(tmp_path, encoder, monkeypatch):
 def test_bad_batches_without_end_stop_the_run_and_leave_finite_checkpoints(
     tmp_path, encoder, monkeypatch, capsys
 ):
-    poison(monkeypatch, lambda count: count > 2)
+    """At the first line of the log with as many in a row as max_bad_steps, 3, says."""
+    poison(monkeypatch, lambda count: count > 3)
     assert runs.run(tmp_path, encoder, *FLAGS, "train.save_every=5") == 4
     (error,) = capsys.readouterr().err.splitlines()
-    assert "steps 3 to 6" in error
+    assert "steps 4 to 6" in error
     assert "goes on from step 5" in error
     assert "lower optim.learning_rate (0.001)" in error
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["5"]
@@ -157,11 +164,12 @@ def test_a_signal_while_pictures_are_made_saves_the_step_from_beside(
     tmp_path, encoder, monkeypatch, capsys
 ):
     """Here the process may not end, so what would end it is looked at."""
-    left = []
+    left, shown = [], {}
     watched = lambda: signals.signals(signals.Watch(left.append))  # noqa: E731
     monkeypatch.setattr(loop, "signals", watched)
 
     def sampled(self, step, params):
+        shown.update({k: np.asarray(x) for k, x in named_leaves(params).items()})
         signal.raise_signal(signal.SIGTERM)
         while not left:
             time.sleep(0.01)
@@ -173,4 +181,28 @@ def test_a_signal_while_pictures_are_made_saves_the_step_from_beside(
     assert "stopped at step 4, saved" in capsys.readouterr().err
     arrays, position = saved(tmp_path, 4)
     assert arrays["step"] == 4
+    for name, array in shown.items():  # pictures are made with the average, not the parameters
+        np.testing.assert_array_equal(array, arrays[f"ema_params/decay_0.999/{name}"])
+    assert any(np.any(array != arrays[f"params/{name}"]) for name, array in shown.items())
     assert position["data"] == {"next_example": 32}
+
+
+def test_a_batch_that_cannot_be_read_saves_steps_that_were_made_and_no_others(monkeypatch):
+    """At the first step of a process there is nothing that is not on the disk."""
+
+    class Broken:
+        def get_state(self):
+            return {"next_example": 8}
+
+        def __next__(self):
+            raise BadData("record 3 is broken")
+
+    kept = []
+    monkeypatch.setattr(loop, "save", lambda opened, step, state, at: kept.append((step, at)))
+    opened, state = object.__new__(Opened), TrainState(3, {}, {}, {})
+    object.__setattr__(opened, "batches", Broken())
+    object.__setattr__(opened, "first_step", 3)
+    for step in (3, 4):
+        with pytest.raises(BadData):
+            loop.next_batch(opened, step, state)
+    assert kept == [(4, {"next_example": 8})]

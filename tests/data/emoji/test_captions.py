@@ -3,7 +3,12 @@ import re
 import pytest
 
 from diffjax.data.emoji import drawings
-from diffjax.data.emoji.captions import MAX_CAPTION_BYTES, captions, noun_phrase
+from diffjax.data.emoji.captions import (
+    MAX_CAPTION_BYTES,
+    captions,
+    noun_phrase,
+    with_article,
+)
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +103,12 @@ def test_captions_do_not_change_between_calls():
         "twemoji emoji: red apple",
         "a red apple",
     )
+
+
+@pytest.mark.parametrize(
+    ("word", "phrase"),
+    [("glass", "a glass"), ("bus", "a bus"), ("iris", "an iris"), ("dogs", "dogs"),
+     ("bag of apples", "a bag of apples")],
+)  # fmt: skip
+def test_a_word_in_s_is_a_plural_unless_its_ending_says_otherwise(word, phrase):
+    assert with_article(word) == phrase

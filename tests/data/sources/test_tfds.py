@@ -51,6 +51,26 @@ def labelled(tmp_path_factory):
     return data_dir
 
 
+class Named(Labelled, skip_registration=True):
+    """The same with names."""
+
+    def _info(self):
+        info = super()._info()
+        features = tfds.features.FeaturesDict({**info.features, "name": tfds.features.Text()})
+        return tfds.core.DatasetInfo(builder=self, features=features)
+
+    def _generate_examples(self):
+        for i, example in super()._generate_examples():
+            yield i, {**example, "name": f"name {i}"}
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory):
+    data_dir = tmp_path_factory.mktemp("named")
+    Named(data_dir=str(data_dir), file_format="array_record").download_and_prepare()
+    return data_dir
+
+
 def test_a_record_holds_an_encoded_image_and_its_captions(few_emoji):
     source = open_source("emoji/64", "train", few_emoji, names=("red_apple",))
     assert isinstance(source, RecordSource)
@@ -207,3 +227,13 @@ def test_a_fingerprint_tells_the_split_the_names_the_captions_and_the_files(few_
 def test_captions_alone_are_those_of_the_records(few_emoji):
     source = open_source("emoji/64", "train", few_emoji, names=("red_apple", "grinning_face"))
     assert [source.captions(i) for i in range(4)] == [source[i]["captions"] for i in range(4)]
+
+
+def test_the_records_that_are_kept_are_whole(named):
+    """`only` chooses records, and leaves each as it is: picture, captions, name and class."""
+    source = open_source("named", "train", named, image_key="picture", caption_key="title")
+    wanted = ["name 1", "name 2"]
+    whole = [source[i] for i in range(len(source)) if source[i]["name"] in wanted]
+    kept = source.only(wanted)
+    assert [kept[i] for i in range(len(kept))] == whole
+    assert [record["label"] for record in whole] == [1, 0]

@@ -439,3 +439,13 @@ def test_two_processes_write_one_cache_at_the_same_time(tmp_path):
     assert [process.wait() for process in processes] == [0, 0]
     assert_holds(tmp_path / "c", many(3000))
     assert stored(tmp_path / "c") == 3000
+
+
+def test_progress_of_what_is_added_counts_what_was_there(tmp_path):
+    """(captions read, of which so many were encoded): both end at what there is."""
+    cache.extend(tmp_path / "c", Stub(), list("ab"))
+    seen = []
+    cache.extend(
+        tmp_path / "c", Stub(), list("abcde"), batch_size=2, progress=lambda *n: seen.append(n)
+    )
+    assert seen == [(4, 2), (5, 3)]
