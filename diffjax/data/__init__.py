@@ -1,1 +1,1 @@
-"""Data: the embedded emoji set, any prepared TFDS set, and the iterators that feed a step."""
+"""Records, data sources, the embedded emoji data set, and the iterators over batches."""

@@ -1,4 +1,4 @@
-"""Records whose picture cannot be read: named, counted, and skipped up to a limit."""
+"""Counts records whose pictures cannot be read, so that they are skipped up to a limit."""
 
 import math
 from dataclasses import dataclass, field
@@ -10,15 +10,15 @@ from diffjax.data.record import BadRecord
 
 
 class BrokenPicture(BadRecord):
-    """Bytes that are no whole picture, or of more pixels than are taken."""
+    """The bytes of a picture are damaged, or it has too many pixels."""
 
 
 @dataclass
 class Broken:
-    """The broken records that a process has met since its start, each counted once.
+    """The broken records that a process has found since its start, each counted once.
 
-    records: how many there are in all. share: up to which share of them may be broken, rounded up
-    to whole records; 0 allows none.
+    records: the number of all records. share: the share of them that may be broken, rounded up to
+    whole records; 0 allows none.
     """
 
     records: int
@@ -27,14 +27,14 @@ class Broken:
 
     @property
     def limit(self) -> int:
-        """So many may be broken."""
-        return math.ceil(self.share * self.records - 1e-6)  # 0.1 of 30 is 3, in floats too
+        """The number of records that may be broken."""
+        return math.ceil(self.share * self.records - 1e-6)  # so that 0.1 of 30 is 3 in floats
 
     def add(self, index: int, reason: str) -> None:
-        """Count a record, and say so in the log when it is met first.
+        """Counts a record, and logs a line when it is found for the first time.
 
         Raises:
-          BadData: one more than the limit; the message is one line that names the record.
+          BadData: there are more than the limit; the message is one line that names the record.
         """
         if index in self.seen:
             return
@@ -48,13 +48,13 @@ class Broken:
 
 
 def reason_of(index: int, name: object, error: Exception) -> str:
-    """The record and what is wrong with it, on one line."""
+    """One line that names the record and says what is wrong with it."""
     called = f" ({name})" if name else ""
     return f"record {index}{called}: {' '.join(str(error).split())}"
 
 
 def too_many(reason: str, others: int, limit: int, records: int) -> BadData:
-    """What to say when a record is broken that is one too many."""
+    """The error for the first broken record beyond the limit."""
     before = f", after {others} others," if others else ""
     return BadData(
         f"{reason}; this{before} is more than data.max_broken allows, {limit} of {records} "

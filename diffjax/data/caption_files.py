@@ -1,4 +1,4 @@
-"""Captions from files of text, JSON, CSV and parquet, each read by what its name says it is."""
+"""Reads captions from files of text, JSON, CSV and parquet; the suffix says which."""
 
 import csv
 import json
@@ -15,18 +15,20 @@ UTF8_MARK = b"\xef\xbb\xbf"
 
 
 class Kind(NamedTuple):
-    """How a kind of file is read: (path, field) -> how many records, and the texts of each."""
+    """How to read a kind of file: (path, field) -> the number of records, and the texts of each."""
 
     records: Callable[[Path, str], int]
     read: Callable[[Path, str], Iterator[tuple[str, ...]]]
 
 
 def from_files(paths: Sequence[Path], field: str = "caption") -> Captions:
-    """The captions of files, by their suffix in any case; KINDS says which there are.
+    """The captions in files, whose suffix (in upper or lower case) must be one of KINDS.
 
-    `field` is the key of a JSON object, or the column of CSV or parquet: a string, a list of
-    strings or null. Text has a caption a line, and no fields. A file that is not there, of another
-    kind, or without the field, is a ValueError.
+    `field` is the key of a JSON object, or the column of CSV or parquet. It holds a string, a list
+    of strings or null. A text file has one caption a line, and no fields.
+
+    Raises:
+      ValueError: a file does not exist, is of another kind, or lacks the field.
     """
     for path in paths:
         if not path.is_file():
@@ -50,7 +52,7 @@ def _count_lines(path: Path, field: str) -> int:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """The lines with their ends, without a byte order mark."""
+    """The lines with their line ends, but without a byte order mark."""
     with open(path, "rb") as stream:
         for number, line in enumerate(stream, 1):
             if number == 1:
@@ -76,7 +78,7 @@ def _json_lines(path: Path, field: str) -> Iterator[tuple[str, ...]]:
 
 
 def _json_entries(path: Path) -> list[object]:
-    """The entries of a JSON list; an object alone is one entry."""
+    """The entries of a JSON list; a single object counts as one entry."""
     whole = _parsed("".join(_lines(path)), str(path))
     return whole if isinstance(whole, list) else [whole]
 
@@ -116,7 +118,7 @@ def _csv(path: Path, field: str) -> Iterator[tuple[str, ...]]:
             raise ValueError(f"{path}: no column {field!r}, only {names}; --field names another")
         column = names.index(field)
         for row in rows:
-            if row:  # an empty line is none
+            if row:  # skips empty lines
                 yield (row[column],) if column < len(row) else ()
     except csv.Error as error:
         raise ValueError(f"{path} line {rows.line_num}: not CSV: {error}") from None
@@ -156,7 +158,7 @@ def _parquet(path: Path, field: str) -> Iterator[tuple[str, ...]]:
 
 
 def _texts(value: object, where: str) -> tuple[str, ...]:
-    """A string, a list of strings, or null for none."""
+    """The texts of a field, which holds a string, a list of strings, or null."""
     texts = [value] if isinstance(value, str) else [] if value is None else value
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise ValueError(f"{where} is {str(value)[:40]!r}, want a string or a list of strings")

@@ -1,4 +1,4 @@
-"""Captions alone, one after the other: of a source of records, or of files (caption_files.py)."""
+"""Iterates over the captions of a data source or of files (caption_files.py), without pictures."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -8,9 +8,9 @@ from diffjax.data.record import RecordSource, captions_at, clean
 
 @dataclasses.dataclass
 class Captions:
-    """An iterable of captions, cleaned, blank ones left out, that knows how far it has come.
+    """An iterable of cleaned captions, without blank ones, that can estimate their number.
 
-    `records` counts the lines, rows or examples there are; one may hold several captions.
+    records: the number of lines, rows or examples, each of which may hold several captions.
     """
 
     records: int
@@ -19,7 +19,7 @@ class Captions:
     read_captions: int = 0
 
     def __iter__(self) -> Iterator[str]:
-        """From the start. Mistakes in the input are ValueErrors that name the file and line."""
+        """Starts at the first caption; a ValueError names file and line of a mistake."""
         self.read_records = self.read_captions = 0
         for texts in self.open():
             self.read_records += 1
@@ -29,16 +29,17 @@ class Captions:
                     yield text
 
     def estimate(self) -> int:
-        """How many captions there may be in all, by what has been read."""
+        """The estimated number of all captions, from those that have been read."""
         if not self.read_records:
             return self.records
         return round(self.read_captions * self.records / self.read_records)
 
 
 def from_source(source: RecordSource) -> Captions:
-    """The captions of all records, those that training may ask for; pictures are not read.
+    """The captions of all records, as training reads them; pictures are not read.
 
-    A record whose captions cannot be read is a BadRecord that names its index.
+    Raises:
+      BadRecord: (while iterating) the captions of a record cannot be read; names its index.
     """
     return Captions(
         len(source), lambda: (captions_at(source, index) for index in range(len(source)))
@@ -48,9 +49,9 @@ def from_source(source: RecordSource) -> Captions:
 def from_data_set(
     name: str, split: str, caption_key: str = "captions", data_dir: str | None = None
 ) -> Captions:
-    """The captions of a split that `tfds.open_source` opens; its ValueErrors are passed on."""
+    """The captions of a split of a data set. Raises ValueErrors as `tfds.open_source` does."""
     from diffjax.data.sources import tfds
 
-    # The data set need not have pictures.
+    # No image key, because the data set need not have pictures.
     found = tfds.open_source(name, split, data_dir, image_key="", caption_key=caption_key)
     return from_source(found)

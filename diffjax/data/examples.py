@@ -1,4 +1,4 @@
-"""How one example is made of a record, or of the next one where its picture is broken."""
+"""Makes an example from a record, or from the next record if its picture is broken."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,14 +12,14 @@ from diffjax.data.record import BadRecord, Batch, RecordSource
 
 
 class Example(NamedTuple):
-    """One row of a batch, and the records (index, what is wrong) that were skipped to make it."""
+    """A row of a batch, and the records (index, reason) that were skipped for it."""
 
     columns: Columns
     skipped: tuple[tuple[int, str], ...]
 
 
 class Part(NamedTuple):
-    """A process's rows of a batch, and the records that were skipped to make them."""
+    """The rows of a batch that a process makes, and the records that were skipped for them."""
 
     columns: Batch
     skipped: tuple[tuple[int, str], ...]
@@ -33,12 +33,12 @@ def example_of(
     readers: Sequence[Reader],
     limit: int,
 ) -> Example:
-    """The columns of the record at `index`, or of the first one behind it whose picture is whole.
+    """The columns of the record at `index`, or of the first one after it with a good picture.
 
-    Which record stands in, and what is drawn for it, depends on the records and on `rng` alone.
+    The result depends only on the records and on `rng`.
 
     Raises:
-      BadData: more than `limit` records are broken in a row, or one is wrong in another way.
+      BadData: more than `limit` records in a row are broken, or one is wrong in another way.
     """
     before = None if rng is None else rng.bit_generator.state
     skipped: list[tuple[int, str]] = []
@@ -63,7 +63,7 @@ def example_of(
 
 
 def collate(examples: Sequence[Example]) -> Part:
-    """Examples of equal columns, stacked along a new leading axis."""
+    """Stacks examples, which have the same columns, along a new leading axis."""
     names = examples[0].columns
     return Part(
         {name: np.stack([example.columns[name] for example in examples]) for name in names},

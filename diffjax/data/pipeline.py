@@ -1,4 +1,4 @@
-"""Batches from records: shuffled, repeated, shared among processes, resumed exactly (Grain)."""
+"""Makes batches of records with Grain: shuffled, repeated, shared by processes, resumed exactly."""
 
 import functools
 import math
@@ -14,7 +14,7 @@ from diffjax.data.examples import Example, Part, collate, example_of
 from diffjax.data.readers import Reader
 from diffjax.data.record import Batch, RecordSource
 
-# Where an iterator is: {"next_example": how many examples of all processes went before}.
+# The position of an iterator: {"next_example": the number of examples of all processes before it}.
 Position: TypeAlias = dict[str, int]
 Read = TypeVar("Read", covariant=True)
 Place = TypeVar("Place")
@@ -33,20 +33,21 @@ def train_iterator(
     prefetch_batches: int = 2,
     worker_count: int = 0,
 ) -> "Batches":
-    """Endless batches of `batch_size` examples, or of each batch the `rows` of this process alone.
+    """Endless batches of `batch_size` examples, or only the `rows` of them that a process needs.
 
-    Each has the columns of all `readers`, a row per example. Every epoch has a new order.
-    `get_state()` is a position and `set_state()` resumes there exactly, whatever `rows`,
-    `batch_size` and `worker_count` are by then: an example's record and its chance depend on
-    (seed, how many went before it) alone.
+    A batch has the columns of all `readers`, with a row per example. Every epoch has a new order.
+    `get_state()` returns a position, at which `set_state()` resumes exactly, also with other
+    `rows`, another `batch_size` or `worker_count`. For the record of an example and its random
+    draws depend only on the seed and on the number of examples before it.
 
-    In the place of a record whose picture is broken comes the next one of the source that is whole.
-    More of them than the share `max_broken` of all records (rounded up, counted by each process)
-    end the iteration with a BadData; so does the first record that cannot be read for another
-    reason.
+    A record with a broken picture is replaced by the next good one of the source. `max_broken` is
+    the share of all records (rounded up) that may be broken; each process counts for itself. With
+    `worker_count` > 0, that number of processes does the work instead of `threads` in this one.
+    Then `source` and `readers` must pickle, and `close()` ends the processes.
 
-    `worker_count` processes do the work instead of `threads` in this one; then `source` and
-    `readers` must pickle, and `close()` ends them. Raises ValueError for numbers that cannot be.
+    Raises:
+      ValueError: a number is not allowed.
+      BadData: (while iterating) too many records are broken, or one is wrong in another way.
     """
     _check(source, batch_size)
     rows = tuple(range(batch_size)) if rows is None else tuple(rows)
@@ -56,9 +57,9 @@ def train_iterator(
     transform = functools.partial(
         example_of, source=source, readers=tuple(readers), limit=broken.limit
     )
-    # Repeating first lets a batch be larger than the data; choosing rows last lets the examples and
-    # their randomness be those of one process. Records are read by `example_of`, which may need
-    # another one.
+    # Repeating comes first, so that a batch may be larger than the data. Choosing rows comes last,
+    # so that examples and their random draws do not depend on the number of processes. `example_of`
+    # reads the records, because it may need another one.
     indices = grain.MapDataset.source(range(len(source)))
     examples = indices.seed(seed).shuffle().repeat().random_map(transform)
 
@@ -71,7 +72,7 @@ def train_iterator(
         )
         if worker_count:
             if not flags.FLAGS.is_parsed():
-                flags.FLAGS.mark_as_parsed()  # Grain asks absl even where absl does not run
+                flags.FLAGS.mark_as_parsed()  # Grain reads absl's flags even if absl does not run
             iterable = iterable.mp_prefetch(
                 grain.MultiprocessingOptions(num_workers=worker_count, per_worker_buffer_size=2)
             )
@@ -81,7 +82,7 @@ def train_iterator(
 
 
 class Rows(grain.MapDataset[Example]):
-    """From example `start` on, of each `batch_size` examples those at `rows`, one after another."""
+    """The examples at the places `rows` of each batch, from example `start` on."""
 
     def __init__(
         self, parent: grain.MapDataset[Example], start: int, batch_size: int, rows: tuple[int, ...]
@@ -90,7 +91,7 @@ class Rows(grain.MapDataset[Example]):
         self._start, self._batch_size, self._rows = start, batch_size, rows
 
     def __len__(self) -> int:
-        """How many there are: as good as endless."""
+        """The number of examples, which is practically endless."""
         return (len(self._parent) - self._start) // self._batch_size * len(self._rows)
 
     @overload
@@ -98,7 +99,7 @@ class Rows(grain.MapDataset[Example]):
     @overload
     def __getitem__(self, index: int) -> Example | None: ...
     def __getitem__(self, index: slice | int) -> grain.MapDataset[Example] | Example | None:
-        """The example at an index, or a slice of them."""
+        """The example at an index, or a slice of examples."""
         if isinstance(index, slice):
             return self.slice(index)
         batch, row = divmod(index, len(self._rows))
@@ -106,11 +107,11 @@ class Rows(grain.MapDataset[Example]):
 
 
 class Batches:
-    """An iterator whose position is a number of examples, those of all processes together.
+    """An iterator over batches whose position is a number of examples of all processes together.
 
-    start_at: that number -> Grain's iterator of what comes then. broken: what counts the records
-    that were skipped, here and in order, so that reading ahead does not move the batch at which
-    they are too many.
+    start_at: a position -> Grain's iterator from there on. broken: counts the skipped records. They
+    are counted here, in order, so that reading ahead does not change the batch at which there are
+    too many.
     """
 
     def __init__(
@@ -133,17 +134,17 @@ class Batches:
             part = next(self._iterator)
             _count(part, self._broken)
         except Exception:
-            self.close()  # whoever asks again gets this batch, not the one behind it
+            self.close()  # so that a caller who tries again gets this batch and not the next
             raise
         self._next_example += self._batch_size
         return part.columns
 
     def get_state(self) -> Position:
-        """The position behind the batch last handed out."""
+        """The position after the batch that was returned last."""
         return {"next_example": self._next_example}
 
     def set_state(self, state: Position) -> None:
-        """Go on from a position; older ones, {"next_index": n}, counted batches of this size."""
+        """Continues from a position; older ones, {"next_index": n}, count batches of this size."""
         self.close()
         if "next_index" in state:
             self._next_example = int(state["next_index"]) * self._batch_size
@@ -151,7 +152,7 @@ class Batches:
             self._next_example = int(state["next_example"])
 
     def close(self) -> None:
-        """End worker processes and forget what was read ahead; the position stays."""
+        """Ends worker processes and drops what was read ahead; the position stays."""
         if self._iterator is not None:
             self._iterator.close()
         self._iterator = None
@@ -159,7 +160,7 @@ class Batches:
 
 @runtime_checkable
 class Resumable(Protocol[Read, Place]):
-    """An iterator that can say where it is and go on from there, as `Batches` can."""
+    """An iterator with a position from which it can be resumed, such as `Batches`."""
 
     def __next__(self) -> Read: ...  # noqa: D105
 
@@ -169,10 +170,10 @@ class Resumable(Protocol[Read, Place]):
 
 
 class Ahead(Generic[Read, Place, OnDevices]):
-    """The same batches, `depth` of them sent to the devices before they are asked for.
+    """An iterator that sends `depth` batches to the devices ahead of time.
 
-    put: starts a batch's way to the devices. `get_state()` is the position after the batch last
-    handed out, whatever has been read ahead of it.
+    put: starts to send a batch to the devices. `get_state()` returns the position after the batch
+    that was returned last, however many have been read ahead.
     """
 
     def __init__(
@@ -196,11 +197,11 @@ class Ahead(Generic[Read, Place, OnDevices]):
         return batch
 
     def get_state(self) -> Place:
-        """The position that goes on behind the batch last handed out."""
+        """The position after the batch that was returned last."""
         return self._state
 
     def set_state(self, state: Place) -> None:
-        """Go on from a position; what was read ahead is forgotten."""
+        """Continues from a position; batches that were read ahead are dropped."""
         self._batches.set_state(state)
         self._state = state
         self._waiting.clear()
@@ -215,10 +216,10 @@ def eval_batches(
     process_count: int = 1,
     max_broken: float = 0.0,
 ) -> Iterator[Batch]:
-    """One pass in order, without chance; the last batch may be smaller.
+    """One pass over the records, in order and without random draws; the last batch may be smaller.
 
-    The columns and the rule for broken pictures are `train_iterator`'s. With several processes,
-    process i has records i, i + n, ...; the last ones may have a record less.
+    Columns, and what happens to broken pictures, are as in `train_iterator`. With n processes,
+    process i has the records i, i + n, ...; the last processes may have a record less.
     """
     _check(source, batch_size)
     if not 0 <= process_index < process_count:
@@ -237,7 +238,7 @@ def eval_batches(
 
 
 def steps_per_epoch(source: RecordSource, batch_size: int, process_count: int = 1) -> int:
-    """Steps until every record has been seen once, at least 1."""
+    """The number of steps until every record has been seen once; at least 1."""
     return math.ceil(len(source) / (batch_size * process_count))
 
 

@@ -1,7 +1,7 @@
-"""Readers turn a record into the columns of an example; which readers there are, a task says.
+"""Readers turn a record into the columns of an example; the task decides which readers are used.
 
-A reader draws its chance from the generator that it is given, one reader after the other in their
-order. Without a generator nothing is left to chance: the first caption, the whole picture.
+A reader takes its random draws from the generator that is passed; readers are called in their
+order. Without a generator nothing is random: the first caption and the whole picture are used.
 """
 
 import functools
@@ -16,7 +16,7 @@ from diffjax.data.record import Record, captions_of, first_caption, image_of, la
 # The columns of one example: arrays without a batch axis.
 Columns: TypeAlias = dict[str, np.ndarray]
 Reader: TypeAlias = Callable[[Record, np.random.Generator | None], Columns]
-# caption -> its embedding [l d] in its real length; called from several threads.
+# caption -> its embedding [l d] without padding; called from several threads.
 Embed: TypeAlias = Callable[[str], np.ndarray]
 
 
@@ -46,7 +46,7 @@ def caption(record: Record, rng: np.random.Generator | None) -> Columns:
 
 
 def text(embed: Embed, max_length: int) -> Reader:
-    """`text` [max_length d], zero beyond `text_length` int32; a longer embedding loses its end."""
+    """`text` [max_length d], zero beyond `text_length` int32; longer embeddings are cut."""
     return functools.partial(_text, embed=embed, max_length=max_length)
 
 

@@ -1,4 +1,4 @@
-"""What a data source holds, and the one rule by which captions are read from it."""
+"""What a record is, and the rule by which captions are read from it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeAlias, runtime_checkable
@@ -6,7 +6,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
-# One example, with the keys that its source has, none of which must be there:
+# One example. A source may leave out any of these keys:
 #   image     bytes: the picture, still encoded
 #   captions  tuple of str: texts about it, any number
 #   name      str: what the source calls it, for choosing records and for messages
@@ -19,20 +19,20 @@ Batch: TypeAlias = Mapping[str, np.ndarray]
 
 
 class BadRecord(ValueError):
-    """A record whose fields are not what is wanted of them; one line, without the record's name."""
+    """A field of a record has a wrong value. The message does not name the record."""
 
 
 @runtime_checkable
 class RecordSource(Protocol):
-    """Random access to records; to be shared with worker processes it must pickle.
+    """Random access to records. To be used by worker processes, a source must pickle.
 
-    A source may have two methods more. `captions(index)` is the captions of a record without its
-    picture, for those who want no more. `fingerprint()` is a string that is equal for equal
-    records and costs no reading of them; see `fingerprint_of`.
+    A source may have two further methods. `captions(index)` returns the captions of a record
+    without reading its picture. `fingerprint()` returns a string that is equal for equal records,
+    without reading them; see `fingerprint_of`.
     """
 
     def __len__(self) -> int:
-        """How many records there are."""
+        """The number of records."""
         ...
 
     def __getitem__(self, index: int) -> Record:
@@ -41,15 +41,19 @@ class RecordSource(Protocol):
 
 
 def clean(text: str) -> str:
-    """A caption as everything in diffjax sees it: without blanks around it.
+    """The caption without blanks around it, which is the form used everywhere in diffjax.
 
-    A blank caption becomes "", the null text: it trains as unconditional and is never encoded.
+    A blank caption becomes "", the null text, which trains as unconditional and is not encoded.
     """
     return text.strip()
 
 
 def captions_of(record: Record) -> tuple[str, ...]:
-    """The captions of a record, cleaned; () if it has none, BadRecord if they are no strings."""
+    """The cleaned captions of a record, () if it has none.
+
+    Raises:
+      BadRecord: they are not a sequence of strings.
+    """
     found = record.get("captions", ())
     if isinstance(found, str) or not isinstance(found, Sequence):
         raise BadRecord(f"captions {str(found)[:40]!r}: want a sequence of strings")
@@ -89,9 +93,10 @@ def vector_of(record: Record, name: str, width: int) -> Float[np.ndarray, " d"]:
 
 
 def captions_at(source: RecordSource, index: int) -> tuple[str, ...]:
-    """`captions_of` the record at `index`; its picture is left alone where the source can.
+    """`captions_of` the record at `index`, if possible without reading its picture.
 
-    A BadRecord names the index.
+    Raises:
+      BadRecord: they are not a sequence of strings; names the index.
     """
     read = getattr(source, "captions", None)
     try:
@@ -101,6 +106,6 @@ def captions_at(source: RecordSource, index: int) -> tuple[str, ...]:
 
 
 def fingerprint_of(source: RecordSource) -> str | None:
-    """What tells this source's records from all others'; None if the source cannot say."""
+    """A string that distinguishes the records of this source from others; None if it has none."""
     read = getattr(source, "fingerprint", None)
     return None if read is None else read()

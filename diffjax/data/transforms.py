@@ -1,4 +1,7 @@
-"""Pixels and captions of one record, in numpy and PIL; chance comes from an explicit generator."""
+"""Decodes, resizes and crops the picture of a record, and chooses one of its captions.
+
+All random draws come from the generator that is passed.
+"""
 
 import io
 from collections.abc import Sequence
@@ -13,11 +16,11 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 
 
 def decode(data: bytes) -> UInt8[np.ndarray, "h w 3"]:
-    """PNG, JPEG or WEBP bytes as RGB in [0, 255]; what is transparent shows white.
+    """Decodes PNG, JPEG or WEBP bytes to RGB in [0, 255], with white behind transparent pixels.
 
     Raises:
-      BrokenPicture: another format, damaged bytes, or more pixels than Pillow takes (twice its
-        MAX_IMAGE_PIXELS), which the header tells before anything is decoded.
+      BrokenPicture: the bytes have another format or are damaged, or the header claims more pixels
+        than Pillow decodes (twice its MAX_IMAGE_PIXELS).
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -26,21 +29,21 @@ def decode(data: bytes) -> UInt8[np.ndarray, "h w 3"]:
         raise
     except Image.DecompressionBombError as error:
         raise BrokenPicture(f"a picture too large to decode: {error}") from None
-    except Exception as error:  # damage has many names in Pillow's readers
+    except Exception as error:  # Pillow's readers raise many types of errors
         raise BrokenPicture(
             f"{len(data)} bytes starting {data[:8]!r} are no whole image of {', '.join(FORMATS)}"
         ) from error
 
 
 def encode_png(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
-    """PNG bytes that `decode` turns back into the same pixels."""
+    """Encodes pixels as PNG bytes, from which `decode` gives the same pixels."""
     png = io.BytesIO()
     Image.fromarray(image).save(png, "PNG")
     return png.getvalue()
 
 
 def resize(image: UInt8[np.ndarray, "h w 3"], size_px: int) -> UInt8[np.ndarray, "s s 3"]:
-    """The centre square, antialiased to `size_px` a side; untouched if it has that size already."""
+    """The centre square, resized to `size_px` with antialiasing; unchanged if it has that size."""
     height_px, width_px = image.shape[:2]
     if height_px == width_px == size_px:
         return image
@@ -53,9 +56,10 @@ def resize(image: UInt8[np.ndarray, "h w 3"], size_px: int) -> UInt8[np.ndarray,
 def random_crop(
     image: UInt8[np.ndarray, "h w 3"], crop_px: int, rng: np.random.Generator
 ) -> UInt8[np.ndarray, "s s 3"]:
-    """A square of `crop_px`, every place equally likely.
+    """A random square of `crop_px` a side; every place is equally likely.
 
-    Raises ValueError if the image is smaller than the crop.
+    Raises:
+      ValueError: the image is smaller than the crop.
     """
     height_px, width_px = image.shape[:2]
     if not 0 < crop_px <= min(height_px, width_px):
@@ -66,7 +70,7 @@ def random_crop(
 
 
 def choose_caption(captions: Sequence[str], rng: np.random.Generator) -> str:
-    """One of the captions, each equally likely; "" if there are none, and then nothing is drawn."""
+    """One of the captions, all equally likely; "" if there are none, without using `rng`."""
     return captions[int(rng.integers(len(captions)))] if captions else ""
 
 

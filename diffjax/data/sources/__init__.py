@@ -1,1 +1,1 @@
-"""Where records come from, each behind one signature."""
+"""Data sources, which all have the methods of `record.RecordSource`."""

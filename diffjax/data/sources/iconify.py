@@ -1,8 +1,8 @@
-"""Drawings of an iconify set (`@iconify-json/NAME` on npm): JSON in, SVG texts by emoji name out.
+"""Reads the drawings of an iconify set (`@iconify-json/NAME` on npm) as SVG texts by emoji name.
 
-Pure functions over the two files of a set: `icons.json` holds the drawings as bodies without their
-svg element, `chars.json` says which code points each of them stands for. Nothing is fetched here:
-`npm pack @iconify-json/noto` brings a set, `package/` of its archive holds the files.
+A set has two files: `icons.json` holds the bodies of the drawings without their svg element, and
+`chars.json` says which code points each drawing stands for. Nothing is downloaded here: `npm pack
+@iconify-json/noto` downloads a set, whose files are in `package/` of the archive.
 """
 
 import re
@@ -15,7 +15,7 @@ _TONE_IN_NAME = re.compile(r"-(?:(?:medium-)?(?:light|dark)|medium|tone[1-5]|ski
 
 
 class Icon(TypedDict):
-    """One drawing; a box of its own where it differs from the set's."""
+    """One drawing; it has a box of its own if that differs from the box of the set."""
 
     body: str
     left: NotRequired[float]
@@ -26,7 +26,7 @@ class Icon(TypedDict):
 
 
 class IconSet(TypedDict):
-    """`icons.json`, as far as it is read: mirrored and turned aliases are not."""
+    """The part of `icons.json` that is read; mirrored and rotated aliases are not."""
 
     icons: dict[str, Icon]
     width: NotRequired[float]
@@ -34,7 +34,7 @@ class IconSet(TypedDict):
 
 
 def svg_of(icons: IconSet, name: str) -> str:
-    """A whole SVG document of the icon `name`: its body in a box, 16 units where none is given.
+    """The SVG document of the icon `name`: its body in its box, of 16 units if none is given.
 
     Raises:
       KeyError: the set has no such icon.
@@ -55,17 +55,20 @@ def codes_of(key: str) -> tuple[int, ...]:
 
 
 def plain(codes: Iterable[int]) -> tuple[int, ...]:
-    """Code points without U+FE0F, which only some sets write."""
+    """The code points without U+FE0F, since only some sets have it."""
     return tuple(code for code in codes if code != _VARIATION_SELECTOR)
 
 
 def has_skin_tone(codes: Sequence[int]) -> bool:
-    """Whether code points ask for one of the five skin tones."""
+    """Whether the code points contain one of the five skin tones."""
     return any(code in _TONES for code in codes)
 
 
 def names_a_skin_tone(icon_name: str) -> bool:
-    """Whether an icon's own name does, for those that `chars.json` leaves out: "skier-dark"."""
+    """Whether the name of an icon contains a skin tone, such as "skier-dark".
+
+    `chars.json` leaves some of these out.
+    """
     return _TONE_IN_NAME.search(icon_name) is not None
 
 
@@ -78,8 +81,8 @@ def svgs_by_name(
 ) -> dict[str, str]:
     """SVG documents by the names of `named_codes` (name -> code points), in its order.
 
-    A drawing whose code points have no name there is left out, and so are skin tones unless
-    asked for: only names that other styles have too make captions that agree.
+    Drawings whose code points have no name there are left out, because captions should agree with
+    those of other styles. Skin tones are left out unless they are asked for.
     """
     icon_of = {codes_of(key): icon for key, icon in chars.items()}
     svgs = {}

@@ -31,14 +31,17 @@ def open_source(
     label_key: str = "label",
     vector_key: str = "",
 ) -> "Source":
-    """The records of `split` of a data set, images left encoded.
+    """The records of `split` of a data set; pictures stay encoded.
 
-    `name` is "emoji/64" (256, 1024; prepared on demand), a data set prepared under `data_dir`, or
-    the folder of a prepared builder. `split` may be a slice, "train[:100]". `caption_key` names a
-    text, a class, or a sequence of either, "captions/text" if it is nested. "" for `image_key` or
-    `caption_key` leaves pictures or captions out; names and class labels come where the data set
-    has them under these keys, and the field `vector_key` if one is named. `names` keeps only
-    records so named. Raises ValueError, saying what is allowed, for anything that is not there.
+    `name` is "emoji/64" (or 256, 1024; made if it does not exist), a data set that was prepared in
+    `data_dir`, or the folder of a prepared data set. `split` may be a slice such as "train[:100]".
+    `caption_key` names a text, a class, or a sequence of either; it is "captions/text" if it is
+    nested. "" for `image_key` or `caption_key` leaves out pictures or captions. Names and class
+    labels are read if the data set has them under these keys, and so is the field `vector_key` if
+    one is named. `names`: read only these records.
+
+    Raises:
+      ValueError: one of these does not exist; the message says what is allowed.
     """
     builder = _builder(name, data_dir)
     _check_split(builder, split)
@@ -75,10 +78,10 @@ def open_source(
 
 @runtime_checkable
 class Stored(Protocol):
-    """Records as bytes, by index; nothing is read before it is asked for."""
+    """Random access to records as bytes, which are read when they are needed."""
 
     def __len__(self) -> int:
-        """How many records there are."""
+        """The number of records."""
         ...
 
     def __getitem__(self, index: int, /) -> bytes:
@@ -87,10 +90,10 @@ class Stored(Protocol):
 
 
 class Source:
-    """Records by index, of the fields that were asked for. Grain's workers may pickle it.
+    """Random access to records with the chosen fields. It pickles, for Grain's workers.
 
-    records: each as the bytes of its protocol buffer. features: what those bytes hold. described:
-    the data set, for `fingerprint`.
+    records: each as the bytes of its protocol buffer. features: the fields in these bytes.
+    described: the data set, for `fingerprint`.
     """
 
     def __init__(
@@ -111,19 +114,22 @@ class Source:
         self._name_key, self._label_key, self._vector_key = name_key, label_key, vector_key
         self._indices = range(len(records)) if indices is None else indices
         caption_key = captions.path[0] if captions else ""
-        # A record's other fields, which may be pictures too, are not decoded.
+        # Other fields of a record, which may be pictures too, are not decoded.
         self._whole = _only(features, image_key, caption_key, name_key, label_key, vector_key)
         self._texts = _only(features, caption_key)
         self._called = _only(features, name_key)
 
     def __len__(self) -> int:
-        """How many records there are."""
+        """The number of records."""
         return len(self._indices)
 
     def __getitem__(self, index: int) -> Record:
-        """The record at `index`; IndexError beyond the end.
+        """The record at `index`.
 
-        BadRecord for a caption that is not UTF-8, BadData where the files are damaged.
+        Raises:
+          IndexError: there is no such record.
+          BadRecord: a caption is not UTF-8.
+          BadData: the files are damaged.
         """
         raw = self._read(self._whole, index, self._image_key)
         record: dict[str, object] = {"name": self._name(raw), "captions": self._texts_of(raw)}
@@ -140,11 +146,11 @@ class Source:
         return f"Source({len(self)} records)"
 
     def captions(self, index: int) -> tuple[str, ...]:
-        """The captions of the record at `index`; no picture is read out of its bytes."""
+        """The captions of the record at `index`, without decoding its picture."""
         return self._texts_of(self._read(self._texts, index)) if self._captions else ()
 
     def fingerprint(self) -> str:
-        """A digest of the data set, its files, and which records and captions are asked for.
+        """A digest of the data set, its files, and the choice of records and captions.
 
         No record is read.
         """
@@ -158,7 +164,11 @@ class Source:
         return [self._name(self._read(self._called, index)) for index in range(len(self))]
 
     def only(self, names: Sequence[str]) -> "Source":
-        """The records of these names; ValueError for a name that no record has."""
+        """The records of these names.
+
+        Raises:
+          ValueError: no record has one of the names.
+        """
         present = self.names()
         known = set(present)
         for name in names:
@@ -190,7 +200,7 @@ class Source:
         skip = {undecoded: tfds.decode.SkipDecoding()} if undecoded else None
         try:
             raw = self._records[self._indices[index]]
-        except RuntimeError as error:  # what ArrayRecord says of bytes that were not written so
+        except RuntimeError as error:  # ArrayRecord raises this for damaged bytes
             raise BadData(
                 f"{self._described[0]} is damaged at record {self._indices[index]} "
                 f"({str(error).splitlines()[0]}); delete the data set and prepare it anew"
@@ -212,7 +222,7 @@ def _only(features: Features, *keys: str) -> tfds.features.FeaturesDict:
 def _files(builder: tfds.core.DatasetBuilder) -> list[tuple[str, int, float]]:
     """Name, size and time of each file of the data set, in order.
 
-    The size alone would not do: ArrayRecord fills its files up to whole blocks.
+    Sizes are not enough, because ArrayRecord pads its files to whole blocks.
     """
     shards = (path for path in builder.data_path.iterdir() if ".array_record" in path.name)
     return sorted((path.name, (stat := path.stat()).length, float(stat.mtime)) for path in shards)
@@ -261,7 +271,7 @@ def _emoji_size_px(name: str) -> int:
 
 
 def _known(data_dir: str) -> list[str]:
-    """Data sets and configs prepared in `data_dir`, and those that are prepared on demand."""
+    """The data sets in `data_dir`, and those that are made if they do not exist."""
     root = Path(data_dir)
     infos = [*root.glob("*/*/dataset_info.json"), *root.glob("*/*/*/dataset_info.json")]
     prepared = {str(path.parent.parent.relative_to(root)) for path in infos}
