@@ -1,4 +1,4 @@
-"""Refuses a config that cannot be, before anything is loaded or compiled."""
+"""Refuses configs that are not valid, before anything is loaded or compiled."""
 
 import functools
 import math
@@ -21,7 +21,7 @@ from diffjax.training import averages, optim
 
 INFINITY = float("inf")
 MAX_SEED = 2**31 - 1
-# Where each number of a config may lie, both ends allowed. None: any finite number.
+# The limits of each number of a config; both ends are allowed. None: any finite number.
 LIMITS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(
         ("data.size_px", "text.max_tokens", "sample.num_images", "model.width", "model.patch",
@@ -78,12 +78,12 @@ CHOICES = {
 
 
 def check(config: ConfigDict, devices: int | None = None) -> None:
-    """Refuse what cannot be, before anything is loaded or compiled.
+    """Checks the config of a stage.
 
-    devices: how many the mesh is to be of; None: as many as there are here.
+    devices: the number of devices of the mesh; None for all devices of this machine.
 
     Raises:
-      ConfigError: names the key, its value and what is allowed.
+      ConfigError: a value is not allowed; names the key, its value and what is allowed.
     """
     for key, allowed in CHOICES.items():
         one_of(config, key, allowed)
@@ -108,7 +108,7 @@ def check(config: ConfigDict, devices: int | None = None) -> None:
 
 
 def check_limits(config: ConfigDict, key: str, low: float, high: float) -> None:
-    """Refuse a number outside [low, high], and what is no finite number; a key may be absent."""
+    """Checks that a number is finite and in [low, high]; the key may be absent."""
     *parents, last = key.split(".")
     section = functools.reduce(lambda part, name: part.get(name, {}), parents, config)
     if last not in section:
@@ -120,7 +120,7 @@ def check_limits(config: ConfigDict, key: str, low: float, high: float) -> None:
 
 
 def check_told(config: ConfigDict) -> None:
-    """Refuse things to be told that the network or the names of columns do not allow."""
+    """Checks that the network takes the conditions, and that their columns have allowed names."""
     if "mask" in config:
         kind = config.model.kind
         require(kind == "unet", "model.kind", kind, 'mask wants "unet": no other is told a hole')
@@ -137,7 +137,7 @@ def check_told(config: ConfigDict) -> None:
 
 
 def check_learning(config: ConfigDict) -> None:
-    """Refuse choices of what is learned that do not go together."""
+    """Checks that the choices of what is learned fit together."""
     diffusion = config.diffusion
     learned = diffusion.objective != "simple"
     require(
@@ -167,7 +167,7 @@ def check_learning(config: ConfigDict) -> None:
 
 
 def check_mesh(config: ConfigDict, devices: int) -> None:
-    """Refuse a mesh that is not of so many devices, or a batch that it cannot share out."""
+    """Checks that the mesh has this number of devices, and that it divides the batch evenly."""
     data, fsdp, tensor = config.mesh.data, config.mesh.fsdp, config.mesh.tensor
     others = fsdp * tensor
     require(
@@ -194,7 +194,7 @@ def check_mesh(config: ConfigDict, devices: int) -> None:
 
 
 def check_sizes(config: ConfigDict) -> None:
-    """Refuse pictures, crops and small pictures whose sides do not fit the network."""
+    """Checks that the sides of pictures, crops and low-resolution pictures fit the network."""
     size, crop = config.data.size_px, config.data.crop_px
     low_res = config.low_res.size_px if "low_res" in config else 0
     model = model_of(config)

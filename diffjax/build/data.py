@@ -1,4 +1,4 @@
-"""From a config to the data of a run: records, embeddings, batches, what previews show."""
+"""Makes the data of a run from its config: records, embeddings, batches, and previews."""
 
 from ml_collections import ConfigDict
 
@@ -15,11 +15,11 @@ from diffjax.training.run import Data, Shown
 
 
 def open_data(config: ConfigDict, encoder: TextEncoder | None, training: Training) -> Data:
-    """The batches of this process and what previews show; captions are encoded on the way.
+    """The batches of this process and the examples of previews; captions are encoded first.
 
     Raises:
-      ConfigError: no such data set, or the embeddings are another encoder's.
-      StorageError: there is no room for what has to be made.
+      ConfigError: there is no such data set, or the embeddings belong to another encoder.
+      StorageError: the disk has no room for the embeddings.
     """
     records = source_of(config)
     embed = None
@@ -38,7 +38,7 @@ def open_data(config: ConfigDict, encoder: TextEncoder | None, training: Trainin
 
 
 def readers_of(config: ConfigDict, embed: readers.Embed | None) -> list[readers.Reader]:
-    """What a batch is made of: the columns that the task reads."""
+    """The readers of the columns that the task needs."""
     found: list[readers.Reader] = (
         [] if embed is None else [readers.text(embed, config.text.max_tokens)]
     )
@@ -50,12 +50,12 @@ def readers_of(config: ConfigDict, embed: readers.Embed | None) -> list[readers.
 
 
 def max_broken_of(config: ConfigDict) -> float:
-    """The share of all records whose pictures may be broken."""
+    """The share of records that may have broken pictures."""
     return config.data.max_broken
 
 
 def source_of(config: ConfigDict) -> RecordSource:
-    """The records of the data set; emoji are drawn at first use."""
+    """The records of the data set; the emoji data set is made when it is first used."""
     data = config.data
     require(bool(data.name), "data.name", "", "name a captioned data set or a prepared folder")
     kind, _, count = data.name.partition("/")
@@ -83,9 +83,9 @@ def shown_of(
     encoder: TextEncoder | None,
     embed: readers.Embed | None,
 ) -> Shown:
-    """What previews show: the prompts of the config, or records spread over the data set.
+    """The examples of previews: the prompts of the config, or records spread over the data set.
 
-    A stage that starts from a picture starts from the data's own, whatever the prompts.
+    A stage that starts from a picture always shows records, because it needs their pictures.
     """
     count = min(config.sample.num_images, len(records))
     shown: list[Record]
@@ -105,7 +105,7 @@ def shown_of(
         needed.append(readers.vector(config.embedding.of, config.embedding.width))
     if starts_from_picture:
         needed.append(readers.picture(config.data.size_px))
-    # Of these few any may be broken: the run itself counts them.
+    # All of these few pictures may be broken; the run itself counts the broken ones.
     batches = pipeline.eval_batches(shown, needed, batch_size=len(shown), max_broken=1.0)
     columns = dict(next(batches))
     captions = tuple(str(caption) for caption in columns.pop("caption"))

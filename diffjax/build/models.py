@@ -1,4 +1,4 @@
-"""Config -> network, every field checked before anything is traced."""
+"""Makes the network of a config; all fields are checked before anything is traced."""
 
 from typing import Any
 
@@ -18,9 +18,9 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 def out_channels(config: ConfigDict) -> int:
-    """What the network says: twice the picture's channels if it learns the variance.
+    """The output channels: twice those of the picture if the network learns a variance.
 
-    0 is as many as its input has.
+    0 means as many as the input has.
     """
     learned = config.diffusion.objective != "simple"
     if not learned and not config.diffusion.self_condition:

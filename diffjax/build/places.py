@@ -1,4 +1,4 @@
-"""Where a trained stage lies: the workdir of its run, or one safetensors file of an export."""
+"""Finds trained stages, each in the workdir of its run or in a safetensors file of an export."""
 
 import importlib.resources
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ CONFIG = "config.json"
 
 
 def shipped() -> Path:
-    """The folder of the cascade that comes with diffjax, trained on emoji."""
+    """The folder of the trained cascade that comes with diffjax."""
     return Path(str(importlib.resources.files("diffjax") / "shipped"))
 
 
@@ -61,15 +61,15 @@ def _size_px(place: Path) -> int:
 
 
 def is_file(place: Path) -> bool:
-    """Is the place an export, and no workdir?"""
+    """Whether the place is an exported file and not a workdir."""
     return place.suffix == SAFETENSORS
 
 
 def options_of(place: Path) -> ConfigDict:
-    """The config that the stage was trained with.
+    """The config with which the stage was trained.
 
     Raises:
-      ConfigError: nothing is there, or it is no run or export, or one of an older version.
+      ConfigError: the place does not exist, is neither a run nor an export, or is too old.
     """
     if not is_file(place):
         return config.restore(place / CONFIG)
@@ -91,14 +91,14 @@ def params_of(
     verify: str = "full",
     step: int | None = None,
 ) -> tuple[Params, int | str, str]:
-    """The parameters of the average `name` of a task, the step that they are of, and their name.
+    """(parameters, step, name) of an average of a task.
 
-    None is the first average that training kept, or the one that the export holds. A name that
-    ends with .safetensors is that of a file that diffjax.ema or an export wrote. step: wanted if
-    it is there; the newest else.
+    name: of the average. None means the first one that training kept, or the one in an export. A
+    name that ends with .safetensors is a file that diffjax.ema or an export wrote. step: the step
+    of the checkpoint if it exists, else the newest.
 
     Raises:
-      ConfigError: there is no such average, no checkpoint at all, or it is of another network.
+      ConfigError: there is no such average, no checkpoint, or it belongs to another network.
       StorageError: a checkpoint is damaged, or holds numbers that are not finite.
     """
     like = params_shape(task)
@@ -130,7 +130,7 @@ def params_of(
 
 
 def params_shape(task: Task) -> Params:
-    """The parameters of a task as shapes, to lie on the first device."""
+    """The shapes of a task's parameters, placed on the first device."""
     place = mesh.replicated(mesh.make_mesh(devices=jax.devices()[:1]))
     shapes = jax.eval_shape(task.init, jax.random.key(0))
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
@@ -145,10 +145,10 @@ def _read(file: Path, like: Params, flag: str, ending: str = "") -> tuple[Params
 
 
 def _finite(params: Params, place: Path) -> Params:
-    """The parameters, every number of which is one: a picture made of others would be black.
+    """Returns the parameters after checking that all are finite; else pictures would be black.
 
     Raises:
-      StorageError: names the first array that holds NaN or infinity.
+      StorageError: an array holds NaN or infinity; names the first one.
     """
     for name, array in named_leaves(params).items():
         if not bool(jnp.isfinite(array).all()):

@@ -1,4 +1,4 @@
-"""From a config to the task that it trains."""
+"""Makes the task that a config trains."""
 
 import functools
 
@@ -16,12 +16,12 @@ from diffjax.tasks.learning import Learning
 from diffjax.tasks.settings import SampleSettings
 
 IMPORTANCE = "importance"
-# These have two ends to choose, logsnr_min and logsnr_max.
+# The schedules whose ends, logsnr_min and logsnr_max, can be chosen.
 WITH_ENDS = ("cosine", "sigmoid", "flow", "uniform", "edm")
 
 
 def task_of(config: ConfigDict, text_width: int) -> Denoising:
-    """The task, for embeddings of `text_width`."""
+    """The task; text_width: the width of the text embeddings."""
     size_px = config.data.size_px
     low_res_px = config.low_res.size_px if "low_res" in config else 0
     conditions: list[Condition] = []
@@ -55,7 +55,7 @@ def task_of(config: ConfigDict, text_width: int) -> Denoising:
 
 
 def schedule_of(config: ConfigDict) -> Schedule:
-    """The noise schedule of the picture itself."""
+    """The noise schedule of the picture that is learned."""
     name, shift = config.diffusion.schedule, config.diffusion.shift
     low, high = config.diffusion.logsnr_min, config.diffusion.logsnr_max
     require(low < high, "diffusion.logsnr_min", low, f"must be below logsnr_max, {high}")
@@ -65,7 +65,7 @@ def schedule_of(config: ConfigDict) -> Schedule:
 
 @functools.lru_cache(maxsize=64)
 def _schedule(name: str, shift: float = 1.0, ends: tuple[float, float] | None = None) -> Schedule:
-    """The same object for the same values, so that tasks of equal configs are equal."""
+    """A cached schedule: equal values give the same object, so equal configs give equal tasks."""
     options = {} if ends is None else dict(zip(("logsnr_min", "logsnr_max"), ends, strict=True))
     made = schedule.SCHEDULES[name](**options)
     return made if shift == 1 else schedule.shifted(made, shift)
@@ -78,18 +78,18 @@ def times_of(config: ConfigDict) -> TimeSampler | Importance:
 
 
 def learning_of(config: ConfigDict) -> Learning:
-    """What is learned beside x_0, and how errors count."""
+    """The choices of what is learned beside x_0, and of how errors count."""
     return Learning(**{name: config.diffusion[name] for name in Learning.__dataclass_fields__})
 
 
 def settings_of(config: ConfigDict) -> SampleSettings:
-    """How the stage is sampled."""
+    """The settings with which the stage is sampled."""
     fields = SampleSettings.__dataclass_fields__
     return SampleSettings(**{name: config.sample[name] for name in fields if name in config.sample})
 
 
 def encoder_of(config: ConfigDict) -> TextEncoder:
-    """The frozen text encoder, of the width that the config says, if it says one."""
+    """The frozen text encoder. Its width must be that of the config, if the config has one."""
     require("text" in config, "text", None, f"{config.stage} is told no text")
     try:
         encoder = load_encoder(config.text.encoder, max_length=config.text.max_tokens)
@@ -106,7 +106,7 @@ def encoder_of(config: ConfigDict) -> TextEncoder:
 
 
 def text_width_of(config: ConfigDict) -> int:
-    """The width of the text embeddings: as the config or its encoder has it; 0 without text."""
+    """The width of the text embeddings, from the config or its encoder; 0 without text."""
     if "text" not in config:
         return 0
     return config.text.width or encoder_of(config).width

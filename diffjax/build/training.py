@@ -1,4 +1,4 @@
-"""From a config to what the training loop works with."""
+"""Makes from a config everything that the training loop needs."""
 
 import dataclasses
 import functools
@@ -20,10 +20,10 @@ from diffjax.training.run import LoopSettings, Run
 
 
 def run_of(config: ConfigDict, workdir: Path) -> Run:
-    """Everything that a run of one stage is made of; nothing large is opened yet.
+    """The description of a run of one stage; nothing large is opened yet.
 
     Raises:
-      ConfigError: the config cannot be, or does not continue what the workdir holds.
+      ConfigError: the config is not valid, or cannot continue the run of the workdir.
     """
     check(config)
     changes = resume.allowed_changes(config, workdir)
@@ -46,7 +46,7 @@ def run_of(config: ConfigDict, workdir: Path) -> Run:
 def training_of(
     config: ConfigDict, text_width: int, devices: Sequence[jax.Device] | None = None
 ) -> Training:
-    """What is compiled to train a stage, over all devices unless some are named."""
+    """What is compiled to train a stage, for all devices or for the given ones."""
     tx, rate = optimiser_of(config)
     try:
         mesh = mesh_lib.make_mesh(**config.mesh, devices=devices)
@@ -75,7 +75,7 @@ def loop_of(config: ConfigDict) -> LoopSettings:
 
 
 def optimiser_of(config: ConfigDict) -> tuple[optim.Optimiser, optim.Rate]:
-    """The optimiser and its learning rate by step."""
+    """The optimiser, and its learning rate as a function of the step."""
     options = config.optim
     rate = optim.learning_rate(
         options.learning_rate,
@@ -90,5 +90,5 @@ def optimiser_of(config: ConfigDict) -> tuple[optim.Optimiser, optim.Rate]:
 
 
 def sampled_average(config: ConfigDict) -> str:
-    """The average that pictures are made with unless another is asked for: the first, if any."""
+    """The average that pictures are made with by default: the first one, if there is any."""
     return next(iter(config.train.ema), LIVE)

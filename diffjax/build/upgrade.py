@@ -1,4 +1,4 @@
-"""Configs of older versions: a key that they lack means what it meant before it existed."""
+"""Completes configs of older versions: a missing key gets the meaning it had before it existed."""
 
 from collections.abc import Iterator, Mapping
 from typing import TypeAlias
@@ -6,7 +6,7 @@ from typing import TypeAlias
 from ml_collections import ConfigDict
 
 Value: TypeAlias = bool | int | float | str | tuple[str, ...]
-# The value that an older config is given, for each key that has come since version 0.1.0.
+# For each key that was added after version 0.1.0, the value that older configs get.
 BEFORE: dict[str, Value] = {
     "classes.names": (),
     "data.max_broken": 0.0,
@@ -26,7 +26,7 @@ BEFORE: dict[str, Value] = {
 
 
 def upgraded(config: ConfigDict) -> ConfigDict:
-    """The config with the keys that its version did not have, in the sections that it has."""
+    """The config with the keys that its version lacked, in the sections that it has."""
     new = config.copy_and_resolve_references()
     with new.unlocked():
         for section, key, value in _missing(config):
@@ -35,9 +35,9 @@ def upgraded(config: ConfigDict) -> ConfigDict:
 
 
 def without_defaults(section: str, values: Mapping[str, object]) -> dict[str, object]:
-    """The values of a section but for new keys that say what was so before they existed.
+    """The values of a section, without new keys whose values mean what older versions did.
 
-    So what depends on a config's values, such as a checkpoint's identity, is as it was.
+    So a digest of a config, such as a checkpoint's identity, is the same as before those keys.
     """
     old = lambda key, value: BEFORE.get(f"{section}.{key}", ...) == value  # noqa: E731
     return {key: value for key, value in values.items() if not old(key, value)}

@@ -1,4 +1,4 @@
-"""What a denoising task may learn beside x_0, and how its errors count. All of it is optional."""
+"""Options of the training of a denoising task: what it learns beside x_0, how errors count."""
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -22,11 +22,11 @@ Name: TypeAlias = Literal["simple", "hybrid", "vlb"]
 class Learning:
     """The choices of a training objective.
 
-    objective: "simple", the weighted error; "vlb", the variational bound of `num_levels` levels in
-    bits per dimension; "hybrid", the first plus vlb_weight times the second (Nichol & Dhariwal
-    2021, eq. 16). The last two learn the variance: the network has twice the channels.
+    objective: "simple" is the weighted error; "vlb" is the variational bound with `num_levels`
+    levels, in bits per dimension; "hybrid" is the first plus vlb_weight times the second (Nichol &
+    Dhariwal 2021, eq. 16). The last two learn the variance, so the network has twice the channels.
     over: "u" weights levels as the schedule visits them, "logsnr" by their width in log SNR
-    (Kingma & Gao 2023). self_condition: how often the network sees its own guess (Chen et al.
+    (Kingma & Gao 2023). self_condition: how often the network gets its own guess (Chen et al.
     2022). uncertainty: features of a learned uncertainty by level, 0 for none (Karras et al. 2024).
     learned_schedule: hidden units of a learned monotone schedule, 0 for none (Kingma et al. 2021).
     precondition: EDM's scaling of the input (Karras et al. 2022).
@@ -43,11 +43,11 @@ class Learning:
 
     @property
     def learns_variance(self) -> bool:
-        """Whether the network says a variance beside its prediction."""
+        """Whether the network also predicts a variance."""
         return self.objective != "simple"
 
     def init(self, key: PRNGKey) -> Params:
-        """Parameters beside the network's."""
+        """The initial parameters that are not the network's."""
         own = {}
         if self.uncertainty:
             own["uncertainty"] = uncertainty.init(self.uncertainty)
@@ -58,14 +58,14 @@ class Learning:
         return own
 
     def draw(self, key: PRNGKey, rows: int) -> Columns:
-        """`sees_guess` [b]: one coin for the batch; a step without a guess pays for none."""
+        """`sees_guess` [b], equal for the whole batch, so that half of the steps need no guess."""
         if not self.self_condition:
             return {}
         coin = jax.random.bernoulli(rng.stream(key, "self_condition"), self.self_condition)
         return {"sees_guess": jnp.broadcast_to(coin, (rows,))}
 
     def schedule_of(self, schedule: Schedule, params: Params) -> Schedule:
-        """The schedule itself, or the one that is learned in its place."""
+        """The learned schedule if there is one, else `schedule`."""
         return schedules.monotone(params["schedule"]) if self.learned_schedule else schedule
 
     def objective_of(
@@ -80,13 +80,13 @@ class Learning:
         return objectives.hybrid(ladder, predict, weighting, self.vlb_weight)
 
     def beside(self, x_t: Data, guess: Data) -> Reshaped:
-        """The network's input: x_t, and beside it the last guess of a network that sees one."""
+        """The input of the network: x_t, and for a self-conditioned network also its last guess."""
         return jnp.concatenate([x_t, guess], axis=-1) if self.self_condition else x_t
 
     def for_training(self, network: Network, predict: Kind, batch: Columns) -> Network:
-        """The network given zeros, or, where the coin fell so, its own first guess.
+        """The network with its own first guess as a further input, or with zeros in its place.
 
-        No gradient goes through the guess; the target never sees it.
+        `sees_guess` decides which. No gradient goes through the guess.
         """
         if not self.self_condition:
             return network
@@ -108,7 +108,7 @@ class Learning:
     def uncertain(
         self, error: Float[Array, " b"], logsnr_t: LogSnr, params: Params
     ) -> Float[Array, " b"]:
-        """L / e^u + u, u learned by level; the error itself where none is learned."""
+        """L / e^u + u with u learned by level; the error itself if no uncertainty is learned."""
         if not self.uncertainty:
             return error
         return uncertainty.uncertain(error, uncertainty.apply(params["uncertainty"], logsnr_t))

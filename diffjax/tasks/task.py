@@ -1,4 +1,4 @@
-"""What can be trained: a few pure functions over columns."""
+"""Tasks: what can be trained, as a few pure functions of columns."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ from diffjax.devices.mesh import Rules
 Columns: TypeAlias = Mapping[str, Array]
 # The shape and dtype of each column of one example, without the axis of rows.
 ExampleShapes: TypeAlias = Mapping[str, jax.ShapeDtypeStruct]
-# Arrays by the names of layers; or their shapes, where nothing is computed.
+# Arrays by the names of layers, or their shapes if nothing is to be computed.
 Params: TypeAlias = PyTree
 # Arrays that a task keeps from step to step beside its parameters; None for most tasks.
 Memory: TypeAlias = PyTree
@@ -24,7 +24,7 @@ Memory: TypeAlias = PyTree
 
 @runtime_checkable
 class Model(Protocol):
-    """What a task asks of a network: flax's modules, and whatever else has these."""
+    """What a task needs of a network: a flax module, or any object with these attributes."""
 
     @property
     def sharding(self) -> Rules:
@@ -38,14 +38,14 @@ class Model(Protocol):
 
     @property
     def apply(self) -> Callable[..., Array]:
-        """({"params": parameters}, *inputs, **told) -> what the network says."""
+        """({"params": parameters}, *inputs, **told) -> the output of the network."""
         ...
 
 
 class Losses(NamedTuple):
-    """What a task says of each row. Training lowers the mean of `per_example`.
+    """The loss of each row, whose mean training lowers, and other metrics of each row.
 
-    metrics: logged as means over the rows that have one; NaN stands for none.
+    metrics: logged as means over the rows that have them; NaN means that a row has none.
     """
 
     per_example: Float[Array, " b"]
@@ -54,37 +54,37 @@ class Losses(NamedTuple):
 
 @dataclass(frozen=True)
 class Peers:
-    """How a loss sees the rows that other devices hold.
+    """Gives a loss access to the rows of other devices.
 
-    all: this device's rows [b ...] -> every device's, in order. mine: a number of rows b -> their
-    places among all, int32 [b].
+    all: the rows [b ...] of this device -> the rows of all devices, in order. mine: the number b of
+    this device's rows -> their places among all rows, int32 [b].
     """
 
     all: Callable[[Array], Array]
     mine: Callable[[int], Int[Array, " b"]]
 
 
-# One device has all rows.
+# The peers of a single device, which has all rows.
 ALONE = Peers(all=lambda rows: rows, mine=jnp.arange)
 
 
 @runtime_checkable
 class Task(Protocol):
-    """One trainable thing: pure functions of arrays. It knows no config, no mesh and no file.
+    """What can be trained: pure functions of arrays, without config, mesh or files.
 
-    frozen: weights that it uses and never trains; {} for most. whole_batch: its loss compares
-    examples with each other, so a batch cannot go through in parts. sharding: a rule for each of
+    frozen: weights that are used but not trained; {} for most tasks. whole_batch: the loss compares
+    examples with each other, so a batch cannot be split into micro-batches. sharding: rules for
     its parameters.
     """
 
     @property
     def name(self) -> str:
-        """Names its keys, its folder and its lines in the log."""
+        """The name of its random keys, its folder and its lines in the log."""
         ...
 
     @property
     def frozen(self) -> Params:
-        """Weights that are used and never trained."""
+        """Weights that are used but not trained."""
         ...
 
     @property
@@ -98,23 +98,23 @@ class Task(Protocol):
         ...
 
     def columns(self) -> ExampleShapes:
-        """The columns of one example that training reads."""
+        """The shapes of the columns of one example that training reads."""
         ...
 
     def init(self, key: PRNGKey) -> Params:
-        """Fresh parameters; to be jitted."""
+        """Initial parameters. To be jitted."""
         ...
 
     def draw(self, key: PRNGKey, batch: Columns, step: Int[Array, ""]) -> Columns:
-        """The batch with all its chance as further columns, whatever devices it then goes to."""
+        """The batch with all its random draws as further columns; independent of the mesh."""
         ...
 
     def loss(self, params: Params, batch: Columns, peers: Peers = ALONE) -> Losses:
-        """The loss of each row of a batch that `draw` made: deterministic."""
+        """The loss of each row of a batch that `draw` made. It is deterministic."""
         ...
 
     def preview(self, params: Params, batch: Columns, keys: PRNGKeys) -> Columns:
-        """Columns to look at, made of a batch without its chance."""
+        """Columns to look at, made from a batch without random draws."""
         ...
 
 
@@ -169,8 +169,8 @@ AnyTask = TypeVar("AnyTask", bound=Task)
 def register(task_class: Class) -> Class:
     """Makes a frozen dataclass a pytree whose only leaves are its `frozen` weights.
 
-    So a task is an argument of a jitted function: large frozen weights are never constants of the
-    program, and two equal tasks share one.
+    A task can then be an argument of a jitted function. So large frozen weights are not constants
+    of the program, and equal tasks share a program.
     """
     meta = [field.name for field in fields(task_class) if field.name != "frozen"]
     jax.tree_util.register_dataclass(task_class, data_fields=["frozen"], meta_fields=meta)
@@ -178,7 +178,7 @@ def register(task_class: Class) -> Class:
 
 
 def with_model(task: AnyTask, **fields_: object) -> AnyTask:
-    """The task with these fields of its network replaced; the same task where it has none."""
+    """The task with these fields of its network replaced; unchanged if it has no such fields."""
     model = getattr(task, "model", None)
     if not all(hasattr(model, name) for name in fields_):
         return task
@@ -186,7 +186,7 @@ def with_model(task: AnyTask, **fields_: object) -> AnyTask:
 
 
 def examples(task: Task, count: int, place: jax.sharding.Sharding | None = None) -> ExampleShapes:
-    """A batch of `count` examples as shapes, for compilers that need no numbers."""
+    """The shapes of a batch of `count` examples, for compiling without data."""
     return {
         name: jax.ShapeDtypeStruct((count, *one.shape), one.dtype, sharding=place)
         for name, one in task.columns().items()

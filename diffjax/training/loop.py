@@ -32,7 +32,7 @@ from diffjax.training.state import TrainState, averaged
 
 @dataclass(frozen=True)
 class Report:
-    """How a run of the loop went. Losses are means over steps; nan where none was made."""
+    """The result of a run. Losses are means over the first and last steps; NaN without steps."""
 
     step: int
     first_loss: float
@@ -41,17 +41,17 @@ class Report:
 
 
 def train(run: Run) -> Report:
-    """Train up to `num_steps`, going on from the newest checkpoint in the workdir.
+    """Trains up to `num_steps`, and continues from the newest checkpoint in the workdir.
 
     Raises:
-      ConfigError: what the workdir or the data set holds does not fit; or another process trains
-        there.
-      Terminated: after a signal, once the finished step is saved.
-      OutOfTime: after train.max_seconds, once the finished step is saved.
-      Diverged: too many steps in a row were not finite; or the parameters are not.
-      StorageError: no room for the checkpoints; those on the disk are intact.
-      BadData, Damaged: a record that cannot be trained on, a caption that data.embeddings lacks,
-        or bytes of it that are not those written; once the finished step is saved.
+      ConfigError: the workdir or the data set does not fit the config, or another process trains
+        in the workdir.
+      Terminated: a signal came; the last finished step has been saved.
+      OutOfTime: train.max_seconds have passed; the last finished step has been saved.
+      Diverged: too many steps in a row were not finite, or the parameters are not.
+      StorageError: the disk has no room for checkpoints; those on the disk are intact.
+      BadData, Damaged: a record cannot be trained on, or data.embeddings lacks a caption or is
+        damaged; the last finished step has been saved.
     """
     with signals() as watch, ExitStack() as at_the_end:
         with watch.meanwhile(nothing_lost):
@@ -67,7 +67,7 @@ def train(run: Run) -> Report:
 
 
 def loop(opened: Opened, state: TrainState) -> TrainState:
-    """Steps up to the last one; the state after it."""
+    """Trains up to the last step and returns the state after it."""
     every, task, step = opened.run.loop, opened.run.training.task, opened.first_step
     train_step, before = opened.program.step, None
     rescue: Callable[[], int] | None = nothing_lost
@@ -84,7 +84,9 @@ def loop(opened: Opened, state: TrainState) -> TrainState:
         opened.spent.to("step")
         state, metrics = train_step(state, batch, task)
         opened.journal.add(metrics)
-        jax.block_until_ready(before)  # two steps are on their way: a signal waits for no more
+        jax.block_until_ready(
+            before
+        )  # at most two steps are queued, so a signal need not wait long
         before = metrics["loss"]
         step += 1
         due = lambda n: n and (step % n == 0 or step == every.num_steps)  # noqa: E731, B023
@@ -102,7 +104,8 @@ def loop(opened: Opened, state: TrainState) -> TrainState:
             opened.snapshots.save(step, state)
         if stop:
             raise _stopped(opened, step)
-        # Until the next step takes it, the state is whole. With others it cannot be saved alone.
+        # The state can be saved until the next step overwrites it, but with several processes only
+        # by all of them together.
         rescue = functools.partial(rescued, opened, step, state, position) if alone else None
         if due(every.sample_every):
             opened.spent.to("sample")
@@ -112,7 +115,7 @@ def loop(opened: Opened, state: TrainState) -> TrainState:
 
 
 def next_batch(opened: Opened, step: int, state: TrainState) -> dict[str, jax.Array]:
-    """The next batch; where the data cannot be read on, the steps so far are saved."""
+    """The next batch; if the data cannot be read, the finished steps are saved first."""
     position = opened.batches.get_state()
     try:
         return next(opened.batches)
@@ -123,7 +126,7 @@ def next_batch(opened: Opened, step: int, state: TrainState) -> dict[str, jax.Ar
 
 
 def save(opened: Opened, step: int, state: TrainState, data_position: dict[str, int]) -> None:
-    """Begin to save a state, which must be finite, and all that the next lines depend on."""
+    """Begins to save a state, which must be finite, and what the next lines of the log need."""
     if not jax.device_get(opened.program.all_finite(state)):
         raise Diverged(
             f"the state after step {step} is not finite, and was not saved; {_remedy(opened)}"
@@ -134,13 +137,13 @@ def save(opened: Opened, step: int, state: TrainState, data_position: dict[str, 
 
 
 def nothing_lost() -> int:
-    """What a signal does before the first step; the exit code."""
-    print("stopped before the first step: nothing was unsaved; run again", file=sys.stderr)
+    """Handles a signal before the first step; returns the exit code."""
+    print("stopped before the first step: there was nothing to save; run again", file=sys.stderr)
     return EXIT_TERMINATED
 
 
 def rescued(opened: Opened, step: int, state: TrainState, data_position: dict[str, int]) -> int:
-    """What a signal does while the loop waits for something else; the exit code."""
+    """Handles a signal while the loop waits for something else; returns the exit code."""
     try:
         opened.spent.to("checkpoint")
         save(opened, step, state, data_position)
@@ -160,7 +163,7 @@ def _time_is_up(opened: Opened) -> bool:
 
 
 def _stopped(opened: Opened, step: int) -> Exception:
-    """What to say of a run that ends at `step`; if another process wanted it so, why is a guess."""
+    """The ending of a run at `step`. If another process caused it, the reason is a guess."""
     saved = f"at step {step}, saved in {opened.run.workdir}; run again to go on"
     limit = opened.run.loop.max_seconds
     if limit and not opened.watch:
@@ -186,7 +189,7 @@ def _remedy(opened: Opened) -> str:
 
 
 def ended(opened: Opened, state: TrainState) -> Report:
-    """Say how it went, and the digest of the whole that it led to."""
+    """Prints the digest of the final state, and how the run went."""
     step = opened.run.loop.num_steps if opened.journal.losses else opened.first_step
     losses, speed = opened.journal.losses, opened.journal.images_per_second()
     position = {"data": opened.batches.get_state(), "log": opened.journal.to_json()}
@@ -204,7 +207,7 @@ def ended(opened: Opened, state: TrainState) -> Report:
 
 
 def _compile(train_step, state, batch, task):
-    """Compile ahead of the first step, so that the time it takes is said and not counted."""
+    """Compiles before the first step, so that the time of compiling is printed and not counted."""
     print("compiling the training step ...", flush=True)
     start = time.perf_counter()
     compiled = train_step.lower(state, batch, task).compile()

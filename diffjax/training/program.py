@@ -1,4 +1,4 @@
-"""What is compiled to train a task: the step and its readings, with where their arrays lie."""
+"""The jitted functions that train a task, and how their arrays are split over the mesh."""
 
 import functools
 from collections.abc import Callable
@@ -20,10 +20,10 @@ from diffjax.training.state import TrainState, create
 
 @dataclass(frozen=True)
 class Training:
-    """What a training step is compiled from. Equal ones share a program.
+    """Everything from which a training step is compiled. Equal trainings share a program.
 
-    averages: names, see `averages.parse`. parts: micro-batches of a batch. log_every: how many
-    steps' metrics wait on the device for a line of the log.
+    averages: their names, see `averages.parse`. parts: the number of micro-batches of a batch.
+    log_every: the metrics of this number of steps are kept on the device for a line of the log.
     """
 
     task: Task
@@ -39,9 +39,9 @@ class Training:
 
 @dataclass(frozen=True)
 class Placement:
-    """The mesh, the shapes of the train state, and where each of its arrays lies on the mesh.
+    """The mesh, and the shapes and shardings of the train state.
 
-    init: key -> the state, made in its shards.
+    init: key -> the first state, whose arrays are made in their shards.
     """
 
     mesh: Mesh
@@ -52,10 +52,11 @@ class Placement:
 
 @dataclass(frozen=True)
 class Program:
-    """The jitted functions of a training; `step` gives its state's memory back to the next.
+    """The jitted functions of a training.
 
-    step: (state, batch, task) -> (state, metrics). no_readings: metrics -> readings, empty.
-    record: (readings, metrics) -> readings. all_finite: state -> whether it may be saved.
+    step: (state, batch, task) -> (state, metrics); it overwrites the old state. no_readings:
+    metrics -> empty readings. record: (readings, metrics) -> readings with these metrics.
+    all_finite: state -> whether all its numbers are finite.
     """
 
     place: Placement
@@ -68,11 +69,11 @@ class Program:
 
 @functools.lru_cache(maxsize=8)
 def program_of(training: Training) -> Program:
-    """The program of a training. A run that goes on in the same process traces nothing again.
+    """The program of a training; cached, so that the same process traces it only once.
 
     Raises:
-      ConfigError: a batch in parts, for a task that compares its examples.
-      ValueError: as `placement_of`.
+      ConfigError: the batch is split into parts, but the task compares its examples.
+      ValueError: see `placement_of`.
     """
     require(
         training.parts == 1 or not training.task.whole_batch,
@@ -101,10 +102,10 @@ def program_of(training: Training) -> Program:
 
 
 def placement_of(training: Training) -> Placement:
-    """Where the train state lies.
+    """How the train state is split over the mesh.
 
     Raises:
-      ValueError: no sharding rule names a parameter, or the mesh does not divide one.
+      ValueError: no sharding rule matches a parameter, or the mesh does not divide it evenly.
     """
     task = training.task
     memory = functools.partial(first_memory, task)
@@ -120,7 +121,7 @@ def placement_of(training: Training) -> Placement:
 
 
 def step_of(training: Training, params_sharding: PyTree[NamedSharding]) -> Callable:
-    """The pure (state, batch, task) -> (state, metrics), spread over the mesh; to be jitted."""
+    """The pure function (state, batch, task) -> (state, metrics), spread over the mesh."""
     task_sharding = training.task.sharding
 
     def one_step(state, batch, task):

@@ -1,4 +1,4 @@
-"""What a training run works with: everything opened, and the state that it begins with."""
+"""Opens everything that a training run needs, and makes or restores its first state."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -46,14 +46,14 @@ class LoopSettings:
 
 
 class Shown(NamedTuple):
-    """What a preview is made of: columns, a row per picture, and what is written under each."""
+    """What a preview shows: columns with a row per picture, and the caption of each."""
 
     batch: Mapping[str, np.ndarray]
     captions: tuple[str, ...]
 
 
 class Data(NamedTuple):
-    """The data of a run. batches: their position can be saved and restored."""
+    """The data of a run: batches, whose position can be saved and restored, and the previews."""
 
     batches: pipeline.Batches
     shown: Shown
@@ -76,13 +76,13 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The task's."""
+        """The name of the task."""
         return self.training.task.name
 
 
 @dataclass(frozen=True)
 class Opened:
-    """What the loop works with, made once. batches: already on their way to the devices."""
+    """The open objects of a run. batches: they are sent to the devices ahead of time."""
 
     run: Run
     program: Program
@@ -98,9 +98,9 @@ class Opened:
 
 
 def begin(run: Run, watch: Watch, at_the_end: ExitStack) -> tuple[Opened, TrainState]:
-    """Open everything, and make the first state or restore the newest one.
+    """Opens everything, and makes the first state or restores the newest checkpoint.
 
-    What must be closed is left to `at_the_end`. Raises what `loop.train` does.
+    `at_the_end` will close what must be closed. Raises the same errors as `loop.train`.
     """
     first, workdir, training = processes.is_first(), run.workdir, run.training
     spent = Goodput(workdir / "goodput.json" if first else None)

@@ -1,4 +1,4 @@
-"""What a checkpoint holds: arrays, and nothing that can go stale."""
+"""The train state, which is what a checkpoint holds: arrays and nothing else."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -16,13 +16,13 @@ from diffjax.training.averages import Averages, step_towards
 
 
 class TrainState(struct.PyTreeNode):
-    """Parameters, their moving averages, the optimiser's state and the step that comes next.
+    """Parameters, their moving averages, the optimiser's state and the number of steps done.
 
-    ema_params: a float32 tree like params for each average, by its name. memory: of a task that
-    remembers (`tasks.task.Remembering`), else None, which is no array.
+    ema_params: for each average, by its name, a float32 tree like params. memory: the memory of a
+    task that has one (`tasks.task.Remembering`), else None.
     """
 
-    # untyped: a checked type would refuse the shapes that tree.map puts in their place
+    # Any, because tree.map puts shapes and shardings in place of the arrays
     step: Any
     params: Any
     ema_params: Any
@@ -37,9 +37,9 @@ def create(
     key: PRNGKey,
     memory: Callable[[], Memory] = lambda: None,
 ) -> TrainState:
-    """The state before the first step; to be jitted, with the shardings of its result."""
+    """The state before the first step. To be jitted with the shardings of its result."""
     params = init(key)
-    # real copies: two donated leaves must not share a buffer
+    # copies, because two donated leaves must not share a buffer
     copy = lambda p: jnp.array(p, jnp.float32, copy=True)  # noqa: E731
     ema_params = {name: jax.tree.map(copy, params) for name in averages}
     opt_state = tx.init(params)
@@ -53,10 +53,10 @@ def apply_gradients(
     averages: Averages,
     good: Bool[Array, ""] | None = None,
 ) -> TrainState:
-    """One optimiser step, and one step of each float32 moving average of the parameters.
+    """Takes one step of the optimiser and of each float32 moving average.
 
-    good: whether the gradients are to be used; if not, the parameters and the optimiser stand
-    still for this step, and the averages see them once more.
+    good: whether to use the gradients. If not, parameters and optimiser stay as they are, and the
+    averages are updated with the same parameters again.
     """
     updates, opt_state = tx.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -76,10 +76,10 @@ def apply_gradients(
 
 
 def averaged(state: TrainState, name: str) -> Params:
-    """The parameters of an average (or their shapes), or those trained themselves for "live".
+    """The parameters of an average (or their shapes); "live" means the trained ones themselves.
 
     Raises:
-      ValueError: the state has no such average; those it has are listed.
+      ValueError: the state has no such average; the message lists those that it has.
     """
     if name == LIVE:
         return state.params

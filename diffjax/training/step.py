@@ -23,7 +23,7 @@ Spread: TypeAlias = Callable[[Work], Callable[[Params, Columns], tuple[Params, L
 
 
 def alone(work: Work) -> Callable[[Params, Columns], tuple[Params, Losses]]:
-    """One device does all rows and has all parameters; `devices.spread` is for many."""
+    """The spread of a single device, which has all rows and all parameters."""
     return work
 
 
@@ -39,13 +39,12 @@ def train_step(
     spread: Spread = alone,
     rate: optax.Schedule | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """One step of gradient descent; all its chance comes from (root_key, state.step).
+    """One step of gradient descent. All random draws are functions of (root_key, state.step).
 
-    A step whose loss or gradient is not finite is skipped: it counts, and moves no parameter and
-    no memory of the task.
-    parts: micro-batches, one after the other, that make up the batch; the result does not depend
-    on their number. spread: how the work goes over devices. rate: the learning rate by step, for
-    the metrics alone.
+    If the loss or a gradient is not finite, the step is skipped: it counts, but changes neither a
+    parameter nor the memory of the task. parts: the number of micro-batches, which are computed one
+    after the other and do not change the result. spread: distributes the work over devices. rate:
+    the learning rate by step, only for the metrics.
     """
     key = rng.stream(root_key, "train", state.step)
     batch = drawn(task, key, batch, state.step, state.memory)
@@ -67,7 +66,7 @@ def train_step(
 
 
 def means(metrics: Mapping[str, Float[Array, " b"]]) -> Metrics:
-    """The mean of each metric over the rows that have one; NaN where none has."""
+    """The mean of each metric over the rows that have it (are not NaN); NaN if no row has it."""
     return {name: jnp.mean(rows, where=~jnp.isnan(rows)) for name, rows in metrics.items()}
 
 
@@ -75,7 +74,7 @@ def health_of(gradients: Params, loss: Scalar) -> Metrics:
     """`grad_norm`; `nonfinite`, the share of leaves with a bad gradient; `skipped`, 0 or 1."""
     norm = optax.tree.norm(gradients)
     finite = jnp.stack([jnp.all(jnp.isfinite(g)) for g in jax.tree.leaves(gradients)])
-    # the norm's squares overflow before Adam's do, so it speaks for every leaf
+    # the squares of the norm overflow before Adam's do, so a finite norm is enough for all leaves
     good = jnp.isfinite(loss) & jnp.isfinite(norm)
     return {
         "grad_norm": norm,
@@ -85,5 +84,5 @@ def health_of(gradients: Params, loss: Scalar) -> Metrics:
 
 
 def all_finite(state: PyTree[Array]) -> Bool[Array, ""]:
-    """Whether every number of a state is finite: asked before it is saved."""
+    """Whether every number of a state is finite; checked before a state is saved."""
     return jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(state)]).all()
