@@ -52,8 +52,8 @@ class Finding:
     note: str = ""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Parses the flags and prints the report; the exit code says whether a run can start."""
+def parser() -> argparse.ArgumentParser:
+    """The flags."""
     flags = command.parser("doctor", __doc__)
     flags.add_argument(
         "--workdir", type=command.path, default=Path(), help="the folder of a later run"
@@ -61,7 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags.add_argument(
         "--wait_s", type=float, help="seconds to wait for the devices; no answer is then an error"
     )
-    return command.run_command(flags, work, arguments)
+    return flags
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parses the flags and prints the report; the exit code says whether a run can start."""
+    return command.run_command(parser(), work, arguments)
 
 
 def work(flags: argparse.Namespace) -> int:

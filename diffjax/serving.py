@@ -25,8 +25,8 @@ from diffjax.core.errors import require
 from diffjax.generation.export import PLATFORMS, save
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Parses the flags and exports the cascade; returns the exit code."""
+def parser() -> argparse.ArgumentParser:
+    """The flags."""
     flags = command.parser("serving", __doc__)
     flags.add_argument(
         "--stages",
@@ -37,7 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags.add_argument("--batch", type=int, default=1, help="pictures per call")
     flags.add_argument("--platforms", default="cpu", help=f"some of {','.join(PLATFORMS)}")
     flags.add_argument("--ema", help="which average; by default the first that training kept")
-    return command.run_command(flags, work, arguments)
+    return flags
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parses the flags and exports the cascade; returns the exit code."""
+    return command.run_command(parser(), work, arguments)
 
 
 def work(flags: argparse.Namespace) -> None:

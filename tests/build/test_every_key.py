@@ -21,6 +21,7 @@ from diffjax.core import rng
 from diffjax.data import pipeline
 from diffjax.diffusion import schedule
 from diffjax.tasks import sampling
+from diffjax.tasks.conditions import Class
 from tests.tiny_t5 import save_tiny
 
 # Keys whose effect cannot be seen without a run or another data set, and where a test sees it.
@@ -64,6 +65,8 @@ OTHER = {
     "diffusion.self_condition": 1.0,
     "text.drop": 1.0,
     "classes.drop": 1.0,
+    "classes.names": tuple("abcdefghij"),
+    "mask.drop": 1.0,
     "model.attention": "self",
     "model.skip": "concat",
     "model.upsampling": "shuffle",
@@ -287,6 +290,7 @@ def signature(encoder, name, values, whole_network):
         "batch": (digest(batch), batches._broken.limit),
         "loop": training.loop_of(options),
         "sampled": training.sampled_average(options),
+        "classes": [one.names for one in made.task.conditions if isinstance(one, Class)],
         "shown": shown.captions,
     }
 

@@ -1,0 +1,437 @@
+"""Every flag of every command changes what the command does: none is read and forgotten.
+
+Which flags there are is asked of the parsers. Each has a line in FLAGS with words that set it: what
+the command then hands on, writes or prints must differ. What is dear, such as loading, sampling and
+training, is replaced by stand-ins that note what they are given.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import importlib
+import os
+import re
+import shlex
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import diffjax
+from diffjax import checkpoint
+from diffjax.generation import jobs
+from diffjax.tasks.conditions import Class
+from tests import tiny_cascade
+from tests.checkpoint.states import fill
+
+# What each command is asked without the flag in question. {here}: a folder of the test's own.
+PLAIN = {
+    "main": "--config base64:tiny --workdir w",
+    "sample": "--prompt apple",
+    "edit inpaint": "--picture {files}/a.png --mask {files}/m.png --prompt apple",
+    "edit img2img": "--picture {files}/a.png --prompt apple",
+    "edit vary": "--picture {files}/a.png",
+    "edit interpolate": "--prompt apple --prompt pear",
+    "edit upscale": "--picture {files}/a.png --prompt apple",
+    "embed": "--captions {files}/c.txt --out cache",
+    "ema list": "--workdir w",
+    "ema reconstruct": "--workdir w --sigma_rel 0.1",
+    "evaluate": "w",
+    "doctor": "",
+    "serving": "--out serve",
+    "app": "",
+    "checkpoint list": "{files}/one",
+    "checkpoint verify": "{files}/one",
+    "checkpoint digest": "{files}/two",
+    "checkpoint export": "{files}/two --what decay_0.9 --out x.safetensors",
+    "checkpoint import": "new {files}/export.safetensors",
+}
+# "COMMAND FLAG" or "FLAG" -> words to add; or (words of both, words that set the flag). Words that
+# begin with = stand in the place of all.
+FLAGS = {
+    **{flag: f"{flag} 0.5" for flag in jobs.SETTINGS},
+    "--steps": "--steps 3",
+    "--sampler": "--sampler heun",
+    "--spacing": "--spacing karras",
+    "--threshold": "--threshold none",
+    "--percentile": "--percentile 50",
+    "--workdir": "--workdir v",
+    "--stages": "--stages a,b",
+    "--out": "--out other",
+    "--ema": "--ema live",
+    "--verify": "--verify size",
+    "--overwrite": ("--out {files}/taken", "--overwrite"),
+    "--no-metadata": "--no-metadata",
+    "--prompt": "--prompt cherry",
+    "--negative": ("--guidance 3", "--negative pear"),
+    "--seeds": "--seeds 3",
+    "--picture": "--picture {files}/b.png",
+    "--fit": "--fit pad",
+    "--strength": "--strength 0.3",
+    "--step": "--step 1",
+    "main --config": "--config base64:demo",
+    "main --mode": "--mode compile",
+    "main --topology": ("--mode compile", "--topology v5e:2x2"),
+    "main --dry_run": "--dry_run",
+    "main --coordinator": "--coordinator host:1",
+    "main --num_processes": "--num_processes 2",
+    "main --process_id": "--process_id 1",
+    "main --connect_s": ("--num_processes 2", "--connect_s 7"),
+    "sample --prompts": "--prompts {files}/c.txt",
+    "sample --class": "--class 1",
+    "sample --like": "--like {files}/like.png",
+    "sample --anyway": ("--like {files}/like.png", "--anyway"),
+    "sample --film": "--film",
+    "edit inpaint --mask": "--mask {files}/n.png",
+    "edit inpaint --resample": "--resample 3,2",
+    "edit vary --guidance": ("--prompt apple", "--guidance 4"),
+    "edit vary --negative": ("--prompt apple --guidance 3", "--negative pear"),
+    "edit interpolate --picture": "--picture {files}/a.png --picture {files}/b.png",
+    "edit interpolate --frames": "--frames 5",
+    "edit interpolate --ms": "--ms 50",
+    "edit interpolate --pace": "--pace prompt",
+    "edit interpolate --bounce": "--bounce",
+    "edit interpolate --png": "--png",
+    "edit upscale --loose": "--loose",
+    "edit upscale --factor": "--factor 2",
+    "embed --captions": "--captions {files}/d.txt",
+    "embed --data-set": "=--data-set fake/8 --out cache",
+    "embed --field": "--field words",
+    "embed --split": ("=--data-set fake/8 --out cache", "--split test"),
+    "embed --caption-key": ("=--data-set fake/8 --out cache", "--caption-key notes"),
+    "embed --data-dir": ("=--data-set fake/8 --out cache", "--data-dir d"),
+    "embed --encoder": "--encoder t5-base",
+    "embed --max-length": "--max-length 8",
+    "embed --batch-size": "--batch-size 3",
+    "embed --dtype": "--dtype bfloat16",
+    "embed --storage": "--storage int8",
+    "embed --shard-mib": "--shard-mib 2",
+    "embed --process-index": ("--process-count 3", "--process-index 1"),
+    "embed --process-count": ("--process-index 1", "--process-count 3"),
+    "embed --every": "--every 2",
+    "ema reconstruct --sigma_rel": "--sigma_rel 0.2",
+    "evaluate where": "=v",
+    "evaluate --num": "--num 3",
+    "evaluate --seed": "--seed 5",
+    "evaluate --split": "--split test",
+    "evaluate --parts": "--parts stages",
+    "evaluate --out": "--out other.json",
+    "evaluate --overwrite": ("--out {files}/taken.json", "--overwrite"),
+    "evaluate --classifier": "--classifier c.safetensors",
+    "doctor --wait_s": "--wait_s 4",
+    "serving --batch": "--batch 2",
+    "serving --platforms": "--platforms cpu,cuda",
+    "app --host": "--host 0.0.0.0",
+    "app --port": "--port 7000",
+    "app --auth": "--auth a:b",
+    "checkpoint list workdir": "={files}/two",
+    "checkpoint verify workdir": "={files}/two",
+    "checkpoint digest workdir": "={files}/one",
+    "checkpoint digest --arrays": "--arrays",
+    "checkpoint export workdir": "={files}/one --what decay_0.9 --out x.safetensors",
+    "checkpoint export --out": "--out y.safetensors",
+    "checkpoint export --what": "--what live",
+    "checkpoint export --dtype": "--dtype bfloat16",
+    "checkpoint import workdir": "=other {files}/export.safetensors",
+    "checkpoint import file": "=new {files}/state.safetensors",
+}
+PACKAGE = Path(diffjax.__file__).parent
+GREY = np.full((16, 16, 3), 128, np.uint8)
+
+
+def commands():
+    """Each module that is run as a command: its name -> the module."""
+    alone = [path.stem for path in PACKAGE.glob("*.py") if "command.start(" in path.read_text()]
+    folders = [path.parent.name for path in PACKAGE.glob("*/__main__.py")]
+    modules = {**dict.fromkeys(alone, ""), **dict.fromkeys(folders, ".__main__")}
+    return {name: importlib.import_module(f"diffjax.{name}{end}") for name, end in modules.items()}
+
+
+def flags_of(parser, name):
+    """("COMMAND", flag) of a parser and of the commands in it."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for kind, inner in action.choices.items():
+                yield from flags_of(inner, f"{name} {kind}")
+        elif not isinstance(action, argparse._HelpAction):
+            yield name, action.option_strings[0] if action.option_strings else action.dest
+
+
+ALL = [pair for name, module in commands().items() for pair in flags_of(module.parser(), name)]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """What flags may name: pictures, masks, captions, checkpoints."""
+    folder = tmp_path_factory.mktemp("files")
+    colours = np.random.default_rng(0).integers(0, 256, (20, 16, 3), np.uint8)
+    Image.fromarray(colours).save(folder / "a.png")
+    Image.fromarray(colours[::-1].copy()).save(folder / "b.png")
+    for name, first in (("m", 6), ("n", 9)):
+        mask = np.zeros((20, 16), np.uint8)
+        mask[first:12, 5:12] = 255
+        Image.fromarray(mask).save(folder / f"{name}.png")
+    (folder / "c.txt").write_text("a dog\n")
+    (folder / "d.txt").write_text("a cat\n")
+    (folder / "taken").mkdir()
+    for px in (8, 16):
+        Image.fromarray(colours[:px, :px]).save(folder / f"taken/0000_seed0_{px}px.png")
+    (folder / "taken.json").write_text("{}")
+    fill(folder / "one/checkpoints", 1)
+    fill(folder / "two/checkpoints", 1, 2)
+    from diffjax.checkpoint import portable
+
+    for name, what in (("export", "live"), ("state", "state")):
+        step = checkpoint.choose(checkpoint.open_to_read(folder / "one/checkpoints"))
+        out = folder / f"{name}.safetensors"
+        portable.export(step, out, what=what, dtype="float32", config="")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cascade(tmp_path_factory):
+    """Two stages, the first of which is told a class too."""
+    made = tiny_cascade.cascade(tmp_path_factory.mktemp("t5"))
+    first = made.stages[0]
+    told = (*first.task.conditions, Class(3))
+    first = dataclasses.replace(first, task=dataclasses.replace(first.task, conditions=told))
+    return dataclasses.replace(made, stages=(first, made.stages[1]))
+
+
+class Stand:
+    """Puts stand-ins in the place of what is dear; each notes what it is given."""
+
+    def __init__(self, monkeypatch):
+        self._patch, self.noted = monkeypatch, []
+
+    def put(self, place, name, answer=None, gives=None):
+        """`place.name(...)` notes its arguments and returns `answer`, or gives(*its arguments)."""
+
+        def noting(*args, **kwargs):
+            kept = {k: v for k, v in kwargs.items() if not callable(v)}
+            self.noted.append((name, _said(args), _said(kept)))
+            return answer if gives is None else gives(*args, **kwargs)
+
+        self._patch.setattr(place, name, noting)
+
+
+def _said(value):
+    """As text that two runs of a test share."""
+    if value is os.environ or callable(value):
+        return type(value).__name__
+    if isinstance(value, dict):
+        return {k: _said(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_said(one) for one in value]
+    if isinstance(value, np.ndarray):
+        return hashlib.sha256(value.tobytes()).hexdigest()
+    if hasattr(value, "stages") and hasattr(value, "encoder"):  # a cascade: how it is sampled
+        return [_said(one.settings) for one in value.stages] if hasattr(
+            next(iter(value.stages), None), "settings"
+        ) else repr(value)  # fmt: skip
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = dataclasses.fields(value)
+        return [type(value).__name__, *(_said(getattr(value, f.name)) for f in fields)]
+    return re.sub("0x[0-9a-f]+", "", str(value))
+
+
+def of_main(stand, cascade):
+    from diffjax import main
+    from diffjax.devices import processes
+
+    stand.put(main, "run", 0)
+    stand.put(main, "dry_run", 0)
+    stand.put(main, "compile_only", 0)
+    stand.put(
+        processes, "find_cluster",
+        gives=lambda *args, num_processes=None, **more: "cluster" if num_processes else None,
+    )  # fmt: skip
+    stand.put(processes, "initialize")
+    stand.put(processes, "end_if_failed", gives=lambda code: code)
+
+
+def of_loading(stand, cascade):
+    from diffjax.build import loading, places
+    from diffjax.devices import mesh
+
+    for place in (loading, places):
+        stand.put(place, "stage_dirs", [Path("a"), Path("b")])
+    stand.put(loading, "load", cascade)
+    stand.put(loading, "load_like", cascade)
+    stand.put(mesh, "keep_compilations")
+
+
+def of_sample(stand, cascade):
+    from diffjax.generation import rows, watch
+
+    of_loading(stand, cascade)
+    stand.put(rows, "make", gives=lambda stages, todo: iter([[GREY[:8, :8], GREY]] * len(todo)))
+    stand.put(watch, "frames", [GREY, GREY])
+
+
+def of_edit(stand, cascade):
+    from diffjax.editing import interpolate, request
+
+    of_loading(stand, cascade)
+    for place, name in (
+        (request, "write_redrawn"),
+        (request, "write_upscaled"),
+        (interpolate, "write_film"),
+    ):
+        stand.put(place, name, Path("made"))
+
+
+def of_embed(stand, cascade):
+    from diffjax import embed
+    from diffjax.data import caption_files, captions
+    from diffjax.devices import processes
+    from diffjax.encoders.cache import cache
+
+    some = captions.Captions(1, lambda: iter([("a dog",)]))
+    stand.put(embed, "load_encoder", "encoder")
+    stand.put(captions, "from_data_set", some)
+    stand.put(caption_files, "from_files", some)
+    stand.put(processes, "find_cluster")
+    stand.put(processes, "initialize")
+    stand.put(processes, "wait_for_all")
+    stand.put(embed, "Lines", lambda done, encoded: None)
+    stand.put(cache, "extend", 1)
+    stand.put(cache, "open_cache", type("Opened", (list,), {"header": "h"})())
+
+
+def of_ema(stand, cascade):
+    from diffjax import ema
+
+    stand.put(ema, "snapshot_table", "table")
+    stand.put(ema, "reconstruct", (Path("made"), SimpleNamespace(error=0.0)))
+
+
+def of_evaluate(stand, cascade):
+    from diffjax.build import places, report
+    from diffjax.devices import mesh
+
+    stand.put(places, "stage_dirs", gives=lambda *args, **more: [Path("a")])
+    stand.put(report, "load", "loaded")
+    stand.put(report, "report", {"stages": []})
+    stand.put(mesh, "keep_compilations")
+
+
+def of_doctor(stand, cascade):
+    from diffjax import doctor
+
+    stand.put(doctor, "look", gives=lambda *args: iter(()))
+
+
+def of_serving(stand, cascade):
+    from diffjax import serving
+
+    of_loading(stand, cascade)
+    stand.put(serving, "save", gives=lambda out, *more: out.mkdir(exist_ok=True))
+
+
+def of_app(stand, cascade):
+    from diffjax.app import __main__ as app
+    from diffjax.app import drawing, page, server
+
+    of_loading(stand, cascade)
+    stand.put(app.importlib.util, "find_spec", True)  # Gradio, which is not asked for anything
+    stand.put(app, "check_free")
+    stand.put(drawing, "warm_up")
+    stand.put(drawing, "keep_no_more_programs")
+    stand.put(app.signals, "on_signals", gives=lambda receive: receive())  # it ends at once
+    stand.put(page, "build", "page")
+    stand.put(server, "own_environment")
+    stand.put(
+        server, "launch",
+        gives=lambda page, folder, host, port, auth: stand.noted.append((host, port, auth)),
+    )  # fmt: skip
+
+
+def of_checkpoint(stand, cascade):
+    """Nothing is dear: the checkpoints are tiny."""
+
+
+# A folder whose name is the clock's, and the clock.
+OF_THE_CLOCK = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|\d+\.\d s|diffjax-app-\w+"
+
+
+@pytest.fixture
+def outcome(cascade, files, tmp_path, monkeypatch, capsys):
+    """outcome(command, words) -> all that it does, as values that compare."""
+    if not (files / "like.png").exists():
+        with monkeypatch.context() as patch:
+            of_sample(Stand(patch), cascade)
+            commands()["sample"].main(["--prompt", "pear", "--out", str(files / "likes")])
+        (files / "likes/0000_seed0_16px.png").rename(files / "like.png")
+        capsys.readouterr()
+
+    def run(number, name, line):
+        here = tmp_path / str(number)
+        here.mkdir()
+        words = shlex.split(line.format(files=files))
+        command, *kind = name.split()
+        taken = {path: path.read_bytes() for path in files.rglob("taken*/*") if path.is_file()}
+        with monkeypatch.context() as patch:
+            patch.chdir(here)
+            stand = Stand(patch)
+            globals()[f"of_{command}"](stand, cascade)
+            try:
+                code = commands()[command].main([*kind, *words])
+            except SystemExit as end:
+                code = end.code
+        said = capsys.readouterr()
+        texts = [re.sub(OF_THE_CLOCK, "", text.replace(str(here), "")) for text in said]
+        noted = re.sub(OF_THE_CLOCK, "", repr(stand.noted).replace(str(here), ""))
+        written = {
+            str(path.relative_to(here)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(here.rglob("*"))
+            if path.is_file() and "checkpoints" not in path.parts
+        }
+        for path, content in taken.items():
+            written[path.name] = path.read_bytes() != content
+            path.write_bytes(content)
+        return code, texts, noted, written
+
+    return run
+
+
+def words_of(name, flag):
+    """(without the flag, with it); fails for a flag that nobody has said how to set."""
+    command = name.split()[0]
+    found = [FLAGS[key] for key in (f"{name} {flag}", f"{command} {flag}", flag) if key in FLAGS]
+    if name not in PLAIN or not found:
+        pytest.fail(
+            f"{name} {flag} is new: say in PLAIN how the command is called, and in FLAGS what sets "
+            "the flag; what the command does must then differ"
+        )
+    both, more = found[0] if isinstance(found[0], tuple) else ("", found[0])
+    plain = both[1:] if both.startswith("=") else f"{PLAIN[name]} {both}"
+    return plain, more[1:] if more.startswith("=") else f"{plain} {more}"
+
+
+# These are wrong without the others of their row, so the command without them ends with a line.
+ALONE = {"--process-index", "--process-count", "--overwrite"}
+
+
+@pytest.mark.parametrize(("name", "flag"), ALL, ids=lambda part: part.replace(" ", "_"))
+def test_a_flag_changes_what_the_command_does(name, flag, outcome):
+    without, with_it = words_of(name, flag)
+    before, after = outcome(0, name, without), outcome(1, name, with_it)
+    assert before != after, f"{name} does the same with and without {flag}"
+    assert after[0] in (0, 143), after[1]
+    assert before[0] in (0, 143) or flag in ALONE, before[1]
+
+
+@pytest.mark.parametrize("name", sorted({name for name, _ in ALL}))
+def test_the_same_words_do_the_same(name, outcome):
+    """So what differs above is the flag's doing."""
+    assert outcome(0, name, PLAIN[name]) == outcome(1, name, PLAIN[name])
+
+
+def test_every_line_is_of_a_flag_that_there_is():
+    known = {f"{name} {flag}" for name, flag in ALL} | {flag for _, flag in ALL}
+    known |= {f"{name.split()[0]} {flag}" for name, flag in ALL}
+    there = commands().keys()
+    assert {key for key in FLAGS if key.split()[0] in there or key[0] == "-"} <= known
