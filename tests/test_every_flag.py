@@ -9,11 +9,9 @@ import argparse
 import dataclasses
 import hashlib
 import importlib
-import os
 import re
 import shlex
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,8 +21,10 @@ import diffjax
 from diffjax import checkpoint
 from diffjax.generation import jobs
 from diffjax.tasks.conditions import Class
+from tests import stand as stand_lib
 from tests import tiny_cascade
 from tests.checkpoint.states import fill
+from tests.stand import Stand
 
 # What each command is asked without the flag in question. {here}: a folder of the test's own.
 PLAIN = {
@@ -138,7 +138,6 @@ FLAGS = {
     "checkpoint import file": "=new {files}/state.safetensors",
 }
 PACKAGE = Path(diffjax.__file__).parent
-GREY = np.full((16, 16, 3), 128, np.uint8)
 
 
 def commands():
@@ -200,159 +199,6 @@ def cascade(tmp_path_factory):
     return dataclasses.replace(made, stages=(first, made.stages[1]))
 
 
-class Stand:
-    """Puts stand-ins in the place of what is dear; each notes what it is given."""
-
-    def __init__(self, monkeypatch):
-        self._patch, self.noted = monkeypatch, []
-
-    def put(self, place, name, answer=None, gives=None):
-        """`place.name(...)` notes its arguments and returns `answer`, or gives(*its arguments)."""
-
-        def noting(*args, **kwargs):
-            kept = {k: v for k, v in kwargs.items() if not callable(v)}
-            self.noted.append((name, _said(args), _said(kept)))
-            return answer if gives is None else gives(*args, **kwargs)
-
-        self._patch.setattr(place, name, noting)
-
-
-def _said(value):
-    """As text that two runs of a test share."""
-    if value is os.environ or callable(value):
-        return type(value).__name__
-    if isinstance(value, dict):
-        return {k: _said(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_said(one) for one in value]
-    if isinstance(value, np.ndarray):
-        return hashlib.sha256(value.tobytes()).hexdigest()
-    if hasattr(value, "stages") and hasattr(value, "encoder"):  # a cascade: how it is sampled
-        return [_said(one.settings) for one in value.stages] if hasattr(
-            next(iter(value.stages), None), "settings"
-        ) else repr(value)  # fmt: skip
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = dataclasses.fields(value)
-        return [type(value).__name__, *(_said(getattr(value, f.name)) for f in fields)]
-    return re.sub("0x[0-9a-f]+", "", str(value))
-
-
-def of_main(stand, cascade):
-    from diffjax import main
-    from diffjax.devices import processes
-
-    stand.put(main, "run", 0)
-    stand.put(main, "dry_run", 0)
-    stand.put(main, "compile_only", 0)
-    stand.put(
-        processes, "find_cluster",
-        gives=lambda *args, num_processes=None, **more: "cluster" if num_processes else None,
-    )  # fmt: skip
-    stand.put(processes, "initialize")
-    stand.put(processes, "end_if_failed", gives=lambda code: code)
-
-
-def of_loading(stand, cascade):
-    from diffjax.build import loading, places
-    from diffjax.devices import mesh
-
-    for place in (loading, places):
-        stand.put(place, "stage_dirs", [Path("a"), Path("b")])
-    stand.put(loading, "load", cascade)
-    stand.put(loading, "load_like", cascade)
-    stand.put(mesh, "keep_compilations")
-
-
-def of_sample(stand, cascade):
-    from diffjax.generation import rows, watch
-
-    of_loading(stand, cascade)
-    stand.put(rows, "make", gives=lambda stages, todo: iter([[GREY[:8, :8], GREY]] * len(todo)))
-    stand.put(watch, "frames", [GREY, GREY])
-
-
-def of_edit(stand, cascade):
-    from diffjax.editing import interpolate, request
-
-    of_loading(stand, cascade)
-    for place, name in (
-        (request, "write_redrawn"),
-        (request, "write_upscaled"),
-        (interpolate, "write_film"),
-    ):
-        stand.put(place, name, Path("made"))
-
-
-def of_embed(stand, cascade):
-    from diffjax import embed
-    from diffjax.data import caption_files, captions
-    from diffjax.devices import processes
-    from diffjax.encoders.cache import cache
-
-    some = captions.Captions(1, lambda: iter([("a dog",)]))
-    stand.put(embed, "load_encoder", "encoder")
-    stand.put(captions, "from_data_set", some)
-    stand.put(caption_files, "from_files", some)
-    stand.put(processes, "find_cluster")
-    stand.put(processes, "initialize")
-    stand.put(processes, "wait_for_all")
-    stand.put(embed, "Lines", lambda done, encoded: None)
-    stand.put(cache, "extend", 1)
-    stand.put(cache, "open_cache", type("Opened", (list,), {"header": "h"})())
-
-
-def of_ema(stand, cascade):
-    from diffjax import ema
-
-    stand.put(ema, "snapshot_table", "table")
-    stand.put(ema, "reconstruct", (Path("made"), SimpleNamespace(error=0.0)))
-
-
-def of_evaluate(stand, cascade):
-    from diffjax.build import places, report
-    from diffjax.devices import mesh
-
-    stand.put(places, "stage_dirs", gives=lambda *args, **more: [Path("a")])
-    stand.put(report, "load", "loaded")
-    stand.put(report, "report", {"stages": []})
-    stand.put(mesh, "keep_compilations")
-
-
-def of_doctor(stand, cascade):
-    from diffjax import doctor
-
-    stand.put(doctor, "look", gives=lambda *args: iter(()))
-
-
-def of_serving(stand, cascade):
-    from diffjax import serving
-
-    of_loading(stand, cascade)
-    stand.put(serving, "save", gives=lambda out, *more: out.mkdir(exist_ok=True))
-
-
-def of_app(stand, cascade):
-    from diffjax.app import __main__ as app
-    from diffjax.app import drawing, page, server
-
-    of_loading(stand, cascade)
-    stand.put(app.importlib.util, "find_spec", True)  # Gradio, which is not asked for anything
-    stand.put(app, "check_free")
-    stand.put(drawing, "warm_up")
-    stand.put(drawing, "keep_no_more_programs")
-    stand.put(app.signals, "on_signals", gives=lambda receive: receive())  # it ends at once
-    stand.put(page, "build", "page")
-    stand.put(server, "own_environment")
-    stand.put(
-        server, "launch",
-        gives=lambda page, folder, host, port, auth: stand.noted.append((host, port, auth)),
-    )  # fmt: skip
-
-
-def of_checkpoint(stand, cascade):
-    """Nothing is dear: the checkpoints are tiny."""
-
-
 # A folder whose name is the clock's, and the clock.
 OF_THE_CLOCK = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|\d+\.\d s|diffjax-app-\w+"
 
@@ -362,7 +208,7 @@ def outcome(cascade, files, tmp_path, monkeypatch, capsys):
     """outcome(command, words) -> all that it does, as values that compare."""
     if not (files / "like.png").exists():
         with monkeypatch.context() as patch:
-            of_sample(Stand(patch), cascade)
+            stand_lib.of_sample(Stand(patch), cascade)
             commands()["sample"].main(["--prompt", "pear", "--out", str(files / "likes")])
         (files / "likes/0000_seed0_16px.png").rename(files / "like.png")
         capsys.readouterr()
@@ -376,7 +222,7 @@ def outcome(cascade, files, tmp_path, monkeypatch, capsys):
         with monkeypatch.context() as patch:
             patch.chdir(here)
             stand = Stand(patch)
-            globals()[f"of_{command}"](stand, cascade)
+            getattr(stand_lib, f"of_{command}")(stand, cascade)
             try:
                 code = commands()[command].main([*kind, *words])
             except SystemExit as end:

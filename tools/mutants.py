@@ -1,6 +1,6 @@
 """Wrong edits that the tests must notice: applies each of tests/mutants.toml and runs its tests.
 
-    python -m tools.mutants [--only TEXT] [--unkilled]
+    python -m tools.mutants [--only TEXT] [--unkilled] [--trust]
 
 Each edit is made in a copy of the repository, so the working tree stays as it is. The tests named
 by an edit must pass without it and fail with it. tests/mutants.md is written anew with what was
@@ -100,7 +100,8 @@ def rows_of(path: Path = TABLE) -> dict[str, str]:
     if not path.exists():
         return {}
     rows = [line.strip("| ").split(" | ") for line in path.read_text().splitlines()]
-    return {row[1]: row[2].strip("`") for row in rows if len(row) == 3}
+    rows = [row for row in rows if len(row) == 3 and "/" in row[0]]
+    return {row[1]: row[2].strip("`") for row in rows}
 
 
 def table(mutants: Sequence[Mutant], found: dict[str, str]) -> str:
@@ -121,6 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     flags.add_argument("--only", default="", help="edits whose file or description holds this text")
     flags.add_argument("--unkilled", action="store_true", help="edits that are not yet noticed")
+    flags.add_argument("--trust", action="store_true", help="that tests pass without any edit")
     asked = flags.parse_args(arguments)
     mutants, found = read(), rows_of()
     faults = [wrong for one in mutants if (wrong := one.fault(ROOT))]
@@ -138,9 +140,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache/jax"))
         sound: dict[tuple[str, ...], str] = {}
         for one in todo:
-            if one.tests not in sound:
+            if one.tests not in sound and not asked.trust:
                 sound[one.tests] = failing(one.tests, copy)
-            if sound[one.tests]:
+            if sound.get(one.tests):
                 print(f"{sound[one.tests]} fails without any edit", file=sys.stderr)
                 return 2
             found[one.what] = noticed_by(one, copy) or SURVIVED

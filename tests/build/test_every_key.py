@@ -338,3 +338,32 @@ def test_a_schedule_that_has_ends_has_those_of_the_config(encoder, name):
     )
     plain = (-7.0, 5.0) if has_ends else tuple(schedule.SCHEDULES[name]()(jnp.array([1.0, 0.0])))
     np.testing.assert_allclose(made(jnp.array([1.0, 0.0])), plain, atol=1e-3)
+
+
+def test_the_small_picture_keeps_its_own_schedule(encoder):
+    """The noise on it is the cosine schedule's, whatever that of the picture is."""
+    made = [
+        tasks.task_of(example(encoder, "sr256:tiny", **{"diffusion.schedule": name}), 16)
+        for name in ("cosine", "linear")
+    ]
+    u = jnp.linspace(0.0, 1.0, 5)
+    want = schedule.cosine()(u)
+    for task in made:
+        np.testing.assert_array_equal(task.low_res.schedule(u), want)
+    assert np.any(np.asarray(made[0].schedule(u)) != np.asarray(made[1].schedule(u)))
+
+
+@pytest.mark.parametrize(
+    ("name", "prompts"),
+    [("base64:tiny", ("a frog", "a dog")), ("base64:tiny", ()), ("sr256:tiny", ("a frog",))],
+)
+def test_what_previews_show(encoder, name, prompts):
+    """The config's prompts; pictures of the data without any, and for a stage that wants one."""
+    options = example(encoder, name, **{"sample.prompts": prompts})
+    records, said = data.source_of(options), tasks.encoder_of(options)
+    embed = lambda caption: np.zeros((1, said.width), np.float32)  # noqa: E731
+    shown = data.shown_of(options, records, said, embed)
+    base = name.startswith("base")
+    assert ("image" in shown.batch) is not base
+    spread = [records[i * len(records) // 2]["captions"][0] for i in range(2)]
+    assert shown.captions == (prompts if base and prompts else tuple(spread))
