@@ -137,6 +137,38 @@ FLAGS = {
     "checkpoint import workdir": "=other {files}/export.safetensors",
     "checkpoint import file": "=new {files}/state.safetensors",
 }
+# What a flag is where it is left out, if that is not nothing: promised to whoever writes scripts.
+DEFAULTS = {
+    "--out": "out",
+    "--verify": "full",
+    "--fit": "crop",
+    "edit --seeds": "0",
+    "main --mode": "train",
+    "main --connect_s": 300,
+    "edit img2img --strength": 0.6,
+    "edit vary --strength": 0.4,
+    "edit interpolate --frames": 24,
+    "edit interpolate --ms": 80,
+    "edit interpolate --pace": "picture",
+    "embed --field": "caption",
+    "embed --split": "train",
+    "embed --caption-key": "captions",
+    "embed --encoder": "t5-nano",
+    "embed --max-length": 96,
+    "embed --batch-size": 64,
+    "embed --dtype": "float32",
+    "embed --storage": "bfloat16",
+    "embed --shard-mib": 256,
+    "embed --every": 30,
+    "evaluate --out": "out/evaluation.json",
+    "doctor --workdir": ".",
+    "serving --batch": 1,
+    "serving --platforms": "cpu",
+    "app --host": "127.0.0.1",
+    "app --port": 7860,
+    "checkpoint export --what": "ema",
+    "checkpoint export --dtype": "float32",
+}
 PACKAGE = Path(diffjax.__file__).parent
 
 
@@ -155,10 +187,11 @@ def flags_of(parser, name):
             for kind, inner in action.choices.items():
                 yield from flags_of(inner, f"{name} {kind}")
         elif not isinstance(action, argparse._HelpAction):
-            yield name, action.option_strings[0] if action.option_strings else action.dest
+            yield name, action.option_strings[0] if action.option_strings else action.dest, action
 
 
-ALL = [pair for name, module in commands().items() for pair in flags_of(module.parser(), name)]
+WHOLE = [one for name, module in commands().items() for one in flags_of(module.parser(), name)]
+ALL = [(name, flag) for name, flag, _ in WHOLE]
 
 
 @pytest.fixture(scope="module")
@@ -276,8 +309,20 @@ def test_the_same_words_do_the_same(name, outcome):
     assert outcome(0, name, PLAIN[name]) == outcome(1, name, PLAIN[name])
 
 
+@pytest.mark.parametrize(("name", "flag", "action"), WHOLE, ids=lambda part: str(part)[:24])
+def test_a_flag_that_is_left_out_is_what_it_has_been(name, flag, action):
+    keys = (f"{name} {flag}", f"{name.split()[0]} {flag}", flag)
+    wanted = next((DEFAULTS[key] for key in keys if key in DEFAULTS), None)
+    left_out = action.default
+    if left_out in (None, False, [], "") or action.required:
+        return
+    assert (str(left_out) if isinstance(left_out, Path) else left_out) == wanted
+    said = re.search(r"(\S+) by default", action.help or "")
+    assert said is None or said[1] == str(wanted)
+
+
 def test_every_line_is_of_a_flag_that_there_is():
     known = {f"{name} {flag}" for name, flag in ALL} | {flag for _, flag in ALL}
     known |= {f"{name.split()[0]} {flag}" for name, flag in ALL}
     there = commands().keys()
-    assert {key for key in FLAGS if key.split()[0] in there or key[0] == "-"} <= known
+    assert {key for key in FLAGS | DEFAULTS if key.split()[0] in there or key[0] == "-"} <= known

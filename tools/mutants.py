@@ -8,20 +8,27 @@ found. Exit codes: 0 all that were tried are killed, 1 some survived, 2 the list
 """
 
 import argparse
+import importlib
 import os
 import re
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
+import time
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 LIST, TABLE = ROOT / "tests/mutants.toml", ROOT / "tests/mutants.md"
 SURVIVED, UNTRIED = "**survived**", "not tried"
+FLAGS = ("-x", "-q", "-n", "0", "--tb=no", "--durations=0", "-p", "no:cacheprovider")
+WARM = ("jax.numpy", "flax.linen", "optax", "orbax.checkpoint", "grain", "tensorflow_datasets",
+        "hypothesis", "PIL.Image", "ml_collections", "safetensors.numpy", "einops")  # fmt: skip
 LIMIT_S = 900  # a mutant that runs longer than this is killed by its tests' time limit
 HEAD = """# Wrong edits, and the tests that notice them
 
@@ -77,21 +84,39 @@ def _forget(path: Path) -> None:
         old.unlink()
 
 
+def warm_up(copy: Path) -> None:
+    """Import what all tests need but diffjax itself, so that each run starts from there."""
+    sys.path[:] = [str(copy), *(path for path in sys.path if Path(path).resolve() != ROOT)]
+    os.chdir(copy)
+    for name in ("tests.conftest", *WARM):
+        importlib.import_module(name)
+
+
 def failing(tests: Sequence[str], copy: Path) -> str:
     """The first of these tests that fails, or the file that cannot be imported; "" if none."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "--tb=no", "--durations=0"]
-    try:
-        done = subprocess.run(
-            [*command, "-p", "no:cacheprovider", *tests],
-            cwd=copy, capture_output=True, text=True, timeout=LIMIT_S,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return "the time limit"
-    if done.returncode == 0:
+    with tempfile.TemporaryFile("w+") as out:
+        child = os.fork()
+        if child == 0:
+            os.dup2(out.fileno(), 1)
+            os.dup2(out.fileno(), 2)
+            os.chdir(copy)
+            os._exit(pytest.main([*FLAGS, *tests]))
+        end = time.monotonic() + LIMIT_S
+        ended, status = os.waitpid(child, os.WNOHANG)
+        while not ended and time.monotonic() < end:
+            time.sleep(0.1)
+            ended, status = os.waitpid(child, os.WNOHANG)
+        if not ended:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return "the time limit"
+        out.seek(0)
+        said = out.read()
+    if os.waitstatus_to_exitcode(status) == 0:
         return ""
-    found = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.M)
+    found = re.search(r"^(?:FAILED|ERROR) (\S+)", said, re.M)
     if found is None:
-        raise RuntimeError(f"pytest {' '.join(tests)}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+        raise RuntimeError(f"pytest {' '.join(tests)}: {said[-2000:]}")
     return found[1].split("[")[0]
 
 
@@ -138,6 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ROOT, copy, ignore=shutil.ignore_patterns(".*", "runs", "out", "__pycache__")
         )
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache/jax"))
+        warm_up(copy)
         sound: dict[tuple[str, ...], str] = {}
         for one in todo:
             if one.tests not in sound and not asked.trust:

@@ -25,7 +25,7 @@ MAX_SEED = 2**31 - 1
 LIMITS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(
         ("data.size_px", "text.max_tokens", "sample.num_images", "model.width", "model.patch",
-         "model.head_width"),
+         "model.head_width", "model.token_width", "model.num_blocks", "model.mults"),
         (1, 2**20),
     ),
     **dict.fromkeys(
@@ -108,7 +108,10 @@ def check(config: ConfigDict, devices: int | None = None) -> None:
 
 
 def check_limits(config: ConfigDict, key: str, low: float, high: float) -> None:
-    """Checks that a number is finite and in [low, high]; the key may be absent."""
+    """Checks that a number, or each of a tuple, is finite and in [low, high].
+
+    The key may be absent.
+    """
     *parents, last = key.split(".")
     section = functools.reduce(lambda part, name: part.get(name, {}), parents, config)
     if last not in section:
@@ -116,7 +119,9 @@ def check_limits(config: ConfigDict, key: str, low: float, high: float) -> None:
     value = section[last]
     first, last = (f"{end}" if isinstance(end, int) else f"{end:g}" for end in (low, high))
     allowed = f"must be between {first} and {last}" if high < 1e9 else f"must be at least {first}"
-    require(math.isfinite(value) and low <= value <= high, key, value, allowed)
+    numbers = value if isinstance(value, tuple) else (value,)
+    fits = all(math.isfinite(number) and low <= number <= high for number in numbers)
+    require(fits, key, value, allowed)
 
 
 def check_told(config: ConfigDict) -> None:

@@ -1,11 +1,12 @@
 import math
+import re
 
 import jax
 import numpy as np
 import pytest
 
 from diffjax.build import config, data, tasks
-from diffjax.build.check import check
+from diffjax.build.check import LIMITS, check
 from diffjax.core.errors import ConfigError
 from diffjax.diffusion import schedule
 
@@ -176,3 +177,27 @@ def test_data_that_are_not_there_are_named():
 def test_an_encoder_that_is_not_there_is_named():
     with pytest.raises(ConfigError, match=r"text\.encoder.*\./no_such_t5"):
         tasks.encoder_of(changed(FILES[0], text__encoder="./no_such_t5"))  # not asked of the hub
+
+
+@pytest.mark.parametrize("file", FILES[:2])
+def test_every_number_is_refused_beyond_its_limits_and_none_is_left_without(file):
+    """Each number of a config but those that are checked beside others."""
+    plain = config.load(f"{file}:tiny")
+    free = {"mesh.data"}  # or -1; see check_mesh
+    for key, value in config.leaves(plain):
+        several = isinstance(value, tuple) and value and isinstance(value[0], int)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if key in free or key == "model.attention_levels" or not (several or number):
+            continue
+        assert key in LIMITS, f"{key}: say in build.check.LIMITS where it may lie"
+        low, high = LIMITS[key]
+        for wrong in (low - 1, high * 2 + 1, float("nan")):
+            options = plain.copy_and_resolve_references().unlock()
+            node = options
+            *parents, last = key.split(".")
+            for parent in parents:
+                node = node[parent]
+            with options.ignore_type():
+                node[last] = (*value[:-1], wrong) if several else wrong
+            with pytest.raises(ConfigError, match=re.escape(f"config error: {key} = ")):
+                check(options)

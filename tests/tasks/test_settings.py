@@ -38,3 +38,20 @@ def test_a_spacing_takes_as_many_steps_as_its_limit_says_and_no_more(spacing):
 
 def test_an_interval_of_guidance_that_ends_before_it_begins_is_a_fault():
     assert "guidance_from" in faults(SampleSettings(guidance_from=3.0, guidance_to=2.0))
+
+
+def test_the_limits_are_what_the_pages_say():
+    """docs/sampling.md and the help of the flags."""
+    assert LIMITS == {
+        "num_steps": (1, 10_000),
+        "noise": (0, 1),
+        "guidance_weight": (0, 1_000),
+        "percentile": (1, 100),
+        "aug_level": (0, 1),
+        "guidance_rescale": (0, 1),
+        "guidance_from": (-100, 100),
+        "guidance_to": (-100, 100),
+    }
+    # what a picture without these fields was sampled with
+    later = (SampleSettings().guidance_rescale, SampleSettings().guidance_from)
+    assert (*later, SampleSettings().guidance_to) == (0.0, -100.0, 100.0)
