@@ -4,6 +4,7 @@ Training calls `draw` and then `told`; sampling calls `given`, and guidance `abs
 columns; those of `told`, `given` and `absent` are keyword arguments of the network.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -22,8 +23,20 @@ from diffjax.tasks.text import drop_text, mask_from_length, null_text
 
 # A column of this name is what guidance leads away from, in place of nothing.
 NEGATIVE = "negative_"
+# The share of a further prompt, beside its own columns.
+SHARE = "share"
 # One object for all, so that conditions and tasks that are made alike are equal.
 COSINE = cosine()
+
+
+def also(index: int) -> str:
+    """What the columns of a further prompt of a composed picture begin with."""
+    return f"also_{index}_"
+
+
+def unprefixed(column: str) -> str:
+    """The column whose place this one takes: of a negative or a further prompt, or itself."""
+    return re.sub(rf"^({NEGATIVE}|also_\d+_)", "", column)
 
 
 @runtime_checkable
