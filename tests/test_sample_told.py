@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from diffjax import edit, sample, serving
+from diffjax.app import __main__ as app
 from diffjax.build import loading
 from diffjax.core.errors import ConfigError
 from diffjax.generation import folder, jobs
@@ -158,6 +159,11 @@ def test_commands_that_want_text_say_so_in_one_line(command, tmp_path, monkeypat
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     monkeypatch.setattr(loading, "load", lambda *_: CLASSES)
     flags = ["--stages", "a", "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(app.importlib.util, "find_spec", lambda name: True)
+    monkeypatch.setattr(app, "check_free", lambda host, port: None)
+    monkeypatch.setattr("diffjax.devices.mesh.keep_compilations", lambda: None)
+    assert app.main(["--stages", "a"]) == 2
+    assert "'toy': is told no text" in capsys.readouterr().err
     for main, more in (
         (edit.main, ["vary", "--picture", str(tmp_path / "a.png")]),
         (serving.main, []),
