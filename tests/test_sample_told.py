@@ -128,6 +128,7 @@ def test_what_cannot_be_said_by_a_flag_is_nothing(command, tmp_path):
         (CLASSES, [], "--class = '': give one: 0 to 3, or none"),
         (CLASSES, ["--class", "4"], "--class = '4': a number from 0 to 3, a name such as cat"),
         (CLASSES, ["--class", "red dg"], "did you mean red dog? a number from 0 to 3"),
+        (CLASSES, ["--class", "9" * 5000], "a number from 0 to 3"),
         (CLASSES, ["--class", "2-9"], "--class = '2-9': a number from 0 to 3"),
         (CLASSES, ["--class", "-1"], "--class = '-1'"),
         (CLASSES, ["--class", "\u00b2"], "--class = '\u00b2'"),

@@ -38,7 +38,7 @@ def _parsed(text: str) -> Guide:
     step, average = None, None
     while "@" in text:
         before, _, end = text.rpartition("@")
-        if end.isdecimal() and step is None:
+        if end.isdecimal() and len(end) < 16 and step is None:
             step = int(end)
         elif re.fullmatch(r"(decay|power)_[\w.-]+|live", end) and average is None:
             average = end

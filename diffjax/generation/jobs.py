@@ -142,7 +142,8 @@ def parse_classes(text: str, classes: Class) -> list[int]:
         if part in known:
             labels.append(known[part])
             continue
-        numbers = first.isdecimal() and (last.isdecimal() if dash else True)
+        ends = (first, last) if dash else (first,)
+        numbers = all(end.isdecimal() and len(end) < 10 for end in ends)
         span = range(int(first), int(last if dash else first) + 1) if numbers else range(0)
         close = difflib.get_close_matches(part, known, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
