@@ -37,7 +37,7 @@ def data(size_px: int) -> ConfigDict:
             batch_size=32,  # over all devices
             embeddings="",  # a cache made by diffjax.embed; none: the captions are encoded first
             image_key="image",
-            caption_key="captions",
+            caption_key="captions",  # "": none, for a task that is told no text
             max_broken=0.01,  # share of the records whose pictures may be broken and are skipped
         )
     )

@@ -12,11 +12,11 @@ already are not made again, so an interrupted run can be continued. Exit codes: 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from diffjax.core import command
 from diffjax.core.errors import ConfigError, require
 from diffjax.generation import watch
+from diffjax.generation.recipe import MAX_ALSO
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,6 +35,21 @@ def parser() -> argparse.ArgumentParser:
         help="its name or number, as 7, seven, 0-9 or none; may be given many times",
     )
     flags.add_argument("--negative", help="a prompt that guidance moves away from")
+    flags.add_argument(
+        "--and",
+        dest="also",
+        action="append",
+        default=[],
+        metavar="PROMPT[:SHARE]",
+        help="a further prompt that every picture is composed of; SHARE is how much it counts "
+        "beside the first, 1 by default, below 0 to move away from it; may be given many times",
+    )
+    flags.add_argument(
+        "--guide-by",
+        metavar="PLACE[@STEP][@AVERAGE]",
+        help="autoguidance: guidance moves away from what this weaker version of the model says, "
+        "as runs/a@1000 or runs/a@decay_0.9; or several, with commas",
+    )
     flags.add_argument("--seeds", help="as 0, 3,5 or 0-7: pictures per prompt; 0 by default")
     flags.add_argument(
         "--like",
@@ -83,6 +98,7 @@ def run(flags: argparse.Namespace) -> Path:
     from diffjax.build import loading
     from diffjax.devices import mesh
     from diffjax.generation import folder, jobs, rows
+    from diffjax.generation.wanted import check_guidance, jobs_of
     from diffjax.logs.progress import Progress
     from diffjax.tasks.settings import SampleSettings
 
@@ -94,14 +110,8 @@ def run(flags: argparse.Namespace) -> Path:
     mesh.keep_compilations()
     stages = load(flags, dirs, like)
     settings = jobs.settings_of(flags, [stage.settings for stage in stages.stages])
-    todo = jobs_of(wanted, flags.classes, stages)
-    guided = any(one.guidance_weight != 1 for one in settings)
-    require(
-        wanted.negative is None or guided,
-        "--negative",
-        wanted.negative,
-        "has no effect without guidance; give --guidance above 1",
-    )
+    todo = jobs_of(wanted, stages)
+    check_guidance(wanted, settings, [stage.task.guide for stage in stages.stages])
     stages = stages.with_settings(settings)
     if flags.film:
         watch.check(stages)
@@ -127,58 +137,23 @@ def run(flags: argparse.Namespace) -> Path:
     return folder.write_sheet(flags.out, slots)
 
 
-class Wanted(NamedTuple):
-    """What is asked for, as far as it can be checked before the stages are known.
-
-    label: that of the picture of --like; None for none.
-    """
-
-    prompts: list[str]
-    seeds: list[int]
-    negative: str | None
-    label: int | None
-
-
-def asked(flags: argparse.Namespace, like) -> Wanted:
+def asked(flags: argparse.Namespace, like):
     """What the flags say; what they leave open is taken from the recipe `like`."""
     from diffjax.generation import jobs
+    from diffjax.generation.wanted import Wanted, parse_also
 
     prompts = jobs.read_prompts(flags.prompt, flags.prompts)
     seeds = jobs.parse_seeds(flags.seeds) if flags.seeds is not None else [0]
     negative = jobs.check_prompt("--negative", flags.negative) if flags.negative else None
+    also = tuple(map(parse_also, flags.also))
+    require(len(also) <= MAX_ALSO, "--and", len(also), f"at most {MAX_ALSO}")
     if like:
+        also = also or like.also
         prompts = prompts or ([like.prompt] if like.encoder else [])
         seeds = seeds if flags.seeds is not None else [like.seed]
         negative = like.negative if flags.negative is None else negative
-    return Wanted(prompts, seeds, negative, like.label if like else None)
-
-
-def jobs_of(wanted: Wanted, classes: Sequence[str], stages) -> list:
-    """The jobs, once it is known what the stages are told.
-
-    Raises:
-      ConfigError: a prompt or a class for stages that are told none; one is missing; or there is no
-        such class.
-    """
-    from diffjax.generation import jobs
-
-    prompts, known, name = wanted.prompts, stages.classes, stages.stages[0].task.name
-    instead = "give --class" if known else "give --seeds alone"
-    for flag, value in (("--prompt", next(iter(prompts), None)), ("--negative", wanted.negative)):
-        fits = stages.encoder is not None or value is None
-        require(fits, flag, str(value)[:40], f"{name} is told no text: {instead}")
-    fits = not classes or known is not None
-    require(fits, "--class", "".join(classes[:1]), f"{name} is told no class")
-    labels: list[int | None] = [None]
-    if known is not None:
-        found = [label for text in classes for label in jobs.parse_classes(text, known)]
-        labels = [*found] or [known.num if wanted.label is None else wanted.label]
-        told = found or prompts or wanted.label is not None
-        require(bool(told), "--class", "", f"give one: 0 to {known.num - 1}, or {jobs.NO_CLASS}")
-    elif stages.encoder is not None:
-        what = "give at least one prompt, or --prompts FILE, or --like"
-        require(bool(prompts), "--prompt", "", what)
-    return jobs.jobs_of(prompts or [""], wanted.seeds, wanted.negative, labels)
+    label = like.label if like else None
+    return Wanted(prompts, seeds, negative, flags.classes, label, also)
 
 
 def read_like(path: Path):
@@ -197,11 +172,17 @@ def read_like(path: Path):
 
 def load(flags: argparse.Namespace, dirs: Sequence[Path], like):
     """The stages of the workdirs, or with `like` those of them that made that picture."""
-    from diffjax.build import loading
+    from diffjax.build import guiding, loading
 
+    guides = guiding.parse(flags.guide_by) if flags.guide_by is not None else []
     if like is None:
-        return loading.load(dirs, flags.ema, flags.verify)
-    return loading.load_like(like, dirs, flags.ema, flags.verify, flags.anyway)
+        return guiding.guided(loading.load(dirs, flags.ema, flags.verify), guides, flags.verify)
+    stages = loading.load_like(like, dirs, flags.ema, flags.verify, flags.anyway)
+    guides = guides or guiding.of_recipe(like, dirs)
+    stages = guiding.guided(stages, guides, flags.verify)
+    if not flags.anyway and flags.guide_by is None:
+        guiding.check_like(like, stages)
+    return stages
 
 
 if __name__ == "__main__":

@@ -83,6 +83,23 @@ def test_a_picture_says_what_it_was_made_of_and_is_made_again(command, tmp_path)
     )
 
 
+def test_a_picture_of_several_prompts_says_their_shares_and_is_made_again(command, tmp_path):
+    asked = ["--prompt", "a red apple", "--and", "a pear:0.5", "--and", "worms:-1"]
+    assert command(*asked)[0] == 0
+    like = tmp_path / "out" / "0000_seed0_16px.png"
+    found = png.read_metadata(like)
+    assert found["also"] == [["a pear", 0.5], ["worms", -1.0]]
+    code, out, _ = command("--like", like, out="again")
+    assert (code, "in every pixel" in out) == (0, True)
+    assert (tmp_path / "again" / like.name).read_bytes() == like.read_bytes()
+    assert command("--prompt", "a red apple", out="alone")[0] == 0
+    alone = tmp_path / "alone" / like.name
+    assert "also" not in png.read_metadata(alone)
+    assert (png.read(alone) != png.read(like)).any()
+    code, _, err = command("--prompt", "a red apple")
+    assert (code, "is another picture, of another also" in err) == (2, True)
+
+
 def test_the_picture_of_an_early_stage_is_made_by_the_early_stages_alone(command, tmp_path):
     assert command("--prompt", "x")[0] == 0
     code, out, _ = command("--like", tmp_path / "out" / "0000_seed0_8px.png", out="again")
@@ -317,6 +334,9 @@ def test_a_forged_picture_ends_in_one_line_and_writes_nothing(make, words, comma
         (["--prompt", "x", "--negative", "y" * 10_001], "--negative"),
         (["--prompt", "x", "--negative", "y", "--guidance", "1"], "has no effect without guid"),
         (["--prompt", "x", "--steps", "3,3,3"], "one value, or 2 with commas"),
+        (["--prompt", "x", "--and", "y:99"], "--and = 'y:99': a share from -10 to 10"),
+        (["--prompt", "x", *["--and", "y"] * 5], "--and = 5: at most 4"),
+        (["--prompt", "x", "--and", "y", "--guidance-rescale", "0.5"], "must be 0 beside --and"),
         (["--prompt", "x", "--out", __file__], "is not a folder"),
     ],
 )

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from diffjax import edit, sample, serving
+from diffjax.app import __main__ as app
 from diffjax.build import loading
 from diffjax.core.errors import ConfigError
 from diffjax.generation import folder, jobs
@@ -127,6 +128,7 @@ def test_what_cannot_be_said_by_a_flag_is_nothing(command, tmp_path):
         (CLASSES, [], "--class = '': give one: 0 to 3, or none"),
         (CLASSES, ["--class", "4"], "--class = '4': a number from 0 to 3, a name such as cat"),
         (CLASSES, ["--class", "red dg"], "did you mean red dog? a number from 0 to 3"),
+        (CLASSES, ["--class", "9" * 5000], "a number from 0 to 3"),
         (CLASSES, ["--class", "2-9"], "--class = '2-9': a number from 0 to 3"),
         (CLASSES, ["--class", "-1"], "--class = '-1'"),
         (CLASSES, ["--class", "\u00b2"], "--class = '\u00b2'"),
@@ -158,6 +160,11 @@ def test_commands_that_want_text_say_so_in_one_line(command, tmp_path, monkeypat
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     monkeypatch.setattr(loading, "load", lambda *_: CLASSES)
     flags = ["--stages", "a", "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(app.importlib.util, "find_spec", lambda name: True)
+    monkeypatch.setattr(app, "check_free", lambda host, port: None)
+    monkeypatch.setattr("diffjax.devices.mesh.keep_compilations", lambda: None)
+    assert app.main(["--stages", "a"]) == 2
+    assert "'toy': is told no text" in capsys.readouterr().err
     for main, more in (
         (edit.main, ["vary", "--picture", str(tmp_path / "a.png")]),
         (serving.main, []),

@@ -66,6 +66,8 @@ What a config or a flag reaches beside schedules, predictions, weightings, times
 | `classes.num`, `embedding.of`, `mask.drop` | told: a class, a vector, a picture with a hole |
 | `sample.sampler` = `ddpm_learned` | draws with the learned variance, in a config that learns one |
 | `--class` | the class that is drawn |
+| `--and "PROMPT:SHARE"` | a picture composed of several prompts |
+| `--guide-by PLACE@STEP` | autoguidance by a weaker version of the model |
 | `--guidance-rescale`, `--guidance-from`, `--guidance-to` | guidance's rescale and interval |
 
 This page is written from the docstrings by `python -m tools.write_diffusion_page`.

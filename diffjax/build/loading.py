@@ -17,7 +17,7 @@ from diffjax.encoders.t5 import TextEncoder
 from diffjax.generation.chain import Cascade, TrainedStage
 from diffjax.generation.recipe import FROM_A_FILE, Origin, Recipe
 
-__all__ = ["identity", "load", "load_like", "stage_dirs"]
+__all__ = ["identity", "load", "load_like", "said", "stage_dirs"]
 
 
 def load(
@@ -126,8 +126,8 @@ def load_like(
         require(
             anyway or was.checkpoint == now.checkpoint,
             "--like",
-            _said(was),
-            f"made the picture, here is another checkpoint: {_said(now)}; give the workdir and "
+            said(was),
+            f"made the picture, here is another checkpoint: {said(now)}; give the workdir and "
             "--ema that made it, or --anyway to take this one",
         )
     here = None if cascade.encoder is None else cascade.encoder.fingerprint
@@ -140,6 +140,7 @@ def load_like(
     return cascade.with_settings([settings for _, settings in recipe.stages])
 
 
-def _said(origin: Origin) -> str:
+def said(origin: Origin) -> str:
+    """An origin in a few words."""
     step = "unknown" if origin.step is None else origin.step
     return f"{origin.name} step {step} {origin.average} {origin.checkpoint[:12]}"

@@ -41,8 +41,9 @@ def inpaint(
 
     Each stage is given the known pixels at its own size. The first stage has to make the two
     regions fit together (RePaint, Lugmayr et al. 2022). Later stages start from a small picture in
-    which they fit, and only put the known pixels back (Replacement, Song et al. 2021). The pixels
-    under the mask are never read. Outside the mask the last picture equals `picture` bit for bit.
+    which they fit, and only put the known pixels back (Replacement, Song et al. 2021). A stage that
+    was trained with holes (`conditions.Masked`) is given its own too. The pixels under the mask are
+    never read. Outside the mask the last picture equals `picture` bit for bit.
 
     resample: for each stage, how often RePaint repeats each part of the ladder; 1 is no repeats.
 
@@ -75,7 +76,7 @@ def inpainted(
     for stage, times in zip(stages, resample, strict=True):
         known, unknown = known_pixels(picture, mask, size_px // stage.task.size_px)
         run = compiled(inpaint_stage, stage.settings, resample=times)
-        told = read_by(stage.task, columns)
+        told = read_by(stage.task, {**columns, "picture": known, "hole": unknown})
         made = run(stage.params, told, keys, known, unknown, task=stage.task)
         columns = {**columns, "low_res": made}
         yield made

@@ -12,7 +12,7 @@ from diffjax.core.types import Image, Resized, Text, TextMask
 from diffjax.encoders.t5 import TextEncoder
 from diffjax.generation.recipe import Origin
 from diffjax.tasks import sampling
-from diffjax.tasks.conditions import NEGATIVE, Class, Condition
+from diffjax.tasks.conditions import NEGATIVE, SHARE, Class, Condition, unprefixed
 from diffjax.tasks.denoising import Denoising
 from diffjax.tasks.settings import SampleSettings
 from diffjax.tasks.task import Columns, Params
@@ -112,12 +112,8 @@ def prompt_columns(
 
 def read_by(task: Denoising, columns: Columns) -> dict[str, Array]:
     """Those of the columns that the task's conditions read, negatives included."""
-    known = set(task.prompts())
-    return {
-        name: column
-        for name, column in columns.items()
-        if name in known or name.removeprefix(NEGATIVE) in known
-    }
+    known = {*task.prompts(), SHARE} if task.text else set(task.prompts())
+    return {name: column for name, column in columns.items() if unprefixed(name) in known}
 
 
 def zeros(task: Denoising, count: int) -> dict[str, Array]:

@@ -88,10 +88,11 @@ def plan(
 
 
 def words_of(job: Job, trained: Cascade) -> str:
-    """The prompt, and what the class is called."""
+    """The prompts, and what the class is called."""
+    words = " AND ".join((job.prompt, *(f"{prompt}:{share:g}" for prompt, share in job.also)))
     if job.label is None or trained.classes is None:
-        return job.prompt
-    return ", ".join(filter(None, (job.prompt, name_of(job.label, trained.classes))))
+        return words
+    return ", ".join(filter(None, (words, name_of(job.label, trained.classes))))
 
 
 def recipes_of(job: Job, trained: Cascade) -> list[recipe.Recipe]:
@@ -113,6 +114,7 @@ def recipes_of(job: Job, trained: Cascade) -> list[recipe.Recipe]:
             stages=tuple(upto),
             encoder=None if trained.encoder is None else trained.encoder.fingerprint,
             label=job.label,
+            also=job.also,
             made_with=made_with,
         )
         for upto in itertools.accumulate([stage] for stage in stages)

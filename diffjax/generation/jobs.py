@@ -34,13 +34,15 @@ class Job:
     """A picture to be made.
 
     negative: what to keep away from; None for nothing. label: its class, or the number of classes
-    for none of them; None for stages that are told no class.
+    for none of them; None for stages that are told no class. also: further prompts that it is
+    composed of, each with how much it counts beside `prompt`.
     """
 
     prompt: str
     seed: int
     negative: str | None = None
     label: int | None = None
+    also: tuple[tuple[str, float], ...] = ()
 
 
 def add_settings(flags: argparse.ArgumentParser) -> None:
@@ -54,6 +56,7 @@ def jobs_of(
     seeds: Sequence[int],
     negative: str | None = None,
     labels: Sequence[int | None] = (None,),
+    also: tuple[tuple[str, float], ...] = (),
 ) -> list[Job]:
     """Every prompt of every class with every seed, the seeds of each next to each other.
 
@@ -63,7 +66,7 @@ def jobs_of(
     count = len(prompts) * len(labels) * len(seeds)
     require(count <= MAX_PICTURES, "--seeds", count, f"pictures in a run: at most {MAX_PICTURES}")
     return [
-        Job(prompt, seed, negative, label)
+        Job(prompt, seed, negative, label, also)
         for prompt in prompts
         for label in labels
         for seed in seeds
@@ -139,7 +142,8 @@ def parse_classes(text: str, classes: Class) -> list[int]:
         if part in known:
             labels.append(known[part])
             continue
-        numbers = first.isdecimal() and (last.isdecimal() if dash else True)
+        ends = (first, last) if dash else (first,)
+        numbers = all(end.isdecimal() and len(end) < 10 for end in ends)
         span = range(int(first), int(last if dash else first) + 1) if numbers else range(0)
         close = difflib.get_close_matches(part, known, n=1)
         hint = f"did you mean {close[0]}? " if close else ""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from diffjax.core.json_types import Json, JsonObject
 from diffjax.images import png
-from diffjax.tasks.settings import SampleSettings, fault, faults
+from diffjax.tasks.settings import SHARE, SampleSettings, fault, faults
 
 FORMAT = 1
 SAMPLE = "sample"
@@ -20,8 +20,11 @@ MAX_PROMPT_CHARACTERS = 10_000
 MAX_SEED = 2**31 - 1
 MAX_STAGES = 8
 MAX_LABEL = 2**24
+MAX_ALSO = 4
 # What a picture says only where it is so.
-OPTIONAL = ("label",)
+OPTIONAL = ("label", "also")
+# What is said of each stage beside its settings.
+ORIGIN = ("name", "size_px", "step", "average", "checkpoint")
 FROM_A_FILE = "file"
 # Settings that did not exist when the first pictures were written. If a picture lacks them, it has
 # their defaults.
@@ -33,7 +36,8 @@ class Origin:
     """Where a stage's parameters come from.
 
     step: the training step, None if unknown. average: its name, or "file". checkpoint: the sha256
-    of the parameters and of the network's config.
+    of the parameters and of the network's config. guide: the origin of the weaker version that
+    guidance moved away from; None for none.
     """
 
     name: str
@@ -41,6 +45,11 @@ class Origin:
     step: int | None
     average: str
     checkpoint: str
+    guide: "Origin | None" = None
+
+    def by(self, guide: "Origin") -> "Origin":
+        """The same parameters, guided by these."""
+        return dataclasses.replace(self, guide=guide)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,12 +69,13 @@ class Recipe:
     negative: str | None = None
     kind: str = SAMPLE
     label: int | None = None
+    also: tuple[tuple[str, float], ...] = ()
 
 
 def to_json(recipe: Recipe) -> JsonObject:
     """The recipe as JSON; the inverse of `from_json`."""
     stages: list[Json] = [
-        {**dataclasses.asdict(origin), "settings": settings_to_json(settings)}
+        {**origin_to_json(origin), "settings": settings_to_json(settings)}
         for origin, settings in recipe.stages
     ]
     return {
@@ -78,7 +88,15 @@ def to_json(recipe: Recipe) -> JsonObject:
         "encoder": recipe.encoder,
         "made_with": dict(recipe.made_with),
         **({} if recipe.label is None else {"label": recipe.label}),
+        **({"also": [[prompt, share] for prompt, share in recipe.also]} if recipe.also else {}),
     }
+
+
+def origin_to_json(origin: Origin) -> JsonObject:
+    """The origin; its guide only where there is one."""
+    plain = dataclasses.asdict(dataclasses.replace(origin, guide=None))
+    del plain["guide"]
+    return plain if origin.guide is None else {**plain, "guide": origin_to_json(origin.guide)}
 
 
 def settings_to_json(settings: SampleSettings) -> JsonObject:
@@ -116,11 +134,15 @@ def from_json(value: object) -> Recipe:
         stages=tuple(_stage(stage, f"stages[{i}]") for i, stage in enumerate(stages)),
         encoder=None if encoder is None else _word(encoder, "encoder", "[0-9a-f]{64}"),
         label=None if label is None else _integer(label, "label", 0, MAX_LABEL),
+        also=_also(fields.get("also", [])),
         made_with={
             name: _word(made_with[name], f"made_with.{name}", r"[\w.+-]{1,40}")
             for name in made_with
         },
     )
+    said = recipe.prompt or recipe.negative is not None or recipe.also
+    what = "want a text like [0-9a-f]{64}, as there is a prompt"
+    _require(recipe.encoder is not None or not said, "encoder", what)
     sizes = [origin.size_px for origin, _ in recipe.stages]
     growing = all(a < b for a, b in itertools.pairwise(sizes))
     _require(growing, "stages", f"sizes {sizes}, want them to grow")
@@ -144,15 +166,11 @@ def read(path: Path) -> Recipe:
 
 
 def _stage(value: object, where: str) -> tuple[Origin, SampleSettings]:
-    fields = _fields(value, where, ("name", "size_px", "step", "average", "checkpoint", "settings"))
-    step = fields["step"]
-    origin = Origin(
-        name=_word(fields["name"], f"{where}.name", r"[\w.-]{1,40}"),
-        size_px=_integer(fields["size_px"], f"{where}.size_px", 1, 8192),
-        step=None if step is None else _integer(step, f"{where}.step", 0, 2**53),
-        average=_word(fields["average"], f"{where}.average", r"(?!.*\.safetensors$)[\w.-]{1,80}"),
-        checkpoint=_word(fields["checkpoint"], f"{where}.checkpoint", "[0-9a-f]{64}"),
-    )
+    fields = _fields(value, where, (*ORIGIN, "settings"), ("guide",))
+    origin = _origin(fields, where)
+    if fields.get("guide") is not None:
+        guide = _fields(fields["guide"], f"{where}.guide", ORIGIN)
+        origin = origin.by(_origin(guide, f"{where}.guide"))
     names = [field.name for field in dataclasses.fields(SampleSettings)]
     stated = fields["settings"]
     if isinstance(stated, dict):
@@ -167,6 +185,31 @@ def _stage(value: object, where: str) -> tuple[Origin, SampleSettings]:
     for wrong in faults(settings).values():
         raise ValueError(f"{where}.settings: {wrong}")
     return origin, settings
+
+
+def _origin(fields: Mapping[str, object], where: str) -> Origin:
+    step = fields["step"]
+    return Origin(
+        name=_word(fields["name"], f"{where}.name", r"[\w.-]{1,40}"),
+        size_px=_integer(fields["size_px"], f"{where}.size_px", 1, 8192),
+        step=None if step is None else _integer(step, f"{where}.step", 0, 2**53),
+        average=_word(fields["average"], f"{where}.average", r"(?!.*\.safetensors$)[\w.-]{1,80}"),
+        checkpoint=_word(fields["checkpoint"], f"{where}.checkpoint", "[0-9a-f]{64}"),
+    )
+
+
+def _also(value: object) -> tuple[tuple[str, float], ...]:
+    """The further prompts of a composed picture with their shares."""
+    if not isinstance(value, list) or len(value) > MAX_ALSO:
+        raise ValueError(f"also: want a list of at most {MAX_ALSO}")
+    pairs = all(isinstance(pair, list) and len(pair) == 2 for pair in value)
+    _require(pairs, "also", "want pairs of a prompt and a share")
+    low, high = SHARE
+    for _, share in value:
+        number = isinstance(share, int | float) and not isinstance(share, bool)
+        wrong = f"want shares from {low:g} to {high:g}"
+        _require(number and low <= share <= high, "also", wrong)
+    return tuple((_prompt(prompt, "also"), float(share)) for prompt, share in value)
 
 
 def _fields(

@@ -22,7 +22,7 @@ from diffjax.encoders.t5 import TextEncoder
 from diffjax.generation.chain import Cascade, generate, prompt_columns
 from diffjax.generation.jobs import Job
 from diffjax.images import pixels
-from diffjax.tasks.conditions import Condition
+from diffjax.tasks.conditions import SHARE, Condition, also
 from diffjax.tasks.text import null_text
 
 # Pictures per call on accelerators; more if there are more devices.
@@ -98,7 +98,8 @@ def inputs_of(
     conditions: those of the stages; a job that says nothing of one tells it nothing.
 
     Raises:
-      ValueError: some of the jobs have a negative prompt, or a class, and some have none.
+      ValueError: some of the jobs have a negative prompt, or a class, and some have none; or they
+        are composed of different numbers of prompts.
     """
     split = mesh.batch_sharding(mesh.make_mesh(devices=sampling_devices()))
 
@@ -113,10 +114,21 @@ def inputs_of(
     if embed is not None:
         text, mask = stacked([job.prompt for job in jobs])
         columns |= prompt_columns(text, mask, stacked(negatives) if negatives else None)
+        for i in range(_same([len(job.also) for job in jobs])):
+            text, mask = stacked([job.also[i][0] for job in jobs])
+            shares = jnp.array([job.also[i][1] for job in jobs], jnp.float32)
+            own = {"text": text, "text_mask": mask, SHARE: shares}
+            columns |= {f"{also(i)}{name}": column for name, column in own.items()}
     if labels:
         columns["label"] = jnp.array(labels, jnp.int32)
     seeds = jnp.array([job.seed for job in jobs], jnp.int32)
     return jax.device_put((columns, seeds), split)
+
+
+def _same(counts: Sequence[int]) -> int:
+    if len(set(counts)) != 1:
+        raise ValueError(f"jobs of {sorted(set(counts))} further prompts: all want as many")
+    return counts[0]
 
 
 def _all_or_none(values: Sequence[Item | None], what: str) -> list[Item]:

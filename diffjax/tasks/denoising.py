@@ -41,7 +41,8 @@ class Denoising:
     shape: of one example of the column `of` as it is made; training may see smaller crops, of
     side `crop_px`. A uint8 column is a picture and is learned in [-1, 1]. times: how noise levels
     are drawn. settings: how previews are sampled. learning: what is learned beside x_0 and how
-    errors count.
+    errors count. guide: a weaker version of it, whose parameters are `frozen["guide"]`: guidance
+    leads away from what that says (Karras et al. 2024b), in place of the null condition.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Denoising:
     of: str = "image"
     whole_batch: bool = False
     frozen: Params = field(default_factory=dict, compare=False)
+    guide: "Denoising | None" = None
 
     @property
     def sharding(self) -> Rules:

@@ -13,12 +13,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffjax.core import rng
-from diffjax.core.types import Data, Denoiser, LogSnr, PRNGKey, PRNGKeys, Reshaped
+from diffjax.core.types import Data, Denoiser, LogSnr, PerExample, PRNGKey, PRNGKeys, Reshaped
 from diffjax.diffusion.predict import as_denoiser, as_denoiser_with_variance
 from diffjax.diffusion.sampling import guidance, sampler, spacing
 from diffjax.diffusion.sampling.step import Multistep, Step
 from diffjax.diffusion.training.self_condition import for_sampling
-from diffjax.tasks.conditions import Condition
+from diffjax.tasks.conditions import SHARE, Condition, also
 from diffjax.tasks.settings import SampleSettings
 from diffjax.tasks.task import Columns, Params
 
@@ -110,9 +110,19 @@ def denoiser(
     Conditional and unconditional rows go through the network in one doubled batch. What a
     condition says in the other half is its `absent`: a low-resolution picture keeps its noise
     there, so that guidance acts on the other conditions alone, and a negative prompt in `columns`
-    takes the place of the null text.
+    takes the place of the null text. Further prompts are `composed`; the task's own guide takes
+    the place of the other half.
     """
-    if settings.guidance_weight == 1 or not task.conditions:
+    rescale = settings.guidance_rescale
+    kind = task.predict if rescale else "x_0"
+    if f"{also(0)}text" in columns:
+        denoise = composed(params, given, columns, task, settings, guess)
+    elif task.guide is not None and settings.guidance_weight != 1:
+        weaker = plain_denoiser(task.frozen["guide"], given, task.guide, guess)
+        own = plain_denoiser(params, given, task, guess)
+        weight = weight_of(settings)
+        denoise = guidance.autoguidance(own, weaker, weight, rescale=rescale, kind=kind)
+    elif settings.guidance_weight == 1 or not task.conditions:
         denoise = plain_denoiser(params, given, task, guess)
     else:
         absent = absent_by(task.conditions, given, columns)
@@ -121,12 +131,44 @@ def denoiser(
         denoise = guidance.classifier_free_doubled(
             plain_denoiser(params, both, task, seen),
             weight_of(settings),
-            rescale=settings.guidance_rescale,
-            kind=task.predict if settings.guidance_rescale else "x_0",
+            rescale=rescale,
+            kind=kind,
         )
     if settings.threshold == "dynamic":
         return guidance.dynamic_threshold(denoise, settings.percentile)
     return guidance.static_threshold(denoise) if settings.threshold == "static" else denoise
+
+
+def composed(
+    params: Params,
+    given: Columns,
+    columns: Columns,
+    task: "Denoising",
+    settings: SampleSettings,
+    guess: Data | None = None,
+) -> Denoiser:
+    """x_0(x_t) + w sum_i s_i (x_0(x_t, c_i) - x_0(x_t)), s_0 = 1  (Liu et al. 2022).
+
+    w is the guidance weight, c_i for i > 0 the further prompts in `columns`, s_i their shares. All
+    else that the network is told is the same in each term; x_0(x_t) is the other half of guidance.
+    """
+    weight = weight_of(settings)
+    null = plain_denoiser(params, absent_by(task.conditions, given, columns), task, guess)
+    terms = [(plain_denoiser(params, given, task, guess), weight)]
+    index = 0
+    while f"{also(index)}text" in columns:
+        own = {name: columns.get(f"{also(index)}{name}", given[name]) for name in given}
+        share = columns[f"{also(index)}{SHARE}"]
+        terms.append((plain_denoiser(params, own, task, guess), times(share, weight)))
+        index += 1
+    return guidance.composed(null, *terms)
+
+
+def times(share: PerExample, weight: guidance.Weight) -> guidance.Weight:
+    """The share of a weight, which may depend on the noise level."""
+    if callable(weight):
+        return lambda logsnr_t: share * weight(logsnr_t)
+    return share * weight
 
 
 def plain_denoiser(

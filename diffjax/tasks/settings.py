@@ -43,6 +43,8 @@ LIMITS: dict[str, tuple[float, float]] = {
     "guidance_from": (-100, 100),
     "guidance_to": (-100, 100),
 }
+# How much a further prompt of a composed picture counts beside the first, which counts 1.
+SHARE = (-10.0, 10.0)
 CHOICES: dict[str, tuple[str, ...]] = {
     "sampler": tuple(SAMPLERS),
     "spacing": tuple(SPACINGS),

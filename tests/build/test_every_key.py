@@ -27,6 +27,7 @@ from tests.tiny_t5 import save_tiny
 # Keys whose effect cannot be seen without a run or another data set, and where a test sees it.
 ELSEWHERE = {
     "stages": "the parts of a cascade: below",
+    "classes.names": "what diffjax.sample --class takes: tests/test_sample_told.py",
     "data.split": "made-up pictures have no splits: tests/data/sources/test_tfds.py",
     "data.names": "made-up pictures are all taken: tests/data/sources/test_tfds.py",
     "data.image_key": "made-up pictures have no fields: tests/data/sources/test_tfds.py",

@@ -1,5 +1,6 @@
 """Inpainting through a cascade of networks whose every answer is known in closed form."""
 
+import dataclasses
 import functools
 
 import jax.numpy as jnp
@@ -7,9 +8,12 @@ import numpy as np
 import pytest
 
 from diffjax.editing import inpaint
-from diffjax.tasks.conditions import shrink
+from diffjax.generation.chain import TrainedStage
+from diffjax.tasks.conditions import Masked, Text, shrink
+from diffjax.tasks.denoising import Denoising
 from tests.diffusion.helpers import images
-from tests.editing.stages import COLOURS, SEEDS, no_text
+from tests.editing.stages import COLOURS, SEEDS, SETTINGS, no_text
+from tests.tiny_cascade import Told
 
 
 @functools.cache
@@ -83,3 +87,19 @@ def test_inpainting_that_cannot_be_is_told():
         paint(COLOURS, picture=picture[:, :4, :4], mask=hole()[:1])
     with pytest.raises(ValueError, match="stage sr starts from a picture"):
         paint(COLOURS[1:], picture=picture, mask=hole()[:1])
+
+
+def filled(x_t, logsnr_t, *, text, text_mask, masked, mask):
+    """A network that was told the hole: what is known, and 0.4 in the hole."""
+    return masked + 0.4 * mask
+
+
+def test_a_stage_that_was_trained_with_holes_is_told_the_hole_and_what_is_around_it():
+    text = Text(2, 3)
+    task = Denoising("filling", Told(filled), (16, 16, 3), (text, Masked(16)), predict="x_0")
+    stages = [TrainedStage(task, {}, dataclasses.replace(SETTINGS, num_steps=2))]
+    picture = jnp.where(hole(), images(2, (6, 16, 16, 3)), 0.8)
+    (made,) = inpaint.inpaint(
+        stages, no_text(6), picture=picture, mask=hole(), seeds=SEEDS, resample=(1,)
+    )
+    np.testing.assert_allclose(made, jnp.where(hole(), 0.4, picture), atol=1e-5)

@@ -20,6 +20,7 @@ RECIPE = Recipe(
     encoder="c" * 64,
     made_with={"diffjax": "0.1.0", "jax": "0.10.2", "platform": "cpu"},
 )
+GUIDE = {"name": "base64", "size_px": 64, "step": 2, "average": "live", "checkpoint": "d" * 64}
 PLAIN = json.loads(json.dumps(recipe.to_json(RECIPE)))
 
 
@@ -35,6 +36,21 @@ def test_the_largest_values_come_back_too():
     origin = Origin("n" * 40, 8192, 2**53, "a" * 80, "0" * 64)
     largest = Recipe("x" * 10_000, 2**31 - 1, ((origin, most),), "f" * 64, RECIPE.made_with)
     assert recipe.from_json(json.loads(json.dumps(recipe.to_json(largest)))) == largest
+
+
+def test_a_class_further_prompts_and_a_guide_come_back_and_are_not_said_where_there_is_none():
+    assert not {"label", "also"} & set(PLAIN)
+    assert not any("guide" in stage for stage in PLAIN["stages"])
+    (first, how), *rest = RECIPE.stages
+    more = dataclasses.replace(
+        RECIPE, label=7, also=(("a pear", 0.5), ("worms", -1.0)),
+        stages=((first.by(Origin("base64", 64, 2, "live", "d" * 64)), how), *rest),
+    )  # fmt: skip
+    plain = json.loads(json.dumps(recipe.to_json(more)))
+    assert plain["stages"][0]["guide"] == GUIDE
+    assert recipe.from_json(plain) == more
+    no_text = dataclasses.replace(RECIPE, prompt="", negative=None, encoder=None, label=3)
+    assert recipe.from_json(json.loads(json.dumps(recipe.to_json(no_text)))) == no_text
 
 
 def test_the_settings_are_all_checked():
@@ -81,6 +97,19 @@ def test_the_settings_are_all_checked():
         ("stages.1.settings.sampler", "unipc", "adds none"),
         ("stages.1.settings.more", 1, "settings: want no more than num_steps"),
         ("encoder", None, "encoder: want a text"),
+        ("label", -1, "label: want a number from 0"),
+        ("label", "7", "label: want a number"),
+        ("also", {}, "also: want a list of at most 4"),
+        ("also", [["x", 1.0]] * 5, "also: want a list of at most 4"),
+        ("also", [["x"]], "also: want pairs"),
+        ("also", [["x", 11]], "also: want shares from -10 to 10"),
+        ("also", [["x", True]], "also: want shares"),
+        ("also", [["x", float("nan")]], "also: want shares"),
+        ("also", [[3, 1.0]], "also: want a text"),
+        ("stages.0.guide", {"name": "x"}, r"stages\[0\].guide: lacks size_px"),
+        ("stages.0.guide", {**GUIDE, "step": "x"}, r"stages\[0\].guide.step: want a number"),
+        ("stages.0.guide", {**GUIDE, "guide": GUIDE}, r"guide: want no more than name"),
+        ("stages.0.guide", 3, r"stages\[0\].guide: want an object"),
         ("made_with.platform", "cpu\x1b[31m", "made_with.platform"),
         ("made_with.home", "/root", "made_with: want no more than"),
         ("path", "/etc/passwd", "metadata: want no more than"),

@@ -1,5 +1,6 @@
 """The class-conditional configuration learns the digits that it is asked for."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -61,6 +62,44 @@ def test_a_class_conditional_run_trains_previews_and_samples_by_class(tmp_path, 
         np.testing.assert_array_equal(png.read(path), np.asarray(pixels.to_uint8(made))[0])
     assert sample.main([*asked, "--class", "sevne"]) == 2
     assert "did you mean seven?" in capsys.readouterr().err
+    guided_by_an_earlier_step(run, tmp_path, task, params, capsys)
+
+
+def guided_by_an_earlier_step(run, folder, task, params, capsys):
+    """Steps 2 and 4 are on the disk: the picture is that of the task with its guide."""
+    asked = ["--workdir", str(run), "--class", "7", "--steps", "2", "--guidance", "3"]
+    where = f"{run}@2@live"
+    assert sample.main([*asked, "--guide-by", where, "--out", str(folder / "guided")]) == 0
+    path = folder / "guided/0000_seed0_8px.png"
+    said = png.read_metadata(path)["stages"][0]
+    assert (said["step"], said["guide"]["step"], said["guide"]["average"]) == (4, 2, "live")
+    weak, *_ = places.params_of(places.options_of(run), run, task, "live", step=2)
+    pair = dataclasses.replace(task, guide=task, frozen={"guide": weak})
+    settings = dataclasses.replace(task.settings, guidance_weight=3.0)
+    keys = rng.per_example(jnp.zeros(1, jnp.int32))
+    made = compiled(sample_stage, settings)(params, {"label": jnp.array([7])}, keys, task=pair)
+    np.testing.assert_array_equal(png.read(path), np.asarray(pixels.to_uint8(made))[0])
+    plain = compiled(sample_stage, settings)(params, {"label": jnp.array([7])}, keys, task=task)
+    assert float(jnp.abs(made - plain).max()) > 1e-4
+    like = ["--workdir", str(run), "--like", str(path), "--out", str(folder / "again")]
+    assert sample.main(like) == 0
+    assert "in every pixel" in capsys.readouterr().out
+    wrong = {
+        str(run): "is the very checkpoint of digits: name an earlier step or another average",
+        f"{run}@3": "has no such step; its newest is 4",
+        f"{run}@decay_0.5": "no average is called decay_0.5",
+        f"{folder}/nowhere": "holds no trained stage",
+        "@2": "want a workdir or an export",
+    }
+    for place, words in wrong.items():
+        assert sample.main([*asked, "--guide-by", place, "--out", str(folder / "no")]) == 2
+        err = capsys.readouterr().err
+        assert words in err
+        assert err.count("\n") == 1
+    plain_asked = [*asked[:-1], "1", "--guide-by", where, "--out", str(folder / "no")]
+    assert sample.main(plain_asked) == 2
+    assert "--guide-by = 1: has no effect without guidance" in capsys.readouterr().err
+    assert not (folder / "no").exists()
 
 
 def test_a_digit_is_read_with_its_class_and_a_caption():

@@ -40,7 +40,7 @@ class Shapes:
             captions=self.captions(index),
             name=f"{colour}_{shape}",
             label=list(SHAPES).index(shape),
-            colour=np.array(COLOURS[colour], np.float32) / 255.0,
+            colour=tuple(value / 255.0 for value in COLOURS[colour]),
         )
 
     def captions(self, index: int) -> tuple[str, ...]:

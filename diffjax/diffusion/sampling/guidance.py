@@ -87,13 +87,21 @@ def classifier_free_doubled(
     return denoise
 
 
-def autoguidance(good: Denoiser, bad: Denoiser, weight: Weight) -> Denoiser:
+def autoguidance(
+    good: Denoiser,
+    bad: Denoiser,
+    weight: Weight,
+    *,
+    rescale: float = 0.0,
+    kind: Kind = "x_0",
+) -> Denoiser:
     """w x_0_good(x_t, c) + (1 - w) x_0_bad(x_t, c)  (Karras et al. 2024b): w = 1 is off.
 
     `bad` is a smaller or less trained version of `good` that sees the same condition, so that
-    their difference points away from the errors they share and not towards the condition.
+    their difference points away from the errors they share and not towards the condition. rescale,
+    kind: as in `classifier_free`.
     """
-    return classifier_free(good, bad, weight)
+    return classifier_free(good, bad, weight, rescale=rescale, kind=kind)
 
 
 def composed(null: Denoiser, *terms: tuple[Denoiser, Weight]) -> Denoiser:

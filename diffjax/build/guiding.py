@@ -1,0 +1,153 @@
+"""Autoguidance: which weaker version of a stage guides it (Karras et al. 2024b)."""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+
+from diffjax.build import config, loading, places, tasks
+from diffjax.core import digest
+from diffjax.core.command import path
+from diffjax.core.errors import ConfigError, require
+from diffjax.devices import mesh
+from diffjax.generation.chain import Cascade, TrainedStage
+from diffjax.generation.recipe import FROM_A_FILE, Origin, Recipe
+from diffjax.tasks.denoising import Denoising
+from diffjax.tasks.task import Params
+
+FLAG = "--guide-by"
+
+
+class Guide(NamedTuple):
+    """Where weaker stages lie. step: None for the newest; average: None for the first."""
+
+    place: Path
+    step: int | None = None
+    average: str | None = None
+
+
+def parse(text: str) -> list[Guide]:
+    """ "PLACE", "PLACE@STEP", "PLACE@AVERAGE" or "PLACE@STEP@AVERAGE", or several with commas."""
+    return [_parsed(part.strip()) for part in text.split(",")]
+
+
+def _parsed(text: str) -> Guide:
+    step, average = None, None
+    while "@" in text:
+        before, _, end = text.rpartition("@")
+        if end.isdecimal() and len(end) < 16 and step is None:
+            step = int(end)
+        elif re.fullmatch(r"(decay|power)_[\w.-]+|live", end) and average is None:
+            average = end
+        else:
+            break
+        text = before
+    require(bool(text), FLAG, text, "want a workdir or an export, as PLACE or PLACE@STEP")
+    return Guide(path(text), step, average)
+
+
+def of_recipe(recipe: Recipe, dirs: Sequence[Path]) -> list[Guide]:
+    """The guides of a picture's stages, looked for in the places of the stages themselves.
+
+    Raises:
+      ConfigError: a guide came from a file, which the picture does not name.
+    """
+    found = []
+    for (origin, _), place in zip(recipe.stages, dirs, strict=False):
+        guide = origin.guide
+        if guide is not None:
+            unnamed = guide.average == FROM_A_FILE or places.is_file(place)
+            require(not unnamed, "--like", guide.name, f"was guided; name its guide with {FLAG}")
+            found.append(Guide(place, guide.step, guide.average))
+    return found
+
+
+def guided(cascade: Cascade, guides: Sequence[Guide], verify: str = "full") -> Cascade:
+    """The cascade, each stage guided by the one of the guides that makes pictures of its size.
+
+    Raises:
+      ConfigError: a guide fits no stage, is told other things, or is the very same checkpoint.
+      StorageError: as `loading.load`.
+    """
+    stages, origins = list(cascade.stages), list(cascade.origins)
+    sizes = {stage.task.size_px: i for i, stage in enumerate(stages)}
+    taken = set()
+    for guide in guides:
+        dirs = _places_of(guide.place)
+        fits = [one for one in dirs if int(places.options_of(one).data.size_px) in sizes]
+        what = f"makes no pictures of {' or '.join(map(str, sizes))} px"
+        require(bool(fits), FLAG, str(guide.place), what)
+        for place in fits:
+            task, params, origin = _loaded(place, guide, cascade, verify)
+            i = sizes[task.size_px]
+            require(i not in taken, FLAG, str(place), f"a second guide of {origins[i].name}")
+            _check(place, task, stages[i].task, origin, origins[i])
+            stages[i], origins[i] = _with(stages[i], task, params), origins[i].by(origin)
+            taken.add(i)
+    return dataclasses.replace(cascade, stages=tuple(stages), origins=tuple(origins))
+
+
+def check_like(recipe: Recipe, cascade: Cascade) -> None:
+    """Refuse other guides than those of the picture.
+
+    Raises:
+      ConfigError: names both.
+    """
+    for (was, _), now in zip(recipe.stages, cascade.origins, strict=True):
+        if was.guide is None or now.guide is None:
+            continue
+        require(
+            was.guide.checkpoint == now.guide.checkpoint,
+            "--like",
+            loading.said(was.guide),
+            f"guided the picture, here is {loading.said(now.guide)}; name it with {FLAG} "
+            "PLACE@STEP@AVERAGE, or --anyway takes this one",
+        )
+
+
+def _places_of(place: Path) -> list[Path]:
+    try:
+        return places.stage_dirs(place)
+    except ConfigError:
+        raise ConfigError(FLAG, str(place), "holds no trained stage") from None
+
+
+def _loaded(
+    place: Path, guide: Guide, cascade: Cascade, verify: str
+) -> tuple[Denoising, Params, Origin]:
+    options = places.options_of(place)
+    with config.interpreting(place):
+        width = cascade.encoder.width if cascade.encoder is not None else 0
+        if cascade.encoder is not None and "text" in options:
+            same = tasks.encoder_of(options).fingerprint == cascade.encoder.fingerprint
+            require(same, FLAG, str(place), "was trained with another text encoder")
+        task, whose = tasks.task_of(options, width), loading.identity(options)
+    try:
+        found = places.params_of(options, place, task, guide.average, verify, guide.step)
+    except ConfigError as error:
+        raise ConfigError(FLAG, str(place), str(error).removeprefix("config error: ")) from None
+    params, at, average = found
+    wanted = guide.step is None or str(at) == str(guide.step)
+    require(wanted, FLAG, f"{place}@{guide.step}", f"has no such step; its newest is {at}")
+    step = int(at) if str(at).isdecimal() else None
+    checkpoint = digest.digest_of(params, whose)
+    everywhere = mesh.replicated(mesh.make_mesh(devices=mesh.sampling_devices()))
+    print(f"{options.stage} is guided by step {at} of {place}, {average}")
+    origin = Origin(task.name, task.size_px, step, average, checkpoint)
+    return task, jax.device_put(params, everywhere), origin
+
+
+def _check(place: Path, task: Denoising, own: Denoising, origin: Origin, whose: Origin) -> None:
+    what = f"is not told what {own.name} is told"
+    told = lambda one: [(type(c), dict(c.prompts())) for c in one.conditions]  # noqa: E731
+    require(told(task) == told(own), FLAG, str(place), what)
+    itself = f"is the very checkpoint of {whose.name}: name an earlier step or another average"
+    require(origin.checkpoint != whose.checkpoint, FLAG, str(place), itself)
+
+
+def _with(stage: TrainedStage, guide: Denoising, params: Params) -> TrainedStage:
+    task = dataclasses.replace(stage.task, guide=guide, frozen={"guide": params})
+    return dataclasses.replace(stage, task=task)

@@ -1,0 +1,105 @@
+"""What pictures are asked for, and which jobs that is for stages that are told just this."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from diffjax.core.errors import require
+from diffjax.generation import jobs
+from diffjax.generation.chain import Cascade
+from diffjax.generation.jobs import Job
+from diffjax.tasks.settings import SHARE, SampleSettings
+
+
+class Wanted(NamedTuple):
+    """What is asked for, as far as it can be checked before the stages are known.
+
+    classes: as they were written. label: the class if none is written; None for none. also: more
+    prompts that each picture is composed of, with their shares.
+    """
+
+    prompts: Sequence[str]
+    seeds: Sequence[int]
+    negative: str | None = None
+    classes: Sequence[str] = ()
+    label: int | None = None
+    also: tuple[tuple[str, float], ...] = ()
+
+
+def jobs_of(wanted: Wanted, stages: Cascade) -> list[Job]:
+    """The jobs, once it is known what the stages are told.
+
+    Raises:
+      ConfigError: a prompt or a class for stages that are told none; one is missing; or there is no
+        such class.
+    """
+    known, name = stages.classes, stages.stages[0].task.name
+    instead = "give --class" if known else "give --seeds alone"
+    texts = {
+        "--prompt": next(iter(wanted.prompts), None),
+        "--negative": wanted.negative,
+        "--and": wanted.also[0][0] if wanted.also else None,
+    }
+    for flag, text in texts.items():
+        fits = stages.encoder is not None or text is None
+        require(fits, flag, str(text)[:40], f"{name} is told no text: {instead}")
+    first = next(iter(wanted.classes), None)
+    require(first is None or known is not None, "--class", first, f"{name} is told no class")
+    labels: list[int | None] = [None]
+    if known is not None:
+        found = [label for text in wanted.classes for label in jobs.parse_classes(text, known)]
+        labels = [*found] or [known.num if wanted.label is None else wanted.label]
+        told = bool(found or wanted.prompts or wanted.label is not None)
+        require(told, "--class", "", f"give one: 0 to {known.num - 1}, or {jobs.NO_CLASS}")
+    elif stages.encoder is not None:
+        what = "give at least one prompt, or --prompts FILE, or --like"
+        require(bool(wanted.prompts), "--prompt", "", what)
+    return jobs.jobs_of(wanted.prompts or [""], wanted.seeds, wanted.negative, labels, wanted.also)
+
+
+def check_guidance(
+    wanted: Wanted, settings: Sequence[SampleSettings], guides: Sequence[object]
+) -> None:
+    """Refuse what has no effect, or what guidance cannot do at once.
+
+    guides: of each stage that which guidance leads away from, None for nothing.
+
+    Raises:
+      ConfigError: names the flag.
+    """
+    no_effect = "has no effect without guidance; give --guidance above 1"
+    guided = [one for one, guide in zip(settings, guides, strict=True) if guide is not None]
+    weighed = lambda some: any(one.guidance_weight != 1 for one in some)  # noqa: E731
+    require(wanted.negative is None or weighed(settings), "--negative", wanted.negative, no_effect)
+    if guided:
+        require(weighed(guided), "--guide-by", len(guided), no_effect)
+        away = "--negative" if wanted.negative is not None else "--and" if wanted.also else ""
+        require(not away, away, "", "cannot be said beside --guide-by, which guides instead")
+    if wanted.also:
+        rescaled = max(one.guidance_rescale for one in settings)
+        what = "must be 0 beside --and: a sum of several guesses has no one deviation to keep"
+        require(not rescaled, "--guidance-rescale", rescaled, what)
+
+
+def parse_also(text: str) -> tuple[str, float]:
+    """ "a PROMPT" or "a PROMPT:SHARE" as the prompt and its share, 1 if none is said.
+
+    Raises:
+      ConfigError: the prompt is blank or too long, or the share is out of range.
+    """
+    prompt, colon, end = text.rpartition(":")
+    share = _number(end) if colon else None
+    if share is None:
+        prompt, share = text, 1.0
+    low, high = SHARE
+    require(low <= share <= high, "--and", text[:80], f"a share from {low:g} to {high:g}")
+    require(bool(prompt.strip()), "--and", text[:80], "want a prompt, or PROMPT:SHARE")
+    return jobs.check_prompt("--and", prompt), share
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None

@@ -1,0 +1,154 @@
+"""Conditions that are pictures: the smaller one of the stage before, and one with a hole."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from diffjax.core import rng
+from diffjax.core.types import Image, PRNGKey, PRNGKeys, Resized, Schedule
+from diffjax.diffusion.schedule import cosine
+from diffjax.diffusion.training.augment import augment
+from diffjax.images import pixels
+from diffjax.tasks.condition import share_of
+from diffjax.tasks.settings import SampleSettings
+from diffjax.tasks.task import Columns, ExampleShapes
+
+# One object for all, so that conditions and tasks that are made alike are equal.
+COSINE = cosine()
+
+
+@dataclass(frozen=True)
+class LowRes:
+    """The picture of the stage before, noised (Ho et al. 2022, "Cascaded Diffusion Models").
+
+    size_px: its side. factor: how many times larger the stage's own picture is. schedule: of the
+    noise on it. max_level: training noises it to a level uniform in [0, max_level], in u.
+    """
+
+    size_px: int
+    factor: int
+    schedule: Schedule = COSINE
+    max_level: float = 1.0
+
+    def columns(self) -> ExampleShapes:
+        """Nothing of its own: training shrinks the picture that is learned."""
+        return {}
+
+    def prompts(self) -> ExampleShapes:
+        """`low_res` [s s 3] in [-1, 1]."""
+        shape = (self.size_px, self.size_px, 3)
+        return {"low_res": jax.ShapeDtypeStruct(shape, jnp.float32)}
+
+    def nothing(self, rows: int) -> Columns:
+        """There is always a picture."""
+        return {}
+
+    def shown(self, batch: Columns) -> Columns:
+        """The picture that is learned, made small."""
+        return {"low_res": shrink(batch["image"], self.factor)}
+
+    def draw(self, key: PRNGKey, batch: Columns) -> Columns:
+        """`aug_level` [b] in u, and `aug_key` [b], a key for the noise of each row."""
+        level = self.max_level * share_of(key, "aug_level", batch)
+        return {
+            "aug_level": level,
+            "aug_key": jax.random.split(rng.stream(key, "aug_noise"), len(level)),
+        }
+
+    def told(self, batch: Columns) -> Columns:
+        """The target made small and noised; `image` is the target as float32 in [-1, 1]."""
+        low_res = shrink(batch["image"], self.factor)
+        return self.noised(low_res, batch["aug_level"], batch["aug_key"])
+
+    def given(self, columns: Columns, keys: PRNGKeys, settings: SampleSettings) -> Columns:
+        """`low_res` noised to `settings.aug_level`, once for all steps and both halves."""
+        low_res = columns["low_res"]
+        level = jnp.full(low_res.shape[:1], settings.aug_level)
+        return self.noised(low_res, level, rng.stream(keys, "aug_noise"))
+
+    def absent(self, given: Columns, columns: Columns) -> Columns:
+        """The same: guidance acts on the other conditions alone."""
+        return {name: given[name] for name in ("low_res", "aug_logsnr")}
+
+    def noised(self, low_res: Image, level: Float[Array, " b"], key: PRNGKey | PRNGKeys) -> Columns:
+        """A small picture in [-1, 1] as the network wants it: noised, enlarged, its level beside.
+
+        One function for training and for sampling: the same noise, filter and level on both
+        sides. The noise is drawn once, at the small size, and not again at every step.
+        """
+        noised, aug_logsnr = augment(low_res, level, key=key, schedule=self.schedule)
+        height, width = (self.factor * side for side in low_res.shape[1:3])
+        return {"low_res": pixels.resize(noised, height, width), "aug_logsnr": aug_logsnr}
+
+
+@dataclass(frozen=True)
+class Masked:
+    """A picture with a hole, and the hole: inpainting by training (Nichol et al. 2022, sec. 3.2).
+
+    In training the hole is a random rectangle, or in a share `drop` the whole picture.
+    """
+
+    size_px: int
+    channels: int = 3
+    drop: float = 0.1
+
+    def columns(self) -> ExampleShapes:
+        """Nothing of its own: training cuts the hole into the picture that is learned."""
+        return {}
+
+    def prompts(self) -> ExampleShapes:
+        """`picture` [s s c] in [-1, 1] and `hole` [s s 1], True where it is to be painted."""
+        square = (self.size_px, self.size_px)
+        return {
+            "picture": jax.ShapeDtypeStruct((*square, self.channels), jnp.float32),
+            "hole": jax.ShapeDtypeStruct((*square, 1), jnp.bool_),
+        }
+
+    def nothing(self, rows: int) -> Columns:
+        """A picture that is all hole."""
+        square = (rows, self.size_px, self.size_px)
+        return {
+            "picture": jnp.zeros((*square, self.channels)),
+            "hole": jnp.ones((*square, 1), bool),
+        }
+
+    def shown(self, batch: Columns) -> Columns:
+        """The picture that is learned, its middle a hole of half its sides."""
+        edge, image = self.size_px // 4, batch["image"]
+        inside = (jnp.arange(self.size_px) >= edge) & (jnp.arange(self.size_px) < 3 * edge)
+        hole = (inside[:, None] & inside[None, :])[None, :, :, None]
+        return {"picture": image, "hole": jnp.broadcast_to(hole, (*image.shape[:-1], 1))}
+
+    def draw(self, key: PRNGKey, batch: Columns) -> Columns:
+        """`hole_box` [b 4]: top, bottom, left and right as shares of the sides."""
+        whole = share_of(key, "hole_drop", batch) < self.drop
+        ends = jax.random.uniform(rng.stream(key, "hole_box"), (len(whole), 2, 2))
+        box = jnp.sort(ends, axis=-1).reshape(-1, 4)
+        return {"hole_box": jnp.where(whole[:, None], jnp.array([0.0, 1.0, 0.0, 1.0]), box)}
+
+    def told(self, batch: Columns) -> Columns:
+        """The picture, 0 in the hole, and the hole as 1.0."""
+        image = batch["image"]
+        top, bottom, left, right = (batch["hole_box"][:, i, None] for i in range(4))
+        y, x = ((jnp.arange(side) + 0.5) / side for side in image.shape[1:3])
+        rows, columns = (top <= y) & (y < bottom), (left <= x) & (x < right)
+        return self._cut(image, rows[:, :, None, None] & columns[:, None, :, None])
+
+    def given(self, columns: Columns, keys: PRNGKeys, settings: SampleSettings) -> Columns:
+        """The picture, 0 in the hole, and the hole as 1.0."""
+        return self._cut(columns["picture"], columns["hole"])
+
+    def absent(self, given: Columns, columns: Columns) -> Columns:
+        """The same: guidance acts on the other conditions alone."""
+        return {name: given[name] for name in ("masked", "mask")}
+
+    def _cut(self, picture: Image, hole: Array) -> Columns:
+        hole = hole.astype(picture.dtype)
+        return {"masked": picture * (1.0 - hole), "mask": hole}
+
+
+def shrink(image: Image, factor: int) -> Resized:
+    """The picture that the stage before would have made: antialiased, 1 / factor the size."""
+    return pixels.resize(image, image.shape[1] // factor, image.shape[2] // factor)
