@@ -88,7 +88,7 @@ def look(
     yield from requirements(metadata.requires("diffjax") or [])
     yield host_memory()
     yield from places(workdir, environ)
-    yield files()
+    yield open_files()
     yield huge_pages(environ)
     yield tokens(environ)
     yield processes(environ)
@@ -216,7 +216,7 @@ def write_speed(folder: Path, size: int) -> float:
         return written / (time.perf_counter() - start)
 
 
-def files() -> Finding:
+def open_files() -> Finding:
     """The number of files that a process may have open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     remedy = f"ulimit -n {min(hard, 4096)}" if soft < MIN_FILES else ""
@@ -243,7 +243,7 @@ def tokens(environ: Mapping[str, str]) -> Finding:
 
 def processes(environ: Mapping[str, str]) -> Finding:
     """Whether a run that is started here would connect to other processes."""
-    from diffjax.devices.processes import find_cluster
+    from diffjax.devices.cluster import find_cluster
 
     try:
         cluster = find_cluster(environ)

@@ -233,7 +233,7 @@ def test_a_picture_of_the_page_is_made_again_byte_for_byte(cascade, tmp_path, mo
     wish = dataclasses.replace(WISH, jobs=(jobs.Job("a red apple", 3, "pears"),))
     here = drawing.wished(cascade, wish)
     told = lambda job: drawing.drawn_of(job, here)  # noqa: E731
-    for frame in page.frames(here, tmp_path, wish.jobs, drawing.draw(here, wish.jobs), told):
+    for frame in page.shown_frames(here, tmp_path, wish.jobs, drawing.draw(here, wish.jobs), told):
         last = frame
     small, large = (stage[0][0] for stage in last.stages)
     assert last.told == "16 px: 1 of 1"
@@ -256,7 +256,7 @@ def test_a_painted_picture_says_what_it_was_made_of(cascade):
 
 
 def test_kept_pictures_cannot_be_guessed_and_are_forgotten(tmp_path):
-    made = drawing.Made(0, 0, COLOURS[:16])
+    made = drawing.Drawn(0, 0, COLOURS[:16])
     paths = [drawing.keep(tmp_path, WISH.jobs[0], made, [{"kind": "x"}]) for _ in range(2)]
     assert paths[0].read_bytes() == paths[1].read_bytes()
     assert paths[0].parent != paths[1].parent
@@ -269,7 +269,7 @@ def test_old_files_are_swept_and_new_ones_stay(tmp_path):
     for age in (0, 100):
         (tmp_path / str(age)).write_text("x")
         os.utime(tmp_path / str(age), (time.time() - age,) * 2)
-    server.sweep(tmp_path, time.time() - 50)
+    server.delete_old(tmp_path, time.time() - 50)
     assert [path.name for path in tmp_path.iterdir()] == ["0"]
 
 

@@ -125,7 +125,7 @@ def test_with_one_process_arrays_are_used_and_read_as_they_are():
     tree = {"a": np.arange(16.0), "b": jnp.float32(3)}
     assert mesh_lib.replicate(tree, mesh) is tree
     split = jax.device_put(tree["a"], mesh_lib.batch_sharding(mesh))
-    got = mesh_lib.fetch({"a": split, "b": tree["b"]})
+    got = mesh_lib.to_host({"a": split, "b": tree["b"]})
     np.testing.assert_array_equal(got["a"], tree["a"])
     assert isinstance(got["a"], np.ndarray)
     assert got["b"] == 3

@@ -19,8 +19,8 @@ from jaxtyping import Bool, Shaped
 
 from diffjax.core.errors import BadData
 from diffjax.encoders.cache import index as indices
-from diffjax.encoders.cache import rows, shards
-from diffjax.encoders.cache.rows import STORAGES, Damaged
+from diffjax.encoders.cache import records, shards
+from diffjax.encoders.cache.records import STORAGES, Damaged
 from diffjax.encoders.cache.shards import Header, Shards, StorageError
 from diffjax.encoders.t5 import TextEncoder
 
@@ -112,7 +112,7 @@ class Embeddings:
     def _read(self, shard: str, position: int) -> tuple[str, np.ndarray]:
         record = self.shards.read(shard, position)
         try:
-            return rows.unpack(record, self.header.width, self.header.storage)
+            return records.unpack(record, self.header.width, self.header.storage)
         except ValueError as error:
             raise shards.damage_error(self.path / shard, position, error) from None
 
@@ -203,7 +203,9 @@ def extend(
                     for i, row in zip(
                         range(start, end), _encode(encoder, fresh[start:end]), strict=True
                     ):
-                        shard.add(digests[i : i + 1].tobytes(), rows.pack(fresh[i], row, storage))
+                        shard.add(
+                            digests[i : i + 1].tobytes(), records.pack(fresh[i], row, storage)
+                        )
                     encoded += end - start
                     if progress:
                         progress(done + len(part) - len(fresh) + end, encoded)
@@ -266,7 +268,7 @@ def _unseen(captions: Iterable[str], known: Shaped[np.ndarray, "n"]) -> Iterator
     """The captions whose digests are not known, each once, in the order they come."""
     seen = indices.DigestSet(known)
     for part in _windows(captions, WINDOW):
-        digests, first = np.unique(rows.caption_digests(part), return_index=True)
+        digests, first = np.unique(records.caption_digests(part), return_index=True)
         fresh = ~seen.contains(digests)
         seen.add(digests[fresh])
         yield from (part[i] for i in np.sort(first[fresh]))
@@ -282,7 +284,7 @@ def _fresh(
     part: list[str], seen: indices.DigestSet, process_index: int, process_count: int
 ) -> tuple[list[str], Shaped[np.ndarray, "n"]]:
     """(captions that this process must encode, sorted by length, their digests); adds to `seen`."""
-    digests, first = np.unique(rows.caption_digests(part), return_index=True)
+    digests, first = np.unique(records.caption_digests(part), return_index=True)
     first_words = np.frombuffer(digests.tobytes(), ">u8")[::2]
     wanted = ~seen.contains(digests) & (first_words % process_count == process_index)
     seen.add(digests[wanted])
