@@ -68,7 +68,7 @@ def test_a_rule_names_every_parameter_of_every_preset(file):
         mesh_lib.state_sharding(mesh, params, task.sharding)
 
 
-def test_the_table_says_the_bytes_that_lie_on_each_device():
+def test_the_table_shows_the_bytes_on_each_device():
     mesh = mesh_lib.make_mesh(fsdp=2, tensor=2)
     leaves = {"a": {"conv_0": {"kernel": shape(4, 8), "bias": shape(8)}}}
     lines = mesh_lib.sharding_table(
