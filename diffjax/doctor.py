@@ -26,7 +26,9 @@ from diffjax.core.errors import EXIT_INPUT, ConfigError
 from diffjax.core.tables import GIB, format_memory
 
 MIN_DISK, MIN_MEMORY, MIN_FILES = 2 * GIB, 2 * GIB, 256
-DEVICES_S = 3.5  # how long devices may take to answer, unless --wait_s gives another time
+# How long devices may take to answer. Some pods need a minute, so a later answer is an error only
+# with --wait_s, which gives another time.
+DEVICES_S = 3.5
 WRITE_BYTES, WRITE_S = 64 << 20, 0.7
 TOKENS = (
     "HF_TOKEN",
@@ -36,6 +38,10 @@ TOKENS = (
     "AWS_ACCESS_KEY_ID",
 )
 SHOWN = ("jax", "jaxlib", "libtpu", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+NO_ANSWER = (
+    "another process may hold them: end it; or they wait for the other workers of a pod: "
+    "run this on all workers at once"
+)
 PYTHONS = ((3, 11), (3, 14))  # supported from the first on, and below the second
 
 
@@ -93,7 +99,7 @@ def look(
     yield from requirements(metadata.requires("diffjax") or [])
     yield host_memory()
     yield from places(workdir, environ)
-    yield files()
+    yield open_files()
     yield huge_pages(environ)
     yield tokens(environ)
     yield processes(environ)
@@ -154,10 +160,8 @@ def host_memory(root: Path = Path("/")) -> Finding:
         if (root / name).is_file() and (root / name).read_text().strip().isdigit():
             most = int((root / name).read_text())
             if most < total:
-                available, limit = (
-                    min(available, most),
-                    f", the container's limit {format_memory(most)}",
-                )
+                available = min(available, most)
+                limit = f", the container's limit {format_memory(most)}"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     remedy = ""
     if available < MIN_MEMORY:
@@ -221,7 +225,7 @@ def write_speed(folder: Path, size: int) -> float:
         return written / (time.perf_counter() - start)
 
 
-def files() -> Finding:
+def open_files() -> Finding:
     """The number of files that a process may have open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     remedy = f"ulimit -n {min(hard, 4096)}" if soft < MIN_FILES else ""
@@ -248,7 +252,7 @@ def tokens(environ: Mapping[str, str]) -> Finding:
 
 def processes(environ: Mapping[str, str]) -> Finding:
     """Whether a run that is started here would connect to other processes."""
-    from diffjax.devices.processes import find_cluster
+    from diffjax.devices.cluster import find_cluster
 
     try:
         cluster = find_cluster(environ)
@@ -274,22 +278,15 @@ def ask_devices() -> queue.Queue:
 
 
 def devices(waiting: queue.Queue, wait_s: float | None = None) -> Iterator[Finding]:
-    """The devices of this machine by kind, with the memory of one, or why there are none.
-
-    Some pods take a minute to start, so no answer in time is an error only if `wait_s` is given.
-    """
+    """The devices of this machine by kind, with the memory of one, or why there are none."""
     try:
         answer = waiting.get(timeout=DEVICES_S if wait_s is None else wait_s)
     except queue.Empty:
         value = f"no answer in {DEVICES_S if wait_s is None else wait_s:g} s"
-        why = (
-            "another process may hold them: end it; or they wait for the other workers of a pod: "
-            "run this on all workers at once"
-        )
         if wait_s is None:
             yield Finding("devices", value, note="--wait_s=60 waits longer")
         else:
-            yield Finding("devices", value, why)
+            yield Finding("devices", value, NO_ANSWER)
         return
     if isinstance(answer, Exception):
         first_line = (command.no_device(answer) or str(answer) or repr(answer)).splitlines()[0]

@@ -24,6 +24,7 @@ from diffjax.core import command, signals
 from diffjax.core.errors import BadData, InputError, StorageError, Terminated
 from diffjax.data import caption_files, captions
 from diffjax.devices import processes
+from diffjax.devices.cluster import find_cluster
 from diffjax.encoders.cache import cache as cache_lib
 from diffjax.encoders.cache.cache import SHARD_BYTES, STORAGES, Damaged
 from diffjax.encoders.t5 import load_encoder
@@ -131,7 +132,7 @@ def _process(args: argparse.Namespace) -> tuple[int, int]:
         raise ValueError("--process-index and --process-count need each other")
     if args.process_index is not None:
         return args.process_index, args.process_count
-    cluster = processes.find_cluster(os.environ)
+    cluster = find_cluster(os.environ)
     if cluster is not None and cluster.process_id is not None and cluster.num_processes:
         return cluster.process_id, cluster.num_processes  # they need not connect to share the work
     processes.initialize(cluster)

@@ -76,8 +76,9 @@ def work(flags: argparse.Namespace) -> int:
 def with_other_processes(flags: argparse.Namespace, work: Callable[[], int]) -> int:
     """Connects to the other processes, if there are any, and then does the work."""
     from diffjax.devices import processes
+    from diffjax.devices.cluster import find_cluster
 
-    cluster = processes.find_cluster(
+    cluster = find_cluster(
         os.environ,
         coordinator=flags.coordinator,
         num_processes=flags.num_processes,

@@ -263,7 +263,7 @@ def test_no_prompt_reaches_the_network_as_the_null_text(cascade, files):
         settings=dataclasses.replace(first.settings, guidance_weight=1.0),
     )
     seeing = dataclasses.replace(cascade, stages=(seeing,))
-    small = request.image_of(COLOURS[:8, :8])
+    small = request.repeated_image(COLOURS[:8, :8])
     edit = functools.partial(img2img.img2img, seeing.stages, picture=small, strength=1.0)
     for prompts, want in (((), 128), (("apple",), 191)):
         ask = request.Ask("vary", [COLOURS], prompts, [0], strength=1.0)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import emoji
 
-from diffjax.data.emoji.captions import captions
+from diffjax.data.emoji.phrases import captions
 
 COLOURS = (
     "red blue green yellow orange purple pink brown black white grey golden silver turquoise "

@@ -64,7 +64,7 @@ def run(flags: argparse.Namespace) -> int:
         address = server.launch(page.build(cascade, folder), folder, flags.host, flags.port, auth)
         say(f"the page is at {address}; Ctrl+C ends it")
         while not stop.wait(page.SWEEP_SECONDS):
-            server.sweep(folder, time.time() - page.KEPT_SECONDS)
+            server.delete_old(folder, time.time() - page.KEPT_SECONDS)
     return EXIT_TERMINATED
 
 

@@ -32,7 +32,7 @@ Run = Callable[..., Iterator[Resized]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Made:
+class Drawn:
     """A finished picture: of which job and which stage, both counted from 0."""
 
     index: int
@@ -47,7 +47,7 @@ def wished(trained: Cascade, wish: Wish) -> Cascade:
     return trained.with_settings([first, *own[1:]])
 
 
-def draw(trained: Cascade, jobs: Sequence[Job]) -> Iterator[Made]:
+def draw(trained: Cascade, jobs: Sequence[Job]) -> Iterator[Drawn]:
     """Draws the jobs: first the small pictures of all, which are soon made, then the next stage."""
 
     def run(columns: Columns, *, seeds: Array) -> Iterator[Resized]:
@@ -59,15 +59,15 @@ def draw(trained: Cascade, jobs: Sequence[Job]) -> Iterator[Made]:
     return by_stages(trained, jobs, run)
 
 
-def paint(trained: Cascade, jobs: Sequence[Job], painting: Painting) -> Iterator[Made]:
+def paint(trained: Cascade, jobs: Sequence[Job], painting: Painting) -> Iterator[Drawn]:
     """Draws the masked part of a painting anew, in the order of `draw`; see `inpaint.inpaint`."""
     size_px = trained.stages[-1].task.size_px
     picture, mask = squared(painting, size_px)
     run = functools.partial(
         inpaint.inpainted,
         trained.stages,
-        picture=request.image_of(picture),
-        mask=request.rows_of(mask[:, :, None]),
+        picture=request.repeated_image(picture),
+        mask=request.repeated(mask[:, :, None]),
     )
     return by_stages(trained, jobs, run)
 
@@ -77,7 +77,7 @@ def squared(painting: Painting, size_px: int) -> tuple[Picture, Bool[np.ndarray,
     return read.fit_square(painting.picture, size_px), read.fit_square_mask(painting.mask, size_px)
 
 
-def by_stages(trained: Cascade, jobs: Sequence[Job], run: Run) -> Iterator[Made]:
+def by_stages(trained: Cascade, jobs: Sequence[Job], run: Run) -> Iterator[Drawn]:
     """The pictures that `run` makes of the jobs, stage by stage.
 
     The jobs are batched as in `rows.make`, so the pictures have the same bytes.
@@ -91,7 +91,7 @@ def by_stages(trained: Cascade, jobs: Sequence[Job], run: Run) -> Iterator[Made]
     for stage in range(len(trained.stages)):
         for first, num, stages in calls:
             for i, picture in enumerate(rows_lib.to_bytes(next(stages))[:num]):
-                yield Made(first + i, stage, picture)
+                yield Drawn(first + i, stage, picture)
 
 
 def drawn_of(job: Job, trained: Cascade) -> list[JsonObject]:
@@ -109,7 +109,7 @@ def painted_of(job: Job, trained: Cascade, painting: Painting) -> list[JsonObjec
     return request.metadata_of(job, trained, ask, said)
 
 
-def keep(folder: Path, job: Job, made: Made, said: Sequence[JsonObject]) -> Path:
+def keep(folder: Path, job: Job, made: Drawn, said: Sequence[JsonObject]) -> Path:
     """Writes a picture under a name that nobody can guess, and returns its path.
 
     said: the metadata of each stage's picture.

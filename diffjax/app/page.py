@@ -47,11 +47,11 @@ class Frame(NamedTuple):
     told: str
 
 
-def frames(
+def shown_frames(
     trained: Cascade,
     folder: Path,
     jobs: Sequence[Job],
-    made: Iterator[drawing.Made],
+    made: Iterator[drawing.Drawn],
     said_of: Callable[[Job], list[JsonObject]],
 ) -> Iterator[Frame]:
     """Writes each picture to `folder` as it is made, and gives a frame that shows it.
@@ -65,12 +65,12 @@ def frames(
     for one in made:
         job = jobs[one.index]
         path = drawing.keep(folder, job, one, said[one.index])
-        stages[one.stage].append((str(path), caption(job)))
+        stages[one.stage].append((str(path), caption_of(job)))
         done = len(stages[one.stage])
         yield Frame(stages, f"{sizes[one.stage]} px: {done} of {len(jobs)}")
 
 
-def caption(job: Job) -> str:
+def caption_of(job: Job) -> str:
     """The prompt, shortened if it is long, and the seed."""
     return f"{folder.caption(job.prompt)} ({job.seed})"
 
@@ -115,7 +115,7 @@ def build(trained: Cascade, folder: Path):
         wish = checked(limits.wish, prompt, negative, new_seed, seed, guidance, steps, count)
         here = drawing.wished(trained, wish)
         said_of = lambda job: drawing.drawn_of(job, here)  # noqa: E731
-        coming = frames(here, folder, wish.jobs, drawing.draw(here, wish.jobs), said_of)
+        coming = shown_frames(here, folder, wish.jobs, drawing.draw(here, wish.jobs), said_of)
         yield from shown(kept, wish, coming)
 
     def paint(edited, prompt, negative, new_seed, seed, guidance, steps, count, kept):
@@ -126,7 +126,7 @@ def build(trained: Cascade, folder: Path):
             raise refusal("picture: paint within its middle square")
         said_of = lambda job: drawing.painted_of(job, here, painting)  # noqa: E731
         coming = drawing.paint(here, wish.jobs, painting)
-        yield from shown(kept, wish, frames(here, folder, wish.jobs, coming, said_of))
+        yield from shown(kept, wish, shown_frames(here, folder, wish.jobs, coming, said_of))
 
     def take_last(kept):
         if not kept:

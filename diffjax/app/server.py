@@ -84,7 +84,7 @@ def own_environment(folder: Path) -> None:
         os.environ[name] = ",".join(filter(None, [others, "127.0.0.1", "localhost", "::1"]))
 
 
-def sweep(folder: Path, older_than: float) -> None:
+def delete_old(folder: Path, older_than: float) -> None:
     """Deletes all files in the folder that were written before `older_than`, a time in seconds."""
     for path in folder.rglob("*"):
         with contextlib.suppress(OSError):  # the file was deleted meanwhile

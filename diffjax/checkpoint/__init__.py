@@ -3,7 +3,6 @@
 The command line is in __main__.py.
 """
 
-from diffjax.checkpoint.folder import survey
 from diffjax.checkpoint.manifest import StepReport, inspect
 from diffjax.checkpoint.reading import VERIFY, choose, read, restore, restore_part
 from diffjax.checkpoint.saving import (
@@ -14,6 +13,7 @@ from diffjax.checkpoint.saving import (
     open_to_read,
     save,
 )
+from diffjax.checkpoint.steps import survey
 
 __all__ = [
     "VERIFY", "Checkpoints", "StepReport", "choose", "finish", "inspect", "needed_bytes",

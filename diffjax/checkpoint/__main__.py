@@ -18,7 +18,7 @@ from pathlib import Path
 import jax
 
 from diffjax import checkpoint
-from diffjax.checkpoint import folder, portable, workdir
+from diffjax.checkpoint import portable, steps, workdir
 from diffjax.checkpoint.manifest import GOOD, UNVERIFIED, StepReport
 from diffjax.core import command, digest
 from diffjax.core.errors import EXIT_STORAGE, require
@@ -131,7 +131,7 @@ def import_file(flags: argparse.Namespace) -> None:
     number, state, position, config = portable.load(flags.file)
     target = flags.workdir / "checkpoints"
     require(
-        number not in folder.steps_in(target),
+        number not in steps.steps_in(target),
         "WORKDIR",
         str(flags.workdir),
         f"already has a step {number}; name another workdir",
@@ -162,7 +162,7 @@ def step_folders(path: Path) -> list[Path]:
     for found in ([path / "checkpoints"], sorted(path.glob("*/checkpoints"))):
         if found and found[0].is_dir():
             return found
-    require(bool(folder.steps_in(path)), "WORKDIR", str(path), "holds no checkpoints")
+    require(bool(steps.steps_in(path)), "WORKDIR", str(path), "holds no checkpoints")
     return [path]
 
 

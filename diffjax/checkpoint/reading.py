@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from diffjax.checkpoint import folder, manifest
+from diffjax.checkpoint import manifest, steps
 from diffjax.checkpoint.manifest import CORRUPT, GOOD, INCOMPLETE, UNVERIFIED
 from diffjax.checkpoint.saving import Checkpoints, decide_on_first_process, wait_for_save
 from diffjax.core.errors import StorageError
@@ -90,12 +90,12 @@ def choose(checkpoints: Checkpoints, step: int | None = None, verify: str = "ful
 
 
 def _verified(checkpoints: Checkpoints, step: int | None, full: bool) -> int:
-    steps = folder.steps_in(checkpoints.directory)
-    if not steps or (step is not None and step not in steps):
+    saved = steps.steps_in(checkpoints.directory)
+    if not saved or (step is not None and step not in saved):
         what = "no checkpoint" if step is None else f"no checkpoint of step {step}"
         raise FileNotFoundError(f"{what} under {checkpoints.directory}")
     skipped = []
-    for candidate in reversed(steps) if step is None else [step]:
+    for candidate in reversed(saved) if step is None else [step]:
         found = manifest.inspect(checkpoints.directory / str(candidate), full=full)
         if found.state in (GOOD, UNVERIFIED):
             if found.state == UNVERIFIED:

@@ -13,7 +13,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from diffjax.checkpoint import folder, manifest
+from diffjax.checkpoint import manifest, steps
 from diffjax.checkpoint.manifest import CORRUPT, GOOD, INCOMPLETE, UNVERIFIED, StepReport
 from diffjax.core.errors import StorageError
 from diffjax.core.files import free_bytes
@@ -51,7 +51,7 @@ class Checkpoints:
 
     def survey(self) -> list[StepReport]:
         """Every step with its state, by the sizes of its files and earlier checks of hashes."""
-        found = folder.survey(self.directory)
+        found = steps.survey(self.directory)
         return [
             StepReport(f.step, CORRUPT, self._bad[f.step], f.num_bytes, f.saved)
             if f.step in self._bad
@@ -77,9 +77,9 @@ def open_dir(path: Path, *, keep: int = 3, keep_every: int = 0) -> Checkpoints:
     checkpoints = Checkpoints(path.resolve(), keep, keep_every)
     if jax.process_index() == 0:
         checkpoints.directory.mkdir(parents=True, exist_ok=True)
-        folder.delete_leftovers(checkpoints.directory)
-        for step in folder.incomplete_steps(checkpoints.survey()):
-            folder.remove(checkpoints.directory, step)
+        steps.delete_leftovers(checkpoints.directory)
+        for step in steps.incomplete_steps(checkpoints.survey()):
+            steps.remove(checkpoints.directory, step)
     return checkpoints
 
 
@@ -126,7 +126,7 @@ def save(
                 custom_metadata=manifest.MARK,
             )
         except OSError as error:
-            folder.delete_leftovers(directory, step)
+            steps.delete_leftovers(directory, step)
             raise _failed(directory, step, needed, error) from None
         checkpoints._thread = threading.Thread(
             target=_complete, args=(checkpoints, checkpointer, step, needed), name="checkpoint"
@@ -165,7 +165,7 @@ def _make_way(checkpoints: Checkpoints, step: int, needed: int) -> int:
         found = manifest.inspect(target, full=False)
         if found.state in (GOOD, UNVERIFIED) and step not in checkpoints._bad:
             return EXISTS
-        folder.remove(checkpoints.directory, step)
+        steps.remove(checkpoints.directory, step)
         checkpoints._bad.pop(step, None)
     return FULL if free_bytes(checkpoints.directory) < needed else SAVE
 
@@ -187,17 +187,17 @@ def _complete(
         checkpointer.wait_until_finished()
         if first:
             manifest.write(directory / str(step))
-            for old in folder.steps_to_prune(
+            for old in steps.steps_to_prune(
                 checkpoints.survey(), checkpoints.keep or 1, checkpoints.keep_every
             ):
-                folder.remove(directory, old)
+                steps.remove(directory, old)
     except Exception as error:  # orbax and tensorstore raise many types of errors
         checkpoints._error = _failed(directory, step, needed, error)
         if first:  # free the space for the next save
-            folder.delete_leftovers(directory, step)
+            steps.delete_leftovers(directory, step)
             target = directory / str(step)
             if target.is_dir() and manifest.inspect(target, full=False).state == INCOMPLETE:
-                folder.remove(directory, step)
+                steps.remove(directory, step)
 
 
 def wait_for_save(checkpoints: Checkpoints) -> None:

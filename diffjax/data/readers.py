@@ -67,7 +67,7 @@ def _vector(record: Record, rng: np.random.Generator | None, *, of: str, width: 
 def _picture(
     record: Record, rng: np.random.Generator | None, *, size_px: int, crop_px: int | None
 ) -> Columns:
-    image = transforms.resize(transforms.decode(image_of(record)), size_px)
+    image = transforms.centre_square(transforms.decode(image_of(record)), size_px)
     if crop_px is not None and rng is not None:
         image = transforms.random_crop(image, crop_px, rng)
     return {"image": image}

@@ -42,7 +42,7 @@ def encode_png(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
     return png.getvalue()
 
 
-def resize(image: UInt8[np.ndarray, "h w 3"], size_px: int) -> UInt8[np.ndarray, "s s 3"]:
+def centre_square(image: UInt8[np.ndarray, "h w 3"], size_px: int) -> UInt8[np.ndarray, "s s 3"]:
     """The centre square, resized to `size_px` with antialiasing; unchanged if it has that size."""
     height_px, width_px = image.shape[:2]
     if height_px == width_px == size_px:

@@ -177,7 +177,7 @@ def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
     return jax.tree.map(placed, tree)
 
 
-def fetch(tree: PyTree) -> PyTree:
+def to_host(tree: PyTree) -> PyTree:
     """NumPy arrays of a tree, on every process; parts on other processes are gathered.
 
     With several processes, all of them must call this.

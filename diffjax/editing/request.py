@@ -112,10 +112,12 @@ def write_redrawn(
         shown = [np.where(mask[:, :, None], np.array(HIDDEN, np.uint8), given)]
         resample = resample or inpaint.default_resample(len(trained.stages))
         said["resample"] = list(resample)
-        edit = functools.partial(inpaint.inpaint, mask=rows_of(mask[:, :, None]), resample=resample)
+        edit = functools.partial(
+            inpaint.inpaint, mask=repeated(mask[:, :, None]), resample=resample
+        )
     else:
         edit = functools.partial(img2img.img2img, strength=ask.strength)
-    edit = functools.partial(edit, trained.stages, picture=image_of(given))
+    edit = functools.partial(edit, trained.stages, picture=repeated_image(given))
     todo = jobs_of(list(ask.prompts) or [""], list(dict.fromkeys(ask.seeds)), ask.negative)
     names = [
         [f"{ask.kind}_seed{job.seed}_{stage.task.size_px}px.png" for stage in trained.stages]
@@ -180,7 +182,7 @@ def write_upscaled(
     ]
     print(f"{width} x {height} -> {sizes[-1][0]} x {sizes[-1][1]} px, tiles: {tiles}")
     edit = functools.partial(
-        upscale_lib.upscale, part.stages, picture=image_of(ask.pictures[0]), faithful=faithful
+        upscale_lib.upscale, part.stages, picture=repeated_image(ask.pictures[0]), faithful=faithful
     )
     said = {"faithful": faithful, **describe(ask)}
     with Progress(len(todo)) as progress:
@@ -223,12 +225,12 @@ def metadata_of(job: Job, trained: Cascade, ask: Ask, said: JsonObject) -> list[
     return [{**recipe.to_json(one), "edit": said} for one in recipes]
 
 
-def image_of(picture: Picture) -> Resized:
+def repeated_image(picture: Picture) -> Resized:
     """The picture in [-1, 1], repeated for each row of a call."""
-    return pixels.from_uint8(rows_of(picture))
+    return pixels.from_uint8(repeated(picture))
 
 
-def rows_of(array: np.ndarray) -> Array:
+def repeated(array: np.ndarray) -> Array:
     """The array, repeated for each row of a call."""
     return jnp.asarray(np.repeat(array[None], rows_lib.rows_per_call(), axis=0))
 

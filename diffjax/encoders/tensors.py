@@ -18,7 +18,7 @@ from diffjax.encoders.unreadable import (
     cannot_read,
     describe_file,
     first_line,
-    read_json,
+    read_downloaded_json,
 )
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -86,7 +86,7 @@ def _index_of(files: Sequence[Path]) -> str:
 
 def _weight_map(index: Path) -> dict[str, str]:
     """The name of the file of each tensor, from the index of the shards."""
-    listed = read_json(index).get("weight_map")
+    listed = read_downloaded_json(index).get("weight_map")
     if not isinstance(listed, dict) or not listed:
         raise ValueError(f"{index}: no weight_map in it: not an index of shards")
     files: dict[str, str] = {}

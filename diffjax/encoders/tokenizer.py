@@ -18,7 +18,7 @@ from typing import Protocol, runtime_checkable
 from absl import logging
 
 from diffjax.core.json_types import JsonObject
-from diffjax.encoders.unreadable import describe_file, read_json
+from diffjax.encoders.unreadable import describe_file, read_downloaded_json
 
 PAD, EOS, UNK = 0, 1, 2
 JSON, SENTENCEPIECE, CONFIG = "tokenizer.json", "spiece.model", "tokenizer_config.json"
@@ -150,7 +150,9 @@ def load(path: str | os.PathLike) -> Tokenizer:
     """
     folder = Path(path)
     names = ("config.json", CONFIG)
-    config, settings = (read_json(folder / n) if (folder / n).exists() else {} for n in names)
+    config, settings = (
+        read_downloaded_json(folder / n) if (folder / n).exists() else {} for n in names
+    )
     if "ByT5Tokenizer" in (config.get("tokenizer_class"), settings.get("tokenizer_class")):
         return ByteTokenizer(_num_sentinels(folder, settings, BYTE_SENTINELS))
     missing = ""
@@ -206,7 +208,7 @@ def _load_sentencepiece(
     for token, content in added.items() if isinstance(added, dict) else ():
         special[str(content["content"] if isinstance(content, dict) else content)] = int(token)
     if (folder / ADDED).exists():
-        added = read_json(folder / ADDED)
+        added = read_downloaded_json(folder / ADDED)
         special |= {name: token for name, token in added.items() if isinstance(token, int)}
     return SentencePieceTokenizer(backend, special)
 

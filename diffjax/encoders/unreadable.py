@@ -9,7 +9,7 @@ from diffjax.core.json_types import JsonObject
 TORCH_WEIGHTS = "pytorch_model.bin"
 
 
-def read_json(file: Path) -> JsonObject:
+def read_downloaded_json(file: Path) -> JsonObject:
     """The JSON object in a file.
 
     Raises:

@@ -20,7 +20,7 @@ from diffjax.core.trees import Params, PyTree
 from diffjax.encoders import tensors
 from diffjax.encoders.stored import Box, Stored
 from diffjax.encoders.tensors import INDEX, WEIGHTS, weight_files
-from diffjax.encoders.unreadable import read_json
+from diffjax.encoders.unreadable import read_downloaded_json
 from diffjax.models.t5 import FEED_FORWARDS, T5Config, shapes
 
 __all__ = [
@@ -119,7 +119,7 @@ def load_config(path: str | os.PathLike) -> T5Config:
     folder = Path(path)
     file = folder / CONFIG
     try:
-        raw = read_json(file)
+        raw = read_downloaded_json(file)
     except FileNotFoundError:
         have = "no such folder" if not folder.exists() else f"no {CONFIG}"
         raise ValueError(f"{folder}: {have}, want a folder in Hugging Face's layout") from None

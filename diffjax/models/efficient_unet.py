@@ -16,7 +16,7 @@ from diffjax.devices.mesh import Rules
 from diffjax.models.layers.attention import Attention
 from diffjax.models.layers.blocks import Head, from_patches, mark_product, to_patches, upsample
 from diffjax.models.layers.convolve import Convolution
-from diffjax.models.layers.embed import Conditioning
+from diffjax.models.layers.embedding import Conditioning
 from diffjax.models.layers.level import Remat, Unpack, block_class, run_blocks
 from diffjax.models.layers.sharding import RULES
 

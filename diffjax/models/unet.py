@@ -15,7 +15,7 @@ from diffjax.devices.mesh import Rules
 from diffjax.models.layers.attention import Attention
 from diffjax.models.layers.blocks import Head, mark_product, to_patches
 from diffjax.models.layers.convolve import Convolution
-from diffjax.models.layers.embed import Canvas, Conditioning
+from diffjax.models.layers.embedding import Canvas, Conditioning
 from diffjax.models.layers.level import Remat, Unpack, block_class, run_blocks
 from diffjax.models.layers.sharding import RULES
 
@@ -33,12 +33,11 @@ class UNet(nn.Module):
     num_classes: the number of classes; a label of num_classes means no class.
     out_channels: 0 for as many channels as the noisy picture has. A learned variance needs twice as
     many; a network that sees its last prediction beside the noisy picture needs half as many.
-    canvas: the number of channels that `embed.Canvas` draws before the middle; a quarter of them is
-    drawn after the stem. The network then takes pictures of one size only. 0: none, as in the
-    paper.
-    scan: run the equal blocks of a level as one scan, so that the program does not grow with them.
-    remat: what the backward pass computes again; see `level.KEPT`.
-    unpack: applied to the parameters of each block where they are used; see `level.block_class`.
+    canvas: the number of channels that `embedding.Canvas` draws before the middle; a quarter of
+    them is drawn after the stem. The network then takes pictures of one size only. 0: none, as in
+    the paper. scan: run the equal blocks of a level as one scan, so that the program does not grow
+    with them. remat: what the backward pass computes again; see `level.KEPT`. unpack: applied to
+    the parameters of each block where they are used; see `level.block_class`.
     """
 
     width: int = 128

@@ -43,16 +43,16 @@ def abstract_encoding(
     )
     return Work(
         sharding.compile_encoder(config, dtype, mesh),
-        (params, *captions(batch, length, batch_sharding(mesh))),
+        (params, *caption_shapes(batch, length, batch_sharding(mesh))),
         batch,
         mesh,
         params,
-        alone(unplaced(params), *captions(rows, length)),
+        alone(unplaced(params), *caption_shapes(rows, length)),
         rows,
     )
 
 
-def captions(
+def caption_shapes(
     count: int, length: int, place: jax.sharding.Sharding | None = None
 ) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
     """The shapes of token ids and their mask, both [count length]."""

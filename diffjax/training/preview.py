@@ -47,7 +47,7 @@ class Preview:
         batch = {name: jnp.asarray(column) for name, column in self._batch.items()}
         seeds = jnp.arange(len(self._captions))
         batch, seeds = mesh_lib.replicate((batch, seeds), self._mesh)
-        columns = mesh_lib.fetch(compiled()(self._task, params, batch, seeds))
+        columns = mesh_lib.to_host(compiled_preview()(self._task, params, batch, seeds))
         path = self._folder / f"{step:07d}.png"
         if processes.is_first():
             pictures = [columns[name] for name in (*STARTED_FROM, "made") if name in columns]
@@ -71,7 +71,7 @@ def tile_of(side_px: int) -> int:
 
 
 @functools.cache
-def compiled() -> jax.stages.Wrapped:
+def compiled_preview() -> jax.stages.Wrapped:
     """(task, params, batch, seeds) -> the task's preview, jitted; equal tasks share a program."""
 
     def preview(task, params, batch, seeds):

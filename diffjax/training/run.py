@@ -126,7 +126,7 @@ def begin(run: Run, watch: Watch, at_the_end: ExitStack) -> tuple[Opened, TrainS
         state, position = place.init(jax.random.key(training.seed)), {}
     except ValueError as error:
         raise ConfigError("workdir", str(workdir), str(error)) from None
-    step = int(mesh.fetch(state.step))
+    step = int(mesh.to_host(state.step))
     if position:
         data.batches.set_state(position["data"])
         print(f"resuming from step {step} in {workdir}", flush=True)

@@ -71,7 +71,7 @@ class Snapshots:
         for name in self._names:
             tensors = {}
             for key, leaf in trees.named_leaves(state.ema_params[name]).items():
-                whole = mesh.fetch(leaf)
+                whole = mesh.to_host(leaf)
                 if jax.process_index() == 0:
                     tensors[key] = np.array(whole)  # the next step takes the leaf's own memory
             if jax.process_index() == 0:

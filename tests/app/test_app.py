@@ -64,7 +64,7 @@ def test_a_request_is_jobs_with_seeds_one_after_the_other():
 
 
 @pytest.mark.parametrize(("name", "value"), BAD)
-def test_what_is_not_allowed_is_refused_in_one_line(name, value):
+def test_a_value_that_is_not_allowed_is_refused_in_one_line(name, value):
     with pytest.raises(Refused) as refused:
         limits.wish(*request(**{name: value}))
     assert "\n" not in str(refused.value)
@@ -85,7 +85,7 @@ JSON = st.recursive(
 
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from(NAMES), JSON | st.integers(-3, 300) | st.floats(-1, 40))
-def test_nothing_gets_through_that_is_out_of_bounds(name, value):
+def test_no_value_out_of_bounds_is_accepted(name, value):
     try:
         wish = limits.wish(*request(**{name: value}))
     except Refused:
@@ -113,7 +113,7 @@ def layer(top=6, bottom=12, shape=(20, 16)):
     return pixels_
 
 
-def test_what_a_layer_covers_is_the_mask(tmp_path):
+def test_the_mask_is_what_any_layer_covers(tmp_path):
     sent = {
         "background": saved(tmp_path, "b.png", COLOURS),
         "layers": [saved(tmp_path, "l.png", layer()), saved(tmp_path, "m.png", layer(1, 2))],
@@ -140,7 +140,7 @@ def bomb(path, side=20_000):
     return {"path": str(path)}
 
 
-def test_paintings_that_are_none_are_refused(tmp_path):
+def test_invalid_paintings_are_refused(tmp_path):
     folder = tmp_path / "own"
     folder.mkdir()
     whole, painted = saved(folder, "b.png", COLOURS), saved(folder, "l.png", layer())
@@ -210,7 +210,7 @@ def test_a_full_batch_comes_in_the_same_order(cascade, monkeypatch):
         )
 
 
-def test_painting_anew_leaves_the_rest_and_is_the_inpainting_of_the_library(cascade):
+def test_painting_anew_equals_inpainting_and_changes_nothing_outside_the_mask(cascade):
     mask = np.zeros((16, 16), bool)
     mask[4:10, 5:12] = True
     given_ = COLOURS[:16]
@@ -233,7 +233,7 @@ def test_a_picture_of_the_page_is_made_again_byte_for_byte(cascade, tmp_path, mo
     wish = dataclasses.replace(WISH, jobs=(jobs.Job("a red apple", 3, "pears"),))
     here = drawing.wished(cascade, wish)
     told = lambda job: drawing.drawn_of(job, here)  # noqa: E731
-    for frame in page.frames(here, tmp_path, wish.jobs, drawing.draw(here, wish.jobs), told):
+    for frame in page.shown_frames(here, tmp_path, wish.jobs, drawing.draw(here, wish.jobs), told):
         last = frame
     small, large = (stage[0][0] for stage in last.stages)
     assert last.told == "16 px: 1 of 1"
@@ -247,7 +247,7 @@ def test_a_picture_of_the_page_is_made_again_byte_for_byte(cascade, tmp_path, mo
         assert again.read_bytes() == path.read_bytes()
 
 
-def test_a_painted_picture_says_what_it_was_made_of(cascade):
+def test_the_metadata_of_a_painted_picture_say_what_it_was_made_of(cascade):
     mask = np.ones((20, 16), bool)
     said = drawing.painted_of(WISH.jobs[0], cascade, limits.Painting(COLOURS, mask))
     assert [(one["kind"], len(one["stages"])) for one in said] == [("inpaint", 1), ("inpaint", 2)]
@@ -256,7 +256,7 @@ def test_a_painted_picture_says_what_it_was_made_of(cascade):
 
 
 def test_kept_pictures_cannot_be_guessed_and_are_forgotten(tmp_path):
-    made = drawing.Made(0, 0, COLOURS[:16])
+    made = drawing.Drawn(0, 0, COLOURS[:16])
     paths = [drawing.keep(tmp_path, WISH.jobs[0], made, [{"kind": "x"}]) for _ in range(2)]
     assert paths[0].read_bytes() == paths[1].read_bytes()
     assert paths[0].parent != paths[1].parent
@@ -265,11 +265,11 @@ def test_kept_pictures_cannot_be_guessed_and_are_forgotten(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_old_files_are_swept_and_new_ones_stay(tmp_path):
+def test_old_files_are_deleted_and_new_ones_stay(tmp_path):
     for age in (0, 100):
         (tmp_path / str(age)).write_text("x")
         os.utime(tmp_path / str(age), (time.time() - age,) * 2)
-    server.sweep(tmp_path, time.time() - 50)
+    server.delete_old(tmp_path, time.time() - 50)
     assert [path.name for path in tmp_path.iterdir()] == ["0"]
 
 
@@ -296,7 +296,7 @@ def answer(folder, method, path, body=b"", headers=()):
 TOKEN = "0123456789abcdef" * 2
 
 
-def test_what_the_page_needs_is_open_and_nothing_else(tmp_path):
+def test_only_the_addresses_that_the_page_needs_are_open(tmp_path):
     own = f"/gradio_api/file={tmp_path}/{TOKEN}"
     for path in ["/", "/config", "/assets/i-a.js", "/theme.css", f"{own}/seed3_64px.png",
                  "/gradio_api/queue/data", "/gradio_api/heartbeat/abc"]:  # fmt: skip
@@ -320,7 +320,7 @@ def test_what_the_page_needs_is_open_and_nothing_else(tmp_path):
     assert answer(tmp_path, "DELETE", "/")[0] == 404
 
 
-def test_bodies_are_bounded_and_name_no_file_but_the_pages_own(tmp_path):
+def test_bodies_are_limited_in_size_and_may_name_only_files_of_the_page(tmp_path):
     join, upload = "/gradio_api/queue/join", "/gradio_api/upload"
     file = {"path": f"{tmp_path}/{TOKEN}/image.png", "meta": {"_type": "gradio.FileData"}}
     body = json.dumps({"data": ["a", [file]], "fn_index": 0}).encode()
@@ -382,7 +382,9 @@ def test_mistakes_in_the_flags_are_one_line(monkeypatch, capsys):
         (["--host", "0.0.0.0", "--auth", "a:b"], False), (["--host", "localhost"], False),
     ],
 )  # fmt: skip
-def test_an_open_page_without_a_password_is_warned_of(flags, warned, monkeypatch, capsys):
+def test_a_page_that_others_can_reach_without_a_password_prints_a_warning(
+    flags, warned, monkeypatch, capsys
+):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
     monkeypatch.setattr(command, "check_free", lambda host, port: None)
     assert command.main([*flags, "--workdir", "nowhere"]) == 2

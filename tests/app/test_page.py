@@ -184,7 +184,7 @@ def test_bad_requests_are_refused_and_cost_nothing(server, tmp_path):
     assert server.ask("draw", draw())[1] is None
 
 
-def test_nobody_sees_what_another_made(server):
+def test_a_visitor_does_not_see_the_pictures_of_another(server):
     assert server.ask("draw", draw(count=1), "ann")[1] is None
     assert server.ask("take_last", [None], "ann")[1] is None
     assert server.ask("take_last", [None], "ben")[1].startswith("There is no picture yet")
@@ -198,7 +198,7 @@ def raw(server, method, path, body=b"", headers=()):
     return reply.status, reply.read()
 
 
-def test_paths_lead_nowhere_but_to_the_pages_own_files(server):
+def test_no_path_reaches_a_file_outside_the_pages_folder(server):
     (own,) = server.tmp.glob("diffjax-app-*")
     token = "0" * 32
     for path in [

@@ -28,7 +28,7 @@ def turns(*seconds):
     return [peers.Turn(1e3 * s, 0.0) for s in seconds]
 
 
-def test_seconds_are_a_median_and_ratios_are_paired_by_round():
+def test_seconds_are_medians_and_ratios_are_formed_within_a_round():
     found = sampling.result(4, 1e9, turns(3.0, 8.0, 4.0), turns(1.0, 2.0, 4.0))
     assert found["seconds"] == 4.0
     assert found["gflops"] == 1.0  # 4 pictures of 1 GFLOP in 4 s
@@ -61,7 +61,7 @@ def test_every_program_makes_pictures_of_the_same_sizes_in_the_same_steps():
 
 
 @pytest.mark.slow
-def test_the_networks_of_the_race_have_the_flops_that_are_written_of_them():
+def test_the_networks_of_the_race_have_the_documented_flops():
     """Ours, counted from their traces; those of others are torch's own count."""
     shape = SIZES["race"]["diffjax"]
     for work, low_px, gflop in ((shape.base, None, 17.05), (shape.sr, shape.base.side, 28.95)):

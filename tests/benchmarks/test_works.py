@@ -21,12 +21,12 @@ def turns(*shares):
     return [peers.Turn(1.0, share) for share in shares]
 
 
-def test_disturbed_turns_are_dropped_where_three_quiet_ones_are_left():
+def test_disturbed_turns_are_dropped_if_three_quiet_ones_are_left():
     assert peers.counted(turns(0.1, 0.9, 0.0, 0.2, 0.3)) == [0, 2, 3]
     assert peers.counted(turns(0.1, 0.9, 0.0, 0.3, 0.3)) == [0, 1, 2, 3, 4]
 
 
-def test_a_pair_of_turns_counts_where_both_are_quiet():
+def test_a_pair_of_turns_counts_if_both_are_quiet():
     ours, theirs = turns(0, 0, 0, 0.5, 0), turns(0.5, 0, 0, 0, 0)
     assert peers.counted(ours, theirs) == [1, 2, 4]
 
@@ -46,7 +46,7 @@ def test_a_program_that_fails_says_why(tmp_path):
         peers.Racer([sys.executable, "-c", "raise ValueError('no such net')"], {}, tmp_path / "e")
 
 
-def test_of_a_program_the_last_race_counts():
+def test_the_last_race_of_a_program_counts():
     line = {"work": "W1", "mode": "train", "name": "diffjax"}
     races = [("jax 1", 3.0), ("jax 2", 2.0), ("jax 1", 1.0)]
     lines = [json.dumps(line | {"framework": version, "ms": ms}) for version, ms in races]

@@ -77,7 +77,7 @@ def test_the_first_start_reads_captions_alone_and_the_second_nothing():
     assert len(made) == 3
 
 
-def test_other_data_is_gone_through():
+def test_the_captions_of_other_data_are_read():
     embeddings.embeddings_of(options(), Counting(), Stub())
     other, encoder = Counting([*RECORDS, {"captions": ("a pear",)}], "those"), Stub()
     embeddings.embeddings_of(options(), other, encoder)
@@ -85,7 +85,7 @@ def test_other_data_is_gone_through():
     assert encoder.asked == ["a pear"]
 
 
-def test_another_encoder_goes_through_the_data_itself():
+def test_another_encoder_reads_all_captions_again():
     embeddings.embeddings_of(options(), Counting(), Stub())
     source, encoder = Counting(), Stub(fingerprint="f" * 16)
     embeddings.embeddings_of(options(), source, encoder)
@@ -93,7 +93,7 @@ def test_another_encoder_goes_through_the_data_itself():
     assert len(encoder.asked) == 3
 
 
-def test_data_that_cannot_say_what_it_is_is_gone_through_at_every_start():
+def test_captions_of_data_without_a_fingerprint_are_read_at_every_start():
     source = list(RECORDS)
     assert len(embeddings.embeddings_of(options(), source, Stub())) == 3
     encoder = Stub()
@@ -112,7 +112,7 @@ def test_a_deleted_shard_is_made_again_in_spite_of_the_mark():
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b'{"data": 3}', b"[" * 100_000])
-def test_a_damaged_mark_is_as_good_as_none(content):
+def test_a_damaged_mark_is_ignored(content):
     made = embeddings.embeddings_of(options(), Counting(), Stub())
     (mark,) = made.path.glob("all-of-*.json")
     mark.write_bytes(content)

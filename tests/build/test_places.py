@@ -47,13 +47,13 @@ def test_an_empty_folder_is_refused(tmp_path):
         places.stage_dirs(tmp_path)
 
 
-def test_where_no_cascade_came_along_it_is_said_how_to_get_one(tmp_path, monkeypatch):
+def test_a_package_without_the_shipped_cascade_says_how_to_get_one(tmp_path, monkeypatch):
     monkeypatch.setattr(places, "shipped", lambda: tmp_path / "absent")
     with pytest.raises(ConfigError, match=r"--workdir.*make demo.*--workdir runs/demo"):
         places.stage_dirs()
 
 
-def test_what_is_no_export_is_refused_in_a_line_that_names_it(tmp_path):
+def test_a_file_that_is_not_an_export_is_refused_in_a_line_that_names_it(tmp_path):
     tensorfile.write(tmp_path / "bare.safetensors", {"w": np.zeros(3)}, {})
     tensorfile.write(tmp_path / "odd.safetensors", {"w": np.zeros(3)}, {"config": "{"})
     (tmp_path / "page.safetensors").write_text("<html>404</html>")

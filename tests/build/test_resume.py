@@ -32,7 +32,7 @@ def begun(tmp_path):
 
 
 @pytest.mark.parametrize("what", CHANGES)
-def test_what_would_not_fit_is_refused_in_two_columns_with_a_hint(what, begun):
+def test_changes_that_do_not_fit_are_refused_in_two_columns_with_a_hint(what, begun):
     flag, key, before, now = CHANGES[what]
     with pytest.raises(ConfigError) as caught:
         resume.allowed_changes(options_of(flag), begun)
@@ -44,13 +44,13 @@ def test_what_would_not_fit_is_refused_in_two_columns_with_a_hint(what, begun):
     assert row.index(now) == header.index("now")
 
 
-def test_all_that_differs_is_shown_at_once(begun):
+def test_all_changes_are_shown_at_once(begun):
     with pytest.raises(ConfigError) as caught:
         resume.allowed_changes(options_of(*(flag for flag, *_ in CHANGES.values())), begun)
     assert all(key in str(caught.value) for _, key, *_ in CHANGES.values())
 
 
-def test_a_dtype_may_change_if_it_is_said_and_alone(begun):
+def test_only_the_dtype_may_change_and_only_if_the_config_allows_it(begun):
     allowed = "train.allow_dtype_change=true"
     flag, key, *_ = CHANGES["dtype"]
     with pytest.raises(ConfigError, match=f"go on with --config.{allowed}"):
@@ -62,7 +62,7 @@ def test_a_dtype_may_change_if_it_is_said_and_alone(begun):
         resume.allowed_changes(options_of(flag, allowed, "model.width=32"), begun)
 
 
-def test_what_may_change_is_told(begun):
+def test_allowed_changes_are_listed(begun):
     changes = resume.allowed_changes(
         options_of("train.num_steps=8", "optim.learning_rate=0.5"), begun
     )
@@ -70,7 +70,7 @@ def test_what_may_change_is_told(begun):
     assert resume.allowed_changes(options_of(), begun) == []
 
 
-def test_a_run_of_a_version_without_a_key_goes_on(begun):
+def test_a_run_of_a_version_without_a_key_can_be_continued(begun):
     old = options_of()
     with old.unlocked():
         del old.train["max_bad_steps"], old.model["remat"]
@@ -78,7 +78,7 @@ def test_a_run_of_a_version_without_a_key_goes_on(begun):
     assert resume.allowed_changes(options_of("model.remat=full"), begun) == []
 
 
-def test_an_empty_workdir_can_be_begun_with_anything(tmp_path):
+def test_any_config_can_start_in_an_empty_workdir(tmp_path):
     assert resume.allowed_changes(options_of("model.width=32"), tmp_path) == []
 
 

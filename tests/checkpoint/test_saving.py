@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from diffjax import checkpoint
-from diffjax.checkpoint import folder, manifest, saving
+from diffjax.checkpoint import manifest, saving, steps
 from diffjax.core import digest
 from diffjax.core.errors import StorageError
 from tests.checkpoint.states import POSITION, array_files, fill, flip, like, state
@@ -24,14 +24,14 @@ def test_the_newest_steps_and_every_fifth_are_kept(tmp_path):
 
 
 def test_an_older_step_is_deleted_only_after_the_new_manifest_is_written(tmp_path, monkeypatch):
-    removed, remove = [], folder.remove
+    removed, remove = [], steps.remove
 
     def watched(directory, step):
         removed.append(step)
         assert manifest.inspect(directory / str(step + 2), full=True).state == "good"
         remove(directory, step)
 
-    monkeypatch.setattr(folder, "remove", watched)
+    monkeypatch.setattr(steps, "remove", watched)
     fill(tmp_path, 1, 2, 3, 4, keep=2)
     assert removed == [1, 2]
 
@@ -182,7 +182,7 @@ def test_saves_from_several_threads_run_one_after_the_other(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("steps", "keep", "keep_every", "gone"),
+    ("listed", "keep", "keep_every", "gone"),
     [
         ("1 2 3 4", 3, 0, [1]),
         ("1 2 3 4", 0, 0, [1, 2, 3]),  # the newest always stays
@@ -194,13 +194,13 @@ def test_saves_from_several_threads_run_one_after_the_other(tmp_path):
         ("0 10 11", 1, 10, []),
     ],
 )
-def test_steps_are_pruned_as_documented(steps, keep, keep_every, gone):
+def test_steps_are_pruned_as_documented(listed, keep, keep_every, gone):
     states = {"": "good", "c": "corrupt", "i": "incomplete", "u": "unverified"}
     found = [
         manifest.StepReport(int(s.rstrip("ciu")), states[s.lstrip("0123456789")], "", 0, 0.0)
-        for s in steps.split()
+        for s in listed.split()
     ]
-    assert folder.steps_to_prune(found, keep, keep_every) == gone
+    assert steps.steps_to_prune(found, keep, keep_every) == gone
 
 
 def test_a_state_donated_during_its_save_is_saved_correctly(tmp_path):

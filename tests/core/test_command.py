@@ -52,18 +52,18 @@ def test_each_ending_has_its_exit_code_and_one_line_on_stderr(
     assert err.startswith(line)
 
 
-def test_running_out_of_the_time_that_was_given_is_no_error(capsys):
+def test_reaching_the_time_limit_is_no_error(capsys):
     assert ends(OutOfTime("stopped after 3 s")) == 0
     assert capsys.readouterr() == ("stopped after 3 s\n", "")
 
 
 @pytest.mark.parametrize("error", [AttributeError("x"), RuntimeError("x"), ValueError("x")])
-def test_a_mistake_of_ours_passes_through(error):
+def test_an_error_of_this_program_is_not_caught(error):
     with pytest.raises(type(error)):
         ends(error)
 
 
-def test_work_that_returns_nothing_is_done():
+def test_work_that_returns_nothing_ends_with_code_0():
     assert command.exit_code_of(lambda: None) == 0
     assert command.exit_code_of(lambda: errors.EXIT_TOO_BIG) == 3
 
@@ -128,7 +128,7 @@ def test_no_command_takes_a_path_that_is_not_expanded():
                 assert action.type is command.path, (module.__name__, action.dest)
 
 
-def test_unknown_arguments_are_handed_on_where_that_is_asked_for():
+def test_unknown_arguments_are_passed_on_if_the_command_asks_for_them():
     flags = parsed("--out", "x", "--config.a=3", unknown="overrides")
     assert flags.overrides == ["--config.a=3"]
 
@@ -153,7 +153,9 @@ def test_64_bits_are_switched_off_with_a_warning(capsys, monkeypatch):
      ("abacus", ["sample", "--prompt", "x", "--out", "pictures"]),
      ("cuda", ["doctor", "--wait_s", "60"])],
 )  # fmt: skip
-def test_a_platform_that_is_not_here_is_one_line_and_exit_code_2(platform, arguments, tmp_path):
+def test_a_platform_that_is_not_available_is_refused_in_one_line_with_exit_code_2(
+    platform, arguments, tmp_path
+):
     name, *flags = [str(tmp_path / one) if one in ("run", "pictures") else one for one in arguments]
     done = subprocess.run(
         [sys.executable, "-m", f"diffjax.{name}", *flags], cwd=ROOT, text=True, check=False,

@@ -55,19 +55,19 @@ def test_damaged_or_foreign_bytes_are_a_value_error(noise, damage):
 
 def test_resizing_to_its_own_size_changes_nothing(noise):
     square = noise[:, :12]
-    np.testing.assert_array_equal(transforms.resize(square, 12), square)
+    np.testing.assert_array_equal(transforms.centre_square(square, 12), square)
 
 
 def test_resizing_takes_the_centre_square():
     wide = np.zeros((8, 16, 3), np.uint8)
     wide[:, 4:12] = 200
-    np.testing.assert_array_equal(transforms.resize(wide, 4), np.full((4, 4, 3), 200))
+    np.testing.assert_array_equal(transforms.centre_square(wide, 4), np.full((4, 4, 3), 200))
 
 
 def test_shrinking_averages_instead_of_skipping_pixels():
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2] = 255
-    small = transforms.resize(stripes, 16)
+    small = transforms.centre_square(stripes, 16)
     assert np.abs(small.astype(int) - 127).max() <= 12
 
 

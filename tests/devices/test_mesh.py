@@ -68,7 +68,7 @@ def test_a_rule_names_every_parameter_of_every_preset(file):
         mesh_lib.state_sharding(mesh, params, task.sharding)
 
 
-def test_the_table_says_the_bytes_that_lie_on_each_device():
+def test_the_table_shows_the_bytes_on_each_device():
     mesh = mesh_lib.make_mesh(fsdp=2, tensor=2)
     leaves = {"a": {"conv_0": {"kernel": shape(4, 8), "bias": shape(8)}}}
     lines = mesh_lib.sharding_table(
@@ -125,7 +125,7 @@ def test_with_one_process_arrays_are_used_and_read_as_they_are():
     tree = {"a": np.arange(16.0), "b": jnp.float32(3)}
     assert mesh_lib.replicate(tree, mesh) is tree
     split = jax.device_put(tree["a"], mesh_lib.batch_sharding(mesh))
-    got = mesh_lib.fetch({"a": split, "b": tree["b"]})
+    got = mesh_lib.to_host({"a": split, "b": tree["b"]})
     np.testing.assert_array_equal(got["a"], tree["a"])
     assert isinstance(got["a"], np.ndarray)
     assert got["b"] == 3

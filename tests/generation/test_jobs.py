@@ -33,7 +33,7 @@ def test_prompts_come_from_the_command_and_then_from_the_file(tmp_path):
     ("content", "words"),
     [(b"ok\n\xff\xfe", "is not UTF-8 at byte 3"), (b"x" * 10_001, "10001 characters")],
 )
-def test_a_file_of_other_things_is_refused(content, words, tmp_path):
+def test_a_file_without_prompts_is_refused(content, words, tmp_path):
     (tmp_path / "p.txt").write_bytes(content)
     with pytest.raises(ConfigError, match=words):
         jobs.read_prompts([], tmp_path / "p.txt")
@@ -47,7 +47,7 @@ def test_seeds_are_numbers_and_ranges(text, seeds):
 
 
 @pytest.mark.parametrize("text", ["", "-1", "7-3", "a", "0-9999999", "2147483648", "1,,2"])
-def test_what_is_no_seed_is_refused(text):
+def test_text_that_is_not_a_seed_is_refused(text):
     with pytest.raises(ConfigError, match="--seeds"):
         jobs.parse_seeds(text)
 

@@ -136,6 +136,6 @@ def test_a_missing_field_is_named(name):
 
 
 @pytest.mark.parametrize("value", [None, 3, [], "x", {}])
-def test_what_is_no_recipe_is_refused(value):
+def test_json_that_is_not_a_recipe_is_refused(value):
     with pytest.raises(ValueError, match="metadata: "):
         recipe.from_json(value)

@@ -37,7 +37,7 @@ def test_every_job_gets_a_picture_of_every_stage(pictures):
     assert len(np.unique(apple)) > 50  # nothing is hidden by saturation
 
 
-def test_on_a_cpu_a_picture_is_the_same_in_any_company(trained, pictures):
+def test_on_a_cpu_a_picture_does_not_depend_on_its_batch(trained, pictures):
     """Order, neighbours and count: not one bit; and it is one program that makes them all."""
     small = sampling.compiled(sampling.sample, trained.stages[0].settings)
     before = small._cache_size()

@@ -52,7 +52,7 @@ def locked():
     return found
 
 
-def test_the_lock_holds_what_the_project_asks_for():
+def test_the_lock_file_meets_the_requirements_of_the_project():
     """If not: make lock."""
     pins = locked()
     for line in (ROOT / "requirements.txt").read_text().splitlines():
@@ -119,14 +119,14 @@ def _matches(path: str, pattern: str) -> bool:
      "runs/x/config.json", ".cache/jax/x", "diffjax/__pycache__/x.pyc",
      "tests/conftest.py", "diffjax/.env", "id_rsa"],
 )  # fmt: skip
-def test_what_does_not_belong_in_the_image_stays_out(path):
+def test_files_that_do_not_belong_in_the_image_are_left_out(path):
     assert not enters_the_image(path)
 
 
 @pytest.mark.parametrize(
     "path", ["diffjax/main.py", "configs/base64.py", "launch/constraints.txt", "pyproject.toml"]
 )
-def test_what_belongs_in_the_image_enters(path):
+def test_files_that_belong_in_the_image_are_copied(path):
     assert enters_the_image(path)
 
 

@@ -94,7 +94,7 @@ def test_a_training_goes_on_when_its_connection_is_lost_and_is_followed_again(ho
     assert starts(home) == 1
 
 
-def test_an_attempt_that_is_over_is_not_run_again_but_told_again(home):
+def test_an_attempt_that_has_ended_is_not_run_again_but_reported_again(home):
     (home / "go").write_text("3")
     for _ in range(2):
         code, out = end_of(host(home, "run", "demo", "a1", "work"))
@@ -113,7 +113,7 @@ def test_two_starts_at_once_make_one_training(home):
     assert starts(home) == 1
 
 
-def test_stop_lets_it_save_and_the_loop_knows_who_asked(home):
+def test_stop_lets_the_training_save_and_tells_the_loop_that_the_user_stopped_it(home):
     running = host(home, "run", "demo", "a1", "work")
     until(lambda: starts(home))
     assert end_of(host(home, "alive", "demo"))[0] == 0
@@ -126,7 +126,7 @@ def test_stop_lets_it_save_and_the_loop_knows_who_asked(home):
     assert end_of(host(home, "run", "demo", "a2", "work"))[1].endswith("diffjax-exit 0 0\n")
 
 
-def test_one_that_does_not_end_when_told_is_killed(home):
+def test_a_training_that_does_not_end_after_sigterm_is_killed(home):
     stubborn = home / "diffjax" / "venv" / "bin" / "stubborn"
     stubborn.write_text(
         "#!/bin/bash\ntrap '' TERM\necho x >>$HOME/starts\nwhile :; do sleep 1; done\n"

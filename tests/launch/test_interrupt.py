@@ -31,7 +31,7 @@ def running(cloud):
     ("answer", "goes_on", "deleted"),
     [(None, True, False), ("s\n", False, False), ("d\n", True, True)],
 )
-def test_it_asks_whether_to_leave_stop_or_delete(answer, goes_on, deleted, tmp_path):
+def test_ctrl_c_asks_whether_to_leave_stop_or_delete(answer, goes_on, deleted, tmp_path):
     cloud = Cloud(tmp_path)
     home = cloud.worker()
     (home / "diffjax" / "venv" / "bin" / "python").write_text(TRAINING)

@@ -176,12 +176,12 @@ def test_the_loop_follows_its_state_machine_on_200_histories(case):
 
 
 @pytest.mark.parametrize("code", [2, 3, 4, 5])
-def test_what_running_again_cannot_mend_is_not_run_again(code):
+def test_a_failure_that_would_repeat_is_not_run_again(code):
     (did,) = drive([{"runs": [f"{code}:500"]}])
     assert did == ["describe:ACTIVE", "list:READY", "alive:yes", f"run:{code}:500", f"exit:{code}"]
 
 
-def test_one_that_waits_for_ever_many_that_fail_and_three_that_fail_at_once_are_given_up():
+def test_the_loop_gives_up_after_a_long_wait_many_failures_or_three_quick_ones():
     waiting, failing, crashing = drive(
         [
             {"states": ["WAITING_FOR_RESOURCES"] * 1000},
@@ -213,7 +213,7 @@ def test_preemptions_are_not_failures():
         ("0 1 0 0", "again"),
     ],
 )
-def test_many_workers_end_as_one(codes, verdict, tmp_path):
+def test_the_exit_codes_of_all_workers_become_one_result(codes, verdict, tmp_path):
     cloud = Cloud(tmp_path)
     cloud.queue("states", "ACTIVE", "ACTIVE")
     cloud.queue("runs", codes, "0 0 0 0")

@@ -66,7 +66,7 @@ def test_200_lists_of_arguments_arrive_through_gcloud_ssh_and_two_shells(cloud, 
     over_ssh(cloud, arguments)
 
 
-def test_all_that_is_nasty_arrives_at_a_training_and_nothing_of_it_runs(cloud):
+def test_dangerous_arguments_arrive_unchanged_and_none_of_them_is_executed(cloud):
     home = cloud.folder / "worker-0"
     command = ["bash", "-c", 'cd; exec bash diffjax/code/launch/host.sh run demo "$@"', "-"]
     ran = subprocess.run(

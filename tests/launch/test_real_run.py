@@ -133,7 +133,7 @@ def losses(workdir: Path) -> list[tuple[int, float]]:
 
 
 @pytest.mark.slow
-def test_a_training_taken_away_three_times_ends_as_one_that_was_left_alone(whole, tmp_path):
+def test_a_training_that_is_interrupted_three_times_ends_like_an_uninterrupted_one(whole, tmp_path):
     (tmp_path / "mount").mkdir()
     cloud = Cloud(tmp_path, whole.project)
     cloud.program("uv", UV.format(python=sys.executable))
@@ -172,7 +172,7 @@ def test_a_training_taken_away_three_times_ends_as_one_that_was_left_alone(whole
 
 
 @pytest.mark.slow
-def test_a_job_of_slurm_that_is_queued_again_ends_as_one_that_was_left_alone(whole, tmp_path):
+def test_a_requeued_slurm_job_ends_like_an_uninterrupted_one(whole, tmp_path):
     cloud = Cloud(tmp_path, whole.project)
     for name, text in STUBS.items():
         cloud.program(name, text)

@@ -15,8 +15,8 @@ from etils import epath
 
 from diffjax.data.emoji import drawings as drawings_lib
 from diffjax.data.emoji import splits
-from diffjax.data.emoji.captions import captions
 from diffjax.data.emoji.drawings import Drawing
+from diffjax.data.emoji.phrases import captions
 
 SIZES_PX = (64, 256, 1024)
 

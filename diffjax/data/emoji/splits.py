@@ -5,9 +5,9 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from diffjax.data.emoji.captions import base_name, tone_names
 from diffjax.data.emoji.drawings import STYLES, Drawing
 from diffjax.data.emoji.lexicon import PROFESSIONS
+from diffjax.data.emoji.phrases import base_name, tone_names
 
 SPLITS = ("train", "validation", "test", "compositional", "style")
 

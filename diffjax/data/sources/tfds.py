@@ -77,7 +77,7 @@ def open_source(
 
 
 @runtime_checkable
-class Stored(Protocol):
+class RawRecords(Protocol):
     """Random access to records as bytes, which are read when they are needed."""
 
     def __len__(self) -> int:
@@ -98,7 +98,7 @@ class Source:
 
     def __init__(
         self,
-        records: Stored,
+        records: RawRecords,
         features: Features,
         *,
         image_key: str,

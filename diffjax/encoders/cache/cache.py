@@ -19,8 +19,8 @@ from jaxtyping import Bool, Shaped
 
 from diffjax.core.errors import BadData
 from diffjax.encoders.cache import index as indices
-from diffjax.encoders.cache import rows, shards
-from diffjax.encoders.cache.rows import STORAGES, Damaged
+from diffjax.encoders.cache import records, shards, unseen
+from diffjax.encoders.cache.records import STORAGES, Damaged
 from diffjax.encoders.cache.shards import Header, Shards, StorageError
 from diffjax.encoders.t5 import TextEncoder
 
@@ -112,7 +112,7 @@ class Embeddings:
     def _read(self, shard: str, position: int) -> tuple[str, np.ndarray]:
         record = self.shards.read(shard, position)
         try:
-            return rows.unpack(record, self.header.width, self.header.storage)
+            return records.unpack(record, self.header.width, self.header.storage)
         except ValueError as error:
             raise shards.damage_error(self.path / shard, position, error) from None
 
@@ -194,8 +194,8 @@ def extend(
         done = encoded = 0
         shard: shards.ShardWriter | None = None
         try:
-            for part in _windows(captions, window):
-                fresh, digests = _fresh(part, seen, process_index, process_count)
+            for part in unseen.windows(captions, window):
+                fresh, digests = unseen.fresh(part, seen, process_index, process_count)
                 for start in range(0, len(fresh), batch_size):
                     end = min(start + batch_size, len(fresh))
                     if shard is None:
@@ -203,7 +203,9 @@ def extend(
                     for i, row in zip(
                         range(start, end), _encode(encoder, fresh[start:end]), strict=True
                     ):
-                        shard.add(digests[i : i + 1].tobytes(), rows.pack(fresh[i], row, storage))
+                        shard.add(
+                            digests[i : i + 1].tobytes(), records.pack(fresh[i], row, storage)
+                        )
                     encoded += end - start
                     if progress:
                         progress(done + len(part) - len(fresh) + end, encoded)
@@ -247,7 +249,8 @@ def ensure(
             yield caption
 
     known = open_cache(path, encoder) if (Path(path) / shards.HEADER).exists() else None
-    missing = counted(_unseen(captions, known.index.digests if known else np.zeros(0, "S16")))
+    digests = known.index.digests if known else np.zeros(0, "S16")
+    missing = counted(unseen.unseen(captions, digests, WINDOW))
     first = next(missing, None)
     if known is not None and first is None:
         return known
@@ -260,38 +263,6 @@ def ensure(
 
     extend(path, encoder, rest, batch_size=batch_size, progress=report)
     return open_cache(path, encoder)
-
-
-def _unseen(captions: Iterable[str], known: Shaped[np.ndarray, "n"]) -> Iterator[str]:
-    """The captions whose digests are not known, each once, in the order they come."""
-    seen = indices.DigestSet(known)
-    for part in _windows(captions, WINDOW):
-        digests, first = np.unique(rows.caption_digests(part), return_index=True)
-        fresh = ~seen.contains(digests)
-        seen.add(digests[fresh])
-        yield from (part[i] for i in np.sort(first[fresh]))
-
-
-def _windows(captions: Iterable[str], size: int) -> Iterator[list[str]]:
-    captions = iter(captions)
-    while part := list(itertools.islice(captions, size)):
-        yield part
-
-
-def _fresh(
-    part: list[str], seen: indices.DigestSet, process_index: int, process_count: int
-) -> tuple[list[str], Shaped[np.ndarray, "n"]]:
-    """(captions that this process must encode, sorted by length, their digests); adds to `seen`."""
-    digests, first = np.unique(rows.caption_digests(part), return_index=True)
-    first_words = np.frombuffer(digests.tobytes(), ">u8")[::2]
-    wanted = ~seen.contains(digests) & (first_words % process_count == process_index)
-    seen.add(digests[wanted])
-    # Sorted by length, so that batches need little padding.
-    order = sorted(
-        zip((part[i] for i in first[wanted]), digests[wanted], strict=True),
-        key=lambda pair: (len(pair[0]), pair[1]),
-    )
-    return [caption for caption, _ in order], np.array([digest for _, digest in order], "S16")
 
 
 def _encode(encoder: TextEncoder, captions: list[str]) -> Iterator[np.ndarray]:

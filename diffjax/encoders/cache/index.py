@@ -14,7 +14,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Bool, Shaped, UInt64
 
-from diffjax.encoders.cache import rows, shards
+from diffjax.encoders.cache import records, shards
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Index:
 
     def find(self, caption: str) -> tuple[str, int] | None:
         """(shard, position) of a caption, or None."""
-        digest = rows.caption_digests([caption])
+        digest = records.caption_digests([caption])
         row = int(np.searchsorted(self.digests, digest)[0])
         if row == len(self.digests) or self.digests[row] != digest[0]:
             return None

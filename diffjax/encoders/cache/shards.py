@@ -1,9 +1,9 @@
 """The shards of a cache: ArrayRecord files in one directory, which several processes may write.
 
-`header.json` names the encoder. A shard holds a record per caption (see rows.py), and last a record
-with the header and the digests of all its captions. Its name is the digest of those digests, so two
-shards never have the same name. A shard is written under a name that ends in .tmp, synced, and then
-renamed. The next process deletes temporary files that a killed process left.
+`header.json` names the encoder. A shard holds a record per caption (see records.py), and last a
+record with the header and the digests of all its captions. Its name is the digest of those digests,
+so two shards never have the same name. A shard is written under a name that ends in .tmp, synced,
+and then renamed. The next process deletes temporary files that a killed process left.
 """
 
 import contextlib
@@ -29,8 +29,8 @@ from jaxtyping import Shaped
 from diffjax.core.errors import StorageError
 from diffjax.core.files import publish, storing
 from diffjax.core.json_types import JsonObject
-from diffjax.encoders.cache import rows
-from diffjax.encoders.cache.rows import Damaged
+from diffjax.encoders.cache import records
+from diffjax.encoders.cache.records import Damaged
 
 FORMAT = "diffjax-text-2"
 HEADER = "header.json"
@@ -160,7 +160,7 @@ class ShardWriter:
         path = self._folder / f"{hashlib.sha256(digests).hexdigest()[:24]}{SUFFIX}"
 
         def finish() -> None:
-            self._writer.write(rows.add_checksum(to_json(self._header) + digests))
+            self._writer.write(records.add_checksum(to_json(self._header) + digests))
             self._writer.close()
             publish(self._temporary, path)
 
@@ -283,7 +283,7 @@ def read_digests(folder: Path, name: str, header: Header) -> Shaped[np.ndarray, 
     """
     record = Shards(folder).read(name, -1)
     try:
-        content = rows.strip_checksum(record)
+        content = records.strip_checksum(record)
         end = content.index(b"}\n") + 2
         found = from_json(content[:end])
     except ValueError as error:

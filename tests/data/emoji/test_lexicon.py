@@ -1,5 +1,5 @@
 from diffjax.data.emoji import drawings, lexicon
-from diffjax.data.emoji.captions import base_name, noun_phrase
+from diffjax.data.emoji.phrases import base_name, noun_phrase
 
 
 def test_every_phrase_belongs_to_a_name_and_differs_from_what_the_rules_give(monkeypatch):

@@ -63,6 +63,6 @@ def test_an_icon_has_a_box_of_its_own_where_it_says_so():
     assert 'viewBox="0 0 64 32"' in iconify.svg_of(ICONS, "wide")
 
 
-def test_an_unknown_icon_is_said():
+def test_an_unknown_icon_is_an_error_that_names_it():
     with pytest.raises(KeyError, match="pear"):
         iconify.svg_of(ICONS, "pear")

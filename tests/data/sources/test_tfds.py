@@ -173,20 +173,20 @@ def test_another_file_format_is_a_value_error(labelled, tmp_path):
     ("split", "message"),
     [("train[:0]", "split 'train.:0.'"), ("train[x", "split 'train.x'"), ("train[5:99]", "slice")],
 )
-def test_a_slice_that_cannot_be_is_one_line(labelled, split, message):
+def test_an_impossible_slice_of_a_split_is_refused_in_one_line(labelled, split, message):
     with pytest.raises(ValueError, match=message) as caught:
         open_source("labelled", split, labelled, image_key="picture", caption_key="title")
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["a b", "", "mnist:3", "/nowhere/at/all"])
-def test_a_name_that_is_none_is_one_line_with_the_data_sets_there_are(labelled, name):
+def test_an_unknown_data_set_is_refused_in_one_line_that_lists_the_known_ones(labelled, name):
     with pytest.raises(ValueError, match=r"known are \[.*'labelled'") as caught:
         open_source(name, "train", labelled)
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_of_pictures_is_refused_with_what_is_wanted(tmp_path):
+def test_a_folder_that_is_not_a_data_set_is_refused_in_a_line_that_says_what_is_needed(tmp_path):
     (tmp_path / "a.png").write_bytes(fake.Shapes(1, 8)[0]["image"])
     with pytest.raises(ValueError, match=r"is a folder without dataset_info\.json") as caught:
         open_source(str(tmp_path), "train")
@@ -207,7 +207,7 @@ def test_a_flipped_byte_names_the_folder_and_the_remedy(labelled, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_a_fingerprint_tells_the_split_the_names_the_captions_and_the_files(few_emoji):
+def test_a_fingerprint_depends_on_split_names_captions_and_files(few_emoji):
     names = ("red_apple",)
     made = [
         open_source("emoji/64", "train", few_emoji),
@@ -229,7 +229,7 @@ def test_captions_alone_are_those_of_the_records(few_emoji):
     assert [source.captions(i) for i in range(4)] == [source[i]["captions"] for i in range(4)]
 
 
-def test_the_records_that_are_kept_are_whole(named):
+def test_records_chosen_by_name_are_complete(named):
     """`only` chooses records, and leaves each as it is: picture, captions, name and class."""
     source = open_source("named", "train", named, image_key="picture", caption_key="title")
     wanted = ["name 1", "name 2"]

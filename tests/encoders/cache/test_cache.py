@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from diffjax.core.errors import StorageError
-from diffjax.encoders.cache import cache, rows, shards
+from diffjax.encoders.cache import cache, records, shards
 from tests.encoders.stub import Stub
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -96,12 +96,12 @@ def test_int8_is_within_half_a_quantisation_step_of_each_token(tmp_path):
     row = np.random.default_rng(0).standard_normal((50, 64)).astype(np.float32)
     row *= 10.0 ** np.arange(-25, 25)[:, None]
     row[7] = 0
-    data, scale = rows.quantise(row)
+    data, scale = records.quantise(row)
     error = np.abs(data.astype(np.float64) * scale[:, None] - row).max(1)
     largest = np.abs(row.astype(np.float64)).max(1)
     assert np.all(error <= largest / 254 * (1 + 1e-5))
     assert error.max() > 0
-    read = rows.unpack(rows.pack("a", row, "int8"), 64, "int8")[1].astype(np.float64)
+    read = records.unpack(records.pack("a", row, "int8"), 64, "int8")[1].astype(np.float64)
     # it is returned in bfloat16, which adds an error of up to 2^-8
     assert np.all(np.abs(read - row).max(1) <= largest * (1 / 254 + 2**-8) * (1 + 1e-2))
 
@@ -280,12 +280,12 @@ def test_deleting_a_damaged_shard_and_extending_restores_the_cache(tmp_path):
 
 
 def test_each_record_has_a_checksum_of_its_own():
-    record = rows.pack("a pear", np.ones((3, 4), np.float32), "bfloat16")
+    record = records.pack("a pear", np.ones((3, 4), np.float32), "bfloat16")
     for bit in range(8 * len(record)):
         damaged = bytearray(record)
         damaged[bit // 8] ^= 1 << bit % 8
-        with pytest.raises(rows.Damaged):
-            rows.unpack(bytes(damaged), 4, "bfloat16")
+        with pytest.raises(records.Damaged):
+            records.unpack(bytes(damaged), 4, "bfloat16")
 
 
 @pytest.mark.parametrize("limit", [0, 1000, 100_000])

@@ -1,7 +1,7 @@
 import pytest
 
-from diffjax.data.emoji import drawings, places
-from diffjax.data.emoji.captions import noun_phrase
+from diffjax.data.emoji import drawings, place_names
+from diffjax.data.emoji.phrases import noun_phrase
 
 
 @pytest.mark.parametrize(
@@ -19,4 +19,4 @@ def test_a_flag_is_captioned_with_its_place(name, expected):
 
 
 def test_every_special_place_is_the_name_of_a_flag():
-    assert set(places._WORDS) <= {d.name for d in drawings.catalogue() if d.is_flag}
+    assert set(place_names._WORDS) <= {d.name for d in drawings.catalogue() if d.is_flag}

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 
 from diffjax.data.emoji import lexicon
-from diffjax.data.emoji.places import place_with_article
+from diffjax.data.emoji.place_names import place_with_article
 
 MAX_CAPTION_BYTES = 96
 

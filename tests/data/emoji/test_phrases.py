@@ -3,7 +3,7 @@ import re
 import pytest
 
 from diffjax.data.emoji import drawings
-from diffjax.data.emoji.captions import (
+from diffjax.data.emoji.phrases import (
     MAX_CAPTION_BYTES,
     captions,
     noun_phrase,

@@ -3,12 +3,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax.models.layers import embed
+from diffjax.models.layers import embedding
 
 
 def test_sinusoids_distinguish_levels_over_the_whole_range():
     logsnr = jnp.arange(-20.0, 20.0, 0.05)
-    waves = np.asarray(embed.sinusoids(logsnr, 64))
+    waves = np.asarray(embedding.sinusoids(logsnr, 64))
     distance = np.linalg.norm(waves[:, None] - waves[None], axis=-1)
     np.fill_diagonal(distance, np.inf)
     assert distance.min() > 0.5
@@ -17,7 +17,7 @@ def test_sinusoids_distinguish_levels_over_the_whole_range():
 
 def test_noise_levels_are_embedded_in_float32():
     """In bfloat16, 10.00 and 10.03 are equal, so the embedding must not be computed in it."""
-    module = embed.NoiseLevelEmbedding(32)
+    module = embedding.NoiseLevelEmbedding(32)
     variables = module.init(jax.random.key(0), jnp.zeros(1))
     out = module.apply(variables, jnp.array([10.0, 10.03]))
     assert out.dtype == jnp.float32
@@ -26,12 +26,12 @@ def test_noise_levels_are_embedded_in_float32():
 
 def test_an_odd_width_is_refused():
     with pytest.raises(ValueError, match="width 7"):
-        embed.sinusoids(jnp.zeros(1), 7)
+        embedding.sinusoids(jnp.zeros(1), 7)
 
 
 @pytest.fixture(scope="module")
 def conditioning():
-    module = embed.Conditioning(32, 16)
+    module = embedding.Conditioning(32, 16)
     text = jax.random.normal(jax.random.key(1), (2, 5, 8))
     mask = jnp.array([[True] * 3 + [False] * 2, [True] * 5])
     variables = module.init(jax.random.key(0), jnp.zeros(2), text, mask, jnp.zeros(2))
@@ -65,7 +65,7 @@ def test_every_condition_changes_the_embedding(conditioning):
 
 
 def test_a_canvas_equals_a_dense_layer_to_all_pixels():
-    canvas = embed.Canvas(width=5, channels=4)
+    canvas = embedding.Canvas(width=5, channels=4)
     emb = jax.random.normal(jax.random.key(1), (2, 8))
     params = canvas.init(jax.random.key(0), emb, 2, 3)["params"]
     np.testing.assert_array_equal(canvas.apply({"params": params}, emb, 2, 3), 0.0)
