@@ -116,6 +116,6 @@ def test_a_run_goes_on_with_other_values_of_any_key_that_its_state_does_not_depe
             node[last] = value + 1 if different is None else different
         if key.startswith(KEPT):
             with pytest.raises(ConfigError, match=f"config error: {key} = "):
-                resume.check(changed, begun)
+                resume.allowed_changes(changed, begun)
         else:
-            assert [change.key for change in resume.check(changed, begun)] == [key]
+            assert [change.key for change in resume.allowed_changes(changed, begun)] == [key]
