@@ -44,7 +44,9 @@ def test_a_config_beside_a_run_is_refused_with_its_name(kind, run, capsys):
     KINDS[kind](run / "config.json")
     for read in (
         lambda: sample.main(["--workdir", str(run), "--prompt", "x", "--out", str(run / "out")]),
-        lambda: command.exit_code_of(lambda: resume.check(base64.get_config("tiny"), run)),
+        lambda: command.exit_code_of(
+            lambda: resume.allowed_changes(base64.get_config("tiny"), run)
+        ),
     ):
         assert read() in (2, 5)
         assert str(run) in line_of(capsys)
