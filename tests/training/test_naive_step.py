@@ -17,8 +17,9 @@ ROOT, ROWS, SIDE, STEPS, BAD = jax.random.key(5), 6, 4, 7, 3
 DROP, MAX_LEVEL, CLIP, WEIGHT_DECAY, PEAK, WARMUP, TOTAL = 0.4, 0.7, 0.3, 0.2, 0.1, 2, 8
 B1, B2, EPS = 0.8, 0.95, 1e-3
 NAMES = ("x", "level", "low_res", "aug", "label", "text")
-# Options of their own: a rate and no decay for one group, another rate for a second.
-GROUPS = ("net/(level|aug) rate=0.5 weight_decay=0", "net/l.* rate=2")
+# Options of their own: a rate and no decay for one group, another rate for a second. The first
+# group counts whose pattern is the whole path, which that of the third is of no parameter.
+GROUPS = ("net/(level|aug) rate=0.5 weight_decay=0", "net/l.* rate=2", "net/te rate=9")
 AVERAGES = ("decay_0.7", "power_0.1")
 
 

@@ -69,3 +69,13 @@ def test_an_average_is_asked_for_by_name():
     assert state.averaged(current, "live") is current.params
     with pytest.raises(ValueError, match=r"decay_0\.9; there are decay_0\.5, decay_0\.99, power_0"):
         state.averaged(current, "decay_0.9")
+
+
+def test_no_two_leaves_of_a_new_state_share_their_memory():
+    """The step gives all of it back, each once."""
+    tx = optax.sgd(0.1, momentum=0.9)
+    make = lambda key: {"kernel": jax.random.normal(key, (3,))}  # noqa: E731
+    made = state.create(make, tx, AVERAGES, jax.random.key(0))
+    leaves = [leaf for leaf in jax.tree.leaves(made) if leaf.ndim]
+    assert len(leaves) == 1 + 3 + 1
+    assert len({leaf.unsafe_buffer_pointer() for leaf in leaves}) == len(leaves)
