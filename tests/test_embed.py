@@ -20,8 +20,8 @@ from diffjax.data.readers import captioned_pictures
 from diffjax.data.sources import fake, tfds
 from diffjax.encoders.cache import cache
 from diffjax.encoders.t5 import load_encoder
+from tests.encoders.folders import write
 from tests.encoders.stub import Stub
-from tests.encoders.test_t5 import write
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from diffjax.build import loading
 from diffjax.generation import folder, rows
 from diffjax.images import film, png
 from tests import tiny_cascade
-from tests.images.test_png import crafted, ours
+from tests.images.crafted import crafted, ours
 
 NASTY = ["../../x", "/etc/passwd", "..", ".", "\0", "a\nb", "a/b\\c", "🍏" * 40, "x" * 5000, "",
          "%s{0}$(id)`id`", "con", "grid", "-", "\x1b[31m", "a" * 300 + "/../b"]  # fmt: skip

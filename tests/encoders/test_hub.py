@@ -8,7 +8,7 @@ import pytest
 from diffjax.encoders import hub, tensors, weights
 from diffjax.encoders.t5 import load_encoder
 from diffjax.models.t5 import T5Config
-from tests.models.test_t5 import random_params
+from tests.models.random_t5 import random_params
 
 CONFIG = T5Config(384, 8, 4, 8, 1, 2)
 COMMITS = {"main": "a" * 40, "v2": "b" * 40}

@@ -13,7 +13,7 @@ from diffjax.encoders.t5 import load_encoder
 from diffjax.models import t5
 from diffjax.planning import encoding, hlo, memory
 from tests.encoders import family
-from tests.models.test_t5 import random_params
+from tests.models.random_t5 import random_params
 
 EVEN = t5.T5Config(384, 32, 8, 48, 2, 4)
 ODD = t5.T5Config(384, 18, 5, 22, 1, 3, feed_forward="relu")

@@ -4,20 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax.encoders import weights
 from diffjax.encoders.t5 import default_dtype, fingerprint, load_encoder
-from diffjax.models import t5
-from tests.models.test_t5 import random_params
+from tests.encoders.folders import write
 
-CONFIG = t5.T5Config(384, 16, 4, 24, 2, 3)
 CAPTIONS = ["a red apple", "", "two blue birds", "a red apple"]
-
-
-def write(folder, change=None):
-    params = random_params(CONFIG)
-    weights.save(folder, CONFIG, change(params) if change else params)
-    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "ByT5Tokenizer"}')
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from diffjax.core import trees
 from diffjax.encoders import weights
 from diffjax.models.t5 import T5Config, shapes
-from tests.models.test_t5 import CONFIGS, GOLDEN, random_params, run
+from tests.models.random_t5 import CONFIGS, GOLDEN, random_params, run
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from diffjax.images import png
+from tests.images.crafted import chunk, crafted, ours
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
 JSON = st.recursive(
@@ -17,25 +18,6 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
     max_leaves=8,
 )
-
-
-def chunk(kind, data):
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def header(width, height):
-    return chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-
-
-def crafted(path, *chunks, size=(1, 1)):
-    """A PNG with these chunks between its header and its end, and without pixels."""
-    path.write_bytes(png.SIGNATURE + header(*size) + b"".join(chunks) + chunk(b"IEND", b""))
-    return path
-
-
-def ours(text, packed=False):
-    body = zlib.compress(text) if packed else text
-    return chunk(b"iTXt", b"diffjax\0" + bytes([packed, 0]) + b"\0\0" + body)
 
 
 @settings(max_examples=60, deadline=None)

@@ -19,9 +19,9 @@ from diffjax.models.unet import UNet
 from diffjax.planning import hlo, jaxprs
 from diffjax.tasks import sampling
 from diffjax.training import loop, step
-from tests.tasks.test_denoising import BASE, KEY, batch_of
+from tests.tasks.stages import BASE, KEY, batch_of
 from tests.tiny_t5 import save_tiny
-from tests.training.test_step import create, placed, step_of
+from tests.training.steps import create, placed, step_of
 
 # Wide enough that vectors, which every device holds, are a few percent, as in large networks.
 WIDE = dataclasses.replace(

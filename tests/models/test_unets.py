@@ -7,6 +7,7 @@ from diffjax.core import trees
 from diffjax.models.efficient_unet import EfficientUNet
 from diffjax.models.unet import UNet
 from tests.diffusion.helpers import images
+from tests.models.inputs import inputs
 from tests.models.parameters import anywhere
 
 TINY = {"width": 16, "mults": (1, 2), "head_width": 16, "token_width": 8}
@@ -15,19 +16,6 @@ NETS = {
     "efficient": EfficientUNet(**TINY, num_blocks=(1, 1), patch=2),
     "efficient_cross": EfficientUNet(**TINY, num_blocks=(1, 1), attention="cross"),
 }
-
-
-def inputs(net, size=16, b=2):
-    mask = jnp.arange(6)[None, :] < jnp.array([[3], [6]])[:b]
-    given = {
-        "x_t": images(0, (b, size, size, 3)),
-        "logsnr_t": jnp.linspace(-1.0, 1.0, b),
-        "text": images(1, (b, 6, 4, 1))[..., 0],
-        "text_mask": mask,
-    }
-    if isinstance(net, EfficientUNet):
-        given |= {"low_res": images(2, (b, size, size, 3)), "aug_logsnr": jnp.linspace(0.0, 1.0, b)}
-    return given
 
 
 @pytest.fixture(scope="module", params=NETS)

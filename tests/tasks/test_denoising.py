@@ -6,39 +6,14 @@ import numpy as np
 import pytest
 
 from diffjax.core import rng
-from diffjax.diffusion.schedule import cosine
 from diffjax.diffusion.training.loss import diffusion_loss
 from diffjax.diffusion.training.times import stratified
 from diffjax.images import pixels
 from diffjax.models.efficient_unet import EfficientUNet, is_convolutional
-from diffjax.models.unet import UNet
-from diffjax.tasks.conditions import LowRes, Text
-from diffjax.tasks.denoising import Denoising, by_noise_level
-from diffjax.tasks.task import Losses, examples
-
-TINY = {"width": 16, "mults": (1, 2), "head_width": 16, "token_width": 8}
-TEXT = Text(4, 6, drop=0.1)
-SCHEDULE = cosine()
-BASE = Denoising("base", UNet(**TINY, num_blocks=1), (16, 16, 3), (TEXT,), SCHEDULE)
-SR = Denoising(
-    "sr",
-    EfficientUNet(**TINY, num_blocks=(1, 1), attention="cross"),
-    (32, 32, 3),
-    (TEXT, LowRes(8, 4, SCHEDULE)),
-    SCHEDULE,
-)
-KEY = jax.random.key(0)
-STEP = jnp.int32(0)
-
-
-def batch_of(size_px, b=8):
-    """Columns of made-up pictures and captions."""
-    random = np.random.default_rng(0)
-    return {
-        "image": random.integers(0, 256, (b, size_px, size_px, 3), np.uint8),
-        "text": random.standard_normal((b, 6, 4)).astype(jnp.bfloat16),
-        "text_length": random.integers(1, 7, b).astype(np.int32),
-    }
+from diffjax.tasks.conditions import Text
+from diffjax.tasks.denoising import by_noise_level
+from diffjax.tasks.task import examples
+from tests.tasks.stages import BASE, KEY, SR, STEP, TINY, batch_of, loss_of, moved
 
 
 def with_conditions(task, *conditions):
@@ -47,16 +22,6 @@ def with_conditions(task, *conditions):
         next((new for new in conditions if type(new) is type(old)), old) for old in task.conditions
     ]
     return dataclasses.replace(task, conditions=tuple(kept))
-
-
-def moved(task):
-    """Parameters off their zeros."""
-    return jax.tree.map(lambda p: p + 0.05, jax.jit(task.init)(KEY))
-
-
-def loss_of(task, params, batch, key=KEY) -> Losses:
-    """The losses of a batch with the chance of a key."""
-    return task.loss(params, task.draw(key, batch, STEP))
 
 
 def test_a_task_starts_from_a_picture_or_from_nothing():

@@ -14,8 +14,8 @@ from diffjax.tasks.settings import SampleSettings
 from diffjax.tasks.text import null_text
 from tests.diffusion.helpers import images
 from tests.tasks.network import Network
-from tests.tasks.test_denoising import BASE, SR, moved
-from tests.tasks.test_denoising import TEXT as TEXT_CONDITION
+from tests.tasks.stages import BASE, SR, moved
+from tests.tasks.stages import TEXT as TEXT_CONDITION
 
 SETTINGS = SampleSettings(num_steps=2, guidance_weight=3.0, aug_level=0.2)
 TEXT = images(1, (4, 6, 4, 1))[..., 0]

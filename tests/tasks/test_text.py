@@ -9,7 +9,7 @@ from diffjax.encoders.cache import cache
 from diffjax.encoders.t5 import load_encoder
 from diffjax.tasks.conditions import Text
 from diffjax.tasks.text import drop_text, mask_from_length, null_text
-from tests.tasks.test_denoising import BASE, KEY, loss_of
+from tests.tasks.stages import BASE, KEY, loss_of
 from tests.tiny_t5 import save_tiny
 
 

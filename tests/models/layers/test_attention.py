@@ -7,7 +7,7 @@ from diffjax.models.layers import attention
 from diffjax.models.layers.attention import Attention
 from diffjax.models.layers.blocks import num_groups
 from tests.diffusion.helpers import images
-from tests.models.layers.test_blocks import numpy_group_norm
+from tests.models.layers.naive import numpy_group_norm
 
 
 def setup(kind, length=5):

@@ -6,16 +6,7 @@ import pytest
 
 from diffjax.models.layers import blocks
 from tests.diffusion.helpers import images
-
-
-def numpy_group_norm(h, groups):
-    """The norm in float64, by its definition."""
-    h = np.asarray(h, np.float64)
-    b, height, width, c = h.shape
-    grouped = h.reshape(b, height, width, groups, c // groups)
-    mean = grouped.mean(axis=(1, 2, 4), keepdims=True)
-    variance = grouped.var(axis=(1, 2, 4), keepdims=True)
-    return ((grouped - mean) / np.sqrt(variance + 1e-5)).reshape(h.shape)
+from tests.models.layers.naive import numpy_group_norm
 
 
 @pytest.mark.parametrize("channels", [16, 48, 128])

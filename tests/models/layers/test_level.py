@@ -12,8 +12,8 @@ from diffjax.models.efficient_unet import EfficientUNet
 from diffjax.models.layers import stacking
 from diffjax.models.unet import UNet
 from tests.diffusion.helpers import images
+from tests.models.inputs import inputs
 from tests.models.parameters import anywhere
-from tests.models.test_unets import inputs
 
 TINY = {"width": 16, "mults": (1, 2), "head_width": 16, "token_width": 8}
 NETS = {
