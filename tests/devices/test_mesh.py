@@ -129,3 +129,25 @@ def test_with_one_process_arrays_are_used_and_read_as_they_are():
     np.testing.assert_array_equal(got["a"], tree["a"])
     assert isinstance(got["a"], np.ndarray)
     assert got["b"] == 3
+
+
+def test_statistics_of_an_optimiser_that_do_not_divide_are_whole_on_every_device():
+    """Factored ones have shapes of their own; a parameter that does not divide is an error."""
+    mesh = mesh_lib.make_mesh(fsdp=2, tensor=4)
+    kernel = {"a": {"out": {"kernel": shape(4, 6)}}}
+    sharding = mesh_lib.state_sharding(mesh, {"opt_state": kernel}, RULES)
+    assert sharding["opt_state"]["a"]["out"]["kernel"].spec == P("tensor", "fsdp")
+    odd = {"a": {"out": {"kernel": shape(3, 6)}}}
+    sharding = mesh_lib.state_sharding(mesh, {"opt_state": odd}, RULES)
+    assert sharding["opt_state"]["a"]["out"]["kernel"].spec == P()
+    with pytest.raises(ValueError, match="3 is not a multiple of mesh axis tensor = 4"):
+        mesh_lib.state_sharding(mesh, {"params": odd}, RULES)
+
+
+def test_of_two_rules_that_match_the_first_decides():
+    mesh = mesh_lib.make_mesh(fsdp=2, tensor=4)
+    rules = ((r"a/.*", ("fsdp",)), (r".*/kernel", ("tensor",)), (r".*", ()))
+    names = {"a": {"kernel": shape(8)}, "b": {"kernel": shape(8)}, "c": shape(8)}
+    sharding = mesh_lib.state_sharding(mesh, names, rules)
+    specs = [sharding["a"]["kernel"].spec, sharding["b"]["kernel"].spec, sharding["c"].spec]
+    assert [tuple(axis for axis in spec if axis) for spec in specs] == [("fsdp",), ("tensor",), ()]

@@ -1,6 +1,8 @@
 import json
 import os
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from diffjax import embed, main
@@ -99,3 +101,11 @@ def test_all_stages_of_a_cascade_are_shown(tmp_path, capsys):
     assert "dry run of sr256" in out
     assert not list(tmp_path.glob("*/checkpoints"))
     assert json.dumps(out)
+
+
+def test_the_disk_holds_the_checkpoints_that_are_kept_and_the_one_being_written(tmp_path):
+    state = {"a": jax.ShapeDtypeStruct((1024, 1024), jnp.float32)}
+    assert dry_run.disk(3, state, None) == "a checkpoint: 4.0 MiB; up to 16 MiB on the disk"
+    assert dry_run.disk(1, state, tmp_path / "new").endswith(f" are free at {tmp_path}: enough")
+    vast = {"a": jax.ShapeDtypeStruct((2**50,), jnp.float32)}
+    assert "TOO LITTLE: make room or lower train.keep" in dry_run.disk(1, vast, tmp_path)

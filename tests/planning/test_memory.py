@@ -83,3 +83,14 @@ def test_usable_bytes_are_those_of_the_chip_or_what_jax_may_take_of_a_gpu():
     assert memory.usable_bytes(gpu, CHIPS["H100 SXM"]) == 60e9
     cpu = SimpleNamespace(platform="cpu", memory_stats=lambda: None)
     assert memory.usable_bytes(cpu, None) is None
+
+
+@pytest.mark.parametrize(("xlas", "peak"), [(9, 50_321), (1000, 51_000)])
+def test_output_that_takes_its_inputs_place_counts_once_and_code_lies_beside(xlas, peak):
+    sizes = SimpleNamespace(
+        argument_size_in_bytes=4001, temp_size_in_bytes=20, output_size_in_bytes=300,
+        alias_size_in_bytes=4000, generated_code_size_in_bytes=50_000,
+        peak_memory_in_bytes=xlas,
+    )  # fmt: skip
+    found = memory.bytes_by_kind(SimpleNamespace(memory_analysis=lambda: sizes))
+    assert found["peak"] == peak

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from diffjax import main
@@ -14,7 +16,8 @@ from diffjax.build import config
 from diffjax.build.planning import plan_of
 from diffjax.devices import topology
 from diffjax.devices.chips import CHIPS
-from diffjax.planning import memory, plan
+from diffjax.devices.mesh import make_mesh
+from diffjax.planning import memory, plan, shapes
 from tools import write_scale_page
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -213,3 +216,18 @@ def test_the_table_of_scale_is_what_compiling_gives_now(stage):
         assert now[key] == pytest.approx(before[key], rel=0.05)
     for kind in ("arguments", "temporaries", "peak"):
         assert now["bytes"][kind] == pytest.approx(before["bytes"][kind], rel=0.05)
+
+
+@pytest.mark.parametrize("room", [10, 10**9])
+def test_a_program_that_does_not_fit_is_refused(room, monkeypatch):
+    """By XLA's own count of a product of two small matrices."""
+    monkeypatch.setattr(memory, "usable_bytes", lambda device, chip: room)
+    square = jax.ShapeDtypeStruct((64, 64), jnp.float32)
+    mesh = make_mesh(devices=jax.devices()[:1])
+    product = lambda x: x @ x  # noqa: E731
+    work = shapes.Work(jax.jit(product), (square,), 1, mesh, {}, jax.make_jaxpr(product)(square), 1)
+    if room < 1000:
+        with pytest.raises(plan.TooBig, match="does not fit: needs"):
+            plan.plan(work, "product", "train")
+    else:
+        assert plan.plan(work, "product", "train").limit_bytes == room
