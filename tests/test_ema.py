@@ -252,3 +252,14 @@ def test_a_workdir_of_one_unnamed_average_is_refused_in_a_line(tmp_path):
     ) as error:
         config.restore(tmp_path / "config.json")
     assert "\n" not in str(error.value)
+
+
+def test_an_average_after_a_step_is_made_of_no_later_snapshot(copy, tmp_path):
+    """What came after it had no part in it, and may have been trained otherwise."""
+    with_later, fit = ema.reconstruct(copy, 0.07, 64, tmp_path / "a.safetensors")
+    for one in snapshots.find(copy):
+        if one.step > 64:
+            one.path.unlink()
+    alone, same = ema.reconstruct(copy, 0.07, 64, tmp_path / "b.safetensors")
+    assert with_later.read_bytes() == alone.read_bytes()
+    assert fit.error == same.error
