@@ -180,3 +180,17 @@ def test_a_step_repeats_itself_and_the_next_draws_anew(one_step):
     later = float(step(start.replace(step=jnp.int32(1)), batch)[1]["loss"])
     assert again[0] == again[1]
     assert later != again[0]
+
+
+@pytest.mark.parametrize(
+    ("loss", "gradient", "skipped", "share"),
+    [(1.0, 2.0, 0, 0), (np.nan, 2.0, 1, 0), (np.inf, 2.0, 1, 0), (1.0, np.nan, 1, 0.5),
+     (1.0, 1e30, 1, 0)],
+)  # fmt: skip
+def test_a_step_is_skipped_if_its_loss_or_the_norm_of_its_gradient_is_not_finite(
+    loss, gradient, skipped, share
+):
+    gradients = {"a": jnp.full(3, gradient), "b": jnp.zeros(2)}
+    health = step_lib.health_of(gradients, jnp.float32(loss))
+    assert float(health["skipped"]) == skipped
+    assert float(health["nonfinite"]) == share
