@@ -54,13 +54,14 @@ def _said(value):
 
 def of_main(stand, cascade):
     from diffjax import main
-    from diffjax.devices import processes
+    from diffjax.devices import cluster, processes
 
     stand.put(main, "run", 0)
     stand.put(main, "dry_run", 0)
     stand.put(main, "compile_only", 0)
     stand.put(
-        processes, "find_cluster",
+        cluster,
+        "find_cluster",
         gives=lambda *args, num_processes=None, **more: "cluster" if num_processes else None,
     )  # fmt: skip
     stand.put(processes, "initialize")
@@ -68,13 +69,14 @@ def of_main(stand, cascade):
 
 
 def of_loading(stand, cascade):
-    from diffjax.build import loading, places
+    from diffjax.build import guiding, loading, places
     from diffjax.devices import mesh
 
     for place in (loading, places):
         stand.put(place, "stage_dirs", [Path("a"), Path("b")])
     stand.put(loading, "load", cascade)
     stand.put(loading, "load_like", cascade)
+    stand.put(guiding, "guided", gives=lambda stages, guides, verify: stages)
     stand.put(mesh, "keep_compilations")
 
 
@@ -108,7 +110,7 @@ def of_embed(stand, cascade):
     stand.put(embed, "load_encoder", "encoder")
     stand.put(captions, "from_data_set", some)
     stand.put(caption_files, "from_files", some)
-    stand.put(processes, "find_cluster")
+    stand.put(embed, "find_cluster")
     stand.put(processes, "initialize")
     stand.put(processes, "wait_for_all")
     stand.put(embed, "Lines", lambda done, encoded: None)

@@ -84,6 +84,8 @@ FLAGS = {
     "sample --like": "--like {files}/like.png",
     "sample --anyway": ("--like {files}/like.png", "--anyway"),
     "sample --film": "--film",
+    "--guide-by": "--guide-by live",
+    "--and": "--and pear:0.5",
     "edit inpaint --mask": "--mask {files}/n.png",
     "edit inpaint --resample": "--resample 3,2",
     "edit vary --guidance": ("--prompt apple", "--guidance 4"),

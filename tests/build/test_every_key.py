@@ -368,3 +368,11 @@ def test_what_previews_show(encoder, name, prompts):
     assert ("image" in shown.batch) is not base
     spread = [records[i * len(records) // 2]["captions"][0] for i in range(2)]
     assert shown.captions == (prompts if base and prompts else tuple(spread))
+
+
+@pytest.mark.parametrize(
+    ("names", "sampled"), [(("power_0.1", "decay_0.5"), "power_0.1"), ((), "live")]
+)
+def test_the_first_average_is_the_one_that_is_sampled(encoder, names, sampled):
+    options = example(encoder, "base64:tiny", **{"train.ema": names})
+    assert training.sampled_average(options) == sampled
