@@ -81,8 +81,10 @@ def of_loading(stand, cascade):
 
 
 def of_sample(stand, cascade):
+    from diffjax.build import guiding
     from diffjax.generation import rows, watch
 
+    stand.put(guiding, "guided", gives=lambda stages, guides, verify: stages)
     of_loading(stand, cascade)
     stand.put(rows, "make", gives=lambda stages, todo: iter([[GREY[:8, :8], GREY]] * len(todo)))
     stand.put(watch, "frames", [GREY, GREY])

@@ -81,6 +81,8 @@ FLAGS = {
     "main --connect_s": ("--num_processes 2", "--connect_s 7"),
     "sample --prompts": "--prompts {files}/c.txt",
     "sample --class": "--class 1",
+    "sample --and": "--and pear:0.5",
+    "sample --guide-by": "--guide-by a@3",
     "sample --like": "--like {files}/like.png",
     "sample --anyway": ("--like {files}/like.png", "--anyway"),
     "sample --film": "--film",

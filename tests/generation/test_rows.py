@@ -8,6 +8,7 @@ import pytest
 from diffjax.generation import rows
 from diffjax.generation.jobs import Job
 from diffjax.tasks import sampling
+from diffjax.tasks.conditions import Text
 from tests import tiny_cascade
 
 JOBS = [
@@ -82,9 +83,29 @@ def test_an_accelerator_takes_full_batches_in_equal_shares(devices, rows_, monke
 
 
 def test_embeddings_of_prompts_are_rounded_as_those_that_stages_are_trained_on(trained):
-    prompts = ["a red apple", ""]
+    prompts = ["a red apple", "x"]
     text, mask = rows.embedded(trained.encoder, prompts)
     exact, exact_mask = trained.encoder.encode(prompts, trained.encoder.max_length)
     np.testing.assert_array_equal(text, np.asarray(exact).astype(ml_dtypes.bfloat16))
     assert (np.asarray(text) != np.asarray(exact)).any()
     np.testing.assert_array_equal(mask, exact_mask)
+
+
+def test_a_call_has_as_many_further_prompts_and_a_class_for_all_or_for_none(trained):
+    embed = rows.embedder(trained)
+    with pytest.raises(ValueError, match=r"jobs of \[0, 1\] further prompts"):
+        rows.inputs_of([Job("a", 0, also=(("b", 1.0),)), Job("a", 1)], embed)
+    with pytest.raises(ValueError, match="1 of 2 jobs have a class"):
+        rows.inputs_of([Job("a", 0, label=3), Job("a", 1)], embed)
+    columns, _ = rows.inputs_of([Job("a", 0, also=(("b", 0.5),), label=3)], embed)
+    np.testing.assert_array_equal(columns["also_0_share"], [0.5])
+    np.testing.assert_array_equal(columns["label"], [3])
+
+
+def test_a_blank_prompt_is_the_null_text_and_is_not_encoded(trained):
+    (want,) = [one for one in trained.conditions if isinstance(one, Text)][:1]
+    broken = dataclasses.replace(trained.encoder, load=lambda: pytest.fail("it was encoded"))
+    for prompt in ("", " \n"):
+        text, mask = rows.embedded(broken, [prompt])
+        np.testing.assert_array_equal(text, want.nothing(1)["text"])
+        np.testing.assert_array_equal(mask, want.nothing(1)["text_mask"])

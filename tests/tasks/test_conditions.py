@@ -163,3 +163,37 @@ def test_the_masked_picture_is_black_in_the_hole_and_nothing_of_the_hole_shows()
     given = condition.given({"picture": image, "hole": jnp.array(hole)}, KEYS, SETTINGS)
     np.testing.assert_array_equal(given["masked"], told["masked"])
     np.testing.assert_array_equal(given["mask"], told["mask"])
+
+
+ALL = [Text(4, 6), Class(10), Embedding("clip_image", 8), Masked(8), LowRes(8, 4)]
+
+
+def ones(shapes, rows):
+    """Columns of these shapes, all 1."""
+    return {name: jnp.ones((rows, *one.shape), one.dtype) for name, one in shapes.items()}
+
+
+@pytest.mark.parametrize("condition", ALL, ids=lambda one: type(one).__name__)
+def test_a_preview_shows_and_nothing_fills_the_columns_that_sampling_reads(condition):
+    wanted = {name: ((2, *one.shape), one.dtype) for name, one in condition.prompts().items()}
+    side_px = 8 if isinstance(condition, Masked) else 32
+    batch = {**ones(condition.columns(), 2), "image": jnp.ones((2, side_px, side_px, 3))}
+    for made in (condition.shown(batch), condition.nothing(2)):
+        found = {name: (column.shape, column.dtype) for name, column in made.items()}
+        assert found == wanted or (isinstance(condition, LowRes) and not found)
+
+
+@pytest.mark.parametrize("condition", ALL[:3], ids=lambda one: type(one).__name__)
+def test_nothing_is_what_guidance_leads_away_from(condition):
+    given = condition.given(ones(condition.prompts(), 2), KEYS[:2], SETTINGS)
+    absent = condition.absent(given, {})
+    for name, column in condition.given(condition.nothing(2), KEYS[:2], SETTINGS).items():
+        np.testing.assert_array_equal(column, absent[name])
+
+
+def test_the_hole_of_a_preview_is_the_middle_and_nothing_is_all_hole():
+    shown = Masked(8).shown({"image": images(0, (1, 8, 8, 3))})
+    want = np.zeros((8, 8), bool)
+    want[2:6, 2:6] = True
+    np.testing.assert_array_equal(shown["hole"][0, :, :, 0], want)
+    assert bool(Masked(8).nothing(1)["hole"].all())
