@@ -57,7 +57,7 @@ class Cascade:
         name = self.stages[0].task.name
         if self.encoder is None:
             raise ConfigError(
-                "--workdir", name, "is told no text, and this wants a model of text; "
+                "--workdir", name, "takes no text, and this needs a model of text; "
                 "diffjax.sample takes any"
             )  # fmt: skip
         return self.encoder
@@ -73,7 +73,7 @@ class Cascade:
                 new.sampler != "ddpm_learned" or stage.task.learning.learns_variance,
                 "--sampler",
                 new.sampler,
-                f"wants a learned variance: {stage.task.name} was trained without",
+                f"needs a learned variance: {stage.task.name} was trained without",
             )
         stages = zip(self.stages, settings, strict=True)
         return dataclasses.replace(

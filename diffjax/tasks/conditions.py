@@ -83,7 +83,7 @@ class Text:
 class Class:
     """A class label in 0 ... num - 1; `num` itself stands for no class, in a share `drop`.
 
-    names: of the classes, in their order, for people; () where they have none.
+    names: of the classes, in their order, for people; () if they have none.
     """
 
     num: int
