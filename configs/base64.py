@@ -3,9 +3,9 @@
     python -m diffjax.main --config configs/base64.py --workdir runs/base64
 
 emoji (the default): about 7,000 captioned pictures, a net of 3.9 M parameters that works at
-16 x 16 (pixel-unshuffled by 4); on 2 CPU cores 115 to 130 images/s, two and a quarter hours. It is
-the first stage of the cascade that ships. demo: 3.7 M without a canvas, on 16 things. tiny: for
-tests, seconds.
+16 x 16 (pixel-unshuffled by 4); two and a quarter hours on 2 CPU cores, at 115 to 130 images/s. It
+is the first stage of the cascade that ships. demo: 3.7 M parameters without a canvas, trained on 16
+things. tiny: for tests, takes seconds.
 
 At the paper's scale, for accelerators; `--mode=compile --topology=v5e:16x16` plans without one:
 2b: Imagen's base network (app. F.1), 2.26 B parameters; 15 days on 256 TPU v5e at 35 % of their
@@ -29,7 +29,7 @@ AT_SCALE = {
 
 def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
     config = pieces.stage("base64", 64, text=pieces.text(), low_res=pieces.low_res())
-    config.model.canvas = 0  # channels drawn from the text on the grid, as no paper has it
+    config.model.canvas = 0  # channels of a grid that is computed from the text; in no paper
     if preset in AT_SCALE:
         common.for_a_pod(config)
         config.model.update(
@@ -56,12 +56,14 @@ def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
         patch=4,
     )
     if preset == "emoji":
-        # Every thing by name: the text's way in is wide, the rest narrow, to see more pictures.
+        # The embedding of the text is wide, because it must tell apart all names. The rest is
+        # narrow, so that more pictures can be seen in the same time.
         config.model.update(width=48, head_width=24, token_width=256, canvas=64)
         config.data.batch_size = 16
-        # Drawings are flat, and told from each other through much noise: only what lies deeper
-        # teaches what the text says. Here 45 % of the levels are below a log SNR of -6; on the
-        # cosine schedule 3 %, and shifted to 10 % a network of this kind learned far more slowly.
+        # Drawings are flat, so they can be told apart through much noise, and only at higher noise
+        # levels does the network have to use the text. Here 45 % of the levels are below a log SNR
+        # of -6. On the cosine schedule it is 3 %; with a shift that gave 10 %, a network of this
+        # kind learned far more slowly.
         config.diffusion.update(
             schedule="uniform", logsnr_min=-16.0, logsnr_max=6.0, times="stratified"
         )

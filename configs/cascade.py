@@ -21,6 +21,6 @@ def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
     config.stages = ("base64", "sr256")
     config.base64 = base64.get_config(preset)
     config.sr256 = sr256.get_config(preset)
-    if preset == "tiny":  # the picture that the first stage makes is what the second starts from
+    if preset == "tiny":  # the second stage starts from pictures of the first stage's size
         config.sr256.low_res.size_px = config.base64.data.size_px
     return config

@@ -1,4 +1,4 @@
-"""What several configs do alike: a text stage, and settings for a laptop, a pod and tests."""
+"""What several configs share: a stage with text, and settings for laptops, pods and tests."""
 
 import ml_collections
 
@@ -6,27 +6,27 @@ from configs import pieces
 
 
 def stage_config(name: str, size_px: int) -> ml_collections.ConfigDict:
-    """The defaults of a stage of the cascade: told a text, and perhaps a smaller picture."""
+    """The defaults of a stage of the cascade, with text and perhaps a low-resolution picture."""
     return pieces.stage(name, size_px, text=pieces.text(), low_res=pieces.low_res())
 
 
 def for_a_laptop(config: ml_collections.ConfigDict) -> None:
-    """Short runs in float32: what two CPU cores can do in minutes or hours."""
+    """Settings for short runs in float32, of minutes or hours on two CPU cores."""
     config.model.dtype = "float32"
-    # A small net on large patches learns x_0, which lies near few directions, long before it
-    # learns eps or v, which fill them all (Li & He 2025, "Back to Basics").
+    # A small network on large patches learns x_0, which has few directions, much sooner than eps or
+    # v, which fill all directions (Li & He 2025, "Back to Basics").
     config.diffusion.update(predict="x_0", weighting="x_0")
     config.optim.update(learning_rate=1e-3, warmup_steps=100, decay="cosine")
     config.train.update(
         ema=("decay_0.999",), log_every=20, sample_every=1_000, save_every=1_000,
         snapshot_every=1_000,
     )  # fmt: skip
-    # The ground is white, the largest value there is: dynamic thresholds turn it grey, and of 100
-    # pictures of base64 46 were right; with these 81.
+    # The background is white, the largest value, and dynamic thresholds turn it grey: 46 of 100
+    # pictures of base64 were right with them, and 81 with static ones.
     config.sample.threshold = "static"
 
 
-# Things that look unlike each other, drawn in two styles each.
+# Things that do not look alike; each is drawn in two styles.
 DEMO_NAMES = (
     "red_apple",
     "banana",
@@ -48,13 +48,13 @@ DEMO_NAMES = (
 
 
 def for_minutes(config: ml_collections.ConfigDict) -> None:
-    """A few dozen pictures, learned by heart: what `make demo` trains."""
+    """Settings of `make demo`, which learns a few dozen pictures by heart in minutes."""
     config.data.names = DEMO_NAMES
     config.train.update(ema=("decay_0.99",), sample_every=0, save_every=500)
 
 
 def for_a_pod(config: ml_collections.ConfigDict) -> None:
-    """The paper's batch, steps, optimiser and text, on any accelerators (Imagen, sec. 4.1, app. F).
+    """The paper's batch, steps, optimiser and text encoder (Imagen, sec. 4.1, app. F).
 
     The paper's pictures are not public: --config.data.name=... names a captioned TFDS data set or
     a prepared folder. 128 tokens and an average of 0.9999 are NeMo's; the paper gives neither.
@@ -76,7 +76,7 @@ def for_a_pod(config: ml_collections.ConfigDict) -> None:
 
 
 def for_tests(config: ml_collections.ConfigDict) -> None:
-    """Made-up pictures, a handful of steps, seconds."""
+    """Settings for tests: made-up pictures and a few steps, which take seconds."""
     config.data.update(name="fake/16", batch_size=8)
     config.optim.update(warmup_steps=2)
     config.train.update(num_steps=4, log_every=2, sample_every=4, save_every=2, snapshot_every=2)

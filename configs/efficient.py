@@ -1,4 +1,4 @@
-"""The Efficient U-Nets at the paper's scale, which both super-resolution stages take."""
+"""The Efficient U-Nets of both super-resolution stages at the paper's scale."""
 
 # What app. F.2 and F.3 give: 128 x (1, 2, 4, 8) channels with (2, 4, 8, 8) blocks, heads 8 at the
 # last level, 3 x 3 kernels, 1 x 1 convolutions on the blocks' skips (fig. A.27). Left open, and

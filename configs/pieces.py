@@ -1,15 +1,16 @@
-"""The sections of a stage's config: those that every task reads, and one for each thing it is told.
+"""The sections of a stage's config: those that every task needs, and one for each condition.
 
-Those are `text`, `classes`, `embedding`, `mask` and `low_res`; a config has only its own.
+The conditions are `text`, `classes`, `embedding`, `mask` and `low_res`; a config has only the
+sections of its own conditions.
 """
 
 from ml_collections import ConfigDict
 
 
 def stage(name: str, size_px: int, **told: ConfigDict) -> ConfigDict:
-    """The defaults of one stage that makes pictures of `size_px`, told what is named.
+    """The defaults of a stage that makes pictures of `size_px`.
 
-    Without `told` it is told nothing: an unconditional model.
+    told: the names of its conditions; without any it is an unconditional model.
     """
     config = ConfigDict()
     config.stage = name
@@ -44,7 +45,7 @@ def data(size_px: int) -> ConfigDict:
 
 
 def text() -> ConfigDict:
-    """The captions, through a frozen encoder."""
+    """The captions, and the frozen encoder that embeds them."""
     return ConfigDict(
         dict(
             encoder="t5-nano",
@@ -56,27 +57,27 @@ def text() -> ConfigDict:
 
 
 def classes(num: int, names: tuple[str, ...] = ()) -> ConfigDict:
-    """One of `num` classes: the records' `label`. names: for diffjax.sample --class."""
+    """One of `num` classes, the `label` of a record. names: for diffjax.sample --class."""
     return ConfigDict(dict(num=num, drop=0.1, names=names))
 
 
 def embedding(of: str, width: int) -> ConfigDict:
-    """A vector of `width` numbers that another network made: the records' field `of`."""
+    """A vector of `width` numbers from another network, the field `of` of a record."""
     return ConfigDict(dict(of=of, width=width, drop=0.1))
 
 
 def mask() -> ConfigDict:
-    """The picture with a hole, which the task fills: in a share `drop` all of it is hole."""
+    """A picture with a hole, which the task fills; in a share `drop` the hole is everything."""
     return ConfigDict(dict(drop=0.1))
 
 
 def low_res(size_px: int = 0) -> ConfigDict:
-    """The smaller picture that a stage starts from; size_px = 0: this one does not."""
+    """The smaller picture that a stage starts from; size_px = 0 means that there is none."""
     return ConfigDict(dict(size_px=size_px, max_aug_level=1.0))
 
 
 def model() -> ConfigDict:
-    """What all networks have; the rest is of each config."""
+    """The options of all networks; each config adds those of its own network."""
     return ConfigDict(
         dict(
             scan=False,  # equal blocks as one scan: a shorter program, the same network
@@ -88,7 +89,7 @@ def model() -> ConfigDict:
 
 
 def diffusion() -> ConfigDict:
-    """The noise, what is predicted, and how errors count."""
+    """The noise schedule, what the network predicts, and how errors are weighted."""
     return ConfigDict(
         dict(
             schedule="cosine",  # a name of diffjax.diffusion.schedule.SCHEDULES
@@ -130,7 +131,7 @@ def optim() -> ConfigDict:
 
 
 def train() -> ConfigDict:
-    """How long, and when the run logs, saves and samples."""
+    """How long a run trains, and when it logs, saves and samples."""
     return ConfigDict(
         dict(
             num_steps=100_000,
@@ -150,7 +151,7 @@ def train() -> ConfigDict:
 
 
 def sample() -> ConfigDict:
-    """How the stage is sampled, in the grids made while training and by diffjax.sample."""
+    """How the stage is sampled, in previews and by diffjax.sample."""
     return ConfigDict(
         dict(
             sampler="ddpm",  # a name of diffjax.diffusion.sampling.sampler.SAMPLERS

@@ -3,12 +3,12 @@
     python -m diffjax.main --config configs/sr1024.py --workdir runs/sr1024
 
 emoji (the default): trained on crops of 256 px with their 64 px counterparts, as Imagen's is
-(app. F.3), on the linear schedule. Drawing the data set at 1024 px takes about 15 minutes, once;
-the hours of the training are not measured. tiny: for tests, seconds.
+(app. F.3), on the linear schedule. Making the data set at 1024 px takes about 15 minutes, once. The
+time of the training has not been measured. tiny: for tests, takes seconds.
 
-At the paper's scale, for accelerators: paper: app. F.3, 457 M parameters, attention to the text
-alone, trained on crops of 256 px; 5 days on 256 TPU v5e at 35 % of their peak (docs/scale.md).
-600m: JAX-Toolbox's blocks in that form, 614 M.
+At the paper's scale, for accelerators. paper: app. F.3, 457 M parameters, attends only to the text,
+trained on crops of 256 px; 5 days on 256 TPU v5e at 35 % of their peak (docs/scale.md). 600m: the
+blocks of JAX-Toolbox in the same form, 614 M.
 """
 
 import ml_collections

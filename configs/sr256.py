@@ -2,10 +2,10 @@
 
     python -m diffjax.main --config configs/sr256.py --workdir runs/sr256
 
-emoji (the default): an Efficient U-Net of 1.5 M parameters on whole pictures: their rims are
-white, which crops do not tell; a quarter of an hour on 2 CPU cores. It is the second stage of the
-cascade that ships. demo: on crops of 128 px; its only attention is to the text, so it samples
-whole pictures. tiny: for tests.
+emoji (the default): an Efficient U-Net of 1.5 M parameters, trained on whole pictures, because
+crops do not show that the rims are white; a quarter of an hour on 2 CPU cores. It is the second
+stage of the cascade that ships. demo: trained on crops of 128 px; it attends only to the text, so
+it can sample whole pictures. tiny: for tests.
 
 At the paper's scale, for accelerators: paper: app. F.2, 459 M parameters, with self-attention at
 the lowest level; 5 days on 256 TPU v5e at 35 % of their peak (docs/scale.md). 600m: that of
@@ -44,10 +44,10 @@ def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
     )
     config.sample.update(num_steps=16, guidance_weight=1.0, aug_level=0.1)
     if preset == "emoji":
-        # The network is too narrow to carry the small picture through: it adds to it.
+        # The network is too narrow to pass on the small picture, so it predicts a difference to it.
         config.model.update(width=48, head_width=24, from_low_res=True)
-        # The first stage's pictures are seldom noisier; with levels up to 1 most lessons would be
-        # on what hardly helps, and true small pictures came out worse than enlarged.
+        # The first stage's pictures are seldom noisier. With levels up to 1, most of the training
+        # is on small pictures that hardly help, and results were worse than bicubic enlargement.
         config.low_res.max_aug_level = 0.3
         config.diffusion.times = "stratified"
         config.optim.update(warmup_steps=300, decay="cooldown")

@@ -2,11 +2,11 @@
 
     python -m diffjax.sample --workdir runs/digits --class 7 --seeds 0-3
 
-Makes pictures from prompts or classes with trained stages, or from seeds alone where they are told
-neither: a PNG for each picture and stage, and a sheet of all with their prompts. The metadata of
-each PNG say what it was made of, and --like PICTURE.png makes it again. Pictures that are there
-already are not made again, so an interrupted run can be continued. Exit codes: 0 done, 2 bad input,
-5 storage, 143 terminated.
+Makes pictures with trained stages, from prompts or classes, or from seeds alone if the stages have
+no such condition. Writes a PNG for each picture and stage, and a sheet of all with their prompts.
+The metadata of each PNG say what it was made of, and --like PICTURE.png makes it again. Pictures
+that are there already are not made again, so an interrupted run can be continued. Exit codes: 0
+done, 2 bad input, 5 storage, 143 terminated.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
         dest="classes",
         action="append",
         default=[],
-        help="its name or number, as 7, seven, 0-9 or none; may be given many times",
+        help="a class by name or number, such as 7, seven, 0-9 or none; may be given many times",
     )
     flags.add_argument("--negative", help="a prompt that guidance moves away from")
     flags.add_argument(
@@ -41,14 +41,14 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="PROMPT[:SHARE]",
-        help="a further prompt that every picture is composed of; SHARE is how much it counts "
-        "beside the first, 1 by default, below 0 to move away from it; may be given many times",
+        help="a further prompt of every picture; SHARE is its weight beside the first prompt, 1 by "
+        "default, below 0 to move away from it; may be given many times",
     )
     flags.add_argument(
         "--guide-by",
         metavar="PLACE[@STEP][@AVERAGE]",
-        help="autoguidance: guidance moves away from what this weaker version of the model says, "
-        "as runs/a@1000 or runs/a@decay_0.9; or several, with commas",
+        help="autoguidance: guidance moves away from the guess of this weaker version of the "
+        "model, such as runs/a@1000 or runs/a@decay_0.9; or several, with commas",
     )
     flags.add_argument("--seeds", help="as 0, 3,5 or 0-7: pictures per prompt; 0 by default")
     flags.add_argument(
@@ -114,8 +114,8 @@ def run(flags: argparse.Namespace) -> Path:
     check_guidance(wanted, settings, [stage.task.guide for stage in stages.stages])
     stages = stages.with_settings(settings)
     if flags.film:
-        watch.check(stages)
-    slots = folder.plan(
+        watch.check_memory(stages)
+    slots = folder.plan_files(
         flags.out,
         todo,
         stages,
@@ -123,7 +123,7 @@ def run(flags: argparse.Namespace) -> Path:
         metadata=not flags.no_metadata,
         overwrite=flags.overwrite,
     )
-    folder.sweep(flags.out)
+    folder.delete_half_written(flags.out)
     missing = [slot for slot in slots if slot.missing]
     with Progress(len(slots), warm=rows.rows_per_call()) as progress:
         progress.skip(len(slots) - len(missing))
@@ -138,7 +138,7 @@ def run(flags: argparse.Namespace) -> Path:
 
 
 def asked(flags: argparse.Namespace, like):
-    """What the flags say; what they leave open is taken from the recipe `like`."""
+    """The jobs that the flags describe; what they leave open is taken from the recipe `like`."""
     from diffjax.generation import jobs
     from diffjax.generation.wanted import Wanted, parse_also
 

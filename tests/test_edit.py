@@ -267,7 +267,7 @@ def test_no_prompt_reaches_the_network_as_the_null_text(cascade, files):
     edit = functools.partial(img2img.img2img, seeing.stages, picture=small, strength=1.0)
     for prompts, want in (((), 128), (("apple",), 191)):
         ask = request.Ask("vary", [COLOURS], prompts, [0], strength=1.0)
-        todo = request.jobs_of(list(prompts) or [""], [0])
+        todo = request.all_jobs(list(prompts) or [""], [0])
         (made,) = request.edited(seeing, todo, edit, ask)
         assert (made[-1] == want).all()
 

@@ -132,13 +132,13 @@ def test_what_cannot_be_said_by_a_flag_is_nothing(command, tmp_path):
         (CLASSES, ["--class", "2-9"], "--class = '2-9': a number from 0 to 3"),
         (CLASSES, ["--class", "-1"], "--class = '-1'"),
         (CLASSES, ["--class", "\u00b2"], "--class = '\u00b2'"),
-        (CLASSES, ["--prompt", "a cat"], "--prompt = 'a cat': toy is told no text: give --class"),
-        (CLASSES, ["--class", "1", "--negative", "x"], "--negative = 'x': toy is told no text"),
-        (cascade_of(by_noise), ["--prompt", "a"], "toy is told no text: give --seeds alone"),
-        (cascade_of(by_noise), ["--class", "1"], "--class = '1': toy is told no class"),
+        (CLASSES, ["--prompt", "a cat"], "--prompt = 'a cat': toy takes no text: give --class"),
+        (CLASSES, ["--class", "1", "--negative", "x"], "--negative = 'x': toy takes no text"),
+        (cascade_of(by_noise), ["--prompt", "a"], "toy takes no text: give --seeds alone"),
+        (cascade_of(by_noise), ["--class", "1"], "--class = '1': toy takes no class"),
     ],
 )
-def test_what_the_model_is_not_told_is_refused_in_one_line(
+def test_a_condition_that_the_model_does_not_have_is_refused_in_one_line(
     cascade, flags, words, command, tmp_path
 ):
     code, out, err = command(cascade, *flags)
@@ -151,10 +151,10 @@ def test_what_the_model_is_not_told_is_refused_in_one_line(
 def test_a_text_model_is_told_no_class(command, tmp_path):
     made = tiny_cascade.cascade(tmp_path)
     code, _, err = command(made, "--prompt", "a", "--class", "3")
-    assert (code, "small is told no class" in err) == (2, True)
+    assert (code, "small takes no class" in err) == (2, True)
 
 
-def test_commands_that_want_text_say_so_in_one_line(command, tmp_path, monkeypatch, capsys):
+def test_commands_that_need_text_say_so_in_one_line(command, tmp_path, monkeypatch, capsys):
     from PIL import Image
 
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
@@ -164,16 +164,16 @@ def test_commands_that_want_text_say_so_in_one_line(command, tmp_path, monkeypat
     monkeypatch.setattr(app, "check_free", lambda host, port: None)
     monkeypatch.setattr("diffjax.devices.mesh.keep_compilations", lambda: None)
     assert app.main(["--stages", "a"]) == 2
-    assert "'toy': is told no text" in capsys.readouterr().err
+    assert "'toy': takes no text" in capsys.readouterr().err
     for main, more in (
         (edit.main, ["vary", "--picture", str(tmp_path / "a.png")]),
         (serving.main, []),
     ):
         assert main([*more, *flags]) == 2
         err = capsys.readouterr().err
-        assert "'toy': is told no text" in err
+        assert "'toy': takes no text" in err
         assert err.count("\n") == 1
-    with pytest.raises(ConfigError, match="is told no text"):
+    with pytest.raises(ConfigError, match="takes no text"):
         CLASSES.text_encoder()
 
 

@@ -128,7 +128,9 @@ def check_told(config: ConfigDict) -> None:
     """Checks that the network takes the conditions, and that their columns have allowed names."""
     if "mask" in config:
         kind = config.model.kind
-        require(kind == "unet", "model.kind", kind, 'mask wants "unet": no other is told a hole')
+        require(
+            kind == "unet", "model.kind", kind, 'mask needs "unet": no other network takes a hole'
+        )
     if "classes" in config:
         names, num = config.classes.names, config.classes.num
         distinct = len({name.casefold() for name in names} - {"none"})

@@ -1,4 +1,4 @@
-"""Autoguidance: which weaker version of a stage guides it (Karras et al. 2024b)."""
+"""Autoguidance: loads the weaker versions of stages that guide them (Karras et al. 2024b)."""
 
 import dataclasses
 import re
@@ -22,7 +22,7 @@ FLAG = "--guide-by"
 
 
 class Guide(NamedTuple):
-    """Where weaker stages lie. step: None for the newest; average: None for the first."""
+    """The place of weaker stages. step: None for the newest. average: None for the first."""
 
     place: Path
     step: int | None = None
@@ -30,7 +30,7 @@ class Guide(NamedTuple):
 
 
 def parse(text: str) -> list[Guide]:
-    """ "PLACE", "PLACE@STEP", "PLACE@AVERAGE" or "PLACE@STEP@AVERAGE", or several with commas."""
+    """Parses "PLACE", "PLACE@STEP", "PLACE@AVERAGE", "PLACE@STEP@AVERAGE", or several of these."""
     return [_parsed(part.strip()) for part in text.split(",")]
 
 
@@ -50,10 +50,10 @@ def _parsed(text: str) -> Guide:
 
 
 def of_recipe(recipe: Recipe, dirs: Sequence[Path]) -> list[Guide]:
-    """The guides of a picture's stages, looked for in the places of the stages themselves.
+    """The guides of a picture's stages, which are looked for in the places of the stages.
 
     Raises:
-      ConfigError: a guide came from a file, which the picture does not name.
+      ConfigError: a guide came from a file, whose name is not in the picture.
     """
     found = []
     for (origin, _), place in zip(recipe.stages, dirs, strict=False):
@@ -66,11 +66,11 @@ def of_recipe(recipe: Recipe, dirs: Sequence[Path]) -> list[Guide]:
 
 
 def guided(cascade: Cascade, guides: Sequence[Guide], verify: str = "full") -> Cascade:
-    """The cascade, each stage guided by the one of the guides that makes pictures of its size.
+    """The cascade with each stage guided by the guide that makes pictures of the same size.
 
     Raises:
-      ConfigError: a guide fits no stage, is told other things, or is the very same checkpoint.
-      StorageError: as `loading.load`.
+      ConfigError: a guide fits no stage, has other conditions, or is the same checkpoint.
+      StorageError: see `loading.load`.
     """
     stages, origins = list(cascade.stages), list(cascade.origins)
     sizes = {stage.task.size_px: i for i, stage in enumerate(stages)}
@@ -91,10 +91,10 @@ def guided(cascade: Cascade, guides: Sequence[Guide], verify: str = "full") -> C
 
 
 def check_like(recipe: Recipe, cascade: Cascade) -> None:
-    """Refuse other guides than those of the picture.
+    """Checks that the guides are those of the picture.
 
     Raises:
-      ConfigError: names both.
+      ConfigError: they are others; names both.
     """
     for (was, _), now in zip(recipe.stages, cascade.origins, strict=True):
         if was.guide is None or now.guide is None:

@@ -1,4 +1,4 @@
-"""Trained stages, from where they lie: what they are, their averages, and whose they are."""
+"""Loads trained stages: their tasks, the parameters of an average, and where these come from."""
 
 import json
 from collections.abc import Sequence
@@ -28,14 +28,14 @@ def load(
 ) -> Cascade:
     """The trained stages of these places (see `places.stage_dirs`), and their encoder.
 
-    The parameters are those of the average `ema`, or of one for each stage with commas (see
-    `places.params_of`), whole on every device that samples. verify: "full" hashes the files of
-    the checkpoints, "size" only looks at their sizes. steps: one for each stage that is wanted if
-    it is there; the newest else.
+    ema: the average whose parameters are loaded, or one for each stage with commas (see
+    `places.params_of`). Every device that samples gets all parameters. verify: "full" hashes the
+    files of the checkpoints, "size" only compares their sizes. steps: for each stage the step of
+    the checkpoint if it exists, else the newest.
 
     Raises:
       ConfigError: the stages do not fit each other, or one has no checkpoint or no such average.
-      StorageError: a stage has checkpoints, and none is whole.
+      StorageError: a stage has checkpoints, but none is complete.
     """
     everywhere = mesh.replicated(mesh.make_mesh(devices=mesh.sampling_devices()))
     encoder: TextEncoder | None = None
@@ -90,7 +90,7 @@ def load(
 
 
 def identity(options: ConfigDict) -> JsonObject:
-    """What parameters mean: the network, its noise, and what else pictures depend on."""
+    """The part of a config on which pictures depend beside the parameters: network, noise, ..."""
     parts = {
         name: upgrade.without_defaults(name, options[name].to_dict())
         for name in ("model", "diffusion", "low_res")
@@ -108,11 +108,11 @@ def identity(options: ConfigDict) -> JsonObject:
 def load_like(
     recipe: Recipe, dirs: Sequence[Path], ema: str | None, verify: str, anyway: bool
 ) -> Cascade:
-    """The stages that a picture was made by, sampled as it was: of its step and average if there.
+    """The stages that made a picture, with its settings, and with its step and average if possible.
 
     Raises:
-      ConfigError: these are other stages, or, unless `anyway`, other parameters or another encoder.
-      StorageError: as `load`.
+      ConfigError: the stages are others; or their parameters or the encoder are, unless `anyway`.
+      StorageError: see `load`.
     """
     count = len(recipe.stages)
     require(len(dirs) >= count, "--like", count, f"stages made the picture, here are {len(dirs)}")
@@ -141,6 +141,6 @@ def load_like(
 
 
 def said(origin: Origin) -> str:
-    """An origin in a few words."""
+    """A short description of an origin."""
     step = "unknown" if origin.step is None else origin.step
     return f"{origin.name} step {step} {origin.average} {origin.checkpoint[:12]}"

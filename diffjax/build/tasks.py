@@ -90,7 +90,7 @@ def settings_of(config: ConfigDict) -> SampleSettings:
 
 def encoder_of(config: ConfigDict) -> TextEncoder:
     """The frozen text encoder. Its width must be that of the config, if the config has one."""
-    require("text" in config, "text", None, f"{config.stage} is told no text")
+    require("text" in config, "text", None, f"{config.stage} takes no text")
     try:
         encoder = load_encoder(config.text.encoder, max_length=config.text.max_tokens)
     except (ValueError, OSError) as error:

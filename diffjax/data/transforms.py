@@ -31,7 +31,8 @@ def decode(data: bytes) -> UInt8[np.ndarray, "h w 3"]:
         raise BrokenPicture(f"a picture too large to decode: {error}") from None
     except Exception as error:  # Pillow's readers raise many types of errors
         raise BrokenPicture(
-            f"{len(data)} bytes starting {data[:8]!r} are no whole image of {', '.join(FORMATS)}"
+            f"{len(data)} bytes starting {data[:8]!r} are not a complete image of "
+            f"{', '.join(FORMATS)}"
         ) from error
 
 

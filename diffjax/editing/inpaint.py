@@ -42,7 +42,7 @@ def inpaint(
     Each stage is given the known pixels at its own size. The first stage has to make the two
     regions fit together (RePaint, Lugmayr et al. 2022). Later stages start from a small picture in
     which they fit, and only put the known pixels back (Replacement, Song et al. 2021). A stage that
-    was trained with holes (`conditions.Masked`) is given its own too. The pixels under the mask are
+    was trained with holes (`pictures.Masked`) also gets its hole. The pixels under the mask are
     never read. Outside the mask the last picture equals `picture` bit for bit.
 
     resample: for each stage, how often RePaint repeats each part of the ladder; 1 is no repeats.

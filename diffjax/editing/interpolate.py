@@ -56,7 +56,7 @@ def write_film(trained: Cascade, ask: Ask, where: Place, reel: Reel) -> Path:
     """
     ends = max(len(ask.pictures), len(ask.prompts))
     first = trained.stages[0].task
-    require(not first.low_res_px, "--stages", first.name, "a path wants a base stage first")
+    require(not first.low_res_px, "--stages", first.name, "a path needs a base stage first")
     seeds = list(ask.seeds) * (ends if len(ask.seeds) == 1 else 1)
     weights = np.linspace(0.0, 1.0, reel.frames, dtype=np.float32)
     # the last frame of a leg is the first frame of the next

@@ -24,7 +24,7 @@ from diffjax.editing import upscale as upscale_lib
 from diffjax.generation import folder, recipe
 from diffjax.generation import rows as rows_lib
 from diffjax.generation.chain import Cascade
-from diffjax.generation.jobs import Job, jobs_of
+from diffjax.generation.jobs import Job, all_jobs
 from diffjax.images import pixels, png, read
 from diffjax.images.sheet import contact_sheet
 from diffjax.logs.progress import Progress
@@ -118,7 +118,7 @@ def write_redrawn(
     else:
         edit = functools.partial(img2img.img2img, strength=ask.strength)
     edit = functools.partial(edit, trained.stages, picture=repeated_image(given))
-    todo = jobs_of(list(ask.prompts) or [""], list(dict.fromkeys(ask.seeds)), ask.negative)
+    todo = all_jobs(list(ask.prompts) or [""], list(dict.fromkeys(ask.seeds)), ask.negative)
     names = [
         [f"{ask.kind}_seed{job.seed}_{stage.task.size_px}px.png" for stage in trained.stages]
         for job in todo
@@ -173,7 +173,7 @@ def write_upscaled(
         f"{factor} times as large is more than {MAX_UPSCALED_PIXELS / 1e6:.0f} million pixels",
     )
     sizes = [(width * f, height * f) for f in factors[: len(used)]]
-    todo = jobs_of(list(ask.prompts) or [""], list(dict.fromkeys(ask.seeds)), ask.negative)
+    todo = all_jobs(list(ask.prompts) or [""], list(dict.fromkeys(ask.seeds)), ask.negative)
     names = [[f"upscale_seed{job.seed}_{w}x{h}px.png" for w, h in sizes] for job in todo]
     where.check([*itertools.chain(*names)])
     tiles = [

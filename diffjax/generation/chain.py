@@ -20,7 +20,7 @@ from diffjax.tasks.task import Columns, Params
 
 @dataclasses.dataclass(frozen=True)
 class TrainedStage:
-    """A task with its (averaged) parameters and the settings to sample it with."""
+    """A task, its (averaged) parameters, and the settings with which it is sampled."""
 
     task: Denoising
     params: Params
@@ -29,9 +29,9 @@ class TrainedStage:
 
 @dataclasses.dataclass(frozen=True)
 class Cascade:
-    """Stages that fit each other, smallest first, where they come from, and their encoder.
+    """Stages that fit together, smallest first, with their origins and their encoder.
 
-    encoder: None for stages that are told no text.
+    encoder: None if no stage has a text condition.
     """
 
     stages: tuple[TrainedStage, ...]
@@ -40,7 +40,7 @@ class Cascade:
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
-        """What the stages are told, one stage after the other."""
+        """The conditions of all stages, one stage after the other."""
         return tuple(one for stage in self.stages for one in stage.task.conditions)
 
     @property
@@ -49,31 +49,31 @@ class Cascade:
         return next((one for one in self.conditions if isinstance(one, Class)), None)
 
     def text_encoder(self) -> TextEncoder:
-        """The encoder, for what cannot do without text.
+        """The encoder, which must exist.
 
         Raises:
-          ConfigError: the stages are told no text.
+          ConfigError: no stage has a text condition.
         """
         name = self.stages[0].task.name
         if self.encoder is None:
             raise ConfigError(
-                "--workdir", name, "is told no text, and this wants a model of text; "
+                "--workdir", name, "takes no text, and this needs a model of text; "
                 "diffjax.sample takes any"
             )  # fmt: skip
         return self.encoder
 
     def with_settings(self, settings: Sequence[SampleSettings]) -> "Cascade":
-        """The same stages, sampled in another way: one for each.
+        """The same stages with other settings, one for each.
 
         Raises:
-          ConfigError: a sampler wants a learned variance, which the stage did not learn.
+          ConfigError: a sampler needs a learned variance, and the stage has none.
         """
         for stage, new in zip(self.stages, settings, strict=True):
             require(
                 new.sampler != "ddpm_learned" or stage.task.learning.learns_variance,
                 "--sampler",
                 new.sampler,
-                f"wants a learned variance: {stage.task.name} was trained without",
+                f"needs a learned variance: {stage.task.name} was trained without",
             )
         stages = zip(self.stages, settings, strict=True)
         return dataclasses.replace(
@@ -84,11 +84,10 @@ class Cascade:
 def generate(
     stages: Sequence[TrainedStage], columns: Columns, *, seeds: Int[Array, "b"]
 ) -> list[Resized]:
-    """The pictures of every stage, small to large, for b rows of columns and b seeds.
+    """The pictures [b h w 3] of every stage, small to large, for b rows of columns and b seeds.
 
-    columns: what the conditions of the stages read, see `prompt_columns`; `low_res` stands in for
-    the stage before the first, when that is a super-resolution stage. Picture i depends on row i
-    and on seed i alone.
+    columns: what the conditions of the stages read, see `prompt_columns`. If the first stage is a
+    super-resolution stage, `low_res` is its input. Picture i depends only on row i and seed i.
     """
     keys = rng.per_example(seeds)
     pictures: list[Image] = []
@@ -103,7 +102,7 @@ def generate(
 def prompt_columns(
     text: Text, mask: TextMask, negative: tuple[Text, TextMask] | None = None
 ) -> dict[str, Array]:
-    """The columns of prompts; negative: what guidance leads away from, in place of no text."""
+    """The columns of prompts. negative: the prompts that guidance moves away from."""
     columns = {"text": text, "text_mask": mask}
     if negative is not None:
         columns |= {f"{NEGATIVE}text": negative[0], f"{NEGATIVE}text_mask": negative[1]}
@@ -111,13 +110,13 @@ def prompt_columns(
 
 
 def read_by(task: Denoising, columns: Columns) -> dict[str, Array]:
-    """Those of the columns that the task's conditions read, negatives included."""
+    """The columns that the task's conditions read, also those of negative prompts."""
     known = {*task.prompts(), SHARE} if task.text else set(task.prompts())
     return {name: column for name, column in columns.items() if unprefixed(name) in known}
 
 
 def zeros(task: Denoising, count: int) -> dict[str, Array]:
-    """Columns that say nothing, for `count` rows: no text, black pictures."""
+    """Columns of zeros for `count` rows: no text, grey pictures."""
     return {
         name: jnp.zeros((count, *shape.shape), shape.dtype)
         for name, shape in task.prompts().items()

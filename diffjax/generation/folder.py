@@ -55,7 +55,7 @@ class Slot:
     words: str
 
 
-def plan(
+def plan_files(
     out: Path,
     jobs: Sequence[Job],
     trained: Cascade,
@@ -88,7 +88,7 @@ def plan(
 
 
 def words_of(job: Job, trained: Cascade) -> str:
-    """The prompts, and what the class is called."""
+    """The prompts and the name of the class, for a caption."""
     words = " AND ".join((job.prompt, *(f"{prompt}:{share:g}" for prompt, share in job.also)))
     if job.label is None or trained.classes is None:
         return words
@@ -141,7 +141,7 @@ def write(
         film.write(slot.film, frames, metadata=_plain(said))
 
 
-def sweep(out: Path) -> None:
+def delete_half_written(out: Path) -> None:
     """Deletes half-written pictures that a killed process of ours left behind."""
     for path in out.glob(".*.tmp"):
         left = HALF_WRITTEN.fullmatch(path.name)

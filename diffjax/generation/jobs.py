@@ -12,7 +12,7 @@ from diffjax.tasks.conditions import Class
 from diffjax.tasks.settings import CHOICES, SampleSettings, fault, faults
 
 MAX_PICTURES = 100_000
-NO_CLASS = "none"  # as --class has it
+NO_CLASS = "none"  # the value of --class for no class
 # The flags of the sampling settings: the field of SampleSettings, its type and a help text.
 SETTINGS = {
     "--steps": ("num_steps", int, "sampling steps"),
@@ -33,9 +33,9 @@ SETTINGS = {
 class Job:
     """A picture to be made.
 
-    negative: what to keep away from; None for nothing. label: its class, or the number of classes
-    for none of them; None for stages that are told no class. also: further prompts that it is
-    composed of, each with how much it counts beside `prompt`.
+    negative: the negative prompt, None for none. label: the class, or the number of classes for no
+    class; None for stages without a class condition. also: further prompts of a composed picture,
+    each with its weight beside `prompt`.
     """
 
     prompt: str
@@ -51,14 +51,14 @@ def add_settings(flags: argparse.ArgumentParser) -> None:
         flags.add_argument(flag, help=f"{what}; or one per stage, with commas")
 
 
-def jobs_of(
+def all_jobs(
     prompts: Sequence[str],
     seeds: Sequence[int],
     negative: str | None = None,
     labels: Sequence[int | None] = (None,),
     also: tuple[tuple[str, float], ...] = (),
 ) -> list[Job]:
-    """Every prompt of every class with every seed, the seeds of each next to each other.
+    """A job for every prompt, class and seed; the seeds of a prompt follow each other.
 
     Raises:
       ConfigError: there are too many.
@@ -128,10 +128,10 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def parse_classes(text: str, classes: Class) -> list[int]:
-    """A class by its name or number, "none", or several of them as "3,7" or "0-9", as labels.
+    """The labels of classes by name or number, of "none", or of several such as "3,7" or "0-9".
 
     Raises:
-      ConfigError: there is no such class; with the names that are nearest.
+      ConfigError: there is no such class; the message has the most similar names.
     """
     known = {name.casefold(): i for i, name in enumerate(classes.names)} | {NO_CLASS: classes.num}
     if text.strip().casefold() in known:  # a name may have commas
@@ -155,7 +155,7 @@ def parse_classes(text: str, classes: Class) -> list[int]:
 
 
 def name_of(label: int, classes: Class) -> str:
-    """What a class is called: its name, or "class 7"."""
+    """The name of a class, or "class 7" if it has none."""
     if label == classes.num:
         return "no class"
     return classes.names[label] if label < len(classes.names) else f"class {label}"

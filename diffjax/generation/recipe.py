@@ -21,9 +21,9 @@ MAX_SEED = 2**31 - 1
 MAX_STAGES = 8
 MAX_LABEL = 2**24
 MAX_ALSO = 4
-# What a picture says only where it is so.
+# Fields that are written only if they have a value.
 OPTIONAL = ("label", "also")
-# What is said of each stage beside its settings.
+# The fields of a stage beside its settings.
 ORIGIN = ("name", "size_px", "step", "average", "checkpoint")
 FROM_A_FILE = "file"
 # Settings that did not exist when the first pictures were written. If a picture lacks them, it has
@@ -56,9 +56,9 @@ class Origin:
 class Recipe:
     """Everything that a picture depends on. The last of `stages` made it.
 
-    negative: None for none. encoder: the sha256 of the text encoder, None where there is no text.
-    made_with: the versions of "diffjax" and "jax" and the "platform", on which the last bits
-    depend. label: the class; None for stages that are told none.
+    negative: the negative prompt, if any. encoder: the sha256 of the text encoder, None without
+    text. made_with: the versions of "diffjax" and "jax", and the "platform"; only the last bits
+    depend on these. label: the class; None for stages without a class condition.
     """
 
     prompt: str
@@ -93,7 +93,7 @@ def to_json(recipe: Recipe) -> JsonObject:
 
 
 def origin_to_json(origin: Origin) -> JsonObject:
-    """The origin; its guide only where there is one."""
+    """The origin as JSON, with its guide if there is one."""
     plain = dataclasses.asdict(dataclasses.replace(origin, guide=None))
     del plain["guide"]
     return plain if origin.guide is None else {**plain, "guide": origin_to_json(origin.guide)}
@@ -215,7 +215,7 @@ def _also(value: object) -> tuple[tuple[str, float], ...]:
 def _fields(
     value: object, where: str, names: Sequence[str], optional: Sequence[str] = ()
 ) -> dict[str, object]:
-    """The fields of a JSON object: these, perhaps the optional ones, and no others."""
+    """The fields of a JSON object: these `names`, perhaps the `optional` ones, and no others."""
     if not isinstance(value, dict):
         raise ValueError(f"{where}: want an object")
     missing = [name for name in names if name not in value]

@@ -30,7 +30,7 @@ BATCH = 8
 KEPT_EMBEDDINGS = 256
 
 Item = TypeVar("Item")
-# prompt -> its embeddings and which of them are seen.
+# prompt -> its embeddings and their mask.
 Embed: TypeAlias = Callable[[str], tuple[Text, TextMask]]
 
 
@@ -66,7 +66,7 @@ def rows_per_call() -> int:
 
 
 def embedder(trained: Cascade) -> Embed | None:
-    """prompt -> its embeddings and mask, kept for a while; None for stages told no text."""
+    """prompt -> its embeddings and mask, cached; None if no stage has a text condition."""
     encoder = trained.encoder
     if encoder is None:
         return None
@@ -77,8 +77,8 @@ def embedder(trained: Cascade) -> Embed | None:
 def embedded(encoder: TextEncoder, prompts: Sequence[str]) -> tuple[Text, TextMask]:
     """(embeddings, mask) of the prompts, rounded to bfloat16 as those of training are.
 
-    A blank prompt is the null text, as a blank caption is in training. Each of the others is
-    encoded alone: beside others its embeddings could be rounded differently.
+    A blank prompt is the null text, like a blank caption in training. Each other prompt is encoded
+    alone, because its embeddings are rounded differently in a batch.
     """
     length = encoder.max_length
     nothing = null_text(jnp.zeros((1, length, encoder.width)), jnp.zeros((1, length), bool))
@@ -92,14 +92,13 @@ def inputs_of(
 ) -> tuple[dict[str, Array], Int[Array, " b"]]:
     """The columns of a call, of prompts, negative prompts and classes, and its seeds.
 
-    Rows are split over the devices.
-
-    embed(prompt) gives the embeddings and the mask of one prompt; None: the jobs have none.
-    conditions: those of the stages; a job that says nothing of one tells it nothing.
+    The rows are split over the devices. embed(prompt) gives the embeddings and mask of a prompt;
+    None if the stages have no text. conditions: of the stages; if a job has no value for one, it
+    gets the value that means nothing.
 
     Raises:
-      ValueError: some of the jobs have a negative prompt, or a class, and some have none; or they
-        are composed of different numbers of prompts.
+      ValueError: only some of the jobs have a negative prompt or a class, or their numbers of
+        prompts differ.
     """
     split = mesh.batch_sharding(mesh.make_mesh(devices=sampling_devices()))
 

@@ -1,4 +1,4 @@
-"""What pictures are asked for, and which jobs that is for stages that are told just this."""
+"""The pictures that the flags ask for, and the jobs that make them with given stages."""
 
 import math
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from diffjax.tasks.settings import SHARE, SampleSettings
 
 
 class Wanted(NamedTuple):
-    """What is asked for, as far as it can be checked before the stages are known.
+    """What the flags ask for, as far as it can be checked before the stages are known.
 
-    classes: as they were written. label: the class if none is written; None for none. also: more
-    prompts that each picture is composed of, with their shares.
+    classes: as they were written. label: the default class, if any. also: further prompts of each
+    picture, with their weights.
     """
 
     prompts: Sequence[str]
@@ -27,11 +27,11 @@ class Wanted(NamedTuple):
 
 
 def jobs_of(wanted: Wanted, stages: Cascade) -> list[Job]:
-    """The jobs, once it is known what the stages are told.
+    """The jobs for these stages.
 
     Raises:
-      ConfigError: a prompt or a class for stages that are told none; one is missing; or there is no
-        such class.
+      ConfigError: there is a prompt or a class but the stages take none, one is missing, or there
+        is no such class.
     """
     known, name = stages.classes, stages.stages[0].task.name
     instead = "give --class" if known else "give --seeds alone"
@@ -42,9 +42,9 @@ def jobs_of(wanted: Wanted, stages: Cascade) -> list[Job]:
     }
     for flag, text in texts.items():
         fits = stages.encoder is not None or text is None
-        require(fits, flag, str(text)[:40], f"{name} is told no text: {instead}")
+        require(fits, flag, str(text)[:40], f"{name} takes no text: {instead}")
     first = next(iter(wanted.classes), None)
-    require(first is None or known is not None, "--class", first, f"{name} is told no class")
+    require(first is None or known is not None, "--class", first, f"{name} takes no class")
     labels: list[int | None] = [None]
     if known is not None:
         found = [label for text in wanted.classes for label in jobs.parse_classes(text, known)]
@@ -54,18 +54,18 @@ def jobs_of(wanted: Wanted, stages: Cascade) -> list[Job]:
     elif stages.encoder is not None:
         what = "give at least one prompt, or --prompts FILE, or --like"
         require(bool(wanted.prompts), "--prompt", "", what)
-    return jobs.jobs_of(wanted.prompts or [""], wanted.seeds, wanted.negative, labels, wanted.also)
+    return jobs.all_jobs(wanted.prompts or [""], wanted.seeds, wanted.negative, labels, wanted.also)
 
 
 def check_guidance(
     wanted: Wanted, settings: Sequence[SampleSettings], guides: Sequence[object]
 ) -> None:
-    """Refuse what has no effect, or what guidance cannot do at once.
+    """Checks that the flags of guidance have an effect and can be combined.
 
-    guides: of each stage that which guidance leads away from, None for nothing.
+    guides: for each stage the weaker version that guides it, or None.
 
     Raises:
-      ConfigError: names the flag.
+      ConfigError: they have no effect or cannot be combined; names the flag.
     """
     no_effect = "has no effect without guidance; give --guidance above 1"
     guided = [one for one, guide in zip(settings, guides, strict=True) if guide is not None]

@@ -20,7 +20,7 @@ LEAST_SIDE_PX, MAX_SIDE_PX = 128, 512
 MAX_BYTES = 4_000_000_000
 
 
-def check(trained: Cascade) -> None:
+def check_memory(trained: Cascade) -> None:
     """Checks that the guesses of all steps of a stage fit into memory together.
 
     Raises:
@@ -40,7 +40,7 @@ def frames(
     The job is sampled once more, by a program that keeps the guesses. The last frame of a stage is
     its picture, from `pictures`.
     """
-    count = len(sampling_devices())  # rows are split over them; the first is shown
+    count = len(sampling_devices())  # one row per device, of which the first is shown
     columns, seeds = rows.inputs_of([job] * count, rows.embedder(trained), trained.conditions)
     keys = rng.per_example(seeds)
     size_px = pictures[-1].shape[0]

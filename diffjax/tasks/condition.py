@@ -1,4 +1,4 @@
-"""What a condition is: one thing that a network is told beside its noisy input."""
+"""The protocol of a condition, which is a further input of a network."""
 
 import re
 from typing import Protocol, runtime_checkable
@@ -11,56 +11,56 @@ from diffjax.core.types import PRNGKey, PRNGKeys
 from diffjax.tasks.settings import SampleSettings
 from diffjax.tasks.task import Columns, ExampleShapes
 
-# A column of this name is what guidance leads away from, in place of nothing.
+# Columns with this prefix are what guidance moves away from, instead of from no condition.
 NEGATIVE = "negative_"
 # The share of a further prompt, beside its own columns.
 SHARE = "share"
 
 
 def also(index: int) -> str:
-    """What the columns of a further prompt of a composed picture begin with."""
+    """The prefix of the columns of a further prompt of a composed picture."""
     return f"also_{index}_"
 
 
 def unprefixed(column: str) -> str:
-    """The column whose place this one takes: of a negative or a further prompt, or itself."""
+    """The name of a column without the prefix of a negative or a further prompt."""
     return re.sub(rf"^({NEGATIVE}|also_\d+_)", "", column)
 
 
 @runtime_checkable
 class Condition(Protocol):
-    """One thing that a network is told. Its chance comes from keys of names of its own."""
+    """A further input of a network. Its random draws use keys with names of their own."""
 
     def columns(self) -> ExampleShapes:
-        """What it reads of one example in training."""
+        """The shapes of the columns of one example that it reads in training."""
         ...
 
     def prompts(self) -> ExampleShapes:
-        """What it reads of one row when sampling."""
+        """The shapes of the columns of one row that it reads when sampling."""
         ...
 
     def nothing(self, rows: int) -> Columns:
-        """The columns of `prompts` where nothing is said; {} for what must be said."""
+        """The columns of `prompts` that mean no condition; {} if there must be one."""
         ...
 
     def shown(self, batch: Columns) -> Columns:
-        """The columns of `prompts` for a preview, of a training batch."""
+        """The columns of `prompts` for a preview, from a training batch."""
         ...
 
     def draw(self, key: PRNGKey, batch: Columns) -> Columns:
-        """Which rows are left out, at which level rows are noised: chance as columns."""
+        """The random draws as columns: which rows are dropped, at which level rows are noised."""
         ...
 
     def told(self, batch: Columns) -> Columns:
-        """What the network is told in training, of a batch with its chance."""
+        """The network's keyword arguments in training, from a batch with its random draws."""
         ...
 
     def given(self, columns: Columns, keys: PRNGKeys, settings: SampleSettings) -> Columns:
-        """What the network is told when sampling, from a key for each row."""
+        """The network's keyword arguments when sampling, with a key for each row."""
         ...
 
     def absent(self, given: Columns, columns: Columns) -> Columns:
-        """What the other half of guidance is told: nothing, or the negative in `columns`."""
+        """Those of guidance's other half: of no condition, or of the negative one in `columns`."""
         ...
 
 

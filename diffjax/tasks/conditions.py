@@ -1,8 +1,9 @@
-"""What a network may be told beside its noisy input: drawn, told, given and left out in one place.
+"""Conditions of a network on text, a class or a vector.
 
-Training calls `draw` and then `told`; sampling calls `given`, and guidance `absent`. Each returns
-columns; those of `told`, `given` and `absent` are keyword arguments of the network. `condition.py`
-says what a condition is, and `pictures.py` has those that are pictures.
+A condition defines in one place what training, sampling and guidance do with it. Training calls
+`draw` and then `told`; sampling calls `given`, and guidance calls `absent`. Each returns columns;
+those of `told`, `given` and `absent` are keyword arguments of the network. `condition.py` has the
+protocol, and `pictures.py` the conditions on pictures.
 """
 
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Text:
-    """Embeddings of a caption. A share `drop` of the rows trains without (Ho & Salimans 2022)."""
+    """Embeddings of a caption; a share `drop` of rows trains without it (Ho & Salimans 2022)."""
 
     width: int
     max_tokens: int
@@ -56,17 +57,17 @@ class Text:
         return self.told({**batch, "keep_text": jnp.ones(len(batch["text"]), bool)})
 
     def draw(self, key: PRNGKey, batch: Columns) -> Columns:
-        """`keep_text` [b]: False where the row trains without its text."""
+        """`keep_text` [b]: False if the row trains without its text."""
         return {"keep_text": share_of(key, "text_drop", batch) >= self.drop}
 
     def told(self, batch: Columns) -> Columns:
-        """The text, or the null text where it is dropped."""
+        """The text, or the null text if it is dropped."""
         mask = mask_from_length(batch["text_length"], batch["text"].shape[1])
         text, mask = drop_text(batch["text"].astype(jnp.float32), mask, batch["keep_text"])
         return {"text": text, "text_mask": mask}
 
     def given(self, columns: Columns, keys: PRNGKeys, settings: SampleSettings) -> Columns:
-        """The text as it is."""
+        """The text itself."""
         return {"text": columns["text"], "text_mask": columns["text_mask"]}
 
     def absent(self, given: Columns, columns: Columns) -> Columns:
@@ -82,7 +83,7 @@ class Text:
 class Class:
     """A class label in 0 ... num - 1; `num` itself stands for no class, in a share `drop`.
 
-    names: of the classes, in their order, for people; () where they have none.
+    names: of the classes, in their order, for people; () if they have none.
     """
 
     num: int
@@ -106,15 +107,15 @@ class Class:
         return {"label": batch["label"]}
 
     def draw(self, key: PRNGKey, batch: Columns) -> Columns:
-        """`keep_label` [b]: False where the row trains without its class."""
+        """`keep_label` [b]: False if the row trains without its class."""
         return {"keep_label": share_of(key, "label_drop", batch) >= self.drop}
 
     def told(self, batch: Columns) -> Columns:
-        """The label, or `num` where it is dropped."""
+        """The label, or `num` if it is dropped."""
         return {"label": jnp.where(batch["keep_label"], batch["label"], self.num)}
 
     def given(self, columns: Columns, keys: PRNGKeys, settings: SampleSettings) -> Columns:
-        """The label as it is."""
+        """The label itself."""
         return {"label": columns["label"]}
 
     def absent(self, given: Columns, columns: Columns) -> Columns:
@@ -126,7 +127,7 @@ class Class:
 class Embedding:
     """A vector of another network, such as CLIP's of a picture (Ramesh et al. 2022, sec. 2.1).
 
-    of: its column. The network is told the vector, and zeros where it is dropped or absent.
+    of: its column. The network gets the vector, or zeros if it is dropped or absent.
     """
 
     of: str
@@ -150,16 +151,16 @@ class Embedding:
         return {self.of: batch[self.of]}
 
     def draw(self, key: PRNGKey, batch: Columns) -> Columns:
-        """`keep_OF` [b]: False where the row trains without its vector."""
+        """`keep_OF` [b]: False if the row trains without its vector."""
         return {f"keep_{self.of}": share_of(key, f"{self.of}_drop", batch) >= self.drop}
 
     def told(self, batch: Columns) -> Columns:
-        """The vector, or zeros where it is dropped."""
+        """The vector, or zeros if it is dropped."""
         keep = batch[f"keep_{self.of}"][:, None]
         return {"vector": jnp.where(keep, batch[self.of].astype(jnp.float32), 0.0)}
 
     def given(self, columns: Columns, keys: PRNGKeys, settings: SampleSettings) -> Columns:
-        """The vector as it is."""
+        """The vector itself."""
         return {"vector": columns[self.of]}
 
     def absent(self, given: Columns, columns: Columns) -> Columns:
@@ -168,5 +169,5 @@ class Embedding:
 
 
 def told_by(conditions: tuple[Condition, ...], batch: Columns) -> Columns:
-    """What all conditions tell the network in training."""
+    """The keyword arguments of the network in training, from all conditions."""
     return {name: x for one in conditions for name, x in one.told(batch).items()}

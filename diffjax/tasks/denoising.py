@@ -1,4 +1,4 @@
-"""Learning to denoise one column: pictures, latents, vectors, waveforms."""
+"""The task of denoising one column, such as pictures, latents, vectors or waveforms."""
 
 import math
 from dataclasses import dataclass, field
@@ -63,12 +63,12 @@ class Denoising:
 
     @property
     def sharding(self) -> Rules:
-        """How each parameter is split over a mesh: the model's own rules."""
+        """The model's rules of how parameters are split over a mesh."""
         return self.model.sharding
 
     @property
     def size_px(self) -> int:
-        """The side of the pictures that it makes."""
+        """The side of the pictures that the task makes."""
         return self.shape[0]
 
     @property
@@ -83,7 +83,7 @@ class Denoising:
 
     @property
     def factor(self) -> int:
-        """How many times larger its picture is than the one that it starts from."""
+        """The side of its pictures divided by that of the pictures that it starts from."""
         return self.low_res.factor if self.low_res else 1
 
     @property
@@ -96,7 +96,7 @@ class Denoising:
         return next((one for one in self.conditions if isinstance(one, kind)), None)
 
     def columns(self) -> ExampleShapes:
-        """The column that is learned, as it lies on the disk, and those of the conditions."""
+        """The column that is learned, as it is stored on disk, and those of the conditions."""
         sides = (self.crop_px, self.crop_px, *self.shape[2:]) if self.crop_px else self.shape
         dtype = jnp.uint8 if self.of == "image" else jnp.float32
         told = {name: shape for one in self.conditions for name, shape in one.columns().items()}
@@ -107,7 +107,7 @@ class Denoising:
         return {name: shape for one in self.conditions for name, shape in one.prompts().items()}
 
     def init(self, key: PRNGKey) -> Params:
-        """Fresh parameters, from the smallest example that the network takes; to be jitted."""
+        """Initial parameters, for the smallest example that the network takes. To be jitted."""
         x = jnp.zeros((1, *self.smallest()))
         batch = {
             name: jnp.zeros((1, *shape.shape), shape.dtype)
@@ -125,7 +125,7 @@ class Denoising:
     def smallest(self) -> tuple[int, ...]:
         """The shape of the smallest example that the network takes.
 
-        A canvas is of one size; all other parameters are the same whatever the picture's side.
+        Only the parameters of a canvas depend on the size of the picture.
         """
         stride: int | None = getattr(self.model, "stride", None)
         if len(self.shape) != 3 or stride is None or getattr(self.model, "canvas", False):
@@ -144,7 +144,7 @@ class Denoising:
     def draw(
         self, key: PRNGKey, batch: Columns, step: Int[Array, ""], memory: Memory = None
     ) -> Columns:
-        """Times `u` with their `weight`, noise `eps`, and the chance of the conditions."""
+        """Times `u` with their `weight`, noise `eps`, and the random draws of the conditions."""
         x = batch[self.of]
         key_u, key_eps = jax.random.split(rng.stream(key, "diffusion"))
         sampler = self.times.given(memory) if isinstance(self.times, Importance) else self.times
@@ -155,7 +155,7 @@ class Denoising:
         return {**batch, **told, "u": times.u, "weight": times.weight, "eps": eps}
 
     def loss(self, params: Params, batch: Columns, peers: Peers = ALONE) -> Losses:
-        """The weighted error of each row; metrics: that of the noisy and of the clean half."""
+        """The weighted error of each row. metrics: the mean error at high and at low noise."""
         x_0 = decoded(batch[self.of])
         told = told_by(self.conditions, {**batch, self.of: x_0})
         schedule = self.learning.schedule_of(self.schedule, params)
@@ -167,14 +167,14 @@ class Denoising:
         return Losses(batch["weight"] * loss, by_noise_level(error, logsnr_t))
 
     def bind(self, params: Params, told: Columns) -> Network:
-        """The network with its parameters and what it is told in place."""
+        """The network with its parameters and conditions."""
         network = lambda x_t, logsnr_t: self.model.apply(  # noqa: E731
             {"params": params}, x_t, logsnr_t, **told
         )
         return precondition(network) if self.learning.precondition else network
 
     def schedule_of(self, params: Params) -> Schedule:
-        """The schedule that is sampled: the learned one, if one is learned."""
+        """The schedule for sampling: the learned one, if one is learned."""
         return self.learning.schedule_of(self.schedule, params)
 
     def preview(self, params: Params, batch: Columns, keys: PRNGKeys) -> Columns:
@@ -191,12 +191,12 @@ class Denoising:
 
 
 def decoded(column: Array) -> Float[Array, "b *shape"]:
-    """A column as it is learned: bytes of pictures as float32 in [-1, 1], all else as it is."""
+    """The column as it is learned: pictures in bytes become float32 in [-1, 1]."""
     return pixels.from_uint8(column) if column.dtype == jnp.uint8 else column
 
 
 def by_noise_level(error: Float[Array, " b"], logsnr: LogSnr) -> dict[str, Float[Array, " b"]]:
-    """The error of the noisy and of the clean half (logsnr below and above 0); NaN in the other."""
+    """The error at high noise (logsnr < 0) and at low noise; NaN for rows of the other kind."""
     noisy = logsnr < 0
     return {
         "loss_noisy": jnp.where(noisy, error, jnp.nan),

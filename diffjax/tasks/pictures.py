@@ -1,4 +1,4 @@
-"""Conditions that are pictures: the smaller one of the stage before, and one with a hole."""
+"""Conditions on pictures: the smaller picture of the stage before, and a picture with a hole."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from diffjax.tasks.condition import share_of
 from diffjax.tasks.settings import SampleSettings
 from diffjax.tasks.task import Columns, ExampleShapes
 
-# One object for all, so that conditions and tasks that are made alike are equal.
+# One object for all, so that equal conditions and tasks compare as equal.
 COSINE = cosine()
 
 
@@ -33,7 +33,7 @@ class LowRes:
     max_level: float = 1.0
 
     def columns(self) -> ExampleShapes:
-        """Nothing of its own: training shrinks the picture that is learned."""
+        """None of its own: training shrinks the picture that is learned."""
         return {}
 
     def prompts(self) -> ExampleShapes:
@@ -42,11 +42,11 @@ class LowRes:
         return {"low_res": jax.ShapeDtypeStruct(shape, jnp.float32)}
 
     def nothing(self, rows: int) -> Columns:
-        """There is always a picture."""
+        """{}: there must be a picture."""
         return {}
 
     def shown(self, batch: Columns) -> Columns:
-        """The picture that is learned, made small."""
+        """The shrunk picture that is learned."""
         return {"low_res": shrink(batch["image"], self.factor)}
 
     def draw(self, key: PRNGKey, batch: Columns) -> Columns:
@@ -58,7 +58,7 @@ class LowRes:
         }
 
     def told(self, batch: Columns) -> Columns:
-        """The target made small and noised; `image` is the target as float32 in [-1, 1]."""
+        """The target shrunk and noised; `image` is the target as float32 in [-1, 1]."""
         low_res = shrink(batch["image"], self.factor)
         return self.noised(low_res, batch["aug_level"], batch["aug_key"])
 
@@ -73,10 +73,10 @@ class LowRes:
         return {name: given[name] for name in ("low_res", "aug_logsnr")}
 
     def noised(self, low_res: Image, level: Float[Array, " b"], key: PRNGKey | PRNGKeys) -> Columns:
-        """A small picture in [-1, 1] as the network wants it: noised, enlarged, its level beside.
+        """The network's inputs from a small picture in [-1, 1]: it noised and enlarged, its level.
 
-        One function for training and for sampling: the same noise, filter and level on both
-        sides. The noise is drawn once, at the small size, and not again at every step.
+        Training and sampling both use this, so noise, filter and level are the same. The noise is
+        drawn once, at the small size, and not again at every step.
         """
         noised, aug_logsnr = augment(low_res, level, key=key, schedule=self.schedule)
         height, width = (self.factor * side for side in low_res.shape[1:3])
@@ -95,7 +95,7 @@ class Masked:
     drop: float = 0.1
 
     def columns(self) -> ExampleShapes:
-        """Nothing of its own: training cuts the hole into the picture that is learned."""
+        """None of its own: training cuts the hole into the picture that is learned."""
         return {}
 
     def prompts(self) -> ExampleShapes:
@@ -107,7 +107,7 @@ class Masked:
         }
 
     def nothing(self, rows: int) -> Columns:
-        """A picture that is all hole."""
+        """A picture that consists of the hole."""
         square = (rows, self.size_px, self.size_px)
         return {
             "picture": jnp.zeros((*square, self.channels)),
@@ -115,7 +115,7 @@ class Masked:
         }
 
     def shown(self, batch: Columns) -> Columns:
-        """The picture that is learned, its middle a hole of half its sides."""
+        """The picture that is learned, with a hole of half its sides in the middle."""
         edge, image = self.size_px // 4, batch["image"]
         inside = (jnp.arange(self.size_px) >= edge) & (jnp.arange(self.size_px) < 3 * edge)
         hole = (inside[:, None] & inside[None, :])[None, :, :, None]
@@ -150,5 +150,5 @@ class Masked:
 
 
 def shrink(image: Image, factor: int) -> Resized:
-    """The picture that the stage before would have made: antialiased, 1 / factor the size."""
+    """The picture at 1 / factor of its size, antialiased, as the stage before would make it."""
     return pixels.resize(image, image.shape[1] // factor, image.shape[2] // factor)

@@ -1,7 +1,7 @@
-"""Sampling of one denoising task: columns that conditions read -> columns of the task's shape.
+"""Samples one denoising task: from the columns of its conditions to examples of its shape.
 
-Every function is `f(params, columns, keys, *, task, settings)`. Row i of what comes back depends on
-row i of the columns and on key i alone, not on the batch.
+Every function is `f(params, columns, keys, *, task, settings)`. Row i of the result depends only on
+row i of the columns and on key i, not on the rest of the batch.
 """
 
 import functools
@@ -29,7 +29,7 @@ Rungs = Float[Array, " n"]
 
 
 class Ready(NamedTuple):
-    """What a sampler is handed for one task: see `sampler.sample`."""
+    """The arguments of `sampler.sample` for one task."""
 
     denoise: Denoiser
     x_T: Data
@@ -38,7 +38,7 @@ class Ready(NamedTuple):
     key: PRNGKey | PRNGKeys
 
     def sample(self, x_T: Data | None = None, logsnrs: Rungs | None = None) -> Data:
-        """From the noise down the ladder, or from other noise or down other rungs; in [-1, 1]."""
+        """Samples from x_T down the ladder (or from other noise, down other rungs), in [-1, 1]."""
         x = sampler.sample(
             self.denoise,
             self.x_T if x_T is None else x_T,
@@ -90,7 +90,7 @@ def ready(
 def given_by(
     conditions: tuple[Condition, ...], columns: Columns, keys: PRNGKeys, settings: SampleSettings
 ) -> Columns:
-    """What all conditions tell the network when sampling."""
+    """The keyword arguments of the network when sampling, from all conditions."""
     return {name: x for one in conditions for name, x in one.given(columns, keys, settings).items()}
 
 
@@ -103,9 +103,9 @@ def denoiser(
     settings: SampleSettings,
     guess: Data | None = None,
 ) -> Denoiser:
-    """The task's denoiser with guidance and thresholds around it.
+    """The task's denoiser with guidance and thresholds.
 
-    guess: what a self-conditioned network said last; None for nothing yet.
+    guess: the last guess of a self-conditioned network; None before the first.
 
     Conditional and unconditional rows go through the network in one doubled batch. What a
     condition says in the other half is its `absent`: a low-resolution picture keeps its noise
@@ -174,7 +174,7 @@ def times(share: PerExample, weight: guidance.Weight) -> guidance.Weight:
 def plain_denoiser(
     params: Params, told: Columns, task: "Denoising", guess: Data | None = None
 ) -> Denoiser:
-    """The network as a denoiser: with its variance if it learns one, beside its last guess."""
+    """The network as a denoiser, with its variance if it learns one and with its last guess."""
     bound, learning = task.bind(params, told), task.learning
 
     def network(x_t: Data, logsnr_t: LogSnr) -> Reshaped:
@@ -186,7 +186,7 @@ def plain_denoiser(
 
 
 def weight_of(settings: SampleSettings) -> guidance.Weight:
-    """The guidance weight: a number, or 1 outside the interval of log SNRs."""
+    """The guidance weight, which is 1 outside the interval of log SNRs if there is one."""
     low, high = settings.guidance_from, settings.guidance_to
     if (low, high) == (SampleSettings.guidance_from, SampleSettings.guidance_to):
         return settings.guidance_weight
@@ -194,7 +194,7 @@ def weight_of(settings: SampleSettings) -> guidance.Weight:
 
 
 def absent_by(conditions: tuple[Condition, ...], given: Columns, columns: Columns) -> Columns:
-    """What all conditions say in the other half of guidance."""
+    """The keyword arguments of the network in the other half of guidance, from all conditions."""
     return {name: x for one in conditions for name, x in one.absent(given, columns).items()}
 
 
@@ -204,7 +204,7 @@ def compiled(
 ) -> jax.stages.Wrapped:
     """`function(params, columns, keys, ..., *, task, settings, **static)`, jitted.
 
-    The task is an argument of the program, `task=...`, so its frozen weights are no constants of
-    it, and tasks that are equal share one program.
+    The task is an argument of the program, `task=...`, so its frozen weights are not constants of
+    the program, and equal tasks share a program.
     """
     return jax.jit(functools.partial(function, settings=settings, **static))

@@ -1,4 +1,4 @@
-"""How a denoising task is sampled, and which values each setting may have."""
+"""The settings with which a denoising task is sampled, and the values that are allowed."""
 
 import math
 from dataclasses import dataclass, fields
@@ -32,7 +32,7 @@ class SampleSettings:
     guidance_to: float = 100.0
 
 
-# One table for configs, flags, the page and the metadata of a picture.
+# This table is used for configs, flags, the page and the metadata of pictures.
 LIMITS: dict[str, tuple[float, float]] = {
     "num_steps": (1, 10_000),
     "noise": (0, 1),
@@ -53,7 +53,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 
 
 def fault(name: str, value: object) -> str:
-    """What is allowed of the field `name` of SampleSettings, if `value` is not; else ""."""
+    """If `value` is not allowed for the field `name`, a text that says what is; else ""."""
     if name in CHOICES:
         return "" if value in CHOICES[name] else f"allowed: {', '.join(CHOICES[name])}"
     low, high = LIMITS[name]
@@ -66,7 +66,7 @@ def fault(name: str, value: object) -> str:
 
 
 def faults(settings: SampleSettings) -> dict[str, str]:
-    """What is wrong with each field of the settings; {} if nothing is."""
+    """For each field with a wrong value, a text that says what is allowed; {} if all are right."""
     found = {
         field.name: fault(field.name, getattr(settings, field.name)) for field in fields(settings)
     }

@@ -1,4 +1,4 @@
-"""What the image models are told about the text: its mask, and what "no text" looks like."""
+"""The mask of a text, and the null text, which stands for no text."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
@@ -12,17 +12,17 @@ def mask_from_length(length: Int[Array, "b"], max_length: int) -> Bool[Array, "b
 
 
 def null_text(text: Text, mask: TextMask) -> tuple[Text, TextMask]:
-    """The unconditional prompt: zeros, seen at the first position alone.
+    """The null text: zeros, of which only the first position is visible.
 
-    Of the prompt it keeps the shape and nothing else: not its words, not its length.
-    One position stays visible, because attention over none is undefined.
+    It keeps only the shape of the prompt, and nothing of its words or its length. One position is
+    visible, because attention over no position is undefined.
     """
     first = jnp.arange(mask.shape[1]) == 0
     return jnp.zeros_like(text), jnp.broadcast_to(first, mask.shape)
 
 
 def drop_text(text: Text, mask: TextMask, keep: Bool[Array, "b"]) -> tuple[Text, TextMask]:
-    """The text where `keep`, the null text elsewhere: classifier-free guidance's training."""
+    """The text in rows with `keep`, else the null text, to train for classifier-free guidance."""
     no_text, no_mask = null_text(text, mask)
     return (
         jnp.where(keep[:, None, None], text, no_text),

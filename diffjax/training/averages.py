@@ -56,7 +56,7 @@ def _parse(name: str) -> WeightAt:
     if kind == "power" and 0 < value <= WIDEST:
         return power(value)
     raise ValueError(
-        f"{name} is no average: want decay_D with 0 <= D < 1, as decay_0.9999, or power_S with "
+        f"{name} is not an average: want decay_D with 0 <= D < 1, as decay_0.9999, or power_S with "
         f"a relative width 0 < S <= {math.floor(WIDEST * 1e4) / 1e4}, as power_0.1"
     )
 

@@ -83,7 +83,7 @@ def test_a_broken_record_is_named_and_counted_once_however_often_it_comes(caplog
         take(iterator(records(10, 6)), 10)  # four epochs
     (line,) = (entry.getMessage() for entry in caplog.records)
     assert "record 6 (name_6): " in line
-    assert "are no whole image of PNG, JPEG, WEBP" in line
+    assert "are not a complete image of PNG, JPEG, WEBP" in line
     assert "1 of 10 records are broken so far, 10 are allowed" in line
 
 

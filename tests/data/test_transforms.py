@@ -49,7 +49,7 @@ def test_what_is_transparent_shows_white():
     "damage", [lambda d: b"", lambda d: b"GIF89a" + d, lambda d: d[: len(d) // 2]]
 )
 def test_damaged_or_foreign_bytes_are_a_value_error(noise, damage):
-    with pytest.raises(ValueError, match="no whole image"):
+    with pytest.raises(ValueError, match="not a complete image"):
         transforms.decode(damage(transforms.encode_png(noise)))
 
 

@@ -16,7 +16,7 @@ def flags(*arguments):
 
 
 def test_every_prompt_meets_every_seed_in_order():
-    made = jobs.jobs_of(["a", "b"], [3, 1], "c")
+    made = jobs.all_jobs(["a", "b"], [3, 1], "c")
     assert [(job.prompt, job.seed) for job in made] == [("a", 3), ("a", 1), ("b", 3), ("b", 1)]
     assert {job.negative for job in made} == {"c"}
 
@@ -54,7 +54,7 @@ def test_text_that_is_not_a_seed_is_refused(text):
 
 def test_too_many_pictures_are_refused():
     with pytest.raises(ConfigError, match="at most 100000"):
-        jobs.jobs_of(["x"] * 1001, range(100))
+        jobs.all_jobs(["x"] * 1001, range(100))
 
 
 def test_a_flag_sets_one_field_of_all_stages_or_of_each():

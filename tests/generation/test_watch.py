@@ -34,5 +34,5 @@ def test_a_film_with_too_many_steps_for_the_memory_is_refused(trained):
     stages = (dataclasses.replace(trained.stages[1], task=large),)
     many = dataclasses.replace(trained, stages=stages).with_settings([SampleSettings(400)])
     with pytest.raises(ConfigError, match="--steps = 400: --film at 1024 px takes at most 317"):
-        watch.check(many)
-    watch.check(many.with_settings([SampleSettings(300)]))
+        watch.check_memory(many)
+    watch.check_memory(many.with_settings([SampleSettings(300)]))
