@@ -13,11 +13,13 @@ import pytest
 from PIL import Image
 
 from diffjax import evaluate, main
-from diffjax.build import tasks
+from diffjax.build import config, evaluation, tasks
+from diffjax.devices import mesh
+from diffjax.evaluation.pictures import Fidelity
 from tests import runs
 from tests.tiny_t5 import save_tiny
 
-EVERY = ("train.evaluate_every=2", "train.evaluate_examples=6", "optim.decay=constant",
+EVERY = ("train.evaluate_every=2", "train.evaluate_examples=8", "optim.decay=constant",
          "train.sample_every=0", "train.snapshot_every=0", "train.log_every=4")  # fmt: skip
 
 
@@ -38,6 +40,8 @@ class Toy(nn.Module):
 def toys(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tasks, "model_of", lambda config: Toy())
+        # the command has one CPU of its own; here it shares the programs of the training's eight
+        patch.setattr(mesh, "sampling_devices", jax.local_devices)
         patch.setenv("DIFFJAX_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
         yield
 
@@ -58,45 +62,71 @@ def held_out(workdir):
 
 
 @pytest.fixture(scope="module")
-def cascade(tmp_path_factory, encoder):
-    """Both stages, trained and evaluated on 8 devices."""
-    workdir = tmp_path_factory.mktemp("cascade")
+def whole(tmp_path_factory, encoder):
+    """A stage, trained and evaluated."""
+    workdir = tmp_path_factory.mktemp("whole")
+    assert base(workdir, encoder) == 0
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def said(whole, tmp_path_factory):
+    """What the command says of the stage, and where it wrote it."""
+    out = tmp_path_factory.mktemp("said") / "deep" / "stage.json"
+    assert evaluate.main([str(whole), "--out", str(out)]) == 0
+    return json.loads(out.read_text()), out
+
+
+def same_numbers(workdir, stage):
+    """The numbers of a stage's report are those that its loop logged last."""
+    *_, last = held_out(workdir)
+    assert last.pop("step") == 4
+    assert {f"evaluate/{key}" for key in stage["numbers"]} == set(last)
+    for key, value in stage["numbers"].items():
+        assert value == pytest.approx(last[f"evaluate/{key}"], rel=1e-5), key
+
+
+def test_the_command_says_what_the_loop_logged_at_that_step(whole, said):
+    assert said[0]["of"][0]["step"] == 4
+    same_numbers(whole, said[0]["stages"][0])
+    assert said[0].keys() == {"format", "asked", "made_with", "of", "stages"}
+
+
+@pytest.mark.slow
+def test_the_command_says_of_a_cascade_what_each_loop_logged_and_the_sum_of_what_is_lowest(
+    tmp_path, encoder, monkeypatch, capsys
+):
+    """The loop has eight devices, and the command here one."""
+    monkeypatch.setattr(mesh, "sampling_devices", lambda: jax.local_devices()[:1])
     flags = [
         f"--config.{stage}.{flag}"
         for stage in ("base64", "sr256")
         for flag in (f"text.encoder={encoder}", "text.max_tokens=32", *EVERY)
     ]
-    assert (
-        main.main(["--config", "configs/cascade.py:tiny", "--workdir", str(workdir), *flags]) == 0
-    )
-    return workdir
-
-
-@pytest.fixture(scope="module")
-def said(cascade, tmp_path_factory):
-    """What the command says of the cascade, on one device, and where it wrote it."""
-    out = tmp_path_factory.mktemp("said") / "deep" / "cascade.json"
-    assert evaluate.main([str(cascade), "--out", str(out)]) == 0
-    return json.loads(out.read_text()), out
-
-
-@pytest.mark.parametrize(("index", "name"), [(0, "base64"), (1, "sr256")])
-def test_the_command_says_what_the_loop_logged_at_that_step(cascade, said, index, name):
-    """The loop had eight devices and the command one."""
-    *_, last = held_out(cascade / name)
-    assert last.pop("step") == said[0]["of"][index]["step"] == 4
-    numbers = said[0]["stages"][index]["numbers"]
-    assert {f"evaluate/{key}" for key in numbers} == set(last)
-    for key, value in numbers.items():
-        assert value == pytest.approx(last[f"evaluate/{key}"], rel=1e-5), key
-    assert ("psnr_bicubic" in numbers) == (name == "sr256")
+    given = ["--config", "configs/cascade.py:tiny", "--workdir", str(tmp_path / "run"), *flags]
+    assert main.main(given) == 0
+    out = tmp_path / "all.json"
+    assert evaluate.main([str(tmp_path / "run"), "--out", str(out)]) == 0
+    assert "no emoji: fake/16 is not the emoji data set" in capsys.readouterr().out
+    found = json.loads(out.read_text())
+    for name, stage in zip(("base64", "sr256"), found["stages"], strict=True):
+        same_numbers(tmp_path / "run" / name, stage)
+        assert ("psnr_bicubic" in stage["numbers"]) == (name == "sr256")
+    chain, numbers = found["chain"], found["chain"]["numbers"]
+    for name, best in chain["stages"].items():
+        ends = [value for key, value in numbers.items() if key.startswith(f"{name}_bits_per_dim")]
+        assert best["share"] == min(ends)
+        assert len(ends) == 5
+    shares = [best["share"] for best in chain["stages"].values()]
+    assert chain["bits_per_dim"] == pytest.approx(sum(shares))
+    assert chain["dims"] == 64 * 64 * 3
 
 
 def test_the_report_says_all_that_its_numbers_depend_on(said):
     found, path = said
     assert path.read_text() == json.dumps(found, indent=1, sort_keys=True) + "\n"
-    stage, whose = found["stages"][1], found["of"][1]
-    asked = {"data": "fake/16", "split": "validation", "examples": 6, "seed": 0}
+    (stage,), (whose,) = found["stages"], found["of"]
+    asked = {"data": "fake/16", "split": "validation", "examples": 8, "seed": 0}
     assert asked.items() <= stage.items()
     assert len(whose["checkpoint"]) == len(whose["encoder"]) == 64
     assert whose["average"] == "decay_0.999"
@@ -107,32 +137,21 @@ def test_the_report_says_all_that_its_numbers_depend_on(said):
     )
 
 
-def test_the_chain_adds_what_each_stage_is_best_at(said):
-    chain, numbers = said[0]["chain"], said[0]["chain"]["numbers"]
-    for name, best in chain["stages"].items():
-        ends = [value for key, value in numbers.items() if key.startswith(f"{name}_bits_per_dim")]
-        assert best["share"] == min(ends)
-        assert len(ends) == 5
-    shares = [best["share"] for best in chain["stages"].values()]
-    assert chain["bits_per_dim"] == pytest.approx(sum(shares))
-    assert chain["dims"] == 64 * 64 * 3
-
-
 def test_the_losses_by_noise_level_are_drawn_beside_the_report(said):
     picture = np.asarray(Image.open(said[1].with_suffix(".png")))
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 4
 
 
 def test_evaluating_changes_nothing_of_the_training_and_resuming_nothing_of_it(
-    cascade, encoder, tmp_path, capsys
+    whole, encoder, tmp_path, capsys
 ):
     """Also where a process ended between saving and evaluating: the next one evaluates."""
-    assert base(cascade / "base64", encoder) == 0  # nothing is left but to say the digest
+    assert base(whole, encoder) == 0  # nothing is left but to say the digest
     out = capsys.readouterr().out
     assert "evaluation at step" not in out
-    whole = runs.digest(out)
+    wanted = runs.digest(out)
     assert base(tmp_path / "off", encoder, "train.evaluate_every=0") == 0
-    assert runs.digest(capsys.readouterr().out) == whole
+    assert runs.digest(capsys.readouterr().out) == wanted
     assert not held_out(tmp_path / "off")
     assert base(tmp_path / "parts", encoder, "train.num_steps=2") == 0
     log = tmp_path / "parts" / "metrics.jsonl"
@@ -140,17 +159,16 @@ def test_evaluating_changes_nothing_of_the_training_and_resuming_nothing_of_it(
     log.write_text("".join(f"{line}\n" for line in lines))
     capsys.readouterr()
     assert base(tmp_path / "parts", encoder) == 0
-    assert runs.digest(capsys.readouterr().out) == whole
-    assert held_out(tmp_path / "parts") == held_out(cascade / "base64")
-    assert [line["step"] for line in held_out(cascade / "base64")] == [2, 4]
+    assert runs.digest(capsys.readouterr().out) == wanted
+    assert held_out(tmp_path / "parts") == held_out(whole)
+    assert [line["step"] for line in held_out(whole)] == [2, 4]
 
 
-def test_other_examples_and_another_seed_give_other_numbers(cascade, said, tmp_path):
-    """Here of one stage that starts from a picture, without the one before it."""
-    before = said[0]["stages"][1]["numbers"]
-    for flag, value in (("--num", "4"), ("--seed", "1"), ("--split", "test")):
+def test_other_examples_and_another_seed_give_other_numbers(whole, said, tmp_path):
+    before = said[0]["stages"][0]["numbers"]
+    for flag, value in (("--num", "16"), ("--seed", "1"), ("--split", "test")):
         out = tmp_path / f"{flag}.json"
-        asked = [str(cascade / "sr256"), "--parts", "stages", flag, value, "--out", str(out)]
+        asked = [str(whole), "--parts", "stages", flag, value, "--out", str(out)]
         assert evaluate.main(asked) == 0
         (stage,) = json.loads(out.read_text())["stages"]
         named = {"--num": "examples", "--seed": "seed", "--split": "split"}[flag]
@@ -199,9 +217,9 @@ def test_digits_have_nothing_to_be_evaluated_on(tmp_path, capsys):
         (["--ema", "decay_0.5"], "--ema = 'decay_0.5': no average is called decay_0.5"),
     ],
 )  # fmt: skip
-def test_a_bad_flag_is_one_line_and_exit_code_2(cascade, tmp_path, capsys, flags, words, request):
+def test_a_bad_flag_is_one_line_and_exit_code_2(whole, tmp_path, capsys, flags, words):
     given = [
-        str(cascade / "base64"),
+        str(whole),
         *(() if "--out" in flags else ("--out", f"{tmp_path}/a.json")),
     ]
     assert evaluate.main([*given, *flags]) == 2
@@ -211,10 +229,10 @@ def test_a_bad_flag_is_one_line_and_exit_code_2(cascade, tmp_path, capsys, flags
     assert not os.listdir(tmp_path)
 
 
-def test_what_is_there_already_is_replaced_only_when_asked(cascade, tmp_path, capsys):
+def test_what_is_there_already_is_replaced_only_when_asked(whole, tmp_path, capsys):
     out = tmp_path / "a.json"
     out.write_text("mine")
-    asked = [str(cascade / "base64"), "--parts", "stages", "--out", str(out)]
+    asked = [str(whole), "--parts", "stages", "--out", str(out)]
     assert evaluate.main(asked) == 2
     assert f"--out = '{out}': is there already; --overwrite" in capsys.readouterr().err
     assert out.read_text() == "mine"
@@ -226,6 +244,21 @@ def test_a_folder_without_a_stage_is_named(tmp_path, capsys):
     assert evaluate.main([str(tmp_path), "--out", str(tmp_path / "a.json")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert re.search(rf"WHERE = '{tmp_path}': holds no trained stage", line)
+
+
+def test_a_stage_that_starts_from_a_picture_is_compared_with_the_true_one():
+    """And says which numbers it cannot have: those of levels beyond its schedule, a small SSIM."""
+    options = config.load("configs/sr256.py:tiny")
+    task = tasks.task_of(options, 16)
+    assert evaluation.scores_of(options, task) == (Fidelity(),)
+    assert evaluation.left_out(options, task) == []
+    options.data.size_px, options.low_res.size_px, options.data.crop_px = 8, 4, 0
+    options.diffusion.logsnr_max = 8.0
+    lines = evaluation.left_out(options, tasks.task_of(options, 16))
+    assert lines == [
+        "no loss_logsnr_8_12: the schedule does not go there",
+        "no ssim: pictures of 8 px are smaller than its window, 11",
+    ]
 
 
 def test_numbers_that_json_has_not_are_null():

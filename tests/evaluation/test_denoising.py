@@ -17,7 +17,8 @@ X = (STD * np.random.default_rng(1).standard_normal((COUNT, 4))).astype(np.float
 FOUND = subjects.examples({"x": X})
 # -log2 p(x) per number, for each example
 OWN = (0.5 * np.log(2 * np.pi * STD**2) + (X**2).mean(1) / (2 * STD**2)) / np.log(2)
-LEVELS, BITS = NoiseLevels((-8.0, -4.0, 0.0, 4.0, 8.0)), Bits((6.0, 8.0, 13.0), 64)
+LEVELS, BITS = NoiseLevels((-8.0, -4.0, 0.0, 4.0, 8.0)), Bits((2.0, 4.0, 10.0), 64)
+CLEAN = 3.0  # where the schedule ends
 
 
 def near(rows, wanted, at_most):
@@ -27,49 +28,54 @@ def near(rows, wanted, at_most):
     assert abs(rows.mean() - wanted) < 4 * error
 
 
+def task_of(answer):
+    task = subjects.numbers_task(answer)
+    return dataclasses.replace(task, schedule=uniform(-20.0, CLEAN))
+
+
 @pytest.fixture(scope="module")
 def exact():
     """What the exact denoiser answers."""
-    return subjects.evaluator(subjects.numbers_task(), FOUND, [LEVELS, BITS]).answers({})
+    return subjects.evaluator(task_of(subjects.exactly), FOUND, [LEVELS, BITS]).answers({})
 
 
-@pytest.mark.parametrize(("low", "high"), [(-8.0, -4.0), (-4.0, 0.0), (0.0, 4.0), (4.0, 8.0)])
+@pytest.mark.parametrize(("low", "high"), [(-8.0, -4.0), (-4.0, 0.0), (0.0, 4.0)])
 def test_the_error_of_the_exact_denoiser_at_each_level_is_what_the_noise_hides(exact, low, high):
-    """|v - v_hat|^2 = s^2 / (alpha^2 s^2 + sigma^2), a mean over each bin."""
-    signal = 1 / (1 + np.exp(-np.linspace(low, high, 10_001)))
+    """|v - v_hat|^2 = s^2 / (alpha^2 s^2 + sigma^2), a mean over what the schedule has of a bin."""
+    rows = exact[f"loss_logsnr_{low:g}_{high:g}"]
+    signal = 1 / (1 + np.exp(-np.linspace(low, min(high, CLEAN), 10_001)))
     wanted = np.mean(STD**2 / (signal * STD**2 + 1 - signal))
-    near(exact[f"loss_logsnr_{low:g}_{high:g}"], wanted, 0.02 * wanted)
+    near(rows[np.isfinite(rows)], wanted, 0.02 * wanted)
+    assert np.isfinite(rows).mean() == pytest.approx((min(high, CLEAN) - low) / 4, abs=0.05)
 
 
-def test_the_bound_of_a_gaussian_is_its_own_log_density(exact):
-    """The Gaussian at the end knows nothing of s^2, which costs nothing where it ends late."""
-    near(exact["bits_per_dim_to_13"] - OWN, 0.0, 0.02)
+def extra(end):
+    """KL of the posterior, of variance 1 / (1 / s^2 + e^l), from the Gaussian of e^-l, in bits."""
+    ratio = np.exp(end) / (STD**-2 + np.exp(end))
+    return 0.5 * (ratio - 1 - np.log(ratio)) / np.log(2)
 
 
-def test_the_bound_of_a_worse_denoiser_is_higher_the_later_it_ends(exact):
-    worse = subjects.numbers_task(lambda x_t, logsnr_t: 0.9 * subjects.exactly(x_t, logsnr_t))
-    loose = means(subjects.evaluator(worse, FOUND, [BITS]).answers({}))
-    tight = means(exact)
-    assert all(loose[name] > tight[name] + 0.1 for name in loose)
-    assert [loose[f"bits_per_dim_to_{end}"] for end in (6, 8, 13)] == sorted(loose.values())
-    assert lowest(loose) == (loose["bits_per_dim_to_6"], 6.0)
+@pytest.mark.parametrize(("named", "end"), [(2, 2.0), (4, CLEAN)])
+def test_the_bound_of_a_gaussian_is_its_log_density_and_what_its_end_costs(exact, named, end):
+    """The Gaussian at the end knows nothing of s^2; an end beyond the schedule's is the latter."""
+    assert extra(2.0) - 0.1 > extra(CLEAN) > 0.15
+    near(exact[f"bits_per_dim_to_{named}"] - OWN, extra(end), 0.02)
 
 
-def test_what_the_schedule_does_not_reach_is_not_asked():
-    """A bound ends where the schedule does, with a Gaussian of that level's width."""
-    task = dataclasses.replace(subjects.numbers_task(), schedule=uniform(-20.0, 3.0))
-    found = subjects.evaluator(task, FOUND, [LEVELS, Bits((2.0, 4.0, 10.0), 64)]).answers({})
-    there = {name: np.isfinite(rows).mean() for name, rows in found.items()}
-    assert there["loss_logsnr_4_8"] == there["bits_per_dim_to_10"] == 0
-    assert there["loss_logsnr_-4_0"] == there["bits_per_dim_to_4"] == 1
-    assert there["loss_logsnr_0_4"] == pytest.approx(0.75, abs=0.05)
-    assert LEVELS.missing(task) == ["loss_logsnr_4_8"]
-    # KL of the posterior, of variance 1 / (1 / s^2 + e^l), from the Gaussian of variance e^-l
-    ratio = np.exp(3) / (STD**-2 + np.exp(3))
-    extra = 0.5 * (ratio - 1 - np.log(ratio)) / np.log(2)
-    assert extra > 0.15
-    near(found["bits_per_dim_to_4"] - OWN, extra, 0.02)
+def test_what_the_schedule_does_not_reach_is_not_asked(exact):
+    there = {name for name, rows in exact.items() if np.isfinite(rows).any()}
+    assert set(exact) - there == {"loss_logsnr_4_8", "bits_per_dim_to_10"}
+    assert LEVELS.missing(task_of(subjects.exactly)) == ["loss_logsnr_4_8"]
+    assert set(means(exact)) == there
     assert np.isnan(lowest({})[0])
+
+
+def test_the_bound_of_a_worse_denoiser_is_higher(exact):
+    worse = task_of(lambda x_t, logsnr_t: 0.5 * subjects.exactly(x_t, logsnr_t))
+    loose = subjects.evaluator(worse, FOUND, [BITS]).answers({})
+    tight = means(exact)
+    assert all(value > tight[name] + 0.02 for name, value in means(loose).items())
+    assert lowest(tight) == (tight["bits_per_dim_to_4"], 4.0)
 
 
 def test_the_bits_of_a_cascade_are_the_entropies_of_its_stages_over_the_largest_picture():
