@@ -43,7 +43,8 @@ def measure() -> None:
     if evaluate(["shipped", "--parts", "emoji,guidance", "--out", str(out)]):
         sys.exit("the stages could not be evaluated")
     found = json.loads(out.read_text())
-    figures = {**found["emoji"], "curve": found["guidance"]}
+    names = ("settings", "sets", "enlarged")
+    figures = {name: found["emoji"][name] for name in names} | {"curve": found["guidance"]["curve"]}
     FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
     out.unlink()
 

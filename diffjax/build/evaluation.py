@@ -52,7 +52,7 @@ def evaluator_of(
       StorageError: there is no room for the embeddings of the captions.
     """
     found = examples_of(config, encoder, split, count)
-    rows = rows_for(len(found), config.data.batch_size, mesh)
+    rows = rows_for(len(found), config.data.batch_size, mesh, task.whole_batch)
     require(
         not task.whole_batch or len(found) % rows == 0,
         "train.evaluate_examples",

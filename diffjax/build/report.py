@@ -1,5 +1,6 @@
-"""What trained stages are worth, in parts that can be asked for one by one, as plain data."""
+"""Measures trained stages. A report is plain data, in parts that can be asked for one by one."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,14 +84,12 @@ def report(loaded: Sequence[Loaded], asked: Asked, parts: Sequence[str] = ()) ->
     Raises:
       ConfigError: these stages have no such part, or no such split.
     """
-    made: JsonObject = {}
-    for name in parts or USUAL:
-        fault = PARTS[name].fault(loaded)
+    faults = {name: PARTS[name].fault(loaded) for name in parts or USUAL}
+    for name, fault in faults.items():
         require(not parts or not fault, "--parts", name, fault)
         if fault:
             print(f"no {name}: {fault}", flush=True)
-        else:
-            made[name] = PARTS[name].ask(loaded, asked)
+    made = {name: PARTS[name].ask(loaded, asked) for name, fault in faults.items() if not fault}
     versions = {"diffjax": diffjax.__version__, "jax": jax.__version__}
     return {
         "format": 1,
@@ -135,13 +134,14 @@ def drawn(loaded: Sequence[Loaded], asked: Asked) -> Json:
     found: JsonObject = {"sets": emoji.sets(base, encoder, judge, asked.num, seed)}
     if len(loaded) > 1:
         found["enlarged"] = emoji.enlarged(loaded[1].stage, encoder, asked.num, seed)
-    return {"settings": settings_to_json(base.settings), **found}
+    return {**_judged(loaded, asked), **found}
 
 
 def guidance(loaded: Sequence[Loaded], asked: Asked) -> Json:
     """How often it draws the emoji that it is asked for, by guidance weight."""
     base, encoder = _base(loaded)
-    return emoji.guidance(base, encoder, _judge(base, asked), asked.num, asked.seed or 0)
+    curve = emoji.guidance(base, encoder, _judge(base, asked), asked.num, asked.seed or 0)
+    return {**_judged(loaded, asked), "curve": curve}
 
 
 def _no_chain(loaded: Sequence[Loaded]) -> str:
@@ -231,6 +231,16 @@ def _base(loaded: Sequence[Loaded]) -> tuple[TrainedStage, TextEncoder]:
 def _judge(base: TrainedStage, asked: Asked) -> emoji.Judge:
     every = drawings(base.task.size_px)
     return emoji.judge_of(every, classifier.trained_at(asked.classifier, every.images))
+
+
+def _judged(loaded: Sequence[Loaded], asked: Asked) -> JsonObject:
+    """What the shares of drawings that are right depend on, beside the stages."""
+    return {
+        "data": loaded[0].options.data.name,
+        "seed": asked.seed or 0,
+        "classifier": hashlib.sha256(asked.classifier.read_bytes()).hexdigest(),
+        "settings": settings_to_json(loaded[0].stage.settings),
+    }
 
 
 def _mesh() -> jax.sharding.Mesh:

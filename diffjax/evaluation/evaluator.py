@@ -1,4 +1,4 @@
-"""Asks everything that is to be asked of a task, over the examples, and averages the answers."""
+"""Asks a task all that is to be asked of it, over the examples, and averages the answers."""
 
 import functools
 from collections.abc import Mapping
@@ -18,6 +18,7 @@ from diffjax.tasks.task import Params
 Subject = TypeVar("Subject")
 # The column that says which example a row is.
 INDEX = "example_index"
+ROWS = 8
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,7 @@ class Evaluator(Generic[Subject]):
     seed: int
 
     def __call__(self, params: Params) -> dict[str, float]:
-        """The mean of each number over the examples that have one; a number that none has is left
-        out."""
+        """The mean of each number over the examples that have it; left out where none has."""
         return means(self.answers(params))
 
     def answers(self, params: Params) -> dict[str, np.ndarray]:
@@ -65,10 +65,15 @@ class Evaluator(Generic[Subject]):
         return numbers
 
 
-def rows_for(count: int, batch_size: int, mesh: Mesh) -> int:
-    """About `batch_size` rows, no more than `count` needs, and as many on every device."""
+def rows_for(count: int, batch_size: int, mesh: Mesh, whole_batch: bool = False) -> int:
+    """How many rows of `count` go at a time: as many on every device, at most ROWS on each.
+
+    So whole pictures fit where training sees crops. whole_batch: as many as training has, for a
+    task that compares the examples of a batch.
+    """
     shares = mesh.size // mesh_lib.batch_sharding(mesh).shard_shape((mesh.size,))[0]
-    return -(-min(count, batch_size) // shares) * shares
+    most = batch_size if whole_batch else min(batch_size, ROWS * shares)
+    return -(-min(count, most) // shares) * shares
 
 
 def means(answers: Mapping[str, np.ndarray]) -> dict[str, float]:

@@ -25,7 +25,7 @@ def examples(columns):
 def evaluator(task, found, measures=(), scores=(), devices=1, batch_size=10**6, seed=0):
     """All rows at once on one device, unless said otherwise."""
     mesh = mesh_lib.make_mesh(devices=jax.devices()[:devices])
-    rows = rows_for(len(found), batch_size, mesh)
+    rows = rows_for(len(found), batch_size, mesh, whole_batch=True)
     return Evaluator(task, found, tuple(measures), tuple(scores), mesh, rows, seed)
 
 

@@ -98,5 +98,11 @@ def test_as_many_rows_go_to_every_device(count, batch_size, devices, rows):
     assert evaluator.rows_for(count, batch_size, mesh) == rows
 
 
+def test_no_device_has_more_rows_than_fit_unless_the_batch_counts():
+    mesh = mesh_lib.make_mesh(devices=jax.devices()[:2])
+    assert evaluator.rows_for(100, 64, mesh) == 16
+    assert evaluator.rows_for(100, 64, mesh, whole_batch=True) == 64
+
+
 def test_a_tensor_group_shares_its_rows():
     assert evaluator.rows_for(3, 64, mesh_lib.make_mesh(tensor=4)) == 4
