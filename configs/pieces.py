@@ -32,6 +32,7 @@ def data(size_px: int) -> ConfigDict:
         dict(
             name=f"emoji/{size_px}",  # a TFDS data set, a prepared folder, "digits", "fake/COUNT"
             split="train",
+            validation_split="validation",  # what train.evaluate_every looks at
             names=(),  # keep only records with these names; none: keep all
             size_px=size_px,
             crop_px=0,  # train on random crops of this side; 0: whole pictures
@@ -140,6 +141,8 @@ def train() -> ConfigDict:
             snapshot_every=2_000,  # of averages power_S, of which diffjax.ema makes others
             log_every=50,
             sample_every=2_000,
+            evaluate_every=0,  # losses, likelihoods and more on held-out data; 0: never
+            evaluate_examples=64,  # so many of them, spread over data.validation_split
             save_every=2_000,
             keep=3,
             keep_every=0,  # and every step that this divides, for good; 0: none

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from diffjax.build import config
+from diffjax import evaluate
+from diffjax.build import config, report
 from diffjax.build.check import check
+from diffjax.evaluation.denoising import BITS
 from tools import write_diffusion_page
 
 ROOT = Path(__file__).resolve().parent.parent
 RELIABILITY = (ROOT / "docs/reliability.md").read_text()
+EVALUATION = (ROOT / "docs/evaluation.md").read_text()
 
 
 def test_the_page_of_the_diffusion_core_is_what_the_docstrings_say():
@@ -56,11 +59,30 @@ def test_a_command_that_measures_a_promise_names_tests_that_it_would_run(command
             assert slow_too or not known[test] or not name
 
 
-def test_every_training_command_of_the_page_has_a_config_that_can_be_built():
-    lines = re.findall(r"^python -m diffjax\.main (.*)$", RELIABILITY, re.M)
-    assert len(lines) == 2
+@pytest.mark.parametrize(("page", "count"), [(RELIABILITY, 2), (EVALUATION, 1)])
+def test_every_training_command_of_a_page_has_a_config_that_can_be_built(page, count):
+    lines = re.findall(r"^python -m diffjax\.main (.*)$", page, re.M)
+    assert len(lines) == count
     for line in lines:
         words = shlex.split(line, comments=True)
         options = config.load(words[words.index("--config") + 1])
         config.override(options, [word for word in words if word.startswith("--config.")])
         check(options)
+
+
+def test_every_evaluating_command_of_its_page_has_flags_and_parts_that_there_are():
+    lines = re.findall(r"^python -m diffjax\.evaluate (.*)$", EVALUATION, re.M)
+    assert len(lines) == 3
+    for line in lines:
+        flags = evaluate.parser().parse_args(shlex.split(line))
+        assert flags.out.suffix == ".json"
+        assert set((flags.parts or "stages").split(",")) <= set(report.PARTS)
+
+
+def test_the_evaluation_page_has_every_part_and_every_number_of_its_tables():
+    rows = re.findall(r"^\| (.*?) \|", EVALUATION, re.M)
+    assert set(report.PARTS) <= {row.strip("`") for row in rows}
+    named = set(re.findall(r"`([a-z_]+)", "\n".join(rows)))
+    known = {"loss", "psnr", "ssim", "retrieval_nearest", "retrieval_first_five"}
+    known |= {BITS, "loss_logsnr_"}
+    assert known <= named, known - named

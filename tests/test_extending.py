@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import json
 from typing import ClassVar
 
 import flax.linen as nn
@@ -19,6 +20,8 @@ from diffjax.data.readers import caption, picture
 from diffjax.devices import mesh as mesh_lib
 from diffjax.diffusion.process import diffuse
 from diffjax.diffusion.sampling import sampler
+from diffjax.evaluation.evaluator import Evaluator
+from diffjax.evaluation.examples import Examples
 from diffjax.tasks.conditions import Class
 from diffjax.tasks.denoising import Denoising
 from diffjax.tasks.settings import SampleSettings
@@ -37,10 +40,14 @@ class Numbers:
         self.rows, self.position = rows, 0
 
     def __next__(self):
-        random = np.random.default_rng(self.position)
+        batch = self.at(self.position)
+        self.position += self.rows
+        return batch
+
+    def at(self, position):
+        random = np.random.default_rng(position)
         label = random.integers(0, 3, self.rows)
         x = np.eye(4, dtype=np.float32)[label] + 0.1 * random.standard_normal((self.rows, 4))
-        self.position += self.rows
         return {"x": x.astype(np.float32), "label": label.astype(np.int32)}
 
     def get_state(self):
@@ -50,8 +57,8 @@ class Numbers:
         self.position = int(state["next_example"])
 
 
-def run_of(task, folder, num_steps=6, devices=1):
-    """A run of any task over `Numbers`, checkpointed every second step."""
+def run_of(task, folder, num_steps=6, devices=1, measures=(), scores=()):
+    """A run of any task over `Numbers`, checkpointed and evaluated every second step."""
     rate = optim.learning_rate(1e-2, warmup_steps=1, num_steps=100)
     training = Training(
         task, optim.optimiser("adam", rate), rate, ("decay_0.9",),
@@ -59,8 +66,13 @@ def run_of(task, folder, num_steps=6, devices=1):
         log_every=2,
     )  # fmt: skip
     shown = Shown({"x": np.zeros((2, 4), np.float32)}, ("a", "b"))
-    settings = LoopSettings(num_steps=num_steps, log_every=2, save_every=2)
-    return Run(training, settings, folder, "{}", "decay_0.9", lambda: Data(Numbers(), shown))
+    settings = LoopSettings(num_steps=num_steps, log_every=2, save_every=2, evaluate_every=2)
+    evaluate = None
+    if measures or scores:
+        held_out = Examples({"x": Numbers().at(99)["x"]}, ("",) * 16, ("",) * 16)
+        evaluate = Evaluator(task, held_out, measures, scores, training.mesh, rows=16, seed=0)
+    data = lambda: Data(Numbers(), shown, evaluate)  # noqa: E731
+    return Run(training, settings, folder, "{}", "decay_0.9", data)
 
 
 def trained(task, folder, **options):
@@ -244,6 +256,38 @@ def test_a_task_that_compares_examples_is_not_trained_in_parts(tmp_path):
     parts = dataclasses.replace(run, training=dataclasses.replace(run.training, parts=2))
     with pytest.raises(Exception, match=r"train\.accumulate = 2.*compares"):
         loop.train(parts)
+
+
+# --- what is asked of held-out examples: a measure of each row, and a score of what is made
+
+
+def agreement(task, params, batch, keys):
+    """Whether the first output has the teacher's sign; no number where the teacher says 0."""
+    mine, wanted = batch["x"] @ params["map"], batch["x"] @ task.frozen["teacher"]
+    agree = jnp.where(mine[:, 0] * wanted[:, 0] > 0, 1.0, 0.0)
+    return {"agrees": jnp.where(wanted[:, 0] == 0, jnp.nan, agree)}
+
+
+def variety(made, examples):
+    """One number of the whole set, as an FID is: how far apart what the task made lies."""
+    return {"variety": np.std(made["made"], axis=0).mean()}
+
+
+def test_a_new_measure_and_a_new_score_are_logged_by_the_loop_and_change_no_training(tmp_path):
+    short(agreement, variety)
+    task = Imitating({"teacher": jax.random.normal(jax.random.key(5), (4, 2))})
+    asked = dict(measures=(agreement,), scores=(variety,))
+    with_them, _ = trained(task, tmp_path / "with", **asked)
+    without, _ = trained(task, tmp_path / "without")
+    assert digest_of(with_them, {}) == digest_of(without, {})
+    x = Numbers().at(99)["x"]
+    params = with_them.ema_params["decay_0.9"]
+    made, wanted = x @ np.asarray(params["map"]), x @ np.asarray(task.frozen["teacher"])
+    lines = [json.loads(line) for line in (tmp_path / "with/metrics.jsonl").open()]
+    found = [line for line in lines if "evaluate/agrees" in line]
+    assert [line["step"] for line in found] == [2, 4, 6]
+    assert found[-1]["evaluate/agrees"] == pytest.approx(np.mean(made[:, 0] * wanted[:, 0] > 0))
+    assert found[-1]["evaluate/variety"] == pytest.approx(made.std(axis=0).mean(), rel=1e-4)
 
 
 # --- a metric: a function of each row

@@ -12,6 +12,7 @@ import pytest
 from diffjax.build import loading, places
 from diffjax.core import tensorfile
 from diffjax.evaluation import retrieval
+from diffjax.evaluation.drawings import drawings
 from diffjax.generation import rows
 from diffjax.generation.jobs import Job
 from tools import ship_cascade
@@ -51,8 +52,6 @@ def test_the_files_are_those_that_the_configs_train():
 @pytest.mark.slow
 def test_it_draws_what_it_is_asked_for():
     """Of eight drawings of each style, the one that was asked for is nearest for most prompts."""
-    from tools.evaluate_demo import drawings
-
     every = drawings(64)
     names = ("red_apple", "frog", "pizza", "red_heart", "rainbow", "cactus", "penguin", "sunflower")
     wanted = [(every.names.index(name) + i, name) for name in names for i in range(2)]

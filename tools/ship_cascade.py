@@ -4,12 +4,11 @@
     python -m tools.ship_cascade --workdir runs/emoji                          # half an hour
     python -m tools.ship_cascade --card                # only the card, from known figures
 
-The stages are exported in bfloat16 and measured as they ship (tools/evaluate_demo.py).
+The stages are exported in bfloat16 and measured as they ship (python -m diffjax.evaluate).
 """
 
 import argparse
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 from diffjax.build import config, places
 from diffjax.checkpoint.__main__ import main as checkpoint
 from diffjax.core import tensorfile
+from diffjax.evaluate import main as evaluate
 
 FIGURES = Path(__file__).resolve().parent.parent / "benchmarks/results/shipped.json"
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
@@ -35,6 +35,18 @@ def export(workdir: Path) -> None:
         out = places.shipped() / f"{name}.safetensors"
         if checkpoint(["export", str(place), "--dtype", "bfloat16", "--out", str(out)]):
             sys.exit(f"{place} could not be exported")
+
+
+def measure() -> None:
+    """Write the figures of the card: what `evaluate` says of emoji and of guidance."""
+    out = FIGURES.with_name("shipped_evaluation.json")
+    if evaluate(["shipped", "--parts", "emoji,guidance", "--out", str(out)]):
+        sys.exit("the stages could not be evaluated")
+    found = json.loads(out.read_text())
+    names = ("settings", "sets", "enlarged")
+    figures = {name: found["emoji"][name] for name in names} | {"curve": found["guidance"]["curve"]}
+    FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
+    out.unlink()
 
 
 def percent(share: dict[str, float]) -> str:
@@ -121,8 +133,7 @@ def main() -> None:
     flags = parser.parse_args()
     if flags.workdir:
         export(flags.workdir)
-        command = [sys.executable, "-m", "tools.evaluate_demo", "--out", str(FIGURES)]
-        subprocess.run(command, check=True)
+        measure()
     page = places.shipped() / "README.md"
     page.write_text(card(page.read_text(), json.loads(FIGURES.read_text())))
 

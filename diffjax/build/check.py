@@ -25,7 +25,8 @@ MAX_SEED = 2**31 - 1
 LIMITS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(
         ("data.size_px", "text.max_tokens", "sample.num_images", "model.width", "model.patch",
-         "model.head_width", "model.token_width", "model.num_blocks", "model.mults"),
+         "model.head_width", "model.token_width", "model.num_blocks", "model.mults",
+         "train.evaluate_examples"),
         (1, 2**20),
     ),
     **dict.fromkeys(
@@ -33,9 +34,9 @@ LIMITS: dict[str, tuple[float, float]] = {
     ),
     **dict.fromkeys(("train.num_steps", "train.log_every", "train.max_bad_steps"), (1, 2**31 - 1)),
     **dict.fromkeys(
-        ("train.sample_every", "train.save_every", "train.snapshot_every", "train.keep",
-         "train.keep_every", "data.crop_px", "low_res.size_px", "optim.warmup_steps", "text.width",
-         "model.num_heads", "model.canvas"),
+        ("train.sample_every", "train.evaluate_every", "train.save_every", "train.snapshot_every",
+         "train.keep", "train.keep_every", "data.crop_px", "low_res.size_px",
+         "optim.warmup_steps", "text.width", "model.num_heads", "model.canvas"),
         (0, 2**31 - 1),
     ),
     **dict.fromkeys(("text.drop", "low_res.max_aug_level"), (0, 1)),

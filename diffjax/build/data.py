@@ -77,6 +77,37 @@ def source_of(config: ConfigDict) -> RecordSource:
         raise ConfigError("data", f"{data.name} {data.split}", str(error)) from None
 
 
+def held_out(config: ConfigDict, split: str) -> RecordSource:
+    """The records of a split that is not trained on, whatever names data.names trains.
+
+    Raises:
+      ConfigError: the data set has no such split.
+    """
+    data = config.data
+    kind = data.name.partition("/")[0]
+    remedy = "name another, or train with train.evaluate_every=0"
+    if kind == "digits":
+        allowed = f"digits has no splits, all of it is trained on; {remedy}"
+        raise ConfigError("data.validation_split", split, allowed)
+    if kind == "fake":
+        require(
+            split in ("validation", "test"),
+            "data.validation_split",
+            split,
+            f"made-up pictures have validation and test; {remedy}",
+        )
+        seed = 1 if split == "validation" else 2
+        return fake.Shapes(len(source_of(config)), data.size_px, seed)
+    try:
+        found = tfds.open_source(
+            data.name, split, image_key=data.image_key, caption_key=data.caption_key
+        )
+    except ValueError as error:
+        raise ConfigError("data.validation_split", split, f"{error}; {remedy}") from None
+    require(len(found) > 0, "data.validation_split", split, f"holds no record; {remedy}")
+    return found
+
+
 def shown_of(
     config: ConfigDict,
     records: RecordSource,

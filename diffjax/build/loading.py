@@ -16,8 +16,9 @@ from diffjax.devices import mesh
 from diffjax.encoders.t5 import TextEncoder
 from diffjax.generation.chain import Cascade, TrainedStage
 from diffjax.generation.recipe import FROM_A_FILE, Origin, Recipe
+from diffjax.tasks.denoising import Denoising
 
-__all__ = ["identity", "load", "load_like", "said", "stage_dirs"]
+__all__ = ["identity", "load", "load_like", "load_stage", "names_of", "said", "stage_dirs"]
 
 
 def load(
@@ -37,7 +38,6 @@ def load(
       ConfigError: the stages do not fit each other, or one has no checkpoint or no such average.
       StorageError: a stage has checkpoints, but none is complete.
     """
-    everywhere = mesh.replicated(mesh.make_mesh(devices=mesh.sampling_devices()))
     encoder: TextEncoder | None = None
     text: ConfigDict | None = None
     for path in dirs:
@@ -46,11 +46,8 @@ def load(
             text = options.text
             with config.interpreting(path):
                 encoder = tasks.encoder_of(options)
-    names = ema.split(",") if isinstance(ema, str) else ema or [None]
-    allowed = f"one for all stages, or {len(dirs)} with commas"
-    require(len(names) in (1, len(dirs)), "--ema", ema, allowed)
     trained, origins, size_px = [], [], 0
-    names = list(names) * (len(dirs) // len(names))
+    names = names_of(ema, len(dirs))
     for path, name, step in zip(dirs, names, steps or [None] * len(dirs), strict=True):
         options = places.options_of(path)
         with config.interpreting(path):
@@ -64,7 +61,7 @@ def load(
                     f"the first stage was trained with {text[key]!r}",
                 )
             width = encoder.width if encoder is not None else 0
-            task, whose = tasks.task_of(options, width), identity(options)
+            task = tasks.task_of(options, width)
         require(
             task.low_res_px == (size_px or None),
             "--stages",
@@ -73,20 +70,50 @@ def load(
             f"the stage before it makes {size_px or 'none'}",
         )
         size_px = task.size_px
-        params, found, average = places.params_of(options, path, task, name, verify, step)
-        print(f"{options.stage}: step {found} of {path}, {average}")
-        origins.append(
-            Origin(
-                name=task.name,
-                size_px=task.size_px,
-                step=int(found) if str(found).isdecimal() else None,
-                average=average,
-                checkpoint=digest.digest_of(params, whose),
-            )
-        )
-        params = jax.device_put(params, everywhere)
-        trained.append(TrainedStage(task, params, task.settings))
+        stage, origin = load_stage(options, path, task, name, verify, step)
+        trained.append(stage)
+        origins.append(origin)
     return Cascade(tuple(trained), tuple(origins), encoder)
+
+
+def names_of(ema: str | Sequence[str | None] | None, count: int) -> list[str | None]:
+    """The average of each of `count` stages, as --ema names them; None is a stage's first.
+
+    Raises:
+      ConfigError: neither one for all nor one for each.
+    """
+    names = ema.split(",") if isinstance(ema, str) else ema or [None]
+    allowed = f"one for all stages, or {count} with commas"
+    require(len(names) in (1, count), "--ema", ema, allowed)
+    return list(names) * (count // len(names))
+
+
+def load_stage(
+    options: ConfigDict,
+    place: Path,
+    task: Denoising,
+    name: str | None,
+    verify: str = "full",
+    step: int | None = None,
+) -> tuple[TrainedStage, Origin]:
+    """A task with its parameters on every device that samples, and where they come from.
+
+    Raises what `places.params_of` does.
+    """
+    with config.interpreting(place):
+        whose = identity(options)
+    params, found, average = places.params_of(options, place, task, name, verify, step)
+    print(f"{options.stage}: step {found} of {place}, {average}")
+    origin = Origin(
+        name=task.name,
+        size_px=task.size_px,
+        step=int(found) if str(found).isdecimal() else None,
+        average=average,
+        checkpoint=digest.digest_of(params, whose),
+    )
+    everywhere = mesh.replicated(mesh.make_mesh(devices=mesh.sampling_devices()))
+    params = jax.device_put(params, everywhere)
+    return TrainedStage(task, params, task.settings), origin
 
 
 def identity(options: ConfigDict) -> JsonObject:

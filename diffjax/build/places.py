@@ -28,11 +28,13 @@ def shipped() -> Path:
     return Path(str(importlib.resources.files("diffjax") / "shipped"))
 
 
-def stage_dirs(workdir: Path | None = None, stages: Sequence[Path] | None = None) -> list[Path]:
+def stage_dirs(
+    workdir: Path | None = None, stages: Sequence[Path] | None = None, flag: str = "--workdir"
+) -> list[Path]:
     """The places of the stages, smallest first: `stages` as they are, or those in `workdir`.
 
     A place is a workdir or a file that `python -m diffjax.checkpoint export` wrote. `workdir` is a
-    place, or holds some. Neither: the cascade that comes with diffjax.
+    place, or holds some. Neither: the cascade that comes with diffjax. flag: of errors.
 
     Raises:
       ConfigError: `workdir` is no trained stage and holds none.
@@ -43,7 +45,7 @@ def stage_dirs(workdir: Path | None = None, stages: Sequence[Path] | None = None
         workdir = shipped()
         require(
             any(workdir.glob(f"*{SAFETENSORS}")),
-            "--workdir",
+            flag,
             None,
             "no trained cascade came along; `make demo` trains one: --workdir runs/demo",
         )
@@ -51,7 +53,7 @@ def stage_dirs(workdir: Path | None = None, stages: Sequence[Path] | None = None
         return [workdir]
     found = [path.parent for path in workdir.glob(f"*/{CONFIG}")]
     found = found or list(workdir.glob(f"*{SAFETENSORS}"))
-    require(bool(found), "--workdir", str(workdir), "holds no trained stage; train one first")
+    require(bool(found), flag, str(workdir), "holds no trained stage; train one first")
     return sorted(found, key=_size_px)
 
 

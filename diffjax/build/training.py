@@ -9,14 +9,15 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from diffjax.build import data, resume, tasks
+from diffjax.build import data, evaluation, resume, tasks
 from diffjax.build.check import check
 from diffjax.checkpoint.portable import LIVE
 from diffjax.core.errors import ConfigError
 from diffjax.devices import mesh as mesh_lib
+from diffjax.encoders.t5 import TextEncoder
 from diffjax.training import optim
 from diffjax.training.program import Training
-from diffjax.training.run import LoopSettings, Run
+from diffjax.training.run import Data, LoopSettings, Run
 
 
 def run_of(config: ConfigDict, workdir: Path) -> Run:
@@ -39,8 +40,20 @@ def run_of(config: ConfigDict, workdir: Path) -> Run:
         workdir=workdir,
         config_json=json.dumps(config.to_dict(), indent=2),
         sampled=sampled_average(config),
-        open_data=functools.partial(data.open_data, config, encoder, training),
+        open_data=functools.partial(open_data, config, encoder, training),
     )
+
+
+def open_data(config: ConfigDict, encoder: TextEncoder | None, training: Training) -> Data:
+    """The data of a run, and what its parameters are asked on the way.
+
+    Raises:
+      ConfigError, StorageError: as `data.open_data` and `evaluation.during_training`.
+    """
+    evaluate = None
+    if config.train.evaluate_every:
+        evaluate = evaluation.during_training(config, encoder, training.task, training.mesh)
+    return data.open_data(config, encoder, training)._replace(evaluate=evaluate)
 
 
 def training_of(
@@ -66,7 +79,7 @@ def training_of(
 
 
 def loop_of(config: ConfigDict) -> LoopSettings:
-    """When the loop logs, saves, samples and stops."""
+    """When the loop logs, saves, samples, evaluates and stops."""
     names = [
         field.name for field in dataclasses.fields(LoopSettings) if field.name != "learning_rate"
     ]

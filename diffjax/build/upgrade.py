@@ -10,6 +10,7 @@ Value: TypeAlias = bool | int | float | str | tuple[str, ...]
 BEFORE: dict[str, Value] = {
     "classes.names": (),
     "data.max_broken": 0.0,
+    "data.validation_split": "validation",
     "diffusion.objective": "simple",
     "diffusion.over": "u",
     "diffusion.num_levels": 1000,
@@ -19,6 +20,8 @@ BEFORE: dict[str, Value] = {
     "diffusion.learned_schedule": 0,
     "diffusion.precondition": False,
     "optim.groups": (),
+    "train.evaluate_every": 0,
+    "train.evaluate_examples": 64,
     "sample.guidance_rescale": 0.0,
     "sample.guidance_from": -100.0,
     "sample.guidance_to": 100.0,

@@ -21,7 +21,7 @@ MEANING = {
     "data": "waiting for a batch",
     "step": "training",
     "checkpoint": "handing the state to the writer, and waiting for it at the end",
-    "sample": "grids of pictures",
+    "sample": "grids of pictures, evaluations",
     "redone": "work after the last good checkpoint, done again",
     "down": "between the end of one process and the start of the next",
 }

@@ -132,6 +132,7 @@ class Log:
         workdir.mkdir(parents=True, exist_ok=True)
         self._path = workdir / "metrics.jsonl"
         keep_until(self._path, resumed_at)
+        self._resumed_at, self._there = resumed_at, names_at(self._path, resumed_at)
         self._lines = self._path.open("a", buffering=1)
         self._behind = Background("the TensorBoard writer")
         self._writer: MetricWriter
@@ -151,6 +152,12 @@ class Log:
             with storing(self._path):
                 self._lines.write(json.dumps({"step": step, **line}) + "\n")
             self._behind.submit(lambda: self._writer.write_scalars(step, numbers))
+
+    def has(self, step: int, prefix: str) -> bool:
+        """Whether an earlier process logged names that begin so, at the step that it came to."""
+        if not self._enabled or step != self._resumed_at:
+            return False
+        return any(name.startswith(prefix) for name in self._there)
 
     def image(self, step: int, name: str, image: np.ndarray) -> None:
         """Log a uint8 picture [h w 3]."""
@@ -188,6 +195,14 @@ def keep_until(path: Path, step: int) -> None:
         set_aside(path, f"line {steps.index(None) + 1} is damaged; the others are kept")
     if kept != lines or incomplete:
         write_whole(path, b"".join(line + b"\n" for line in kept))
+
+
+def names_at(path: Path, step: int) -> frozenset[str]:
+    """What metrics.jsonl, all of whose lines are whole, has at a step."""
+    if not path.exists():
+        return frozenset()
+    lines = map(parse_json_object, path.read_bytes().splitlines())
+    return frozenset(name for line in lines if line.get("step") == step for name in line)
 
 
 def _step_of(line: bytes) -> int | None:

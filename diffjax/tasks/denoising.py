@@ -177,12 +177,17 @@ class Denoising:
         """The schedule for sampling: the learned one, if one is learned."""
         return self.learning.schedule_of(self.schedule, params)
 
-    def preview(self, params: Params, batch: Columns, keys: PRNGKeys) -> Columns:
-        """`made` from the batch's own conditions, and the `low_res` or `masked` it started from."""
+    def prompted(self, batch: Columns) -> dict[str, Array]:
+        """A batch of training with the columns that sampling reads: its text, its small picture."""
         true = {self.of: decoded(batch[self.of])} if self.of in batch else {}
         columns = dict(batch)
         for one in self.conditions:
             columns |= one.shown({**batch, **true})
+        return columns
+
+    def preview(self, params: Params, batch: Columns, keys: PRNGKeys) -> Columns:
+        """`made` from the batch's own conditions, and the `low_res` or `masked` it started from."""
+        columns = self.prompted(batch)
         made = sampling.sample(params, columns, keys, task=self, settings=self.settings)
         started = {"low_res": columns["low_res"]} if self.low_res else {}
         if self.condition(Masked):

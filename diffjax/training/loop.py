@@ -1,4 +1,4 @@
-"""The training loop of one task: step, log, save, sample."""
+"""The training loop of one task: step, log, save, sample, evaluate."""
 
 import functools
 import sys
@@ -28,6 +28,9 @@ from diffjax.logs import writer
 from diffjax.logs.goodput import goodput_table
 from diffjax.training.run import Opened, Run, begin
 from diffjax.training.state import TrainState, averaged
+
+# How the names of held-out numbers begin in the log.
+EVALUATED = "evaluate/"
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,10 @@ def loop(opened: Opened, state: TrainState) -> TrainState:
     train_step, before = opened.program.step, None
     rescue: Callable[[], int] | None = nothing_lost
     agree, alone = processes.Agreement(), jax.process_count() == 1
+    due = lambda n: n and step and (step % n == 0 or step == every.num_steps)  # noqa: E731
+    if due(every.evaluate_every):  # an earlier process may have ended between saving and this
+        with opened.watch.meanwhile(nothing_lost):
+            evaluate(opened, step, state)
     while step < every.num_steps:
         opened.spent.to("data")
         with opened.watch.meanwhile(rescue):
@@ -89,7 +96,6 @@ def loop(opened: Opened, state: TrainState) -> TrainState:
         )  # at most two steps are queued, so a signal need not wait long
         before = metrics["loss"]
         step += 1
-        due = lambda n: n and (step % n == 0 or step == every.num_steps)  # noqa: E731, B023
         if due(every.log_every):
             opened.journal.write(step, every.num_steps)
             _check_health(opened, step)
@@ -111,7 +117,23 @@ def loop(opened: Opened, state: TrainState) -> TrainState:
             opened.spent.to("sample")
             with opened.watch.meanwhile(rescue):
                 opened.preview(step, averaged(state, opened.run.sampled))
+        if due(every.evaluate_every):
+            with opened.watch.meanwhile(rescue):
+                evaluate(opened, step, state)
     return state
+
+
+def evaluate(opened: Opened, step: int, state: TrainState) -> None:
+    """Log what the averaged parameters are worth on held-out examples, unless that is there."""
+    there = opened.log.has(step, EVALUATED)
+    if opened.evaluate is None or (there and jax.process_count() == 1):
+        return
+    opened.spent.to("sample")
+    numbers = opened.evaluate(averaged(state, opened.run.sampled))
+    if not there:
+        opened.log.scalars(step, {f"{EVALUATED}{name}": x for name, x in numbers.items()})
+    shown = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+    print(f"evaluation at step {step}: {shown}", flush=True)
 
 
 def next_batch(opened: Opened, step: int, state: TrainState) -> dict[str, jax.Array]:

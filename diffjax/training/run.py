@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import numpy as np
@@ -20,22 +20,28 @@ from diffjax.devices import mesh, processes
 from diffjax.logs import writer
 from diffjax.logs.goodput import Goodput
 from diffjax.logs.journal import Journal
+from diffjax.tasks.task import Params
 from diffjax.training import snapshots
 from diffjax.training.preview import Preview
 from diffjax.training.program import Program, Training, program_of
 from diffjax.training.state import TrainState
 
+# Parameters -> numbers by name, on held-out examples. With several processes all call it.
+Evaluate: TypeAlias = Callable[[Params], Mapping[str, float]]
+
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """When the loop logs, saves, samples and stops; 0 is never. None of it changes the program.
+    """When the loop logs, saves, samples, evaluates and stops; 0 is never.
 
+    None of it changes the program.
     learning_rate: named in the remedy of a run that diverges.
     """
 
     num_steps: int
     log_every: int = 50
     sample_every: int = 0
+    evaluate_every: int = 0
     save_every: int = 0
     snapshot_every: int = 0
     keep: int = 3
@@ -53,10 +59,14 @@ class Shown(NamedTuple):
 
 
 class Data(NamedTuple):
-    """The data of a run: batches, whose position can be saved and restored, and the previews."""
+    """The data of a run: batches, whose position can be saved and restored, and the previews.
+
+    evaluate: what is asked of the parameters during training, see `Evaluate`; None for nothing.
+    """
 
     batches: pipeline.Batches
     shown: Shown
+    evaluate: Evaluate | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +103,7 @@ class Opened:
     log: writer.Log
     journal: Journal
     preview: Preview
+    evaluate: Evaluate | None
     watch: Watch
     spent: Goodput
 
@@ -150,6 +161,6 @@ def begin(run: Run, watch: Watch, at_the_end: ExitStack) -> tuple[Opened, TrainS
     preview = Preview(training.task, place.mesh, data.shown, workdir / "samples", log)
     opened = Opened(
         run, program, step, pipeline.Ahead(data.batches, to_devices), checkpoints, kept, log,
-        journal, preview, watch, spent,
+        journal, preview, data.evaluate, watch, spent,
     )  # fmt: skip
     return opened, state

@@ -29,6 +29,7 @@ ELSEWHERE = {
     "stages": "the parts of a cascade: below",
     "classes.names": "what diffjax.sample --class takes: tests/test_sample_told.py",
     "data.split": "made-up pictures have no splits: tests/data/sources/test_tfds.py",
+    "data.validation_split": "of what an evaluation looks at: tests/test_evaluate.py",
     "data.names": "made-up pictures are all taken: tests/data/sources/test_tfds.py",
     "data.image_key": "made-up pictures have no fields: tests/data/sources/test_tfds.py",
     "data.caption_key": "made-up pictures have no fields: tests/data/sources/test_tfds.py",
@@ -36,6 +37,7 @@ ELSEWHERE = {
     "mesh.data": "of 8 devices -1 takes what the others leave: tests/training/test_meshes.py",
     "model.kind": "changes which other keys there are: tests/build/test_check.py",
     "text.width": "0 asks the encoder, any other number must be its own: test_check.py",
+    "train.evaluate_examples": "how many an evaluation looks at: tests/test_evaluate.py",
     "train.allow_dtype_change": "allows what a resume refuses: test_resume.py",
 }
 # Another allowed value, where the general rule of `other` gives one that is not.

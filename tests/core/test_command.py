@@ -16,6 +16,7 @@ from diffjax.devices.processes import WorkersMissing
 from diffjax.encoders.cache.cache import Damaged, MissingCaption
 
 ROOT = Path(__file__).resolve().parents[2]
+PATHS = ("workdir", "out", "mask", "picture", "prompts", "like", "captions", "where", "classifier")
 
 
 def ends(error):
@@ -110,7 +111,7 @@ def test_a_mistake_in_the_flags_is_one_line_and_exit_code_2(arguments, words, ca
 
 def test_no_command_takes_a_path_that_is_not_expanded():
     """Every flag that is a path has the one type, in every command."""
-    from diffjax import edit, ema, embed, main, sample
+    from diffjax import edit, ema, embed, evaluate, main, sample
     from diffjax.app import __main__ as app
     from diffjax.checkpoint import __main__ as checkpoint
 
@@ -121,10 +122,10 @@ def test_no_command_takes_a_path_that_is_not_expanded():
                     yield from actions(child)
             yield action
 
-    for module in (app, checkpoint, edit, ema, embed, main, sample):
+    for module in (app, checkpoint, edit, ema, embed, evaluate, main, sample):
         for action in actions(module.parser()):
             assert action.type is not Path, (module.__name__, action.dest)
-            if action.dest in ("workdir", "out", "mask", "picture", "prompts", "like", "captions"):
+            if action.dest in PATHS:
                 assert action.type is command.path, (module.__name__, action.dest)
 
 

@@ -179,3 +179,21 @@ def test_a_worker_that_waits_for_the_others_ends_on_a_signal_at_once(tmp_path, e
         assert time.monotonic() - start < 10
     finally:
         process.kill()
+
+
+def test_two_processes_say_of_held_out_pictures_what_one_would(tmp_path, encoder):
+    """Here with parameters in shards, and fewer examples than fill the devices evenly."""
+    flags = (
+        "train.num_steps=4", "train.sample_every=0", "train.evaluate_every=2",
+        "train.evaluate_examples=6", "mesh.fsdp=2",
+    )  # fmt: skip
+    for name, count, devices in (("one", 1, 4), ("two", 2, 2)):
+        ended = together(tmp_path / name, encoder, *flags, count=count, devices=devices)
+        assert [code for code, _, _ in ended] == [0] * count, ended
+    ours, others = (
+        [line for line in runs.lines(tmp_path / name) if "evaluate/loss" in line]
+        for name in ("two", "one")
+    )
+    assert [line["step"] for line in ours] == [2, 4]
+    for mine, theirs in zip(ours, others, strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-5)

@@ -32,6 +32,7 @@ from diffjax.core.types import (
     PerExample,
     PRNGKey,
     PRNGKeys,
+    Scalar,
 )
 from diffjax.diffusion.likelihood.gaussian import (
     discretised_log_likelihood,
@@ -127,8 +128,8 @@ def vlb_continuous(
     x_0: Data,
     *,
     key: PRNGKey | PRNGKeys,
-    logsnr_min: float = -20.0,
-    logsnr_max: float = 20.0,
+    logsnr_min: float | Scalar = -20.0,
+    logsnr_max: float | Scalar = 20.0,
     num_times: int = 128,
     eight_bit: bool = True,
 ) -> Bound:
@@ -137,7 +138,8 @@ def vlb_continuous(
     Kingma et al. 2021, eq. 17 and 18. No schedule is asked for, since the integral depends on its
     two ends alone, from logsnr_min, noise, to logsnr_max, clean. The levels are stratified: one
     drawn in each of `num_times` equal slices of logsnr, in which the integrand, the squared error
-    in eps, stays between 0 and 1 per dimension for a good denoiser.
+    in eps, stays between 0 and 1 per dimension for a good denoiser. Ends of a learned schedule are
+    known only when the program runs, and then not checked.
 
     The decoder is N(x_0_hat, sigma_1^2 / alpha_1^2) at logsnr_max; eight_bit as in `vlb`.
 
@@ -146,7 +148,8 @@ def vlb_continuous(
     """
     if num_times < 1:
         raise ValueError(f"num_times={num_times}: at least 1")
-    if not logsnr_min < logsnr_max:
+    traced = isinstance(logsnr_min, jax.core.Tracer) or isinstance(logsnr_max, jax.core.Tracer)
+    if not traced and not logsnr_min < logsnr_max:
         raise ValueError(f"logsnr_min={logsnr_min}: below logsnr_max={logsnr_max}")
     slice_ = (logsnr_max - logsnr_min) / num_times
     key_steps, key_decoder = rng.split(key, 2)

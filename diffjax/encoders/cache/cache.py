@@ -151,9 +151,13 @@ def default_folder(encoder: TextEncoder) -> Path:
 
     It is below $DIFFJAX_CACHE_DIR, or else below diffjax in the user's cache folder.
     """
+    return users_folder() / f"{encoder.name}-{encoder.fingerprint[:8]}-{encoder.max_length}"
+
+
+def users_folder() -> Path:
+    """Where this user's caches lie."""
     base = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    folder = Path(os.environ.get("DIFFJAX_CACHE_DIR", f"{base}/diffjax")).expanduser()
-    return folder / f"{encoder.name}-{encoder.fingerprint[:8]}-{encoder.max_length}"
+    return Path(os.environ.get("DIFFJAX_CACHE_DIR", f"{base}/diffjax")).expanduser()
 
 
 def extend(

@@ -1,6 +1,4 @@
-"""Trains a small network that tells emoji drawings apart; tools/evaluate_demo.py uses its features.
-
-    python -m tools.emoji_classifier --out runs/emoji_classifier.safetensors
+"""A small network that tells emoji drawings apart: a feature space that sees their fine parts.
 
 Every drawing is a class of its own. Features are unit vectors, and the class of a picture is that
 of the drawing with the largest cosine. The network learns to find a drawing among the 128 of a
@@ -9,10 +7,8 @@ diffusion model may draw it. A batch is sixteen groups of eight drawings with ne
 because these look alike. Takes minutes on 2 cores.
 """
 
-import argparse
 import functools
 from pathlib import Path
-from typing import Any
 
 import flax.linen as nn
 import flax.traverse_util
@@ -21,9 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float, UInt8
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from diffjax.core import rng
+from diffjax.core.errors import StorageError
+from diffjax.core.types import PRNGKey
 from diffjax.images import pixels
 
 SIDE_PX, WIDTH, FEATURES = 32, 32, 128
@@ -51,15 +50,14 @@ def small(images: UInt8[np.ndarray, "b h w c"]) -> Float[Array, "b s s c"]:
     return pixels.resize(pixels.from_uint8(jnp.asarray(images)), SIDE_PX, SIDE_PX)
 
 
-def disturbed(key: Any, x: Float[Array, "b s s c"]) -> Float[Array, "b s s c"]:
+def disturbed(key: PRNGKey, x: Float[Array, "b s s c"]) -> Float[Array, "b s s c"]:
     """Each picture moved by up to 2 px, blurred, recoloured and noised at random."""
 
     def one(key, x):
         draw = functools.partial(rng.stream, key)
         dy, dx = jax.random.randint(draw("move"), (2,), -2, 3)
-        x = jnp.roll(
-            x, (dy, dx), (0, 1)
-        )  # the background is white, so moved pictures are filled with white
+        # the background is white, so moved pictures are filled with white
+        x = jnp.roll(x, (dy, dx), (0, 1))
         blur = jax.random.uniform(draw("blur"))
         soft = pixels.resize(pixels.resize(x[None], SIDE_PX // 2, SIDE_PX // 2), SIDE_PX, SIDE_PX)
         x = blur * soft[0] + (1 - blur) * x
@@ -118,27 +116,33 @@ def save(path: Path, params: dict) -> None:
 
 
 def load(path: Path) -> dict:
-    """Reads the parameters that `save` wrote."""
-    return flax.traverse_util.unflatten_dict(load_file(path), sep="/")
+    """Reads the parameters that `save` wrote.
+
+    Raises:
+      StorageError: the file is damaged, or another network's.
+    """
+    try:
+        params = flax.traverse_util.unflatten_dict(load_file(path), sep="/")
+    except (SafetensorError, OSError) as error:
+        raise StorageError(f"{path}: damaged: {error}; delete it, and it is trained anew") from None
+    shapes = jax.eval_shape(Features().init, jax.random.key(0), jnp.zeros((1, SIDE_PX, SIDE_PX, 3)))
+    if jax.tree.map(jnp.shape, params) != jax.tree.map(jnp.shape, shapes["params"]):
+        raise StorageError(f"{path}: of another network; delete it, and it is trained anew")
+    return params
 
 
-def main() -> None:
-    from tools.evaluate_demo import drawings
-
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=800)
-    flags = parser.parse_args()
-    images = drawings(64).images
-    params = train(images, num_steps=flags.steps)
-    save(flags.out, params)
-    given = np.asarray(disturbed(jax.random.key(1), small(images[:1000])))
-    bytes_ = np.asarray(pixels.to_uint8(jnp.asarray(given)))
-    near = np.argmax(features(params, bytes_) @ features(params, images).T, axis=1)
-    print(f"disturbed drawings found again: {np.mean(near == np.arange(len(near))):.3f} of 1,000")
+def trained_at(path: Path, images: UInt8[np.ndarray, "n h w c"], num_steps: int = 800) -> dict:
+    """The parameters in a file; where there is none, they are trained first, and written there."""
+    if not path.exists():
+        print(f"classifier: none at {path}: training one, minutes on two cores", flush=True)
+        params = train(images, num_steps=num_steps)
+        print(f"classifier: {found_again(params, images[:1000]):.1%} of disturbed drawings found")
+        save(path, params)
+    return load(path)
 
 
-if __name__ == "__main__":
-    main()
+def found_again(params: dict, images: UInt8[np.ndarray, "n h w c"]) -> float:
+    """The share of the pictures that are nearest to themselves when disturbed."""
+    given = pixels.to_uint8(disturbed(jax.random.key(1), small(images)))
+    near = np.argmax(features(params, np.asarray(given)) @ features(params, images).T, axis=1)
+    return float(np.mean(near == np.arange(len(near))))

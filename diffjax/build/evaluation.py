@@ -1,0 +1,106 @@
+"""From a config to what its parameters are asked: on which examples, and which numbers."""
+
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from diffjax.build import data
+from diffjax.build.embeddings import embeddings_of
+from diffjax.core.errors import require
+from diffjax.encoders.t5 import TextEncoder
+from diffjax.evaluation import examples, fidelity
+from diffjax.evaluation.denoising import Bits, NoiseLevels
+from diffjax.evaluation.drawings import drawings
+from diffjax.evaluation.evaluator import Evaluator, rows_for
+from diffjax.evaluation.examples import Examples
+from diffjax.evaluation.measure import Measure, Score, TrainingLoss
+from diffjax.evaluation.pictures import Fidelity, Nearest, gallery_of
+from diffjax.tasks.denoising import Denoising
+from diffjax.tasks.task import Task
+
+
+def during_training(
+    config: ConfigDict, encoder: TextEncoder | None, task: Task, mesh: Mesh
+) -> Evaluator:
+    """What train.evaluate_every asks, of the examples and with the seed of the config.
+
+    Raises what `evaluator_of` does.
+    """
+    split, count = config.data.validation_split, config.train.evaluate_examples
+    made = evaluator_of(config, encoder, task, mesh, split=split, count=count, seed=config.seed)
+    print(f"evaluation: {len(made.examples)} of {config.data.name} {split}", flush=True)
+    for line in left_out(config, task):
+        print(f"evaluation: {line}", flush=True)
+    return made
+
+
+def evaluator_of(
+    config: ConfigDict,
+    encoder: TextEncoder | None,
+    task: Task,
+    mesh: Mesh,
+    *,
+    split: str,
+    count: int,
+    seed: int,
+) -> Evaluator:
+    """What is asked of a task's parameters, on `count` examples of a split.
+
+    Raises:
+      ConfigError: there is no such split, or data.embeddings lacks one of its captions; or the task
+        compares examples with each other, and they make up no whole batches.
+      BadData: a record cannot be read.
+      StorageError: there is no room for the embeddings of the captions.
+    """
+    found = examples_of(config, encoder, split, count)
+    rows = rows_for(len(found), config.data.batch_size, mesh, task.whole_batch)
+    require(
+        not task.whole_batch or len(found) % rows == 0,
+        "train.evaluate_examples",
+        len(found),
+        f"must be a multiple of {rows}: {task.name} compares the examples of a batch",
+    )
+    return Evaluator(task, found, measures_of(task), scores_of(config, task), mesh, rows, seed)
+
+
+def examples_of(
+    config: ConfigDict, encoder: TextEncoder | None, split: str, count: int
+) -> Examples:
+    """Examples spread over a split, whole and with their first caption, embedded if it is told."""
+    records = examples.Spread(data.held_out(config, split), count)
+    embed = None if encoder is None else embeddings_of(config, records, encoder).embed
+    needed = data.readers_of(config, embed)
+    return examples.read(records, needed, data.max_broken_of(config))
+
+
+def measures_of(task: Task) -> tuple[Measure, ...]:
+    """The numbers of each example that a kind of task has; another kind adds its own here."""
+    if isinstance(task, Denoising):
+        return (TrainingLoss(), NoiseLevels(), Bits())
+    return (TrainingLoss(),)
+
+
+def scores_of(config: ConfigDict, task: Task) -> tuple[Score, ...]:
+    """What the pictures that a task makes of the examples are compared with, if with anything."""
+    if isinstance(task, Denoising) and task.low_res_px:
+        return (Fidelity(),)
+    if isinstance(task, Denoising) and is_emoji(config) and task.text:
+        every = drawings(config.data.size_px)
+        return (Nearest(gallery_of(every.images, every.names, every.captions)),)
+    return ()
+
+
+def is_emoji(config: ConfigDict) -> bool:
+    """Whether the pictures are the emoji data set's, all of whose drawings are known."""
+    return bool(config.data.name.partition("/")[0] == "emoji")
+
+
+def left_out(config: ConfigDict, task: Task) -> list[str]:
+    """A line for each number that such tasks have and this one cannot."""
+    if not isinstance(task, Denoising):
+        return []
+    missing = NoiseLevels().missing(task)
+    lines = [f"no {name}: the schedule does not go there" for name in missing]
+    if task.low_res_px and task.size_px < fidelity.WINDOW:
+        window = f"smaller than its window, {fidelity.WINDOW}"
+        lines.append(f"no ssim: pictures of {task.size_px} px are {window}")
+    return lines

@@ -1,0 +1,247 @@
+"""Measures trained stages. A report is plain data, in parts that can be asked for one by one."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+import diffjax
+from diffjax.build import config, evaluation, loading, places, tasks
+from diffjax.core.errors import require
+from diffjax.core.json_types import Json, JsonObject
+from diffjax.devices import mesh as mesh_lib
+from diffjax.encoders.t5 import TextEncoder
+from diffjax.evaluation import classifier, emoji
+from diffjax.evaluation.denoising import TIMES, ChainBits, lowest
+from diffjax.evaluation.drawings import drawings
+from diffjax.evaluation.evaluator import Evaluator, rows_for
+from diffjax.generation.chain import TrainedStage
+from diffjax.generation.recipe import Origin, settings_to_json
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A trained stage with the config that it was trained with. encoder: None if it has no text."""
+
+    options: ConfigDict
+    stage: TrainedStage
+    origin: Origin
+    encoder: TextEncoder | None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How a report is made. num, seed, split: None is what each stage's config says.
+
+    classifier: the file of the network that tells emoji apart; trained and written if missing.
+    """
+
+    num: int | None
+    seed: int | None
+    split: str | None
+    classifier: Path
+
+
+class Part(NamedTuple):
+    """A part of a report. fault: why these stages have no such part; "" if they have."""
+
+    ask: Callable[[Sequence[Loaded], Asked], Json]
+    fault: Callable[[Sequence[Loaded]], str]
+
+
+def load(dirs: Sequence[Path], ema: str | None = None, verify: str = "full") -> list[Loaded]:
+    """The stages of these places, which need not fit each other.
+
+    Raises:
+      ConfigError: one has no checkpoint or no such average.
+      StorageError: a checkpoint is damaged.
+    """
+    encoders: dict[tuple[str, int], TextEncoder] = {}
+    loaded = []
+    for place, name in zip(dirs, loading.names_of(ema, len(dirs)), strict=True):
+        options = places.options_of(place)
+        encoder = None
+        with config.interpreting(place):
+            if "text" in options:
+                key = (options.text.encoder, options.text.max_tokens)
+                encoder = encoders.get(key) or tasks.encoder_of(options)
+                encoders[key] = encoder
+            task = tasks.task_of(options, encoder.width if encoder else 0)
+        stage, origin = loading.load_stage(options, place, task, name, verify)
+        loaded.append(Loaded(options, stage, origin, encoder))
+    return loaded
+
+
+def report(loaded: Sequence[Loaded], asked: Asked, parts: Sequence[str] = ()) -> JsonObject:
+    """The parts, and beside them all that could change a number.
+
+    parts: none are those of USUAL that these stages can have.
+
+    Raises:
+      ConfigError: these stages have no such part, or no such split.
+    """
+    faults = {name: PARTS[name].fault(loaded) for name in parts or USUAL}
+    for name, fault in faults.items():
+        require(not parts or not fault, "--parts", name, fault)
+        if fault:
+            print(f"no {name}: {fault}", flush=True)
+    made = {name: PARTS[name].ask(loaded, asked) for name, fault in faults.items() if not fault}
+    versions = {"diffjax": diffjax.__version__, "jax": jax.__version__}
+    return {
+        "format": 1,
+        "asked": {"num": asked.num, "seed": asked.seed, "split": asked.split},
+        "made_with": {**versions, "platform": jax.devices()[0].platform},
+        "of": [_whose(one) for one in loaded],
+        **made,
+    }
+
+
+def stages(loaded: Sequence[Loaded], asked: Asked) -> Json:
+    """What train.evaluate_every asks, of each stage."""
+    return [_stage(one, asked) for one in loaded]
+
+
+def chain(loaded: Sequence[Loaded], asked: Asked) -> Json:
+    """The bound of the whole cascade, on the data of its last stage."""
+    last, mesh = loaded[-1], _mesh()
+    split, count, seed = _choices(last.options, asked)
+    found = evaluation.examples_of(last.options, last.encoder, split, count)
+    rows = rows_for(len(found), last.options.data.batch_size, mesh)
+    of = tuple(one.stage.task for one in loaded)
+    ask = Evaluator(of, found, (ChainBits(),), (), mesh, rows, seed)
+    numbers = ask(tuple(one.stage.params for one in loaded))
+    shares = {one.name: lowest(numbers, one.name) for one in of}
+    total = sum(share for share, _ in shares.values())
+    print(f"chain: bits_per_dim {total:.5g}", flush=True)
+    return {
+        **_data(last.options, split, len(found), seed),
+        "dims": last.stage.task.size_px**2 * 3,
+        "times": TIMES,
+        "bits_per_dim": total,
+        "stages": {name: {"share": share, "to": end} for name, (share, end) in shares.items()},
+        "numbers": dict(numbers),
+    }
+
+
+def drawn(loaded: Sequence[Loaded], asked: Asked) -> Json:
+    """Does it draw the emoji that it is asked for, and how sharp is its second stage?"""
+    base, encoder = _base(loaded)
+    judge, seed = _judge(base, asked), asked.seed or 0
+    found: JsonObject = {"sets": emoji.sets(base, encoder, judge, asked.num, seed)}
+    if len(loaded) > 1:
+        found["enlarged"] = emoji.enlarged(loaded[1].stage, encoder, asked.num, seed)
+    return {**_judged(loaded, asked), **found}
+
+
+def guidance(loaded: Sequence[Loaded], asked: Asked) -> Json:
+    """How often it draws the emoji that it is asked for, by guidance weight."""
+    base, encoder = _base(loaded)
+    curve = emoji.guidance(base, encoder, _judge(base, asked), asked.num, asked.seed or 0)
+    return {**_judged(loaded, asked), "curve": curve}
+
+
+def _no_chain(loaded: Sequence[Loaded]) -> str:
+    sides = [(one.stage.task.low_res_px, one.stage.task.size_px) for one in loaded]
+    starts, ends = [start for start, _ in sides], [None, *(end for _, end in sides[:-1])]
+    if len(loaded) < 2:
+        return "wants two stages or more"
+    if starts != ends:
+        return f"stages start from {starts} px, the stages before them make {ends}"
+    told = {one.encoder.fingerprint if one.encoder else "" for one in loaded}
+    return "" if len(told) == 1 else "its stages are told their text by unequal encoders"
+
+
+def _no_emoji(loaded: Sequence[Loaded]) -> str:
+    first = loaded[0]
+    if not evaluation.is_emoji(first.options):
+        return f"{first.options.data.name} is not the emoji data set"
+    if first.encoder is None or first.stage.task.low_res_px:
+        return f"{first.stage.task.name} does not draw from text alone"
+    return _no_chain(loaded) if len(loaded) > 1 else ""
+
+
+# Another evaluation, such as an FID, adds its line.
+PARTS: dict[str, Part] = {
+    "stages": Part(stages, lambda loaded: ""),
+    "chain": Part(chain, _no_chain),
+    "emoji": Part(drawn, _no_emoji),
+    "guidance": Part(guidance, _no_emoji),
+}
+# Guidance takes as long as all else, and is asked for.
+USUAL = ("stages", "chain", "emoji")
+
+
+def _stage(one: Loaded, asked: Asked) -> JsonObject:
+    options, task = one.options, one.stage.task
+    split, count, seed = _choices(options, asked)
+    ask = evaluation.evaluator_of(
+        options, one.encoder, task, _mesh(), split=split, count=count, seed=seed
+    )
+    for line in evaluation.left_out(options, task):
+        print(f"{task.name}: {line}", flush=True)
+    numbers = ask(one.stage.params)
+    for name, value in numbers.items():
+        print(f"{task.name}: {name} {value:.5g}", flush=True)
+    best, end = lowest(numbers)
+    return {
+        "name": task.name,
+        **_data(options, split, len(ask.examples), seed),
+        "times": TIMES,
+        "bits_per_dim": {"lowest": best, "to": end},
+        "numbers": dict(numbers),
+    }
+
+
+def _choices(options: ConfigDict, asked: Asked) -> tuple[str, int, int]:
+    """Split, number of examples and seed: as asked, or as the config says."""
+    return (
+        asked.split or options.data.validation_split,
+        asked.num or options.train.evaluate_examples,
+        options.seed if asked.seed is None else asked.seed,
+    )
+
+
+def _data(options: ConfigDict, split: str, count: int, seed: int) -> JsonObject:
+    return {"data": options.data.name, "split": split, "examples": count, "seed": seed}
+
+
+def _whose(one: Loaded) -> JsonObject:
+    origin, settings = one.origin, settings_to_json(one.stage.settings)
+    return {
+        "name": origin.name,
+        "size_px": origin.size_px,
+        "step": origin.step,
+        "average": origin.average,
+        "checkpoint": origin.checkpoint,
+        "encoder": one.encoder.fingerprint if one.encoder else None,
+        "settings": settings,
+    }
+
+
+def _base(loaded: Sequence[Loaded]) -> tuple[TrainedStage, TextEncoder]:
+    encoder = loaded[0].encoder
+    assert encoder is not None  # `_no_emoji`
+    return loaded[0].stage, encoder
+
+
+def _judge(base: TrainedStage, asked: Asked) -> emoji.Judge:
+    every = drawings(base.task.size_px)
+    return emoji.judge_of(every, classifier.trained_at(asked.classifier, every.images))
+
+
+def _judged(loaded: Sequence[Loaded], asked: Asked) -> JsonObject:
+    """What the shares of drawings that are right depend on, beside the stages."""
+    return {
+        "data": loaded[0].options.data.name,
+        "seed": asked.seed or 0,
+        "classifier": hashlib.sha256(asked.classifier.read_bytes()).hexdigest(),
+        "settings": settings_to_json(loaded[0].stage.settings),
+    }
+
+
+def _mesh() -> jax.sharding.Mesh:
+    return mesh_lib.make_mesh(devices=mesh_lib.sampling_devices())

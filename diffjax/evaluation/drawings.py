@@ -1,0 +1,45 @@
+"""All drawings of the emoji data set, of every split: a made picture is looked up among them."""
+
+import functools
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import UInt8
+
+from diffjax.data import transforms
+from diffjax.data.emoji import splits
+from diffjax.data.record import first_caption, image_of
+from diffjax.data.sources.tfds import open_source
+
+
+@dataclass(frozen=True)
+class Drawings:
+    """The drawings in the order of their names, each with its first caption and its split."""
+
+    images: UInt8[np.ndarray, "n s s 3"]
+    names: list[str]
+    captions: list[str]
+    splits: list[str]
+
+
+@functools.cache
+def drawings(size_px: int) -> Drawings:
+    """Every drawing at a size."""
+    rows = []
+    for split in splits.SPLITS:
+        source = open_source(f"emoji/{size_px}", split)
+        for index in range(len(source)):
+            record = source[index]
+            picture = transforms.decode(image_of(record))
+            rows.append((str(record["name"]), first_caption(record), split, picture))
+    rows.sort(key=lambda row: row[:2])
+    names, captions, found, images = (list(column) for column in zip(*rows, strict=True))
+    return Drawings(np.stack(images), names, captions, found)
+
+
+def chosen(every: Drawings, split: str, count: int) -> list[int]:
+    """Up to `count` drawings of a split, the same on every machine."""
+    members = [i for i, have in enumerate(every.splits) if have == split]
+    key = lambda i: hashlib.sha256(every.captions[i].encode()).digest()  # noqa: E731
+    return sorted(members, key=key)[:count]

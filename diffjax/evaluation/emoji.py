@@ -1,0 +1,161 @@
+"""Does an emoji cascade draw what the prompt says, and how sharp is its second stage?
+
+*seen*: prompts whose drawing was trained on. *style*: training saw the thing in the other style
+only. *compositional*: it saw profession and skin tone, never together. *test*: it saw neither the
+name nor any drawing of it. A sample is *right* if, of all drawings of the data set, the one asked
+for is nearest, and its *name* is right if that holds in whichever style. Nearest in two feature
+spaces: the means of 16 x 16 squares of pixels, and the features of a classifier that tells all
+drawings apart (`evaluation/classifier.py`). Intervals are Wilson's, 95 %.
+
+The second stage starts from true pictures made small, so that there is a truth to compare with;
+bicubic is what enlarging alone gives.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from diffjax.core.json_types import JsonObject
+from diffjax.encoders.t5 import TextEncoder
+from diffjax.evaluation import classifier, fidelity, retrieval
+from diffjax.evaluation.drawings import Drawings, chosen, drawings
+from diffjax.generation.chain import TrainedStage, generate, prompt_columns
+from diffjax.images import pixels
+from diffjax.tasks.conditions import shrink
+
+# The split of each set of prompts, and how many of it are drawn where nobody says how many.
+SETS = {"seen": ("train", 500), "style": ("style", 200), "compositional": ("compositional", 200),
+        "test": ("test", 200)}  # fmt: skip
+WEIGHTS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+CURVE_PROMPTS, ENLARGED = 100, 64
+BATCH, ENLARGED_BATCH = 20, 4
+# The seeds of the guidance curve are none of the sets'.
+CURVE_SEED = 10_000
+
+Spaces: TypeAlias = Mapping[str, Callable[[UInt8[np.ndarray, "n h w c"]], Float[np.ndarray, "n d"]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Judge:
+    """All drawings, and what each feature space says of them."""
+
+    every: Drawings
+    spaces: Spaces
+    real: Mapping[str, Float[np.ndarray, "n d"]]
+
+
+def judge_of(every: Drawings, told_apart: dict) -> Judge:
+    """The judge of these drawings; told_apart: the parameters of the classifier."""
+    spaces: Spaces = {
+        "pixels": retrieval.small_pixels,
+        "classifier": functools.partial(classifier.features, told_apart),
+    }
+    return Judge(every, spaces, {name: space(every.images) for name, space in spaces.items()})
+
+
+def sets(
+    base: TrainedStage, encoder: TextEncoder, judge: Judge, most: int | None = None, seed: int = 0
+) -> JsonObject:
+    """Of each set of prompts, at most `most` of them: the shares that are right."""
+    result: JsonObject = {}
+    for name, (split, count) in SETS.items():
+        wanted = chosen(judge.every, split, count if most is None else min(count, most))
+        result[name] = scores(judge, wanted, draw(base, encoder, judge, wanted, seed, name))
+    return result
+
+
+def guidance(
+    base: TrainedStage, encoder: TextEncoder, judge: Judge, most: int | None = None, seed: int = 0
+) -> JsonObject:
+    """Of prompts that were trained on: the shares that are right, by guidance weight."""
+    count = CURVE_PROMPTS if most is None else min(CURVE_PROMPTS, most)
+    wanted = chosen(judge.every, "train", count)
+    curve: JsonObject = {}
+    for weight in WEIGHTS:
+        settings = dataclasses.replace(base.settings, guidance_weight=weight)
+        stage = dataclasses.replace(base, settings=settings)
+        made = draw(stage, encoder, judge, wanted, seed + CURVE_SEED, f"guidance {weight:g}")
+        curve[str(weight)] = scores(judge, wanted, made)
+    return curve
+
+
+def draw(
+    stage: TrainedStage,
+    encoder: TextEncoder,
+    judge: Judge,
+    wanted: Sequence[int],
+    seed: int,
+    title: str,
+) -> UInt8[np.ndarray, "n s s 3"]:
+    """The base stage's picture for each drawing's caption, in batches of one shape."""
+    captions = [judge.every.captions[i] for i in wanted]
+    made = []
+    for start in range(0, len(captions), BATCH):
+        part = captions[start : start + BATCH]
+        text, mask = encoder.encode(part + [""] * (BATCH - len(part)), encoder.max_length)
+        text = jnp.asarray(text, jnp.bfloat16).astype(jnp.float32)
+        seeds = seed + start + jnp.arange(BATCH)
+        (picture,) = generate([stage], prompt_columns(text, mask), seeds=seeds)
+        made.append(np.asarray(pixels.to_uint8(picture))[: len(part)])
+        print(f"{title}: {start + len(part)} of {len(captions)} drawn", flush=True)
+    return np.concatenate(made)
+
+
+def scores(judge: Judge, wanted: Sequence[int], made: UInt8[np.ndarray, "n s s 3"]) -> JsonObject:
+    """For each feature space: the drawing right, among the first five, its name right."""
+    result: JsonObject = {}
+    for name, space in judge.spaces.items():
+        rows, real = space(made), judge.real[name]
+        rank = retrieval.ranks(rows, real, np.array(wanted))
+        asked = [judge.every.names[i] for i in wanted]
+        named = retrieval.found(rows, real, judge.every.names, asked)
+        result[name] = {"right": share(rank == 0), "first_five": share(rank < 5),
+                        "name": share(named)}  # fmt: skip
+    return result
+
+
+def share(hits: Bool[np.ndarray, " n"]) -> JsonObject:
+    """How many of how many, with its interval: `share`, `low`, `high`, `of`."""
+    low, high = retrieval.interval(int(hits.sum()), len(hits))
+    return {"share": float(hits.mean()), "low": low, "high": high, "of": len(hits)}
+
+
+def enlarged(
+    stage: TrainedStage, encoder: TextEncoder, most: int | None = None, seed: int = 0
+) -> JsonObject:
+    """PSNR and SSIM of the second stage on true small pictures, seen and not, beside bicubic's."""
+    count = ENLARGED if most is None else min(ENLARGED, most)
+    splits = {"seen": "train", "test": "test"}
+    return {
+        name: _enlarged(stage, encoder, split, count, seed, name) for name, split in splits.items()
+    }
+
+
+def _enlarged(
+    stage: TrainedStage, encoder: TextEncoder, split: str, count: int, seed: int, title: str
+) -> JsonObject:
+    every = drawings(stage.task.size_px)
+    indices = chosen(every, split, count)
+    rows: dict[str, list[float]] = {}
+    for start in range(0, len(indices), ENLARGED_BATCH):
+        part = indices[start : start + ENLARGED_BATCH]
+        real = every.images[part]
+        text, mask = encoder.encode([every.captions[i] for i in part], encoder.max_length)
+        text = jnp.asarray(text, jnp.bfloat16).astype(jnp.float32)
+        low_res = shrink(pixels.from_uint8(jnp.asarray(real)), stage.task.factor)
+        low_res = pixels.from_uint8(pixels.to_uint8(low_res))  # what a PNG would hold
+        columns = {**prompt_columns(text, mask), "low_res": low_res}
+        (made,) = generate([stage], columns, seeds=seed + start + jnp.arange(len(part)))
+        plain = pixels.resize(low_res, *real.shape[1:3])
+        for name, picture in (("made", made), ("bicubic", plain)):
+            bytes_ = np.asarray(pixels.to_uint8(picture))
+            rows.setdefault(f"{name}_psnr", []).extend(fidelity.psnr(bytes_, real))
+            rows.setdefault(f"{name}_ssim", []).extend(fidelity.ssim(bytes_, real))
+        print(f"enlarged, {title}: {start + len(part)} of {len(indices)}", flush=True)
+    means = {name: float(np.mean(values)) for name, values in rows.items()}
+    return {**means, "of": len(indices), "gain_db": means["made_psnr"] - means["bicubic_psnr"]}

@@ -1,0 +1,71 @@
+"""The examples that a task is evaluated on: some of a split, read once and kept on this machine."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from diffjax.data import pipeline, readers
+from diffjax.data.record import Record, RecordSource, captions_at
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Examples on this machine. columns: a row per example, as the task reads them.
+
+    names, captions: of the records; "" where there is none.
+    """
+
+    columns: Mapping[str, np.ndarray]
+    names: tuple[str, ...]
+    captions: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.names)
+
+
+class Spread:
+    """`count` records spread evenly over a source, or all of it if it has fewer.
+
+    Of the captions of each only the first, which is the one that is read without chance.
+    """
+
+    def __init__(self, source: RecordSource, count: int):
+        self._source, self._count = source, min(count, len(source))
+
+    def __len__(self) -> int:
+        """How many records there are."""
+        return self._count
+
+    def __getitem__(self, index: int) -> Record:
+        """The record at `index`."""
+        return self._source[self._place(index)]
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        """The first caption of the record at `index`, if it has any."""
+        return captions_at(self._source, self._place(index))[:1]
+
+    def _place(self, index: int) -> int:
+        if not 0 <= index < self._count:
+            raise IndexError(f"index {index} of {self._count} records")
+        return index * len(self._source) // self._count
+
+
+def read(
+    records: RecordSource, needed: Sequence[readers.Reader], max_broken: float = 0.0
+) -> Examples:
+    """All of the records, each as the readers have it without chance.
+
+    Raises:
+      BadData: more pictures are broken than the share `max_broken`, or a record cannot be read.
+    """
+    named = [*needed, readers.caption, _name]
+    (batch,) = pipeline.eval_batches(records, named, batch_size=len(records), max_broken=max_broken)
+    columns = dict(batch)
+    captions, names = (tuple(map(str, columns.pop(key))) for key in ("caption", "name"))
+    return Examples(columns, names, captions)
+
+
+def _name(record: Record, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
+    return {"name": np.asarray(str(record.get("name", "")))}

@@ -1,0 +1,71 @@
+"""What can be asked of a trained task, and of what it makes.
+
+A `Measure` says numbers of each example and runs on the devices; a `Score` judges what the task
+made of the examples, its preview, on this machine. Whoever runs them only averages the rows.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from diffjax.core import rng
+from diffjax.core.types import PRNGKey, PRNGKeys
+from diffjax.evaluation.examples import Examples
+from diffjax.tasks.task import Columns, Params, Task
+
+# Numbers by name, one per example; NaN where an example has none.
+Numbers: TypeAlias = Mapping[str, Float[Array, " b"]]
+# The same on this machine; what has no axis is one number of the whole set, such as an FID.
+Scores: TypeAlias = Mapping[str, Float[np.ndarray, "..."]]
+# A task, or the tasks of a cascade.
+Subject = TypeVar("Subject", contravariant=True)
+
+
+@runtime_checkable
+class Measure(Protocol[Subject]):
+    """Numbers of each example: a pure function of arrays, to be jitted; equal ones share a program.
+
+    batch: the columns of held-out examples, as training reads them. keys: one per example, the
+    same at every evaluation, so that a curve has no noise of its own. Row i of a number depends on
+    row i and key i alone, unless the task compares examples with each other.
+    """
+
+    def __call__(self, task: Subject, params: Params, batch: Columns, keys: PRNGKeys) -> Numbers:
+        """The numbers by name."""
+        ...
+
+
+@runtime_checkable
+class Score(Protocol):
+    """What the things that a task made are worth: fidelity, retrieval, later FID or CLIP's score.
+
+    made: the columns of the task's preview, a row for each of the examples that it was made for.
+    """
+
+    def __call__(self, made: Mapping[str, np.ndarray], examples: Examples) -> Scores:
+        """The numbers by name."""
+        ...
+
+
+@dataclass(frozen=True)
+class TrainingLoss:
+    """The loss that training lowers and its metrics, on examples that it does not see.
+
+    The chance of each row is drawn by itself, at step 0 of the task.
+    """
+
+    def __call__(self, task: Task, params: Params, batch: Columns, keys: PRNGKeys) -> Numbers:
+        """`loss`, and the metrics of the task."""
+
+        def drawn(key: PRNGKey, row: Columns) -> Columns:
+            one = {name: column[None] for name, column in row.items()}
+            whole = task.draw(key, one, jnp.int32(0))
+            return {name: column[0] for name, column in whole.items()}
+
+        losses = task.loss(params, jax.vmap(drawn)(rng.stream(keys, "loss"), batch))
+        return {"loss": losses.per_example, **losses.metrics}

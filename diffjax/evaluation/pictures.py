@@ -1,0 +1,70 @@
+"""Scores of pictures that a task made: how near to the true one, and whether it is the one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from diffjax.evaluation import fidelity, retrieval
+from diffjax.evaluation.examples import Examples
+from diffjax.images import pixels
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """PSNR and SSIM of enlarged pictures against the true ones, beside those of bicubic."""
+
+    def __call__(
+        self, made: Mapping[str, np.ndarray], examples: Examples
+    ) -> dict[str, Float[np.ndarray, "..."]]:
+        """`psnr` and `ssim`, `psnr_bicubic` and `ssim_bicubic`; no SSIM below its window."""
+        real = examples.columns["image"]
+        plain = pixels.resize(jnp.asarray(made["low_res"]), *real.shape[1:3])
+        numbers = {}
+        for end, picture in (("", jnp.asarray(made["made"])), ("_bicubic", plain)):
+            bytes_ = np.asarray(pixels.to_uint8(picture))
+            numbers[f"psnr{end}"] = fidelity.psnr(bytes_, real)
+            if min(real.shape[1:3]) >= fidelity.WINDOW:
+                numbers[f"ssim{end}"] = fidelity.ssim(bytes_, real)
+        return numbers
+
+
+@dataclass(frozen=True, eq=False)
+class Gallery:
+    """Real pictures that a made one may be nearest to, as the means of 16 x 16 squares.
+
+    names, captions: of each. The picture of an example is the one of its name and caption.
+    """
+
+    features: Float[np.ndarray, "n d"]
+    names: Sequence[str]
+    captions: Sequence[str]
+
+
+def gallery_of(
+    images: UInt8[np.ndarray, "n h w c"], names: Sequence[str], captions: Sequence[str]
+) -> Gallery:
+    """The gallery of these pictures."""
+    return Gallery(retrieval.small_pixels(images), names, captions)
+
+
+@dataclass(frozen=True, eq=False)
+class Nearest:
+    """Whether the real picture that a made one is nearest to is the one of its prompt."""
+
+    gallery: Gallery
+
+    def __call__(
+        self, made: Mapping[str, np.ndarray], examples: Examples
+    ) -> dict[str, Float[np.ndarray, "..."]]:
+        """`retrieval_nearest` and `retrieval_first_five`: 1 where it is, else 0."""
+        pairs = zip(self.gallery.names, self.gallery.captions, strict=True)
+        place = {pair: i for i, pair in enumerate(pairs)}
+        wanted = [place[pair] for pair in zip(examples.names, examples.captions, strict=True)]
+        bytes_ = np.asarray(pixels.to_uint8(jnp.asarray(made["made"])))
+        rows = retrieval.small_pixels(bytes_)
+        rank = retrieval.ranks(rows, self.gallery.features, np.array(wanted))
+        shares = {"retrieval_nearest": rank == 0, "retrieval_first_five": rank < 5}
+        return {name: hit.astype(np.float64) for name, hit in shares.items()}

@@ -1,0 +1,64 @@
+"""What counts as right of drawn emoji, and the network that tells them apart."""
+
+import hashlib
+
+import jax
+import numpy as np
+import pytest
+
+from diffjax.core.errors import StorageError
+from diffjax.evaluation import classifier, emoji, retrieval
+from diffjax.evaluation.drawings import Drawings, chosen
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
+EVERY = Drawings(
+    IMAGES, ["apple", "apple", "pear", "plum", "fig", "kiwi"], list("abcdef"),
+    ["train", "test", "train", "train", "style", "train"],
+)  # fmt: skip
+
+
+def test_the_chosen_drawings_of_a_split_are_those_of_the_smallest_hashes():
+    found = chosen(EVERY, "train", 3)
+    digests = {i: hashlib.sha256(EVERY.captions[i].encode()).hexdigest() for i in (0, 2, 3, 5)}
+    assert found == sorted(digests, key=digests.__getitem__)[:3]
+    assert chosen(EVERY, "style", 9) == [4]
+
+
+def test_a_drawing_is_right_where_it_is_nearest_and_its_name_in_either_style():
+    spaces = {"pixels": retrieval.small_pixels}
+    judge = emoji.Judge(EVERY, spaces, {"pixels": retrieval.small_pixels(IMAGES)})
+    found = emoji.scores(judge, [0, 2, 3, 4], IMAGES[[1, 2, 3, 5]])["pixels"]
+    assert found["right"]["share"] == 0.5
+    assert found["name"]["share"] == 0.75
+    assert found["first_five"]["of"] == 4
+    low, high = retrieval.interval(2, 4)
+    assert (found["right"]["low"], found["right"]["high"]) == (low, high)
+
+
+def test_a_classifier_is_trained_where_there_is_none_and_read_where_there_is(
+    tmp_path, monkeypatch, capsys
+):
+    shapes = jax.eval_shape(
+        classifier.Features().init, jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32)
+    )
+    params = jax.tree.map(lambda one: np.full(one.shape, 0.5, one.dtype), shapes["params"])
+    trained = []
+
+    def train(images, *, num_steps):
+        trained.append(num_steps)
+        return params
+
+    monkeypatch.setattr(classifier, "train", train)
+    monkeypatch.setattr(classifier, "found_again", lambda params, images: 0.5)
+    path = tmp_path / "deep" / "classifier.safetensors"
+    first, again = (classifier.trained_at(path, IMAGES, 3) for _ in range(2))
+    assert trained == [3]
+    assert "of disturbed drawings found" in capsys.readouterr().out
+    for one, other in zip(jax.tree.leaves(first), jax.tree.leaves(again), strict=True):
+        np.testing.assert_array_equal(one, other)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(StorageError, match="delete it, and it is trained anew"):
+        classifier.load(path)
+    classifier.save(path, {"conv_0": {"kernel": np.zeros(3)}})
+    with pytest.raises(StorageError, match="another network"):
+        classifier.load(path)
