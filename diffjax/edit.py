@@ -21,7 +21,7 @@ from diffjax.diffusion.sampling.sampler import SAMPLERS
 from diffjax.editing import interpolate, morph, request
 from diffjax.generation import jobs
 from diffjax.generation.chain import Cascade
-from diffjax.images import read
+from diffjax.images import read, square
 
 
 def parser() -> argparse.ArgumentParser:
@@ -61,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     for kind in (paint, redraw, vary, path):
         kind.add_argument(
             "--fit",
-            choices=read.FITS,
+            choices=square.FITS,
             default="crop",
             help="make a picture square: cut out its middle, or pad it with white",
         )

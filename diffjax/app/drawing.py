@@ -23,7 +23,7 @@ from diffjax.generation import folder, recipe
 from diffjax.generation import rows as rows_lib
 from diffjax.generation.chain import Cascade, generate
 from diffjax.generation.jobs import Job
-from diffjax.images import png, read
+from diffjax.images import png, square
 from diffjax.tasks.task import Columns
 
 Picture = UInt8[np.ndarray, "_ _ 3"]
@@ -74,7 +74,7 @@ def paint(trained: Cascade, jobs: Sequence[Job], painting: Painting) -> Iterator
 
 def squared(painting: Painting, size_px: int) -> tuple[Picture, Bool[np.ndarray, "s s"]]:
     """The middle square of the picture and of the mask, resized to `size_px` on a side."""
-    return read.fit_square(painting.picture, size_px), read.fit_square_mask(painting.mask, size_px)
+    return square.fit_square(painting.picture, size_px), square.fit_square_mask(painting.mask, size_px)
 
 
 def by_stages(trained: Cascade, jobs: Sequence[Job], run: Run) -> Iterator[Drawn]:

@@ -4,36 +4,40 @@ All random draws come from the generator that is passed.
 """
 
 import io
+import re
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, ImageColor
 
 from diffjax.data.broken import BrokenPicture
+from diffjax.images import read
+from diffjax.images.colour import WHITE
 
-FORMATS = ("PNG", "JPEG", "WEBP")
+ASPECTS = ("centre", "random", "pad")
+MIN_SIDE_PX = 4  # thinner pictures show nothing
+# A caption with one of these words would be wrong of the mirrored picture.
+_SIDE = re.compile(
+    r"\b(left|right|east|west|clockwise|mirror|text|letter|word|sign|says?|reads?)", re.IGNORECASE
+)
 
 
-def decode(data: bytes) -> UInt8[np.ndarray, "h w 3"]:
-    """Decodes PNG, JPEG or WEBP bytes to RGB in [0, 255], with white behind transparent pixels.
+def decode(data: bytes, ground: str = WHITE) -> UInt8[np.ndarray, "h w 3"]:
+    """The bytes of a picture's file as RGB in [0, 255]; what is transparent shows the ground.
 
     Raises:
-      BrokenPicture: the bytes have another format or are damaged, or the header claims more pixels
-        than Pillow decodes (twice its MAX_IMAGE_PIXELS).
+      BrokenPicture: what `images.read` refuses (another format, damage, too many pixels by the
+        header), or a side of less than MIN_SIDE_PX.
     """
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return np.array(_on_white(image))
-    except MemoryError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise BrokenPicture(f"a picture too large to decode: {error}") from None
-    except Exception as error:  # Pillow's readers raise many types of errors
-        raise BrokenPicture(
-            f"{len(data)} bytes starting {data[:8]!r} are not a complete image of "
-            f"{', '.join(FORMATS)}"
-        ) from error
+        image = read.read_bytes(data, ground=ground)
+    except ValueError as error:
+        raise BrokenPicture(str(error)) from None
+    height_px, width_px = image.shape[:2]
+    if min(height_px, width_px) < MIN_SIDE_PX:
+        raise BrokenPicture(f"{width_px} x {height_px} px: thinner than {MIN_SIDE_PX} px")
+    return image
 
 
 def encode_png(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
@@ -43,15 +47,53 @@ def encode_png(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
     return png.getvalue()
 
 
-def centre_square(image: UInt8[np.ndarray, "h w 3"], size_px: int) -> UInt8[np.ndarray, "s s 3"]:
-    """The centre square, resized to `size_px` with antialiasing; unchanged if it has that size."""
+def resize(image: UInt8[np.ndarray, "h w 3"], size_px: int) -> UInt8[np.ndarray, "s s 3"]:
+    """The centre square, antialiased to `size_px` a side; untouched if it has that size already."""
+    return square(image, size_px, "centre")
+
+
+def square(
+    image: UInt8[np.ndarray, "h w 3"],
+    size_px: int,
+    aspect: str,
+    *,
+    ground: str = WHITE,
+    rng: np.random.Generator | None = None,
+) -> UInt8[np.ndarray, "s s 3"]:
+    """A square of `size_px` a side, antialiased; untouched if the picture is one already.
+
+    aspect: "centre" cuts the ends of the longer side off; "random" cuts a square at any place along
+    it, the centre without `rng`; "pad" keeps all of it and fills up with `ground`.
+    """
     height_px, width_px = image.shape[:2]
     if height_px == width_px == size_px:
         return image
+    if aspect == "pad":
+        return _padded(image, size_px, ground)
     side_px = min(height_px, width_px)
-    top, left = (height_px - side_px) // 2, (width_px - side_px) // 2
-    square = Image.fromarray(image[top : top + side_px, left : left + side_px])
-    return np.array(square.resize((size_px, size_px), Image.Resampling.BICUBIC))
+    over = height_px - side_px, width_px - side_px
+    if aspect == "random" and rng is not None:
+        top, left = (int(rng.integers(more + 1)) for more in over)
+    else:
+        top, left = (more // 2 for more in over)
+    cut = Image.fromarray(image[top : top + side_px, left : left + side_px])
+    return np.array(cut.resize((size_px, size_px), Image.Resampling.BICUBIC))
+
+
+def mirrored(
+    image: UInt8[np.ndarray, "h w 3"], captions: Sequence[str], rng: np.random.Generator
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Half of the pictures mirrored, left to right; none whose captions name a side or a text.
+
+    Chance is drawn for every picture, so that a caption changes no other example.
+    """
+    turned = rng.random() < 0.5
+    return image[:, ::-1] if turned and not any(map(names_a_side, captions)) else image
+
+
+def names_a_side(caption: str) -> bool:
+    """Whether a mirrored picture would belie the caption: left and right, letters and texts."""
+    return _SIDE.search(caption) is not None
 
 
 def random_crop(
@@ -75,8 +117,15 @@ def choose_caption(captions: Sequence[str], rng: np.random.Generator) -> str:
     return captions[int(rng.integers(len(captions)))] if captions else ""
 
 
-def _on_white(image: Image.Image) -> Image.Image:
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    rgba = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+def _padded(
+    image: UInt8[np.ndarray, "h w 3"], size_px: int, ground: str
+) -> UInt8[np.ndarray, "s s 3"]:
+    height_px, width_px = (
+        max(1, round(side * size_px / max(image.shape[:2]))) for side in image.shape[:2]
+    )
+    small = Image.fromarray(image).resize((width_px, height_px), Image.Resampling.BICUBIC)
+    whole = np.empty((size_px, size_px, 3), np.uint8)
+    whole[:] = ImageColor.getcolor(ground, "RGB")
+    top, left = (size_px - height_px) // 2, (size_px - width_px) // 2
+    whole[top : top + height_px, left : left + width_px] = np.array(small)
+    return whole

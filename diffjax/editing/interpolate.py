@@ -18,7 +18,7 @@ from diffjax.editing.request import Ask, Picture, Place
 from diffjax.generation.chain import Cascade, TrainedStage
 from diffjax.generation.jobs import Job
 from diffjax.generation.rows import embedded, in_calls, pictures_of
-from diffjax.images import film, pixels, read
+from diffjax.images import film, pixels, square
 from diffjax.logs.progress import Progress
 
 # Sampling steps of a path between pictures. Its ends are noises, found by inverting these steps.
@@ -113,7 +113,7 @@ def leg_of(
     start, end = (Prompt(*embed([prompt])) for prompt in prompts)
     if ask.pictures:
         size_px = trained.stages[-1].task.size_px
-        pair = [read.fit_square(one, size_px, ask.fit) for one in ask.pictures[leg : leg + 2]]
+        pair = [square.fit_square(one, size_px, ask.fit) for one in ask.pictures[leg : leg + 2]]
         both = pixels.from_uint8(jnp.asarray(np.stack(pair)))
         noises = morph.noises_of(trained.stages, start, end, both, seed=seeds[0])
     negative = embed([ask.negative]) if ask.negative is not None else None

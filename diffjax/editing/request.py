@@ -98,10 +98,10 @@ def write_redrawn(
       StorageError: the disk does not take a file.
     """
     size_px = trained.stages[-1].task.size_px
-    given = read.fit_square(ask.pictures[0], size_px, ask.fit)
+    given = square.fit_square(ask.pictures[0], size_px, ask.fit)
     shown, said = [given], {"strength": ask.strength, **describe(ask)}
     if ask.mask is not None:
-        mask = read.fit_square_mask(ask.mask, size_px, ask.fit)
+        mask = square.fit_square_mask(ask.mask, size_px, ask.fit)
         require(bool(mask.any()), "--mask", "", "is cropped away; try --fit pad")
         require(
             not trained.stages[0].task.low_res_px,

@@ -83,7 +83,7 @@ def test_a_broken_record_is_named_and_counted_once_however_often_it_comes(caplog
         take(iterator(records(10, 6)), 10)  # four epochs
     (line,) = (entry.getMessage() for entry in caplog.records)
     assert "record 6 (name_6): " in line
-    assert "are not a complete image of PNG, JPEG, WEBP" in line
+    assert "a damaged picture: " in line
     assert "1 of 10 records are broken so far, 10 are allowed" in line
 
 
@@ -153,8 +153,7 @@ def test_a_decompression_bomb_is_refused_by_its_header_and_counts_as_broken(capl
     with caplog.at_level(logging.WARNING, "absl"):
         take(iterator(source), 2)
     (line,) = (entry.getMessage() for entry in caplog.records)
-    assert "record 2 (name_2): a picture too large to decode: " in line
-    assert "3600000000 pixels" in line
+    assert "record 2 (name_2): more than 64 million pixels" in line
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])

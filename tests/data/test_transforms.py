@@ -40,16 +40,18 @@ def test_other_modes_become_rgb(mode):
 
 
 def test_what_is_transparent_shows_white():
-    half = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
-    half.putpixel((1, 0), (255, 0, 0, 255))
-    assert transforms.decode(encoded(half, "PNG")).tolist() == [[[255, 255, 255], [255, 0, 0]]]
+    half = Image.new("RGBA", (8, 4), (0, 0, 0, 0))
+    half.paste((255, 0, 0, 255), (4, 0, 8, 4))
+    for ground, colour in (("white", [255] * 3), ("#102030", [16, 32, 48])):
+        shown = transforms.decode(encoded(half, "PNG"), ground)
+        assert shown[:, [0, -1]].tolist() == [[colour, [255, 0, 0]]] * 4
 
 
 @pytest.mark.parametrize(
     "damage", [lambda d: b"", lambda d: b"GIF89a" + d, lambda d: d[: len(d) // 2]]
 )
 def test_damaged_or_foreign_bytes_are_a_value_error(noise, damage):
-    with pytest.raises(ValueError, match="not a complete image"):
+    with pytest.raises(ValueError, match=r"not a picture|damaged"):
         transforms.decode(damage(transforms.encode_png(noise)))
 
 
@@ -99,3 +101,45 @@ def test_every_caption_is_chosen_equally_often():
 
 def test_no_captions_is_the_empty_caption():
     assert transforms.choose_caption((), np.random.default_rng(0)) == ""
+
+
+@pytest.mark.parametrize("side", [(1, 1), (2000, 1), (3, 40)])
+def test_a_picture_of_less_than_four_pixels_is_broken(side):
+    with pytest.raises(transforms.BrokenPicture, match=f"{side[0]} x {side[1]} px: thinner than 4"):
+        transforms.decode(encoded(Image.new("RGB", side), "PNG"))
+
+
+def test_a_square_is_the_centre_or_any_place_of_the_longer_side_or_all_with_a_ground():
+    ramp = np.repeat(np.arange(20, dtype=np.uint8)[None, :, None], 8, 0).repeat(3, 2)  # 8 x 20
+    centre = transforms.square(ramp, 8, "centre")
+    np.testing.assert_array_equal(centre[0, :, 0], np.arange(6, 14))
+    rng = np.random.default_rng(0)
+    firsts = {int(transforms.square(ramp, 8, "random", rng=rng)[0, 0, 0]) for _ in range(200)}
+    assert firsts == set(range(13))
+    np.testing.assert_array_equal(transforms.square(ramp, 8, "random"), centre)
+    padded = transforms.square(ramp, 20, "pad", ground="#102030")
+    assert padded[0, 0].tolist() == [16, 32, 48]
+    np.testing.assert_array_equal(padded[6:14], ramp)
+
+
+@pytest.mark.parametrize("size", [8, 13, 40])
+def test_shrinking_and_enlarging_are_pillows(noise, size):
+    want = Image.fromarray(noise[:, 4:16]).resize((size, size), Image.Resampling.BICUBIC)
+    got = transforms.resize(noise, size).astype(int)
+    assert np.abs(got - np.array(want)).max() <= 1
+
+
+def test_half_of_the_pictures_are_mirrored_but_none_that_names_a_side(noise):
+    rng = np.random.default_rng(0)
+    turned = [
+        np.array_equal(transforms.mirrored(noise, ("a cat",), rng), noise[:, ::-1])
+        for _ in range(1000)
+    ]
+    assert 420 < sum(turned) < 580
+    for caption in ("a cat looking left", "an arrow to the Right", "a sign that says STOP"):
+        assert all(
+            transforms.mirrored(noise, ("a cat", caption), rng) is noise for _ in range(20)
+        ), caption
+    a, b = np.random.default_rng(1), np.random.default_rng(1)
+    transforms.mirrored(noise, ("left",), a), transforms.mirrored(noise, ("cat",), b)
+    assert a.random() == b.random()

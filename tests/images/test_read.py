@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
-from diffjax.images import read
+from diffjax.images import read, square
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (6, 5, 3), np.uint8)
 
@@ -76,6 +76,62 @@ def test_a_photograph_is_rotated_as_its_exif_says(tmp_path):
     exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise to show it
     path = saved(tmp_path / "x.png", Image.fromarray(COLOURS), exif=exif)
     np.testing.assert_array_equal(read.read(path), np.rot90(COLOURS, -1))
+
+
+@pytest.mark.parametrize("kind", ["tif", "avif"])
+def test_tiff_and_avif_are_read(tmp_path, kind):
+    plain = Image.new("RGB", (16, 16), (200, 30, 60))
+    got = read.read(saved(tmp_path / f"x.{kind}", plain)).astype(int)
+    np.testing.assert_allclose(got, np.array(plain), atol=4)
+
+
+def swapped_profile():
+    """A profile whose red is sRGB's blue and the other way round, of another name than sRGB."""
+    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    count = int.from_bytes(data[128:132], "big")
+    for i in range(count):
+        at = 132 + 12 * i
+        name = bytes(data[at : at + 4])
+        data[at : at + 4] = {b"rXYZ": b"bXYZ", b"bXYZ": b"rXYZ"}.get(name, name)
+    described = data.find(b"sRGB")
+    while described >= 0:
+        data[described : described + 4] = b"odd "
+        described = data.find(b"sRGB")
+    wide = data.find("sRGB".encode("utf-16-be"))
+    if wide >= 0:
+        data[wide : wide + 8] = "odd ".encode("utf-16-be")
+    return bytes(data)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_colours_are_taken_to_srgb_by_the_profile_that_the_picture_carries(tmp_path, mode):
+    image = Image.new("RGB", (8, 8), (250, 120, 10))
+    image = image.quantize(4) if mode == "P" else image.convert(mode)
+    path = saved(tmp_path / "x.png", image, icc_profile=swapped_profile())
+    got = read.read(path)[4, 4].astype(int)
+    np.testing.assert_allclose(got, [10, 120, 250], atol=3)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for usual in (profile, b"no profile at all"):
+        path = saved(tmp_path / "y.png", image, icc_profile=usual)
+        assert read.read(path)[4, 4].tolist() == [250, 120, 10]
+
+
+def test_bytes_are_read_as_their_file_is(tmp_path):
+    path = saved(tmp_path / "x.png", Image.fromarray(COLOURS))
+    np.testing.assert_array_equal(read.read_bytes(path.read_bytes()), COLOURS)
+    with pytest.raises(ValueError, match=r"^6 bytes starting b'<html>' are not a picture of PNG"):
+        read.read_bytes(b"<html>")
+    with pytest.raises(ValueError, match=r"^0 bytes are not a picture"):
+        read.read_bytes(b"")
+
+
+def test_a_mask_can_be_the_transparency_of_the_picture(tmp_path):
+    rgba = np.zeros((1, 3, 4), np.uint8)
+    rgba[0, :, 3] = 0, 127, 128
+    path = saved(tmp_path / "x.png", Image.fromarray(rgba))
+    assert read.read_alpha(path).tolist() == [[True, True, False]]
+    with pytest.raises(ValueError, match="has no transparency"):
+        read.read_alpha(saved(tmp_path / "y.png", Image.fromarray(COLOURS)))
 
 
 def test_the_first_frame_of_an_animation_is_read(tmp_path):
@@ -172,21 +228,21 @@ def test_files_that_are_not_pictures_are_refused_in_one_line(tmp_path):
 def test_a_square_is_the_middle_of_the_picture_or_all_of_it_with_white_borders():
     wide = np.zeros((4, 8, 3), np.uint8)
     wide[:, 2:6] = 200
-    np.testing.assert_array_equal(read.fit_square(wide, 4), np.full((4, 4, 3), 200, np.uint8))
-    padded = read.fit_square(wide, 8, "pad")
+    np.testing.assert_array_equal(square.fit_square(wide, 4), np.full((4, 4, 3), 200, np.uint8))
+    padded = square.fit_square(wide, 8, "pad")
     np.testing.assert_array_equal(padded[2:6], wide)
     assert (padded[[0, 1, 6, 7]] == 255).all()
     np.testing.assert_array_equal(
-        read.fit_square(COLOURS[:5], 5), COLOURS[:5]
+        square.fit_square(COLOURS[:5], 5), COLOURS[:5]
     )  # a picture of that size stays as it is
     for shape in ((1, 3000), (3000, 1), (1, 1)):
-        for fit in read.FITS:
-            assert read.fit_square(np.zeros((*shape, 3), np.uint8), 8, fit).shape == (8, 8, 3)
+        for fit in square.FITS:
+            assert square.fit_square(np.zeros((*shape, 3), np.uint8), 8, fit).shape == (8, 8, 3)
     with pytest.raises(ValueError, match="fit='stretch'"):
-        read.fit_square(wide, 4, "stretch")
+        square.fit_square(wide, 4, "stretch")
 
 
-@pytest.mark.parametrize("fit", read.FITS)
+@pytest.mark.parametrize("fit", square.FITS)
 @pytest.mark.parametrize("shape", [(40, 30), (13, 29), (7, 7)])
 def test_pixels_outside_the_square_mask_do_not_depend_on_masked_pixels(shape, fit):
     """Two pictures that differ only under the mask agree outside the mask of their squares."""
@@ -196,8 +252,8 @@ def test_pixels_outside_the_square_mask_do_not_depend_on_masked_pixels(shape, fi
     mask[y - 1 : y + 1, x - 1 : x + 2] = True
     one, other = (draw.integers(0, 256, (*shape, 3), np.uint8) for _ in range(2))
     other = np.where(mask[:, :, None], other, one)
-    a, b = (read.fit_square(x, 12, fit) for x in (one, other))
-    small = read.fit_square_mask(mask, 12, fit)
+    a, b = (square.fit_square(x, 12, fit) for x in (one, other))
+    small = square.fit_square_mask(mask, 12, fit)
     assert small.any()
     assert not small.all()
     np.testing.assert_array_equal(a[~small], b[~small])
