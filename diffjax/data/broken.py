@@ -1,4 +1,4 @@
-"""Counts records whose pictures cannot be read, so that they are skipped up to a limit."""
+"""Records that cannot be read: named, counted, and skipped up to a limit."""
 
 import math
 from dataclasses import dataclass, field
@@ -9,8 +9,8 @@ from diffjax.core.errors import BadData
 from diffjax.data.record import BadRecord
 
 
-class BrokenPicture(BadRecord):
-    """The bytes of a picture are damaged, or it has too many pixels."""
+class BrokenRecord(BadRecord):
+    """A record that is broken by itself, as a damaged picture is; the others may be whole."""
 
 
 @dataclass

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from diffjax.core.errors import BadData
-from diffjax.data.broken import BrokenPicture, reason_of, too_many
+from diffjax.data.broken import BrokenRecord, reason_of, too_many
 from diffjax.data.readers import Columns, Reader
 from diffjax.data.record import BadRecord, Batch, RecordSource
 
@@ -52,7 +52,7 @@ def example_of(
             for read in readers:
                 columns |= read(record, rng)
             return Example(columns, tuple(skipped))
-        except BrokenPicture as error:
+        except BrokenRecord as error:
             skipped.append((at, reason_of(at, name, error)))
             if len(skipped) > min(limit, len(source) - 1):
                 raise too_many(skipped[-1][1], len(skipped) - 1, limit, len(source)) from None

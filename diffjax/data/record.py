@@ -14,6 +14,8 @@ from jaxtyping import Float
 # and any vectors of numbers, by names of their own
 Record: TypeAlias = Mapping[str, object]
 
+MAX_CAPTION_CHARACTERS = 10_000
+
 # A batch: named arrays, a row per example.
 Batch: TypeAlias = Mapping[str, np.ndarray]
 
@@ -26,9 +28,10 @@ class BadRecord(ValueError):
 class RecordSource(Protocol):
     """Random access to records. To be used by worker processes, a source must pickle.
 
-    A source may have two further methods. `captions(index)` returns the captions of a record
-    without reading its picture. `fingerprint()` returns a string that is equal for equal records,
-    without reading them; see `fingerprint_of`.
+    A source may know more. `captions(index)` is the captions of a record without its picture, for
+    those who want no more. `name(index)` is its name. `captioned()` is whether any record has a
+    caption. `classes` are the names of the labels. `fingerprint()` is a string that is equal for
+    equal records and costs no reading of them; see `fingerprint_of`.
     """
 
     def __len__(self) -> int:
@@ -43,9 +46,10 @@ class RecordSource(Protocol):
 def clean(text: str) -> str:
     """The caption without blanks around it, which is the form used everywhere in diffjax.
 
-    A blank caption becomes "", the null text, which trains as unconditional and is not encoded.
+    A blank caption becomes "", the null text: it trains as unconditional and is never encoded. NUL
+    becomes a blank, and a very long caption loses its end.
     """
-    return text.strip()
+    return text[:MAX_CAPTION_CHARACTERS].replace("\0", " ").strip()
 
 
 def captions_of(record: Record) -> tuple[str, ...]:
@@ -98,11 +102,22 @@ def captions_at(source: RecordSource, index: int) -> tuple[str, ...]:
     Raises:
       BadRecord: they are not a sequence of strings; names the index.
     """
-    read = getattr(source, "captions", None)
     try:
-        return captions_of(source[index] if read is None else {"captions": read(index)})
+        return captions_of({"captions": stored_captions(source, index)})
     except BadRecord as error:
         raise BadRecord(f"record {index}: {error}") from None
+
+
+def stored_captions(source: RecordSource, index: int) -> object:
+    """The captions as the source has them, without the picture where it can."""
+    read = getattr(source, "captions", None)
+    return source[index].get("captions", ()) if read is None else read(index)
+
+
+def name_at(source: RecordSource, index: int) -> str:
+    """The name of the record at `index`, its number where the source tells none without reading."""
+    read = getattr(source, "name", None)
+    return str(index) if read is None else read(index)
 
 
 def fingerprint_of(source: RecordSource) -> str | None:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageColor
 
-from diffjax.data.broken import BrokenPicture
+from diffjax.data.broken import BrokenRecord
 from diffjax.images import read
 from diffjax.images.colour import WHITE
 
@@ -27,16 +27,16 @@ def decode(data: bytes, ground: str = WHITE) -> UInt8[np.ndarray, "h w 3"]:
     """The bytes of a picture's file as RGB in [0, 255]; what is transparent shows the ground.
 
     Raises:
-      BrokenPicture: what `images.read` refuses (another format, damage, too many pixels by the
+      BrokenRecord: what `images.read` refuses (another format, damage, too many pixels by the
         header), or a side of less than MIN_SIDE_PX.
     """
     try:
         image = read.read_bytes(data, ground=ground)
     except ValueError as error:
-        raise BrokenPicture(str(error)) from None
+        raise BrokenRecord(str(error)) from None
     height_px, width_px = image.shape[:2]
     if min(height_px, width_px) < MIN_SIDE_PX:
-        raise BrokenPicture(f"{width_px} x {height_px} px: thinner than {MIN_SIDE_PX} px")
+        raise BrokenRecord(f"{width_px} x {height_px} px: thinner than {MIN_SIDE_PX} px")
     return image
 
 

@@ -105,7 +105,7 @@ def test_no_captions_is_the_empty_caption():
 
 @pytest.mark.parametrize("side", [(1, 1), (2000, 1), (3, 40)])
 def test_a_picture_of_less_than_four_pixels_is_broken(side):
-    with pytest.raises(transforms.BrokenPicture, match=f"{side[0]} x {side[1]} px: thinner than 4"):
+    with pytest.raises(transforms.BrokenRecord, match=f"{side[0]} x {side[1]} px: thinner than 4"):
         transforms.decode(encoded(Image.new("RGB", side), "PNG"))
 
 

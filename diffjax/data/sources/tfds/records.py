@@ -1,4 +1,4 @@
-"""Random access to the records of any TFDS data set that is prepared as ArrayRecord."""
+"""Random access to the records of any data set that tensorflow-datasets has prepared."""
 
 import difflib
 import hashlib
@@ -13,8 +13,9 @@ from tensorflow_datasets.core import read_only_builder
 from diffjax.core.errors import BadData
 from diffjax.data.emoji.builder import SIZES_PX, prepare, resolve_data_dir
 from diffjax.data.record import Record
-from diffjax.data.sources.fields import TextField, text_field
-from diffjax.data.sources.prepared import builder_of
+from diffjax.data.sources.tfds.fields import TextField, text_field
+from diffjax.data.sources.tfds.prepared import builder_of
+from diffjax.data.sources.tfds.tfrecord import TFRecords, places_of
 
 Features: TypeAlias = Mapping[str, tfds.features.FeatureConnector]
 
@@ -58,9 +59,7 @@ def open_source(
     if not isinstance(features.get(label_key), tfds.features.ClassLabel):
         label_key = ""
     try:
-        records = builder.as_data_source(
-            split=split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
-        )
+        records = _stored(builder, split)
     except ValueError as error:
         raise ValueError(f"{name} split {split!r}: {str(error).splitlines()[0]}") from None
     source = Source(
@@ -224,7 +223,7 @@ def _files(builder: tfds.core.DatasetBuilder) -> list[tuple[str, int, float]]:
 
     Sizes are not enough, because ArrayRecord pads its files to whole blocks.
     """
-    shards = (path for path in builder.data_path.iterdir() if ".array_record" in path.name)
+    shards = (path for path in builder.data_path.iterdir() if "record" in path.name)
     return sorted((path.name, (stat := path.stat()).length, float(stat.mtime)) for path in shards)
 
 
@@ -248,13 +247,30 @@ def _builder(name: str, data_dir: str | Path | None) -> tfds.core.DatasetBuilder
                 f"no data set {name!r}: known are {_known(data_dir)} in {data_dir}, "
                 "or the folder of a prepared builder"
             ) from error
-    file_format = builder.info.file_format
-    if file_format != tfds.core.FileFormat.ARRAY_RECORD:
-        raise ValueError(
-            f"{name} is prepared as {file_format and file_format.value}: "
-            "prepare it with file_format='array_record'"
-        )
     return builder
+
+
+def _stored(builder: tfds.core.DatasetBuilder, split: str) -> Stored:
+    """The records of a split or of a slice of one, as bytes.
+
+    Raises:
+      ValueError: no such slice; or files of another format than ArrayRecord and TFRecord.
+    """
+    formats = tfds.core.FileFormat
+    if builder.info.file_format == formats.ARRAY_RECORD:
+        return builder.as_data_source(
+            split=split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+        )
+    if builder.info.file_format != formats.TFRECORD:
+        known = builder.info.file_format and builder.info.file_format.value
+        raise ValueError(f"is prepared as {known}: prepare it with file_format='array_record'")
+    parts = builder.info.splits[split].file_instructions
+    paths = [Path(part.filename) for part in parts]
+    places = [
+        places_of(path)[part.skip :][: part.take if part.take >= 0 else None]
+        for path, part in zip(paths, parts, strict=True)
+    ]
+    return TFRecords(paths, places)
 
 
 def _check_split(builder: tfds.core.DatasetBuilder, split: str) -> None:

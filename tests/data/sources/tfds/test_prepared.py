@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from diffjax.core.errors import StorageError
-from diffjax.data.sources import prepared
-from diffjax.data.sources.tfds import open_source
+from diffjax.data.sources.tfds import open_source, prepared
 from tests.damage import KINDS
 
 

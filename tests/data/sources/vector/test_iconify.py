@@ -5,7 +5,7 @@ import pytest
 import resvg_py
 from PIL import Image
 
-from diffjax.data.sources import iconify
+from diffjax.data.sources.vector import iconify
 
 ICONS: iconify.IconSet = {
     "icons": {

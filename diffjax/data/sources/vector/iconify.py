@@ -1,13 +1,23 @@
 """Reads the drawings of an iconify set (`@iconify-json/NAME` on npm) as SVG texts by emoji name.
 
-A set has two files: `icons.json` holds the bodies of the drawings without their svg element, and
-`chars.json` says which code points each drawing stands for. Nothing is downloaded here: `npm pack
-@iconify-json/noto` downloads a set, whose files are in `package/` of the archive.
+`icons.json` holds the drawings as bodies without their
+svg element, `chars.json` says which code points each of them stands for. Nothing is fetched here:
+`npm pack @iconify-json/noto` brings a set, `package/` of its archive holds the files.
 """
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NotRequired, TypedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NotRequired, TypedDict, cast
+
+from diffjax.core.files import parse_json_object
+from diffjax.data.record import Record
+from diffjax.data.sources.files import shown
+from diffjax.data.sources.folder import words
+from diffjax.data.sources.vector.svg import rasterise
+from diffjax.images.colour import WHITE
 
 _TONES = range(0x1F3FB, 0x1F400)
 _VARIATION_SELECTOR = 0xFE0F
@@ -93,3 +103,69 @@ def svgs_by_name(
         if skin_tones or not has_skin_tone(codes):
             svgs[name] = svg_of(icons, icon)
     return svgs
+
+
+@dataclass(frozen=True)
+class Icons:
+    """The drawings of a set as squares of `size_px`, captioned by the words of their names."""
+
+    icons: IconSet
+    names: tuple[str, ...]
+    size_px: int
+    ground: str
+    digest: str
+
+    def __len__(self) -> int:
+        """How many drawings there are."""
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Record:
+        """The record at `index`; BrokenRecord if it cannot be drawn."""
+        svg = svg_of(self.icons, self.names[index])
+        return {
+            "name": self.names[index],
+            "captions": self.captions(index),
+            "image": rasterise(svg, self.size_px, self.ground),
+        }
+
+    def __repr__(self) -> str:
+        """As messages name it."""
+        return f"an icon set of {len(self)} drawings"
+
+    def name(self, index: int) -> str:
+        """The icon's name."""
+        return self.names[index]
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        """The words of the icon's name, without drawing it."""
+        return (words(self.names[index]),)
+
+    def fingerprint(self) -> str:
+        """A digest of all drawings."""
+        return self.digest
+
+
+def open_icons(path: Path, size_px: int, ground: str = WHITE) -> Icons:
+    """The icons of `icons.json`, or of the folder that holds it; hidden ones are left out.
+
+    Raises:
+      ValueError: there is no such file, or it is no icon set.
+    """
+    file = path / "icons.json" if path.is_dir() else path
+    try:
+        data = file.read_bytes()
+        found = parse_json_object(data)
+        icons = cast("IconSet", found)
+        names = tuple(
+            name
+            for name, icon in icons["icons"].items()
+            if isinstance(icon["body"], str) and not icon.get("hidden")
+        )
+    except OSError as error:
+        raise ValueError(f"{shown(file)}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{shown(file)}: not an icon set of iconify: {error}") from None
+    if not names:
+        raise ValueError(f"{shown(file)}: has no icon")
+    digest = hashlib.sha256(f"iconify {size_px} {ground}\n".encode() + data).hexdigest()
+    return Icons(icons, names, size_px, ground, digest)

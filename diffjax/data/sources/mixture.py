@@ -1,0 +1,80 @@
+"""Several sources as one; a weight says how often a source's records are seen."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+import numpy as np
+
+from diffjax.data.record import Record, RecordSource, fingerprint_of, name_at, stored_captions
+
+
+class Mixture:
+    """All records of `parts`, one part after the other.
+
+    weights: a record of a part with weight 2 is seen twice as often as one of a part with weight
+    1. Where all are equal, every epoch has each record once.
+    """
+
+    def __init__(self, parts: Sequence[RecordSource], weights: Sequence[float]):
+        if len(parts) != len(weights) or not all(0 < weight < np.inf for weight in weights):
+            raise ValueError(f"weights {list(weights)}: want {len(parts)} numbers above 0")
+        self.parts, self.weights = tuple(parts), tuple(float(weight) for weight in weights)
+        self._ends = np.cumsum([len(part) for part in parts])
+        classes = {getattr(part, "classes", ()) for part in parts}
+        if len(classes) > 1:
+            raise ValueError(
+                "the parts of the mixture have different classes: "
+                + "; ".join(str(list(each))[:60] for each in sorted(classes))
+            )
+        self.classes: tuple[str, ...] = classes.pop()
+
+    def __len__(self) -> int:
+        """How many records there are, each counted once."""
+        return int(self._ends[-1])
+
+    def __getitem__(self, index: int) -> Record:
+        """The record at `index`."""
+        part, inside = self._place(index)
+        return self.parts[part][inside]
+
+    def __repr__(self) -> str:
+        """As messages name it."""
+        return " + ".join(
+            f"{part!r} * {weight:g}" for part, weight in zip(self.parts, self.weights, strict=True)
+        )
+
+    @property
+    def first_indices(self) -> tuple[int, ...]:
+        """The index of each part's first record."""
+        return (0, *map(int, self._ends[:-1]))
+
+    def shares(self) -> list[float]:
+        """Which share of all examples comes from each part."""
+        seen = [weight * len(part) for part, weight in zip(self.parts, self.weights, strict=True)]
+        return [each / sum(seen) for each in seen]
+
+    def name(self, index: int) -> str:
+        """The record's name."""
+        part, inside = self._place(index)
+        return name_at(self.parts[part], inside)
+
+    def captions(self, index: int) -> object:
+        """The captions of the record at `index`."""
+        part, inside = self._place(index)
+        return stored_captions(self.parts[part], inside)
+
+    def fingerprint(self) -> str | None:
+        """The parts' and their weights; None if a part has none."""
+        each = [fingerprint_of(part) for part in self.parts]
+        if None in each:
+            return None
+        content = json.dumps(["mixture", each, self.weights])
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    def _place(self, index: int) -> tuple[int, int]:
+        """Which part, and which record of it."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"index {index} of {len(self)} records")
+        part = int(np.searchsorted(self._ends, index, side="right"))
+        return part, index - self.first_indices[part]
