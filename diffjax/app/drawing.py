@@ -74,7 +74,9 @@ def paint(trained: Cascade, jobs: Sequence[Job], painting: Painting) -> Iterator
 
 def squared(painting: Painting, size_px: int) -> tuple[Picture, Bool[np.ndarray, "s s"]]:
     """The middle square of the picture and of the mask, resized to `size_px` on a side."""
-    return square.fit_square(painting.picture, size_px), square.fit_square_mask(painting.mask, size_px)
+    return square.fit_square(painting.picture, size_px), square.fit_square_mask(
+        painting.mask, size_px
+    )
 
 
 def by_stages(trained: Cascade, jobs: Sequence[Job], run: Run) -> Iterator[Drawn]:
