@@ -9,6 +9,7 @@ from typing import Generic, Protocol, TypeAlias, TypeVar, overload, runtime_chec
 import grain
 from absl import flags
 
+from diffjax.data import order
 from diffjax.data.broken import Broken
 from diffjax.data.examples import Example, Part, collate, example_of
 from diffjax.data.readers import Reader
@@ -57,11 +58,10 @@ def train_iterator(
     transform = functools.partial(
         example_of, source=source, readers=tuple(readers), limit=broken.limit
     )
-    # Repeating comes first, so that a batch may be larger than the data. Choosing rows comes last,
-    # so that examples and their random draws do not depend on the number of processes. `example_of`
-    # reads the records, because it may need another one.
-    indices = grain.MapDataset.source(range(len(source)))
-    examples = indices.seed(seed).shuffle().repeat().random_map(transform)
+    # Repeating first lets a batch be larger than the data; choosing rows last lets the examples and
+    # their randomness be those of one process. Records are read by `example_of`, which may need
+    # another one.
+    examples = order.endless(source, seed).random_map(transform)
 
     def start_at(example: int) -> grain.DatasetIterator[Part]:
         batches = Rows(examples, example, batch_size, rows).batch(
