@@ -27,15 +27,15 @@ MAX_PICTURE_BYTES = 200_000_000
 class Folder:
     """The pictures of `files`, paths below `root`, in order.
 
-    tables: the captions of pictures that a table names, by their paths. texts: the paths of text
-    files. classes: the names of class folders, () if there are none. digest: of all names and
-    sizes.
+    tables: the captions of pictures that a table names, by their paths. texts: the text files, by
+    their paths with the suffix in small letters. classes: the names of class folders, () if there
+    are none. digest: of all names and sizes.
     """
 
     root: Path
     files: tuple[str, ...]
     tables: Mapping[str, tuple[str, ...]]
-    texts: frozenset[str]
+    texts: Mapping[str, str]
     classes: tuple[str, ...]
     captioned_by: str
     digest: str
@@ -74,7 +74,7 @@ class Folder:
             for suffix in beside.TEXT_SUFFIXES:
                 for text in (path.with_suffix(suffix), PurePosixPath(f"{path}{suffix}")):
                     if str(text) in self.texts:
-                        return beside.read_texts(self.root / text)
+                        return beside.read_texts(self.root / self.texts[str(text)])
             if self.tables or self.texts or not self.classes:
                 return ()
         return (words(path.parent.name),) if path.parent.name else ()
@@ -123,20 +123,20 @@ def open_folder(root: Path, split: str = "train", captioned_by: str = "auto") ->
         kinds = ", ".join(SUFFIXES)
         raise ValueError(f"{shown(root)}: no picture below it ({len(found)} other files); {kinds}")
     tables: dict[str, tuple[str, ...]] = {}
-    texts = set()
+    texts: dict[str, str] = {}
     for one in found:
         path = PurePosixPath(one.path)
         if path.name.lower() in beside.TABLE_NAMES and captioned_by == "auto":
             there = beside.read_table(root / path)
             tables |= {str(path.parent / name): each for name, each in there.items()}
         elif path.suffix.lower() in beside.TEXT_SUFFIXES:
-            texts.add(one.path)
+            texts[str(path.with_suffix(path.suffix.lower()))] = one.path
     files = tuple(one.path for one in pictures)
     return Folder(
         root=root,
         files=files,
         tables=tables,
-        texts=frozenset(texts),
+        texts=texts,
         classes=_classes(files),
         captioned_by=captioned_by,
         digest=_digest(found, captioned_by),

@@ -169,7 +169,7 @@ class Parquet:
         try:
             with parquet_columns.opened(path) as opened:
                 return opened.read_row_group(group, columns=[column], use_threads=False)
-        except (lib.ArrowException, OSError, IndexError) as error:
+        except (lib.ArrowException, OSError, IndexError, ValueError) as error:
             raise BrokenRecord(
                 f"{shown(path)} is damaged: {parquet_columns.first_line(error)}"
             ) from None

@@ -8,6 +8,7 @@ import hashlib
 import io
 import os
 import tarfile
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +58,7 @@ def index_of(path: Path, cache: Path | None = None) -> Index:
             found = Index(tuple(names[: len(arrays["rows"])]), arrays["rows"], bool(arrays["cut"]))
             if found.rows.dtype == ROW and len(found.names) == len(found.rows):
                 return found
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass  # not there, or damaged: it costs a second to make
     made = _made(path)
     _keep(kept, made)
@@ -76,6 +77,7 @@ def _made(path: Path) -> Index:
                 if row["image"][0] >= 0:
                     names.append(key)
                     rows.append(row)
+            cut |= _goes_on(path, tar.offset)
     except tarfile.ReadError as error:
         if not rows:
             raise ValueError(f"{shown(path)}: {_why(path, error)}") from None
@@ -117,6 +119,13 @@ def _row(members: Sequence[tarfile.TarInfo], file_size: int) -> tuple[np.ndarray
         elif suffix == CLASS_SUFFIX:
             row["label"] = place
     return row, whole
+
+
+def _goes_on(path: Path, end: int) -> bool:
+    """Whether more than zeros stands behind the last whole member."""
+    with open(path, "rb") as stream:
+        stream.seek(end)
+        return bool(stream.read(tarfile.BLOCKSIZE).strip(b"\0"))
 
 
 def _keep(kept: Path, made: Index) -> None:

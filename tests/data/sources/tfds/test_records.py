@@ -163,9 +163,9 @@ def test_another_file_format_is_a_value_error(labelled, tmp_path):
     folder = tmp_path / "labelled/1.0.0"
     folder.mkdir(parents=True)
     for path in (labelled / "labelled/1.0.0").iterdir():
-        text = path.read_bytes().replace(b'"array_record"', b'"tfrecord"')
+        text = path.read_bytes().replace(b'"array_record"', b'"riegeli"')
         (folder / path.name).write_bytes(text)
-    with pytest.raises(ValueError, match="prepared as tfrecord"):
+    with pytest.raises(ValueError, match="prepared as riegeli"):
         open_source("labelled", "train", tmp_path, image_key="picture", caption_key="title")
 
 
