@@ -6,23 +6,23 @@ from typing import NamedTuple
 import numpy as np
 
 from diffjax.core.errors import BadData
-from diffjax.data.broken import BrokenRecord, reason_of, too_many
+from diffjax.data.broken import BrokenRecord, Skipped, skipped_of, too_many
 from diffjax.data.readers import Columns, Reader
-from diffjax.data.record import BadRecord, Batch, RecordSource
+from diffjax.data.record import BadRecord, Batch, RecordSource, name_at
 
 
 class Example(NamedTuple):
-    """A row of a batch, and the records (index, reason) that were skipped for it."""
+    """One row of a batch, and the records that were skipped to make it."""
 
     columns: Columns
-    skipped: tuple[tuple[int, str], ...]
+    skipped: tuple[Skipped, ...]
 
 
 class Part(NamedTuple):
     """The rows of a batch that a process makes, and the records that were skipped for them."""
 
     columns: Batch
-    skipped: tuple[tuple[int, str], ...]
+    skipped: tuple[Skipped, ...]
 
 
 def example_of(
@@ -41,7 +41,7 @@ def example_of(
       BadData: more than `limit` records in a row are broken, or one is wrong in another way.
     """
     before = None if rng is None else rng.bit_generator.state
-    skipped: list[tuple[int, str]] = []
+    skipped: list[Skipped] = []
     while True:
         at = (index + len(skipped)) % len(source)
         name: object = ""
@@ -53,11 +53,11 @@ def example_of(
                 columns |= read(record, rng)
             return Example(columns, tuple(skipped))
         except BrokenRecord as error:
-            skipped.append((at, reason_of(at, name, error)))
+            skipped.append(skipped_of(at, name or name_at(source, at), error))
             if len(skipped) > min(limit, len(source) - 1):
-                raise too_many(skipped[-1][1], len(skipped) - 1, limit, len(source)) from None
+                raise too_many(skipped[-1], len(skipped) - 1, limit, len(source)) from None
         except BadRecord as error:
-            raise BadData(reason_of(at, name, error)) from None
+            raise BadData(str(skipped_of(at, name, error))) from None
         if rng is not None and before is not None:
             rng.bit_generator.state = before
 

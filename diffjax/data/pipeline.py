@@ -30,6 +30,7 @@ def train_iterator(
     seed: int,
     rows: Sequence[int] | None = None,
     max_broken: float = 0.0,
+    broken: Broken | None = None,
     threads: int = 2,
     prefetch_batches: int = 2,
     worker_count: int = 0,
@@ -41,10 +42,10 @@ def train_iterator(
     `rows`, another `batch_size` or `worker_count`. For the record of an example and its random
     draws depend only on the seed and on the number of examples before it.
 
-    A record with a broken picture is replaced by the next good one of the source. `max_broken` is
-    the share of all records (rounded up) that may be broken; each process counts for itself. With
-    `worker_count` > 0, that number of processes does the work instead of `threads` in this one.
-    Then `source` and `readers` must pickle, and `close()` ends the processes.
+    In the place of a record whose picture is broken comes the next one of the source that is whole.
+    More of them than the share `max_broken` of all records (rounded up, counted by each process,
+    or by `broken`) end the iteration with a BadData; so does the first record that cannot be read
+    for another reason.
 
     Raises:
       ValueError: a number is not allowed.
@@ -54,7 +55,7 @@ def train_iterator(
     rows = tuple(range(batch_size)) if rows is None else tuple(rows)
     if not rows or not all(0 <= row < batch_size for row in rows):
         raise ValueError(f"rows={rows} must be some of 0 to {batch_size - 1}")
-    broken = Broken(len(source), max_broken)
+    broken = broken or Broken(len(source), max_broken)
     transform = functools.partial(
         example_of, source=source, readers=tuple(readers), limit=broken.limit
     )
@@ -151,6 +152,11 @@ class Batches:
         else:
             self._next_example = int(state["next_example"])
 
+    @property
+    def broken(self) -> Broken:
+        """The records that were skipped."""
+        return self._broken
+
     def close(self) -> None:
         """Ends worker processes and drops what was read ahead; the position stays."""
         if self._iterator is not None:
@@ -243,8 +249,8 @@ def steps_per_epoch(source: RecordSource, batch_size: int, process_count: int = 
 
 
 def _count(part: Part, broken: Broken) -> None:
-    for index, reason in part.skipped:
-        broken.add(index, reason)
+    for skipped in part.skipped:
+        broken.add(skipped)
 
 
 def _check(source: RecordSource, batch_size: int) -> None:

@@ -115,9 +115,9 @@ def stored_captions(source: RecordSource, index: int) -> object:
 
 
 def name_at(source: RecordSource, index: int) -> str:
-    """The name of the record at `index`, its number where the source tells none without reading."""
+    """The name of the record at `index`, "" where the source tells none without reading."""
     read = getattr(source, "name", None)
-    return str(index) if read is None else read(index)
+    return "" if read is None else read(index)
 
 
 def fingerprint_of(source: RecordSource) -> str | None:

@@ -60,7 +60,8 @@ class Chosen:
 def split_by_hash(source: RecordSource, split: str, share: float) -> RecordSource:
     """The records of "train" or "validation": about `share` of them are kept for validation.
 
-    Which of them depends on their names alone, so that more records change the split of none. A
+    Which of them depends on their names alone, or else their numbers, so that more records change
+    the split of none. A
     share of 0 leaves all for training.
 
     Raises:
@@ -70,7 +71,9 @@ def split_by_hash(source: RecordSource, split: str, share: float) -> RecordSourc
         raise ValueError(f"no split {split!r}, only 'train' and 'validation'")
     if split == "train" and not share:
         return source
-    held_out = np.array([_fraction(name_at(source, i)) < share for i in range(len(source))], bool)
+    held_out = np.array(
+        [_fraction(name_at(source, i) or str(i)) < share for i in range(len(source))], bool
+    )
     indices = np.flatnonzero(held_out if split == "validation" else ~held_out)
     if not len(indices):
         raise ValueError(
