@@ -30,17 +30,23 @@ def data(size_px: int) -> ConfigDict:
     """The records that training reads."""
     return ConfigDict(
         dict(
-            name=f"emoji/{size_px}",  # a TFDS data set, a prepared folder, "digits", "fake/COUNT"
+            name=f"emoji/{size_px}",  # folder:DIR, tar:GLOB, parquet:GLOB, ...: docs/data.md
             split="train",
-            validation_split="validation",  # what train.evaluate_every looks at
+            validation=0.0,  # share kept out of training, of a source that has no splits
             names=(),  # keep only records with these names; none: keep all
             size_px=size_px,
             crop_px=0,  # train on random crops of this side; 0: whole pictures
             batch_size=32,  # over all devices
             embeddings="",  # a cache made by diffjax.embed; none: the captions are encoded first
             image_key="image",
-            caption_key="captions",  # "": none, for a task that is told no text
-            max_broken=0.01,  # share of the records whose pictures may be broken and are skipped
+            caption_key="captions",
+            captions="auto",  # of a folder: beside the pictures; "folder": its name; or "none"
+            aspect="centre",  # what of a picture that is no square: "centre", "random", or "pad"
+            ground="white",  # what shows where a picture is transparent, and around "pad"
+            flip=False,  # mirror half of the pictures whose captions name no side
+            max_bad_fraction=0.01,  # share of the records that may be broken and are skipped
+            allow_changed=False,  # go on although the data are no longer those of the run's start
+            workers=0,  # processes that read and decode; 0: threads of the main process
         )
     )
 

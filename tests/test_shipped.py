@@ -42,7 +42,7 @@ def test_the_files_are_those_that_the_configs_train():
         for part in ("data", "text", "model", "diffusion", "low_res", "optim", "sample"):
             values = preset[part].to_dict()
             # how many pictures may be broken has no part in what was trained
-            values |= {"max_broken": 0.0} if part == "data" else {}
+            values |= {"max_bad_fraction": 0.0} if part == "data" else {}
             assert options[part].to_dict() == values, (place, part)
         metadata = tensorfile.read_metadata(place)
         assert int(metadata["step"]) == preset.train.num_steps

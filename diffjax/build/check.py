@@ -5,11 +5,14 @@ import math
 
 import jax
 from ml_collections import ConfigDict
+from PIL import ImageColor
 
 from diffjax.build import tasks
 from diffjax.build.config import one_of
 from diffjax.build.models import DTYPES, MODELS, model_of
 from diffjax.core.errors import ConfigError, require
+from diffjax.data import transforms
+from diffjax.data.sources import folder
 from diffjax.diffusion import schedule
 from diffjax.diffusion.predict import KINDS
 from diffjax.diffusion.sampling.spacing import TRACEABLE
@@ -41,7 +44,9 @@ LIMITS: dict[str, tuple[float, float]] = {
     ),
     **dict.fromkeys(("text.drop", "low_res.max_aug_level"), (0, 1)),
     **{f"sample.{name}": limits for name, limits in settings.LIMITS.items()},
-    "data.max_broken": (0, 1),
+    "data.max_bad_fraction": (0, 1),
+    "data.validation": (0, 0.9),
+    "data.workers": (0, 512),
     "seed": (0, MAX_SEED),
     "train.max_seconds": (0, 1e9),
     "optim.learning_rate": (0, 1e300),
@@ -73,6 +78,8 @@ CHOICES = {
     "diffusion.times": (*TIMES, tasks.IMPORTANCE),
     "diffusion.objective": ("simple", "hybrid", "vlb"),
     "diffusion.over": ("u", "logsnr"),
+    "data.captions": folder.CAPTIONS,
+    "data.aspect": transforms.ASPECTS,
     "optim.name": optim.OPTIMISERS,
     "optim.decay": optim.DECAYS,
 }
@@ -102,10 +109,20 @@ def check(config: ConfigDict, devices: int | None = None) -> None:
             optim.parse_group(group)
     except ValueError as error:
         raise ConfigError("optim.groups", config.optim.groups, str(error)) from None
+    check_ground(config.data.ground)
     check_told(config)
     check_learning(config)
     check_sizes(config)
     check_mesh(config, devices or jax.device_count())
+
+
+def check_ground(colour: str) -> None:
+    """Refuse what is no colour."""
+    try:
+        ImageColor.getrgb(colour)
+    except ValueError:
+        allowed = 'want a colour such as "white" or "#ffcc00"'
+        raise ConfigError("data.ground", colour, allowed) from None
 
 
 def check_limits(config: ConfigDict, key: str, low: float, high: float) -> None:

@@ -1,27 +1,52 @@
 """Makes the data of a run from its config: records, embeddings, batches, and previews."""
 
+import json
+from pathlib import Path
+
+import jax
 from ml_collections import ConfigDict
 
 from diffjax.build.embeddings import embeddings_of
 from diffjax.core.errors import ConfigError, require
+from diffjax.core.files import read_json, write_whole
+from diffjax.core.json_types import JsonObject
 from diffjax.data import pipeline, readers
-from diffjax.data.record import Record, RecordSource, clean
-from diffjax.data.sources import digits, fake, tfds
+from diffjax.data.broken import Broken
+from diffjax.data.probe import probe
+from diffjax.data.record import Record, RecordSource, clean, identity_of
+from diffjax.data.sources.open import Wanted, open_source
 from diffjax.devices import mesh as mesh_lib
+from diffjax.devices import processes
 from diffjax.encoders.cache import cache
 from diffjax.encoders.t5 import TextEncoder
 from diffjax.training.program import Training
 from diffjax.training.run import Data, Shown
 
+DATA, LEFT_OUT = "data.json", "left_out.jsonl"  # in the workdir
+# The keys that say which data are meant.
+ASKED_FOR = ("name", "split", "validation", "captions")
 
-def open_data(config: ConfigDict, encoder: TextEncoder | None, training: Training) -> Data:
-    """The batches of this process and the examples of previews; captions are encoded first.
+
+def open_data(
+    config: ConfigDict, encoder: TextEncoder | None, training: Training, workdir: Path
+) -> Data:
+    """The batches of this process and what previews show; captions are encoded on the way.
+
+    Records of other people's files are looked at first, and those that are broken are listed in
+    the workdir.
 
     Raises:
-      ConfigError: there is no such data set, or the embeddings belong to another encoder.
-      StorageError: the disk has no room for the embeddings.
+      ConfigError: no such data set, or other data than the run began with; or the embeddings are
+        another encoder's.
+      BadData: too many records are broken.
+      StorageError: there is no room for what has to be made.
     """
     records = source_of(config)
+    check_classes(config, records)
+    known = same_data(config, records, workdir)
+    broken = broken_of(config, records, workdir, look=not known)
+    if processes.is_first():
+        write_whole(workdir / DATA, json.dumps(described(config, records), indent=2).encode())
     embed = None
     if encoder is not None:
         embed = embeddings_of(config, records, encoder, _encoding_progress).embed
@@ -32,9 +57,62 @@ def open_data(config: ConfigDict, encoder: TextEncoder | None, training: Trainin
         batch_size=config.data.batch_size,
         seed=config.seed,
         rows=rows,
-        max_broken=max_broken_of(config),
+        broken=broken,
+        worker_count=config.data.workers,
     )
     return Data(batches, shown_of(config, records, encoder, embed))
+
+
+def broken_of(config: ConfigDict, records: RecordSource, workdir: Path, *, look: bool) -> Broken:
+    """The broken records that this process knows of.
+
+    look: read some of the records, if they are of other people's files.
+    """
+    name = LEFT_OUT if processes.is_first() else f"{jax.process_index()}-{LEFT_OUT}"
+    broken = Broken(len(records), max_bad_fraction_of(config), workdir / name)
+    if look and getattr(records, "unchecked", False):
+        looked = probe(records, broken)
+        said = f"{len(broken.seen)} cannot be used" if broken.seen else "all can be used"
+        print(f"data: {records!r}: looked at {looked} records, {said}", flush=True)
+    return broken
+
+
+def described(config: ConfigDict, records: RecordSource) -> JsonObject:
+    """What is written into the workdir of the data that a run is trained on."""
+    asked_for: JsonObject = {name: config.data[name] for name in ASKED_FOR}
+    return {**asked_for, "records": len(records), "identity": identity_of(records)}
+
+
+def same_data(config: ConfigDict, records: RecordSource, workdir: Path) -> bool:
+    """Whether a run with this data was begun in the workdir before.
+
+    Raises:
+      ConfigError: it was asked for the same data, and they have changed since; unless
+        data.allow_changed.
+    """
+    try:
+        before = read_json(workdir / DATA, "delete it, and the data are taken as they are")
+    except FileNotFoundError:
+        return False
+    now = described(config, records)
+    if any(before.get(name) != now[name] for name in ASKED_FOR):
+        return False  # the table of changes says so
+    require(
+        before.get("identity") == now["identity"] or config.data.allow_changed,
+        "data.name",
+        config.data.name,
+        f"has changed since this run began ({before.get('records')} records then, {len(records)} "
+        "now); restore it, or go on with --config.data.allow_changed=true",
+    )
+    return before.get("identity") == now["identity"]
+
+
+def check_classes(config: ConfigDict, records: RecordSource) -> None:
+    """Refuse a number of classes that is not the data's."""
+    names = getattr(records, "classes", ())
+    if "classes" in config and names:
+        right = len(names) == config.classes.num
+        require(right, "classes.num", config.classes.num, f"{config.data.name} has {len(names)}")
 
 
 def readers_of(config: ConfigDict, embed: readers.Embed | None) -> list[readers.Reader]:
@@ -46,35 +124,41 @@ def readers_of(config: ConfigDict, embed: readers.Embed | None) -> list[readers.
         found.append(readers.label)
     if "embedding" in config:
         found.append(readers.vector(config.embedding.of, config.embedding.width))
-    return [*found, readers.picture(config.data.size_px, config.data.crop_px or None)]
-
-
-def max_broken_of(config: ConfigDict) -> float:
-    """The share of records that may have broken pictures."""
-    return config.data.max_broken
-
-
-def source_of(config: ConfigDict) -> RecordSource:
-    """The records of the data set; the emoji data set is made when it is first used."""
     data = config.data
-    require(bool(data.name), "data.name", "", "name a captioned data set or a prepared folder")
-    kind, _, count = data.name.partition("/")
-    if kind == "digits":
-        return digits.Digits()
-    if kind == "fake":
-        require(count.isdigit() and int(count) > 0, "data.name", data.name, "fake/COUNT, COUNT > 0")
-        return fake.Shapes(int(count), data.size_px)
+    seen = readers.picture(
+        data.size_px, data.crop_px or None, aspect=data.aspect, ground=data.ground, flip=data.flip
+    )
+    return [*found, seen]
+
+
+def max_bad_fraction_of(config: ConfigDict) -> float:
+    """The share of all records whose pictures may be broken."""
+    return config.data.max_bad_fraction
+
+
+def source_of(config: ConfigDict, split: str = "") -> RecordSource:
+    """The records of the data set, of data.split unless another is named.
+
+    Raises:
+      ConfigError: there is no such data set, or no record in it.
+    """
+    data = config.data
+    require(bool(data.name), "data.name", "", "name a data set, such as folder:DIR (docs/data.md)")
+    wanted = Wanted(
+        split=split or data.split,
+        size_px=data.size_px,
+        ground=data.ground,
+        image_key=data.image_key,
+        caption_key=data.caption_key,
+        captions=data.captions,
+        validation=data.validation,
+        names=data.names,
+        vector_key=config.embedding.of if "embedding" in config else "",
+    )
     try:
-        return tfds.open_source(
-            data.name,
-            data.split,
-            names=data.names,
-            image_key=data.image_key,
-            caption_key=data.caption_key,
-            vector_key=config.embedding.of if "embedding" in config else "",
-        )
+        return open_source(data.name, wanted)
     except ValueError as error:
-        raise ConfigError("data", f"{data.name} {data.split}", str(error)) from None
+        raise ConfigError("data", f"{data.name} {wanted.split}", str(error)) from None
 
 
 def held_out(config: ConfigDict, split: str) -> RecordSource:
@@ -135,9 +219,13 @@ def shown_of(
     if "embedding" in config:
         needed.append(readers.vector(config.embedding.of, config.embedding.width))
     if starts_from_picture:
-        needed.append(readers.picture(config.data.size_px))
-    # All of these few pictures may be broken; the run itself counts the broken ones.
-    batches = pipeline.eval_batches(shown, needed, batch_size=len(shown), max_broken=1.0)
+        needed.append(
+            readers.picture(
+                config.data.size_px, aspect=config.data.aspect, ground=config.data.ground
+            )
+        )
+    # Of these few any may be broken: the run itself counts them.
+    batches = pipeline.eval_batches(shown, needed, batch_size=len(shown), max_bad_fraction=1.0)
     columns = dict(next(batches))
     captions = tuple(str(caption) for caption in columns.pop("caption"))
     return Shown(columns, captions)

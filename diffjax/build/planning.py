@@ -71,7 +71,7 @@ def batch_table(options: ConfigDict, records: RecordSource, encoder: TextEncoder
         batch_size=batch_size,
         seed=options.seed,
         rows=range(min(batch_size, SHOWN_EXAMPLES)),
-        max_broken=data.max_broken_of(options),
+        max_bad_fraction=data.max_bad_fraction_of(options),
         threads=0,
     )
     try:

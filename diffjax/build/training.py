@@ -40,7 +40,7 @@ def run_of(config: ConfigDict, workdir: Path) -> Run:
         workdir=workdir,
         config_json=json.dumps(config.to_dict(), indent=2),
         sampled=sampled_average(config),
-        open_data=functools.partial(open_data, config, encoder, training),
+        open_data=functools.partial(data.open_data, config, encoder, training, workdir),
     )
 
 

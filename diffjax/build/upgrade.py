@@ -9,8 +9,14 @@ Value: TypeAlias = bool | int | float | str | tuple[str, ...]
 # For each key that was added after version 0.1.0, the value that older configs get.
 BEFORE: dict[str, Value] = {
     "classes.names": (),
-    "data.max_broken": 0.0,
-    "data.validation_split": "validation",
+    "data.max_bad_fraction": 0.0,
+    "data.validation": 0.0,
+    "data.captions": "auto",
+    "data.aspect": "centre",
+    "data.ground": "white",
+    "data.flip": False,
+    "data.allow_changed": False,
+    "data.workers": 0,
     "diffusion.objective": "simple",
     "diffusion.over": "u",
     "diffusion.num_levels": 1000,
@@ -27,12 +33,20 @@ BEFORE: dict[str, Value] = {
     "sample.guidance_to": 100.0,
 }
 
+# Keys that have another name now.
+RENAMED = {"data.max_broken": "data.max_bad_fraction"}
+
 
 def upgraded(config: ConfigDict) -> ConfigDict:
     """The config with the keys that its version lacked, in the sections that it has."""
     new = config.copy_and_resolve_references()
     with new.unlocked():
-        for section, key, value in _missing(config):
+        for before, now in RENAMED.items():
+            section, key = before.split(".")
+            if section in new and key in new[section]:
+                new[section][now.partition(".")[2]] = new[section][key]
+                del new[section][key]
+        for section, key, value in _missing(new):
             new[section][key] = value
     return new
 

@@ -95,7 +95,7 @@ def too_many(skipped: Skipped, others: int, limit: int, records: int) -> BadData
     """What to say when a record is broken that is one too many."""
     before = f", after {others} others," if others else ""
     return BadData(
-        f"{skipped}; this{before} is more than data.max_broken allows, {limit} of {records} "
+        f"{skipped}; this{before} is more than data.max_bad_fraction allows, {limit} of {records} "
         "records; mend the data or raise it"
     )
 

@@ -49,9 +49,9 @@ def from_source(source: RecordSource) -> Captions:
 def from_data_set(
     name: str, split: str, caption_key: str = "captions", data_dir: str | None = None
 ) -> Captions:
-    """The captions of a split of a data set. Raises ValueErrors as `tfds.open_source` does."""
-    from diffjax.data.sources import tfds
+    """The captions of a split that `open_source` opens; its ValueErrors are passed on."""
+    from diffjax.data.sources.open import Wanted, open_source
 
-    # No image key, because the data set need not have pictures.
-    found = tfds.open_source(name, split, data_dir, image_key="", caption_key=caption_key)
-    return from_source(found)
+    # A prepared data set need not have pictures.
+    wanted = Wanted(split=split, image_key="", caption_key=caption_key, data_dir=data_dir)
+    return from_source(open_source(name, wanted))

@@ -29,7 +29,7 @@ def train_iterator(
     batch_size: int,
     seed: int,
     rows: Sequence[int] | None = None,
-    max_broken: float = 0.0,
+    max_bad_fraction: float = 0.0,
     broken: Broken | None = None,
     threads: int = 2,
     prefetch_batches: int = 2,
@@ -43,9 +43,9 @@ def train_iterator(
     draws depend only on the seed and on the number of examples before it.
 
     In the place of a record whose picture is broken comes the next one of the source that is whole.
-    More of them than the share `max_broken` of all records (rounded up, counted by each process,
-    or by `broken`) end the iteration with a BadData; so does the first record that cannot be read
-    for another reason.
+    More of them than the share `max_bad_fraction` of all records (rounded up, counted by each
+    process, or by `broken`) end the iteration with a BadData; so does the first record that cannot
+    be read for another reason.
 
     Raises:
       ValueError: a number is not allowed.
@@ -55,7 +55,7 @@ def train_iterator(
     rows = tuple(range(batch_size)) if rows is None else tuple(rows)
     if not rows or not all(0 <= row < batch_size for row in rows):
         raise ValueError(f"rows={rows} must be some of 0 to {batch_size - 1}")
-    broken = broken or Broken(len(source), max_broken)
+    broken = broken or Broken(len(source), max_bad_fraction)
     transform = functools.partial(
         example_of, source=source, readers=tuple(readers), limit=broken.limit
     )
@@ -220,7 +220,7 @@ def eval_batches(
     batch_size: int,
     process_index: int = 0,
     process_count: int = 1,
-    max_broken: float = 0.0,
+    max_bad_fraction: float = 0.0,
 ) -> Iterator[Batch]:
     """One pass over the records, in order and without random draws; the last batch may be smaller.
 
@@ -230,7 +230,7 @@ def eval_batches(
     _check(source, batch_size)
     if not 0 <= process_index < process_count:
         raise ValueError(f"process_index={process_index} must be 0 to {process_count - 1}")
-    broken = Broken(len(source), max_broken)
+    broken = Broken(len(source), max_bad_fraction)
     indices = range(process_index, len(source), process_count)
     for start in range(0, len(indices), batch_size):
         part = collate(

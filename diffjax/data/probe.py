@@ -37,7 +37,7 @@ def probe(source: RecordSource, broken: Broken) -> int:
     if looked < len(source) and len(found) > expected + DEVIATIONS * math.sqrt(expected + 1):
         raise BadData(
             f"{found[0]}; {len(found)} of the {looked} records looked at are broken, and "
-            f"data.max_broken allows {broken.share:g} of all; mend the data or raise it"
+            f"data.max_bad_fraction allows {broken.share:g} of all; mend the data or raise it"
         )
     for skipped in found:
         broken.add(skipped)

@@ -12,6 +12,7 @@ import numpy as np
 
 from diffjax.data import transforms
 from diffjax.data.record import Record, captions_of, first_caption, image_of, label_of, vector_of
+from diffjax.images.colour import WHITE
 
 # The columns of one example: arrays without a batch axis.
 Columns: TypeAlias = dict[str, np.ndarray]
@@ -33,11 +34,24 @@ def captioned_pictures(
     )
 
 
-def picture(size_px: int, crop_px: int | None = None) -> Reader:
-    """`image` uint8 [h w 3], h = w = `crop_px` (a random crop) or `size_px`."""
+def picture(
+    size_px: int,
+    crop_px: int | None = None,
+    *,
+    aspect: str = "centre",
+    ground: str = WHITE,
+    flip: bool = False,
+) -> Reader:
+    """`image` uint8 [h w 3], h = w = `crop_px` (a random crop) or `size_px`.
+
+    aspect: see `transforms.square`. ground: what shows where the picture is transparent. flip:
+    mirror half of those whose captions name no side.
+    """
     if crop_px is not None and not 0 < crop_px <= size_px:
         raise ValueError(f"crop_px={crop_px} must be 1 to size_px={size_px}")
-    return functools.partial(_picture, size_px=size_px, crop_px=crop_px)
+    return functools.partial(
+        _picture, size_px=size_px, crop_px=crop_px, aspect=aspect, ground=ground, flip=flip
+    )
 
 
 def caption(record: Record, rng: np.random.Generator | None) -> Columns:
@@ -65,11 +79,21 @@ def _vector(record: Record, rng: np.random.Generator | None, *, of: str, width: 
 
 
 def _picture(
-    record: Record, rng: np.random.Generator | None, *, size_px: int, crop_px: int | None
+    record: Record,
+    rng: np.random.Generator | None,
+    *,
+    size_px: int,
+    crop_px: int | None,
+    aspect: str,
+    ground: str,
+    flip: bool,
 ) -> Columns:
-    image = transforms.centre_square(transforms.decode(image_of(record)), size_px)
+    decoded = transforms.decode(image_of(record), ground)
+    image = transforms.square(decoded, size_px, aspect, ground=ground, rng=rng)
     if crop_px is not None and rng is not None:
         image = transforms.random_crop(image, crop_px, rng)
+    if flip and rng is not None:
+        image = transforms.mirrored(image, captions_of(record), rng)
     return {"image": image}
 
 

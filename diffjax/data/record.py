@@ -31,7 +31,8 @@ class RecordSource(Protocol):
     A source may know more. `captions(index)` is the captions of a record without its picture, for
     those who want no more. `name(index)` is its name. `captioned()` is whether any record has a
     caption. `classes` are the names of the labels. `fingerprint()` is a string that is equal for
-    equal records and costs no reading of them; see `fingerprint_of`.
+    equal records and costs no reading of them; see `fingerprint_of`. `identity()` is one that is
+    equal for copies on other machines too. `unchecked` is whether its files are other people's.
     """
 
     def __len__(self) -> int:
@@ -124,3 +125,9 @@ def fingerprint_of(source: RecordSource) -> str | None:
     """A string that distinguishes the records of this source from others; None if it has none."""
     read = getattr(source, "fingerprint", None)
     return None if read is None else read()
+
+
+def identity_of(source: RecordSource) -> str | None:
+    """What tells these records from others, wherever a copy of them lies; None if unknown."""
+    read = getattr(source, "identity", None)
+    return fingerprint_of(source) if read is None else read()

@@ -141,6 +141,7 @@ def begin(run: Run, watch: Watch, at_the_end: ExitStack) -> tuple[Opened, TrainS
     if position:
         data.batches.set_state(position["data"])
         print(f"resuming from step {step} in {workdir}", flush=True)
+    at_the_end.callback(_say_left_out, data.batches)
     spent.resume(step)
     kept = snapshots.Snapshots(workdir, training.averages, step)
     at_the_end.callback(kept.finish)
@@ -164,3 +165,8 @@ def begin(run: Run, watch: Watch, at_the_end: ExitStack) -> tuple[Opened, TrainS
         journal, preview, data.evaluate, watch, spent,
     )  # fmt: skip
     return opened, state
+
+
+def _say_left_out(batches: pipeline.Batches) -> None:
+    if said := batches.broken.summary():
+        print(said, flush=True)

@@ -280,7 +280,7 @@ def signature(encoder, name, values, whole_network):
         data.readers_of(options, embed),
         batch_size=made.batch_size,
         seed=made.seed,
-        max_broken=data.max_broken_of(options),
+        max_bad_fraction=data.max_bad_fraction_of(options),
         threads=0,
     )
     batch = next(batches)

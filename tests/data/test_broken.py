@@ -30,7 +30,7 @@ def records(count, *broken):
 
 def iterator(source, share=1.0, batch_size=4, **options):
     return train_iterator(
-        source, READERS, batch_size=batch_size, seed=1, max_broken=share, **options
+        source, READERS, batch_size=batch_size, seed=1, max_bad_fraction=share, **options
     )
 
 
@@ -97,7 +97,10 @@ def test_one_too_many_ends_the_run_at_the_same_batch_however_far_is_read_ahead(t
     with pytest.raises(BadData, match=r"record \d+ \(name_\d+\)") as caught:
         next(batches)
     message = str(caught.value)
-    assert "this, after 2 others, is more than data.max_broken allows, 2 of 40 records" in message
+    assert (
+        "this, after 2 others, is more than data.max_bad_fraction allows, 2 of 40 records"
+        in message
+    )
     assert "\n" not in message
     whole = iterator(source)
     assert_equal(got, take(whole, len(got)))
@@ -121,7 +124,7 @@ def test_without_a_share_the_first_broken_record_ends_the_run_in_one_line():
 
 
 def test_a_source_without_a_whole_record_ends_and_does_not_turn_for_ever():
-    with pytest.raises(BadData, match=r"more than data\.max_broken allows"):
+    with pytest.raises(BadData, match=r"more than data\.max_bad_fraction allows"):
         next(iterator(records(3, 0, 1, 2)))
 
 
@@ -173,7 +176,7 @@ def test_whatever_is_wrong_in_the_bytes_is_a_broken_picture(kind):
 
 
 def test_an_evaluation_takes_the_next_record_too():
-    (batch,) = eval_batches(records(5, 1), READERS, batch_size=5, max_broken=0.2)
+    (batch,) = eval_batches(records(5, 1), READERS, batch_size=5, max_bad_fraction=0.2)
     (other,) = eval_batches(stood_in(5, 1), READERS, batch_size=5)
     assert_equal([batch], [other])
     with pytest.raises(BadData, match="record 1"):

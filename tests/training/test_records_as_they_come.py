@@ -124,14 +124,16 @@ def test_cut_pictures_are_skipped_up_to_the_limit_and_end_a_run_beyond_it(
 ):
     folder, names = cut
     flags = (*FLAGS, f"data.name={folder}")
-    assert run(tmp_path / "a", encoder, *flags, "data.max_broken=0.03") == 0
+    assert run(tmp_path / "a", encoder, *flags, "data.max_bad_fraction=0.03") == 0
     lines = [entry.getMessage() for entry in caplog.records if "skipped" in entry.getMessage()]
     assert [name for line in lines for name in names if f"({name})" in line] == list(names)
     assert "2 of 64 records are broken so far, 2 are allowed" in lines[1]
     capsys.readouterr()
-    assert run(tmp_path / "b", encoder, *flags, "data.max_broken=0.01") == 2
+    assert run(tmp_path / "b", encoder, *flags, "data.max_bad_fraction=0.01") == 2
     (line,) = (line for line in capsys.readouterr().err.splitlines() if names[1] in line)
-    assert "this, after 1 others, is more than data.max_broken allows, 1 of 64 records" in line
+    assert (
+        "this, after 1 others, is more than data.max_bad_fraction allows, 1 of 64 records" in line
+    )
 
 
 @pytest.mark.slow
@@ -140,10 +142,10 @@ def test_a_run_that_ends_on_a_broken_picture_keeps_its_steps_and_goes_on_when_it
 ):
     """An older config allows none, as 0 does."""
     folder, names = cut
-    flags = (*FLAGS, "data.max_broken=0.0")
+    flags = (*FLAGS, "data.max_bad_fraction=0.0")
     assert run(tmp_path / "run", encoder, f"data.name={folder}", *flags) == 2
     (line,) = (line for line in capsys.readouterr().err.splitlines() if names[0] in line)
-    assert "data.max_broken allows, 0 of 64 records" in line
+    assert "data.max_bad_fraction allows, 0 of 64 records" in line
     assert run(tmp_path / "run", encoder, f"data.name={little}", *flags) == 0
     ours = capsys.readouterr().out
     assert f"resuming from step {MET[0] - 2}" in ours  # two batches were on their way

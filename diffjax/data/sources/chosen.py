@@ -6,7 +6,14 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int
 
-from diffjax.data.record import Record, RecordSource, fingerprint_of, name_at, stored_captions
+from diffjax.data.record import (
+    Record,
+    RecordSource,
+    fingerprint_of,
+    identity_of,
+    name_at,
+    stored_captions,
+)
 
 
 class Chosen:
@@ -18,6 +25,7 @@ class Chosen:
     def __init__(self, source: RecordSource, indices: Int[np.ndarray, " n"], described: str):
         self._source, self._indices, self._described = source, indices, described
         self.classes: tuple[str, ...] = getattr(source, "classes", ())
+        self.unchecked: bool = getattr(source, "unchecked", False)
 
     def __len__(self) -> int:
         """How many records there are."""
@@ -46,7 +54,13 @@ class Chosen:
 
     def fingerprint(self) -> str | None:
         """The source's, and how the records were chosen."""
-        whole = fingerprint_of(self._source)
+        return self._with_choice(fingerprint_of(self._source))
+
+    def identity(self) -> str | None:
+        """The source's, and how the records were chosen."""
+        return self._with_choice(identity_of(self._source))
+
+    def _with_choice(self, whole: str | None) -> str | None:
         if whole is None:
             return None
         return hashlib.sha256(f"{whole} {self._described}".encode()).hexdigest()

@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import ClassVar
 
 from diffjax.data.broken import BrokenRecord
 from diffjax.data.record import Record
@@ -32,6 +33,7 @@ class Folder:
     are none. digest: of all names and sizes.
     """
 
+    unchecked: ClassVar[bool] = True
     root: Path
     files: tuple[str, ...]
     tables: Mapping[str, tuple[str, ...]]

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from diffjax.data.record import Record, RecordSource, fingerprint_of, name_at, stored_captions
+from diffjax.data.record import (
+    Record,
+    RecordSource,
+    fingerprint_of,
+    identity_of,
+    name_at,
+    stored_captions,
+)
 
 
 class Mixture:
@@ -28,6 +35,7 @@ class Mixture:
                 + "; ".join(str(list(each))[:60] for each in sorted(classes))
             )
         self.classes: tuple[str, ...] = classes.pop()
+        self.unchecked = any(getattr(part, "unchecked", False) for part in parts)
 
     def __len__(self) -> int:
         """How many records there are, each counted once."""
@@ -66,10 +74,16 @@ class Mixture:
 
     def fingerprint(self) -> str | None:
         """The parts' and their weights; None if a part has none."""
-        each = [fingerprint_of(part) for part in self.parts]
+        return self._with_weights([fingerprint_of(part) for part in self.parts])
+
+    def identity(self) -> str | None:
+        """The parts' and their weights; None if a part has none."""
+        return self._with_weights([identity_of(part) for part in self.parts])
+
+    def _with_weights(self, each: Sequence[str | None]) -> str | None:
         if None in each:
             return None
-        content = json.dumps(["mixture", each, self.weights])
+        content = json.dumps(["mixture", list(each), self.weights])
         return hashlib.sha256(content.encode()).hexdigest()
 
     def _place(self, index: int) -> tuple[int, int]:

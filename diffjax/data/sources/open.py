@@ -31,7 +31,8 @@ class Wanted:
 
     split: "train", "validation", "test", or a slice such as "train[:100]". validation: the share
     of a source without splits that is kept out of training. captions: "auto", "folder" or "none",
-    see `folder.py`. size_px and ground: of what is drawn here.
+    see `folder.py`. size_px and ground: of what is drawn here. vector_key: a field with a vector,
+    of a prepared data set.
     """
 
     split: str = "train"
@@ -43,6 +44,7 @@ class Wanted:
     validation: float = 0.0
     names: Sequence[str] = ()
     data_dir: str | Path | None = None
+    vector_key: str = ""
 
 
 def open_source(name: str, wanted: Wanted | None = None) -> RecordSource:
@@ -141,6 +143,7 @@ def _tfds(where: str, wanted: Wanted) -> RecordSource:
         names=wanted.names,
         image_key=wanted.image_key,
         caption_key=wanted.caption_key,
+        vector_key=wanted.vector_key,
     )
 
 

@@ -52,6 +52,8 @@ class Parquet:
     A row costs its whole row group, so the groups read last are kept, up to KEPT_BYTES.
     """
 
+    unchecked = True
+
     def __init__(
         self, paths: Sequence[Path], columns: Columns, rows_per_group: Sequence[Sequence[int]]
     ):

@@ -36,6 +36,8 @@ def open_tars(paths: Sequence[Path], cache: Path | None = None) -> "Tars":
 class Tars:
     """The examples of tars, in the order of the files. Grain's workers may pickle it."""
 
+    unchecked = True
+
     def __init__(self, paths: Sequence[Path], indices: Sequence[Index]):
         self._paths, self._indices = tuple(paths), tuple(indices)
         self._ends = np.cumsum([len(index.names) for index in indices])

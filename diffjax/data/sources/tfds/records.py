@@ -71,6 +71,7 @@ def open_source(
         label_key=label_key,
         vector_key=vector_key,
         described=(str(builder.data_path), split, caption_key, _files(builder)),
+        identity=(builder.info.full_name, split, caption_key, _shards(builder)),
     )
     return source.only(names) if names else source
 
@@ -91,8 +92,8 @@ class RawRecords(Protocol):
 class Source:
     """Random access to records with the chosen fields. It pickles, for Grain's workers.
 
-    records: each as the bytes of its protocol buffer. features: the fields in these bytes.
-    described: the data set, for `fingerprint`.
+    records: each as the bytes of its protocol buffer. features: what those bytes hold. described:
+    the data set, for `fingerprint`. identity: the data set, wherever it lies.
     """
 
     def __init__(
@@ -106,9 +107,11 @@ class Source:
         label_key: str,
         vector_key: str = "",
         described: tuple[object, ...],
+        identity: tuple[object, ...] = (),
         indices: Sequence[int] | None = None,
     ):
         self._records, self._features, self._described = records, features, described
+        self._identity = identity
         self._image_key, self._captions = image_key, captions
         self._name_key, self._label_key, self._vector_key = name_key, label_key, vector_key
         self._indices = range(len(records)) if indices is None else indices
@@ -158,6 +161,12 @@ class Source:
         content = [len(self), chosen and chosen.hexdigest(), self._described]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
+    def identity(self) -> str:
+        """A digest of the data set's name, version and shards, without its place on the disk."""
+        chosen = None if isinstance(self._indices, range) else list(self._indices)
+        content = [len(self), chosen, self._identity]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
     def names(self) -> list[str]:
         """The name of every record, in order; no picture is read."""
         return [self._name(self._read(self._called, index)) for index in range(len(self))]
@@ -190,6 +199,7 @@ class Source:
             label_key=self._label_key,
             vector_key=self._vector_key,
             described=self._described,
+            identity=self._identity,
             indices=indices,
         )
 
@@ -225,6 +235,11 @@ def _files(builder: tfds.core.DatasetBuilder) -> list[tuple[str, int, float]]:
     """
     shards = (path for path in builder.data_path.iterdir() if "record" in path.name)
     return sorted((path.name, (stat := path.stat()).length, float(stat.mtime)) for path in shards)
+
+
+def _shards(builder: tfds.core.DatasetBuilder) -> dict[str, list[int]]:
+    """How many records each shard of each split has."""
+    return {name: list(split.shard_lengths) for name, split in builder.info.splits.items()}
 
 
 def _builder(name: str, data_dir: str | Path | None) -> tfds.core.DatasetBuilder:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NotRequired, TypedDict, cast
+from typing import ClassVar, NotRequired, TypedDict, cast
 
 from diffjax.core.files import parse_json_object
 from diffjax.data.record import Record
@@ -109,6 +109,7 @@ def svgs_by_name(
 class Icons:
     """The drawings of a set as squares of `size_px`, captioned by the words of their names."""
 
+    unchecked: ClassVar[bool] = True
     icons: IconSet
     names: tuple[str, ...]
     size_px: int

@@ -7,6 +7,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import resvg_py
 from PIL import Image, ImageColor
@@ -29,6 +30,7 @@ _EMPTY_TITLES = frozenset({"", "svg", "untitled", "no title", "drawing", "image"
 class Drawings:
     """The SVG files `files` below `root`, as squares of `size_px` on a plain ground."""
 
+    unchecked: ClassVar[bool] = True
     root: Path
     files: tuple[str, ...]
     size_px: int
