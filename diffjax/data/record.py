@@ -29,10 +29,10 @@ class RecordSource(Protocol):
     """Random access to records. To be used by worker processes, a source must pickle.
 
     A source may know more. `captions(index)` is the captions of a record without its picture, for
-    those who want no more. `name(index)` is its name. `captioned()` is whether any record has a
-    caption. `classes` are the names of the labels. `fingerprint()` is a string that is equal for
-    equal records and costs no reading of them; see `fingerprint_of`. `identity()` is one that is
-    equal for copies on other machines too. `unchecked` is whether its files are other people's.
+    those who want no more. `name(index)` is its name. `captioned()` is whether it has captions.
+    `classes` are the names of the labels. `fingerprint()` is a string that is equal for equal
+    records and costs no reading of them; see `fingerprint_of`. `identity()` is one that is equal
+    for copies on other machines too. `unchecked` is whether its files are other people's.
     """
 
     def __len__(self) -> int:

@@ -82,9 +82,9 @@ class Folder:
         return (words(path.parent.name),) if path.parent.name else ()
 
     def captioned(self) -> bool:
-        """Whether any picture can have a caption."""
+        """Whether captions lie beside the pictures, or were asked for of their folders."""
         if self.captioned_by == "auto":
-            return bool(self.tables or self.texts or self.classes)
+            return bool(self.tables or self.texts)
         return self.captioned_by == "folder"
 
     def fingerprint(self) -> str:

@@ -106,7 +106,7 @@ def rasterise(svg: str, size_px: int, ground: str = WHITE) -> bytes:
     inside = _OUTSIDE.sub(r"\1\2\2", svg)
     try:
         drawn = resvg_py.svg_to_bytes(
-            svg_string=inside, width=size_px, height=size_px, skip_system_fonts=True
+            svg_string=inside, width=size_px, height=size_px, skip_system_fonts=True, dpi=96
         )
         with Image.open(io.BytesIO(bytes(drawn)), formats=["PNG"]) as opened:
             rgba = opened.convert("RGBA")
