@@ -86,7 +86,9 @@ def test_captions_of_a_data_set_come_from_its_split(stub, tmp_path, monkeypatch)
     assert (
         embed.main(["--data-set", "some/64", "--split", "test", "--out", str(tmp_path / "c")]) == 0
     )
-    assert asked == [(("some/64", "test", None), {"image_key": "", "caption_key": "captions"})]
+    ((name, split, _), keys) = asked[0]
+    assert (name, split) == ("some/64", "test")
+    assert (keys["image_key"], keys["caption_key"]) == ("", "captions")
     assert set(cache.open_cache(tmp_path / "c")) == {c for s in shapes for c in s["captions"]}
 
 

@@ -46,7 +46,7 @@ def open_data(
     known = same_data(config, records, workdir)
     broken = broken_of(config, records, workdir, look=not known)
     if processes.is_first():
-        write_whole(workdir / DATA, json.dumps(described(config, records), indent=2).encode())
+        note_data(config, records, workdir)
     embed = None
     if encoder is not None:
         embed = embeddings_of(config, records, encoder, _encoding_progress).embed
@@ -75,6 +75,11 @@ def broken_of(config: ConfigDict, records: RecordSource, workdir: Path, *, look:
         said = f"{len(broken.seen)} cannot be used" if broken.seen else "all can be used"
         print(f"data: {records!r}: looked at {looked} records, {said}", flush=True)
     return broken
+
+
+def note_data(config: ConfigDict, records: RecordSource, workdir: Path) -> None:
+    """Write down in the workdir which data the run is trained on."""
+    write_whole(workdir / DATA, json.dumps(described(config, records), indent=2).encode())
 
 
 def described(config: ConfigDict, records: RecordSource) -> JsonObject:

@@ -161,13 +161,13 @@ def test_the_constants_that_the_paper_gives():
 
 
 def test_a_config_without_data_says_so():
-    with pytest.raises(ConfigError, match=r"data\.name.*name a captioned data set"):
+    with pytest.raises(ConfigError, match=r"data\.name.*name a data set, such as folder:DIR"):
         data.source_of(config.load("configs/base64.py:2b"))
 
 
 def test_data_that_are_not_there_are_named():
     options = changed(FILES[0], data__name="fake/none")
-    with pytest.raises(ConfigError, match="fake/COUNT"):
+    with pytest.raises(ConfigError, match="fake:COUNT"):
         data.source_of(options)
     options = changed(FILES[0], data__name="no_such_set")
     with pytest.raises(ConfigError, match="no_such_set"):

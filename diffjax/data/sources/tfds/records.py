@@ -265,7 +265,7 @@ def _builder(name: str, data_dir: str | Path | None) -> tfds.core.DatasetBuilder
     return builder
 
 
-def _stored(builder: tfds.core.DatasetBuilder, split: str) -> Stored:
+def _stored(builder: tfds.core.DatasetBuilder, split: str) -> RawRecords:
     """The records of a split or of a slice of one, as bytes.
 
     Raises:

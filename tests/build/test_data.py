@@ -1,0 +1,121 @@
+"""From the keys of data.* to the records and the batches of a run."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffjax.build import config, data
+from diffjax.core.errors import BadData, ConfigError
+from diffjax.data.pipeline import train_iterator
+from diffjax.data.record import captions_at
+from tests.data.sources import made
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Wide pictures, transparent on the left, whose captions name no side."""
+    root = tmp_path_factory.mktemp("photos")
+    for index in range(12):
+        image = Image.new("RGBA", (40, 16), (index * 20, 200, 30, 255))
+        image.paste((0, 0, 0, 0), (0, 0, 15, 16))
+        image.paste((250, 10, 10, 255), (24, 0, 40, 16))
+        image.save(root / f"p{index:02d}.png")
+        (root / f"p{index:02d}.txt").write_text(made.caption(index))
+    return root
+
+
+def options_of(root, *changes):
+    options = config.load("configs/base64.py:tiny")
+    config.override(options, [f"--config.data.name=folder:{root}", "--config.data.size_px=16"])
+    config.override(options, [f"--config.data.{change}" for change in changes])
+    return options
+
+
+def batch_of(root, *changes):
+    options = options_of(root, *changes)
+    records = data.source_of(options)
+    batches = train_iterator(
+        records, data.readers_of(options, None), batch_size=8, seed=0, threads=0
+    )
+    return next(batches)["image"], {c for i in range(len(records)) for c in captions_at(records, i)}
+
+
+@pytest.mark.parametrize(
+    "change", ["aspect=pad", "aspect=random", "ground=black", "flip=true", "split=train[:3]",
+               "validation=0.5"],
+)  # fmt: skip
+def test_another_value_changes_the_batch(photos, change):
+    usual, _ = batch_of(photos)
+    other, _ = batch_of(photos, change)
+    assert not np.array_equal(usual, other)
+
+
+def test_captions_come_from_beside_the_pictures_from_their_folder_or_from_nowhere(photos):
+    assert batch_of(photos)[1] == {made.caption(i) for i in range(12)}
+    assert batch_of(photos, "captions=none")[1] == set()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("aspect=wide", "data.aspect = 'wide'"), ("captions=all", "data.captions = 'all'"),
+        ("ground=whiter", "data.ground = 'whiter': want a colour"),
+        ("validation=0.95", "data.validation = 0.95"), ("workers=-1", "data.workers = -1"),
+        ("max_bad_fraction=2", "data.max_bad_fraction = 2"),
+    ],
+)  # fmt: skip
+def test_values_that_cannot_be_are_refused(photos, change, words):
+    from diffjax.build.check import check
+
+    with pytest.raises(ConfigError) as caught:
+        check(options_of(photos, change))
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("change", ["more", "another size", "allowed", "another name"])
+def test_data_that_changed_since_the_run_began_are_refused_unless_allowed(tmp_path, change):
+    root = made.folder(tmp_path / "a", "txt")
+    options, run = options_of(root), tmp_path / "run"
+    run.mkdir()
+    records = data.source_of(options)
+    assert not data.same_data(options, records, run)
+    data.note_data(options, records, run)
+    assert data.same_data(options, records, run)
+    if change == "more":
+        made.picture(0).save(root / "new.png")
+    else:
+        (root / "p000.txt").write_text("another caption, and a longer one")
+    if change == "allowed":
+        options.data.allow_changed = True
+    if change == "another name":
+        options = options_of(f"{root}/", "captions=none")
+    records = data.source_of(options)
+    if change in ("allowed", "another name"):
+        assert not data.same_data(options, records, run)
+    else:
+        with pytest.raises(ConfigError, match=r"has changed since .* \(12 records then, 1[23] now"):
+            data.same_data(options, records, run)
+
+
+def test_broken_records_of_others_are_looked_for_before_a_run_and_only_then(tmp_path):
+    root = made.folder(tmp_path / "a", "txt")
+    (root / "broken.png").write_bytes(b"x")
+    options, run = options_of(root, "max_bad_fraction=0.05"), tmp_path / "run"
+    run.mkdir()
+    records = data.source_of(options)
+    broken = data.broken_of(options, records, run, look=True)
+    assert [skipped.name for skipped in broken.seen.values()] == ["broken.png"]
+    assert data.broken_of(options, records, run, look=False).seen == broken.seen
+    (root / "broken2.png").write_bytes(b"")
+    records = data.source_of(options)
+    with pytest.raises(BadData, match=r"after 1 others, is more than data\.max_bad_fraction allows"):
+        data.broken_of(options, records, tmp_path, look=True)
+
+
+def test_a_wrong_number_of_classes_is_refused(tmp_path):
+    options = config.load("configs/digits.py:tiny")
+    config.override(
+        options, [f"--config.data.name=folder:{made.folder(tmp_path / 'a', 'classes')}"]
+    )
+    with pytest.raises(ConfigError, match=r"classes.num = 10: .* has 3"):
+        data.check_classes(options, data.source_of(options))
