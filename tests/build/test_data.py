@@ -108,7 +108,9 @@ def test_broken_records_of_others_are_looked_for_before_a_run_and_only_then(tmp_
     assert data.broken_of(options, records, run, look=False).seen == broken.seen
     (root / "broken2.png").write_bytes(b"")
     records = data.source_of(options)
-    with pytest.raises(BadData, match=r"after 1 others, is more than data\.max_bad_fraction allows"):
+    with pytest.raises(
+        BadData, match=r"after 1 others, is more than data\.max_bad_fraction allows"
+    ):
         data.broken_of(options, records, tmp_path, look=True)
 
 

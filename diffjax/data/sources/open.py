@@ -27,7 +27,7 @@ _WEIGHT = re.compile(r"\*\s*(\d+(?:\.\d*)?|\.\d+)\s*$")
 
 @dataclass(frozen=True)
 class Wanted:
-    """What of a data set is read.
+    """What of a data set is read; "" for a key leaves the field out, where records have fields.
 
     split: "train", "validation", "test", or a slice such as "train[:100]". validation: the share
     of a source without splits that is kept out of training. captions: "auto", "folder" or "none",
