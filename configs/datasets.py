@@ -22,7 +22,7 @@ from configs import common, pieces
 SETS = ("coco", "imagenet64", "cifar10", "mnist", "flowers", "celeba_hq")
 PRESETS = (*SETS, *(f"tiny_{name}" for name in SETS))
 # name, side of the pictures, what the model is told, and other keys of data
-DATA = {
+DATA: dict[str, tuple[str, int, dict[str, object]]] = {
     "coco": ("coco_captions/2014", 64, dict(caption_key="captions/text")),
     "imagenet64": ("imagenet_resized/64x64", 64, {}),
     "cifar10": ("cifar10", 32, dict(flip=True)),

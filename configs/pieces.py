@@ -33,13 +33,14 @@ def data(size_px: int) -> ConfigDict:
             name=f"emoji/{size_px}",  # folder:DIR, tar:GLOB, parquet:GLOB, ...: docs/data.md
             split="train",
             validation=0.0,  # share kept out of training, of a source that has no splits
+            validation_split="validation",  # what train.evaluate_every looks at
             names=(),  # keep only records with these names; none: keep all
             size_px=size_px,
             crop_px=0,  # train on random crops of this side; 0: whole pictures
             batch_size=32,  # over all devices
             embeddings="",  # a cache made by diffjax.embed; none: the captions are encoded first
             image_key="image",
-            caption_key="captions",
+            caption_key="captions",  # "": none, for a task that is told no text
             captions="auto",  # of a folder: beside the pictures; "folder": its name; or "none"
             aspect="centre",  # what of a picture that is no square: "centre", "random", or "pad"
             ground="white",  # what shows where a picture is transparent, and around "pad"

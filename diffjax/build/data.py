@@ -1,5 +1,6 @@
 """Makes the data of a run from its config: records, embeddings, batches, and previews."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -149,8 +150,18 @@ def source_of(config: ConfigDict, split: str = "") -> RecordSource:
     """
     data = config.data
     require(bool(data.name), "data.name", "", "name a data set, such as folder:DIR (docs/data.md)")
-    wanted = Wanted(
-        split=split or data.split,
+    wanted = wanted_of(config, split or data.split)
+    try:
+        return open_source(data.name, wanted)
+    except ValueError as error:
+        raise ConfigError("data", f"{data.name} {wanted.split}", str(error)) from None
+
+
+def wanted_of(config: ConfigDict, split: str) -> Wanted:
+    """What the config wants of a split of its data set."""
+    data = config.data
+    return Wanted(
+        split=split,
         size_px=data.size_px,
         ground=data.ground,
         image_key=data.image_key,
@@ -160,10 +171,6 @@ def source_of(config: ConfigDict, split: str = "") -> RecordSource:
         names=data.names,
         vector_key=config.embedding.of if "embedding" in config else "",
     )
-    try:
-        return open_source(data.name, wanted)
-    except ValueError as error:
-        raise ConfigError("data", f"{data.name} {wanted.split}", str(error)) from None
 
 
 def held_out(config: ConfigDict, split: str) -> RecordSource:
@@ -172,24 +179,10 @@ def held_out(config: ConfigDict, split: str) -> RecordSource:
     Raises:
       ConfigError: the data set has no such split.
     """
-    data = config.data
-    kind = data.name.partition("/")[0]
     remedy = "name another, or train with train.evaluate_every=0"
-    if kind == "digits":
-        allowed = f"digits has no splits, all of it is trained on; {remedy}"
-        raise ConfigError("data.validation_split", split, allowed)
-    if kind == "fake":
-        require(
-            split in ("validation", "test"),
-            "data.validation_split",
-            split,
-            f"made-up pictures have validation and test; {remedy}",
-        )
-        seed = 1 if split == "validation" else 2
-        return fake.Shapes(len(source_of(config)), data.size_px, seed)
     try:
-        found = tfds.open_source(
-            data.name, split, image_key=data.image_key, caption_key=data.caption_key
+        found = open_source(
+            config.data.name, dataclasses.replace(wanted_of(config, split), names=())
         )
     except ValueError as error:
         raise ConfigError("data.validation_split", split, f"{error}; {remedy}") from None

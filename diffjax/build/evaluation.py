@@ -69,7 +69,7 @@ def examples_of(
     records = examples.Spread(data.held_out(config, split), count)
     embed = None if encoder is None else embeddings_of(config, records, encoder).embed
     needed = data.readers_of(config, embed)
-    return examples.read(records, needed, data.max_broken_of(config))
+    return examples.read(records, needed, data.max_bad_fraction_of(config))
 
 
 def measures_of(task: Task) -> tuple[Measure, ...]:

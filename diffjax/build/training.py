@@ -40,11 +40,13 @@ def run_of(config: ConfigDict, workdir: Path) -> Run:
         workdir=workdir,
         config_json=json.dumps(config.to_dict(), indent=2),
         sampled=sampled_average(config),
-        open_data=functools.partial(data.open_data, config, encoder, training, workdir),
+        open_data=functools.partial(open_data, config, encoder, training, workdir),
     )
 
 
-def open_data(config: ConfigDict, encoder: TextEncoder | None, training: Training) -> Data:
+def open_data(
+    config: ConfigDict, encoder: TextEncoder | None, training: Training, workdir: Path
+) -> Data:
     """The data of a run, and what its parameters are asked on the way.
 
     Raises:
@@ -53,7 +55,7 @@ def open_data(config: ConfigDict, encoder: TextEncoder | None, training: Trainin
     evaluate = None
     if config.train.evaluate_every:
         evaluate = evaluation.during_training(config, encoder, training.task, training.mesh)
-    return data.open_data(config, encoder, training)._replace(evaluate=evaluate)
+    return data.open_data(config, encoder, training, workdir)._replace(evaluate=evaluate)
 
 
 def training_of(

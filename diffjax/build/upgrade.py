@@ -11,6 +11,7 @@ BEFORE: dict[str, Value] = {
     "classes.names": (),
     "data.max_bad_fraction": 0.0,
     "data.validation": 0.0,
+    "data.validation_split": "validation",
     "data.captions": "auto",
     "data.aspect": "centre",
     "data.ground": "white",

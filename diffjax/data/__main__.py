@@ -24,7 +24,7 @@ from diffjax.data.record import RecordSource, first_caption, image_of
 from diffjax.data.report import report
 from diffjax.data.sources.folder import CAPTIONS
 from diffjax.data.sources.open import CAPTION_KEY, IMAGE_KEY, Wanted, open_source
-from diffjax.data.transforms import ASPECTS, decode, resize
+from diffjax.data.transforms import ASPECTS, centre_square, decode
 from diffjax.images.colour import WHITE
 from diffjax.images.sheet import contact_sheet, save
 from diffjax.logs.progress import Progress
@@ -125,7 +125,7 @@ def sheet_of(source: RecordSource) -> Image.Image | None:
     for number in range(count):
         try:
             record = source[number * len(source) // count]
-            rows.append([resize(decode(image_of(record)), TILE_PX)])
+            rows.append([centre_square(decode(image_of(record)), TILE_PX)])
         except ValueError:
             continue
         captions.append(first_caption(record) or str(record.get("name", ""))[-40:])

@@ -47,7 +47,7 @@ def encode_png(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
     return png.getvalue()
 
 
-def resize(image: UInt8[np.ndarray, "h w 3"], size_px: int) -> UInt8[np.ndarray, "s s 3"]:
+def centre_square(image: UInt8[np.ndarray, "h w 3"], size_px: int) -> UInt8[np.ndarray, "s s 3"]:
     """The centre square, antialiased to `size_px` a side; untouched if it has that size already."""
     return square(image, size_px, "centre")
 

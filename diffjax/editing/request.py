@@ -24,7 +24,7 @@ from diffjax.editing import upscale as upscale_lib
 from diffjax.generation import folder, recipe
 from diffjax.generation import rows as rows_lib
 from diffjax.generation.chain import Cascade
-from diffjax.generation.jobs import Job, jobs_of
+from diffjax.generation.jobs import Job, all_jobs
 from diffjax.images import pixels, png, square
 from diffjax.images.sheet import contact_sheet
 from diffjax.logs.progress import Progress

@@ -53,15 +53,17 @@ class Spread:
 
 
 def read(
-    records: RecordSource, needed: Sequence[readers.Reader], max_broken: float = 0.0
+    records: RecordSource, needed: Sequence[readers.Reader], max_bad_fraction: float = 0.0
 ) -> Examples:
     """All of the records, each as the readers have it without chance.
 
     Raises:
-      BadData: more pictures are broken than the share `max_broken`, or a record cannot be read.
+      BadData: more than the share `max_bad_fraction` is broken, or a record cannot be read.
     """
     named = [*needed, readers.caption, _name]
-    (batch,) = pipeline.eval_batches(records, named, batch_size=len(records), max_broken=max_broken)
+    (batch,) = pipeline.eval_batches(
+        records, named, batch_size=len(records), max_bad_fraction=max_bad_fraction
+    )
     columns = dict(batch)
     captions, names = (tuple(map(str, columns.pop(key))) for key in ("caption", "name"))
     return Examples(columns, names, captions)

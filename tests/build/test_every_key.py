@@ -29,6 +29,7 @@ ELSEWHERE = {
     "stages": "the parts of a cascade: below",
     "classes.names": "what diffjax.sample --class takes: tests/test_sample_told.py",
     "data.split": "chooses among records: tests/build/test_data.py",
+    "data.validation_split": "of what an evaluation looks at: tests/test_evaluate.py",
     "data.validation": "chooses among records: tests/build/test_data.py",
     "data.names": "made-up pictures are all taken: tests/data/sources/tfds/test_records.py",
     "data.image_key": "made-up pictures have no fields: tests/data/sources/tfds/test_records.py",

@@ -9,7 +9,7 @@ from diffjax.core.errors import StorageError
 from diffjax.data import prepare as prepare_lib
 from diffjax.data.prepare import Look, prepare
 from diffjax.data.sources.open import Wanted, open_source
-from diffjax.data.transforms import decode, resize
+from diffjax.data.transforms import centre_square, decode
 from tests.data.sources import made
 
 
@@ -44,7 +44,7 @@ def test_pictures_can_be_made_small_squares_and_classes_keep_their_names(tmp_pat
     again = opened(tmp_path / "out")
     for i in range(len(source)):
         assert again[i]["label"] == source[i]["label"]
-        want = resize(decode(source[i]["image"]), 8)
+        want = centre_square(decode(source[i]["image"]), 8)
         np.testing.assert_array_equal(decode(again[i]["image"]), want)
 
 

@@ -20,6 +20,7 @@ from diffjax.data.sources.mixture import Mixture
 from diffjax.data.sources.vector import iconify, svg
 from diffjax.images.colour import WHITE
 
+FAKE_SEEDS = {"train": 0, "validation": 1, "test": 2}  # of made-up pictures, by their split
 IMAGE_KEY, CAPTION_KEY = "image", "captions"  # of prepared data sets, where nothing else is said
 _SPLIT = re.compile(r"(\w+)(?:\[(\d*)(%?):(\d*)(%?)\])?")
 _WEIGHT = re.compile(r"\*\s*(\d+(?:\.\d*)?|\.\d+)\s*$")
@@ -154,7 +155,10 @@ def _emoji(where: str, wanted: Wanted) -> RecordSource:
 def _fake(where: str, wanted: Wanted) -> RecordSource:
     if not where.isdigit() or int(where) < 1:
         raise ValueError(f"fake:{where}: want fake:COUNT, COUNT > 0")
-    return _of_hash(fake.Shapes(int(where), wanted.size_px), wanted)
+    base, cut = _split_of(wanted.split)
+    if wanted.validation or base not in FAKE_SEEDS:
+        return _of_hash(fake.Shapes(int(where), wanted.size_px), wanted)
+    return cut(fake.Shapes(int(where), wanted.size_px, FAKE_SEEDS[base]))
 
 
 def _digits(where: str, wanted: Wanted) -> RecordSource:
