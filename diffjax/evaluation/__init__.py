@@ -1,1 +1,1 @@
-"""How good samples are."""
+"""Measures how good trained tasks are, and the pictures that they make."""

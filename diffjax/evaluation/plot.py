@@ -1,4 +1,4 @@
-"""The loss by noise level as a picture: a line for each stage, drawn with Pillow."""
+"""Draws the loss by noise level, with a line for each stage, using Pillow."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ COLOURS = ((31, 119, 180), (214, 39, 40), (44, 160, 44), (148, 103, 189))
 
 
 def curves_of(stages: Json) -> dict[str, Curve]:
-    """The line of each stage of a report, at the middles of the bins; none for one without."""
+    """The line of each stage of a report that has one, at the middles of the bins."""
     found: dict[str, Curve] = {}
     for stage in stages if isinstance(stages, list) else []:
         assert isinstance(stage, dict)
@@ -35,7 +35,7 @@ def curves_of(stages: Json) -> dict[str, Curve]:
 
 
 def draw(curves: Mapping[str, Curve]) -> UInt8[np.ndarray, "h w 3"]:
-    """The lines over their axes, with a name for each."""
+    """Draws the lines with axes, and a name for each line."""
     image = Image.new("RGB", (WIDTH_PX, HEIGHT_PX), "white")
     pen, font = ImageDraw.Draw(image), ImageFont.load_default(size=FONT_PX)
     points = [point for curve in curves.values() for point in curve]
@@ -68,7 +68,7 @@ def draw(curves: Mapping[str, Curve]) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def nice(value: float) -> float:
-    """The least 1, 2 or 5 times a power of ten that is not below a number; 1 for none above 0."""
+    """The least 1, 2 or 5 times a power of ten that is not below `number`; 1 for number <= 0."""
     if value <= 0:
         return 1.0
     power = 10.0 ** np.floor(np.log10(value))
