@@ -1,4 +1,4 @@
-"""From a config to what its parameters are asked: on which examples, and which numbers."""
+"""From a config to its evaluation: on which examples, and which numbers."""
 
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -21,7 +21,7 @@ from diffjax.tasks.task import Task
 def during_training(
     config: ConfigDict, encoder: TextEncoder | None, task: Task, mesh: Mesh
 ) -> Evaluator:
-    """What train.evaluate_every asks, of the examples and with the seed of the config.
+    """The evaluation of train.evaluate_every, on the examples and with the seed of the config.
 
     Raises what `evaluator_of` does.
     """
@@ -43,7 +43,7 @@ def evaluator_of(
     count: int,
     seed: int,
 ) -> Evaluator:
-    """What is asked of a task's parameters, on `count` examples of a split.
+    """The evaluation of a task on `count` examples of a split.
 
     Raises:
       ConfigError: there is no such split, or data.embeddings lacks one of its captions; or the task
@@ -73,14 +73,14 @@ def examples_of(
 
 
 def measures_of(task: Task) -> tuple[Measure, ...]:
-    """The numbers of each example that a kind of task has; another kind adds its own here."""
+    """The measures of a kind of task; another kind adds its own here."""
     if isinstance(task, Denoising):
         return (TrainingLoss(), NoiseLevels(), Bits())
     return (TrainingLoss(),)
 
 
 def scores_of(config: ConfigDict, task: Task) -> tuple[Score, ...]:
-    """What the pictures that a task makes of the examples are compared with, if with anything."""
+    """The scores of what a task makes of the examples; () if there is no truth to compare with."""
     if isinstance(task, Denoising) and task.low_res_px:
         return (Fidelity(),)
     if isinstance(task, Denoising) and is_emoji(config) and task.text:

@@ -1,4 +1,4 @@
-"""What a denoising task is asked: its error at each noise level, and its variational bound."""
+"""Measures of denoising tasks: the error at each noise level, and the variational bound."""
 
 import math
 from collections.abc import Mapping
@@ -36,8 +36,9 @@ Ends: TypeAlias = tuple[Array, Array]
 class NoiseLevels:
     """|v - v_hat|^2 = |x_0 - x_0_hat|^2 / sigma^2 in each bin of logsnr, a mean over dimensions.
 
-    Whatever the network predicts and however training weights it, so that runs compare. Each
-    example has one level in each bin, drawn by its key; NaN where the schedule does not go there.
+    It does not depend on what the network predicts or how training weights levels, so different
+    runs can be compared. Each example has one level in each bin, drawn from its key; NaN if the
+    schedule does not reach it.
     """
 
     edges: tuple[float, ...] = EDGES
@@ -82,9 +83,9 @@ class Bits:
     """The bound of infinitely many steps on -log2 p(x | what is told), per dimension.
 
     Kingma et al. 2021, eq. 17, from the noise end of the task's schedule up to each of `ends` in
-    logsnr, where a Gaussian says the rest; `times` levels are drawn for each example, one in each
-    equal slice. All are bounds, so the lowest holds. A network that predicts x_0 has it early: near
-    clean its error counts e^logsnr-fold. An end beyond that of the schedule is the schedule's.
+    logsnr, where a Gaussian decodes the rest; `times` levels are drawn for each example, one in
+    each equal slice. All are bounds, so the lowest holds. It ends early for a network that predicts
+    x_0, whose error counts e^logsnr-fold. An end beyond that of the schedule is the schedule's.
     """
 
     ends: tuple[float, ...] = ENDS

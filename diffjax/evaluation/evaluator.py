@@ -1,4 +1,4 @@
-"""Asks a task all that is to be asked of it, over the examples, and averages the answers."""
+"""Runs measures and scores over examples, spread over a mesh, and averages the numbers."""
 
 import functools
 from collections.abc import Mapping
@@ -23,11 +23,11 @@ ROWS = 8
 
 @dataclass(frozen=True)
 class Evaluator(Generic[Subject]):
-    """What is asked of a task; called with parameters, it answers.
+    """The evaluation of a task: call it with parameters.
 
-    rows: how many examples go through the devices at a time, a multiple of the mesh's shares. With
-    several processes all have the same examples, and all call it. The compiled program is kept:
-    the second call compiles nothing.
+    rows: how many examples go through the devices at a time, see `rows_for`. With several processes
+    all have the same examples, and all call it. The compiled program is kept, so the second call
+    compiles nothing.
     """
 
     task: Subject
@@ -43,7 +43,7 @@ class Evaluator(Generic[Subject]):
         return means(self.answers(params))
 
     def answers(self, params: Params) -> dict[str, np.ndarray]:
-        """Each number: a row per example, or one of the whole set; NaN where there is none."""
+        """Each number by name: a row per example, NaN for none, or one number of the whole set."""
         sharding = mesh_lib.batch_sharding(self.mesh)
         everywhere = mesh_lib.replicated(self.mesh)
         ask = program(self.measures, bool(self.scores), everywhere)
@@ -51,7 +51,7 @@ class Evaluator(Generic[Subject]):
         task, seed = mesh_lib.replicate((self.task, np.int32(self.seed)), self.mesh)
         parts: list[tuple[dict, dict]] = []
         for first in range(0, len(self.examples), self.rows):
-            # the last example stands in for those that the last call has too few of
+            # every call has as many rows: the last one repeats the last example
             index = np.minimum(np.arange(first, first + self.rows), len(self.examples) - 1)
             mine = index[here]
             batch = {name: column[mine] for name, column in self.examples.columns.items()}

@@ -1,7 +1,8 @@
-"""What can be asked of a trained task, and of what it makes.
+"""The two kinds of evaluation: measures of a task, and scores of what it makes.
 
-A `Measure` says numbers of each example and runs on the devices; a `Score` judges what the task
-made of the examples, its preview, on this machine. Whoever runs them only averages the rows.
+A `Measure` runs on the devices and returns numbers for each example. A `Score` runs on this machine
+and compares the preview that the task made of the examples with the truth. Evaluating them is only
+averaging their rows.
 """
 
 from collections.abc import Mapping
@@ -42,7 +43,7 @@ class Measure(Protocol[Subject]):
 
 @runtime_checkable
 class Score(Protocol):
-    """What the things that a task made are worth: fidelity, retrieval, later FID or CLIP's score.
+    """Compares what a task made with the truth: fidelity, retrieval, later FID or CLIP's score.
 
     made: the columns of the task's preview, a row for each of the examples that it was made for.
     """
