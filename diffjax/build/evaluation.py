@@ -1,4 +1,4 @@
-"""Makes the evaluator of a config: its examples, measures and scores."""
+"""From a config to its evaluation: on which examples, and which numbers."""
 
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -21,7 +21,10 @@ from diffjax.tasks.task import Task
 def during_training(
     config: ConfigDict, encoder: TextEncoder | None, task: Task, mesh: Mesh
 ) -> Evaluator:
-    """The evaluator of train.evaluate_every. Raises the same errors as `evaluator_of`."""
+    """The evaluation of train.evaluate_every, on the examples and with the seed of the config.
+
+    Raises what `evaluator_of` does.
+    """
     split, count = config.data.validation_split, config.train.evaluate_examples
     made = evaluator_of(config, encoder, task, mesh, split=split, count=count, seed=config.seed)
     print(f"evaluation: {len(made.examples)} of {config.data.name} {split}", flush=True)
@@ -40,7 +43,7 @@ def evaluator_of(
     count: int,
     seed: int,
 ) -> Evaluator:
-    """The evaluator of a task on `count` examples of a split.
+    """The evaluation of a task on `count` examples of a split.
 
     Raises:
       ConfigError: there is no such split, data.embeddings lacks one of its captions, or the task
@@ -70,14 +73,14 @@ def examples_of(
 
 
 def measures_of(task: Task) -> tuple[Measure, ...]:
-    """The measures of a kind of task; other kinds of tasks add theirs here."""
+    """The measures of a kind of task; another kind adds its own here."""
     if isinstance(task, Denoising):
         return (TrainingLoss(), NoiseLevels(), Bits())
     return (TrainingLoss(),)
 
 
 def scores_of(config: ConfigDict, task: Task) -> tuple[Score, ...]:
-    """The scores of the pictures that a task makes, if there are any for it."""
+    """The scores of what a task makes of the examples; () if there is no truth to compare with."""
     if isinstance(task, Denoising) and task.low_res_px:
         return (Fidelity(),)
     if isinstance(task, Denoising) and is_emoji(config) and task.text:

@@ -101,7 +101,7 @@ def report(loaded: Sequence[Loaded], asked: Asked, parts: Sequence[str] = ()) ->
 
 
 def stages(loaded: Sequence[Loaded], asked: Asked) -> Json:
-    """The numbers of train.evaluate_every, for each stage."""
+    """The evaluation of train.evaluate_every, of each stage."""
     return [_stage(one, asked) for one in loaded]
 
 

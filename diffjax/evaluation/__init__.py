@@ -1,1 +1,1 @@
-"""Measures how good trained tasks are, and the pictures that they make."""
+"""Measures what a task is worth on held-out data."""

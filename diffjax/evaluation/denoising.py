@@ -36,9 +36,9 @@ Ends: TypeAlias = tuple[Array, Array]
 class NoiseLevels:
     """|v - v_hat|^2 = |x_0 - x_0_hat|^2 / sigma^2 in each bin of logsnr, as a mean over dimensions.
 
-    It does not depend on what the network predicts or how training weights errors, so that runs can
-    be compared. Each example gets one level in each bin, drawn by its key; the result is NaN if the
-    schedule does not reach the bin.
+    It does not depend on what the network predicts or how training weights levels, so different
+    runs can be compared. Each example has one level in each bin, drawn from its key; NaN if the
+    schedule does not reach it.
     """
 
     edges: tuple[float, ...] = EDGES
@@ -83,10 +83,9 @@ class Bits:
     """The bound of infinitely many steps on -log2 p(x | conditions), per dimension.
 
     Kingma et al. 2021, eq. 17, from the noise end of the task's schedule up to each of `ends` in
-    logsnr, where a Gaussian models the rest. For each example `times` levels are drawn, one in each
-    of equal slices. Every end gives a bound, so the lowest counts. For a network that predicts x_0
-    the lowest has an early end, because near clean its error is multiplied by e^logsnr. An end
-    beyond the end of the schedule is replaced by the latter.
+    logsnr, where a Gaussian decodes the rest; `times` levels are drawn for each example, one in
+    each equal slice. All are bounds, so the lowest holds. It ends early for a network that predicts
+    x_0, whose error counts e^logsnr-fold. An end beyond that of the schedule is the schedule's.
     """
 
     ends: tuple[float, ...] = ENDS

@@ -1,4 +1,4 @@
-"""Runs the measures and scores of a task over the examples, and averages the results."""
+"""Runs measures and scores over examples, spread over a mesh, and averages the numbers."""
 
 import functools
 from collections.abc import Mapping
@@ -23,11 +23,11 @@ ROWS = 8
 
 @dataclass(frozen=True)
 class Evaluator(Generic[Subject]):
-    """Evaluates a task; to be called with parameters.
+    """The evaluation of a task: call it with parameters.
 
-    rows: the number of examples per call of the program, a multiple of the mesh's row shards. With
-    several processes all have the same examples, and all must call this. The compiled program is
-    kept for the next call.
+    rows: how many examples go through the devices at a time, see `rows_for`. With several processes
+    all have the same examples, and all call it. The compiled program is kept, so the second call
+    compiles nothing.
     """
 
     task: Subject
@@ -43,7 +43,7 @@ class Evaluator(Generic[Subject]):
         return means(self.answers(params))
 
     def answers(self, params: Params) -> dict[str, np.ndarray]:
-        """Each number, with a row per example or one value for all; NaN means there is none."""
+        """Each number by name: a row per example, NaN for none, or one number of the whole set."""
         sharding = mesh_lib.batch_sharding(self.mesh)
         everywhere = mesh_lib.replicated(self.mesh)
         ask = program(self.measures, bool(self.scores), everywhere)
@@ -51,7 +51,7 @@ class Evaluator(Generic[Subject]):
         task, seed = mesh_lib.replicate((self.task, np.int32(self.seed)), self.mesh)
         parts: list[tuple[dict, dict]] = []
         for first in range(0, len(self.examples), self.rows):
-            # the last call is filled up with the last example
+            # every call has as many rows: the last one repeats the last example
             index = np.minimum(np.arange(first, first + self.rows), len(self.examples) - 1)
             mine = index[here]
             batch = {name: column[mine] for name, column in self.examples.columns.items()}

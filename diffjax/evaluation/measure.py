@@ -1,7 +1,8 @@
-"""Measures of trained tasks, and scores of what they make.
+"""The two kinds of evaluation: measures of a task, and scores of what it makes.
 
-A `Measure` computes numbers for each example, on the devices. A `Score` judges on the host what the
-task made of the examples, its preview. `evaluator.py` runs them and averages the rows.
+A `Measure` runs on the devices and returns numbers for each example. A `Score` runs on this machine
+and compares the preview that the task made of the examples with the truth. Evaluating them is only
+averaging their rows.
 """
 
 from collections.abc import Mapping
@@ -42,7 +43,7 @@ class Measure(Protocol[Subject]):
 
 @runtime_checkable
 class Score(Protocol):
-    """A score of what a task made, such as its fidelity or retrieval.
+    """Compares what a task made with the truth: fidelity, retrieval, later FID or CLIP's score.
 
     made: the columns of the task's preview, with a row for each of the examples.
     """
