@@ -38,19 +38,13 @@ TOKENS = (
     "AWS_ACCESS_KEY_ID",
 )
 SHOWN = ("jax", "jaxlib", "libtpu", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-NO_ANSWER = (
-    "another process may hold them: end it; or they wait for the other workers of a pod: "
-    "run this on all workers at once"
-)
+NO_ANSWER = "another process may hold them: end it; or run this on all workers of the pod at once"
 PYTHONS = ((3, 11), (3, 14))  # supported from the first on, and below the second
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report.
-
-    remedy: what to do, if a run could not start like this. note: a hint, if it could.
-    """
+    """A line of the report. remedy: what to do, if no run could start like this. note: a hint."""
 
     name: str
     value: str

@@ -1,10 +1,9 @@
 """python -m diffjax.evaluate runs/emoji --num 64 --out emoji.json
 
-Asks trained stages what they are worth on pictures that they were not trained on: WHERE is the
-folder of a stage or of a cascade, "shipped", or several stages, smallest first. Writes all numbers
-with what they depend on as JSON, and the loss by noise level beside it as PNG. What is asked, and
-what each number means: docs/evaluation.md. Exit codes: 0 done, 2 bad input, 5 storage,
-143 terminated.
+Evaluates trained stages on pictures that they were not trained on. WHERE is the folder of a stage
+or of a cascade, "shipped", or several stages, smallest first. Writes all numbers, with what they
+depend on, as JSON, and the loss by noise level as a PNG beside it. docs/evaluation.md explains the
+numbers. Exit codes: 0 done, 2 bad input, 5 storage, 143 terminated.
 """
 
 import argparse
@@ -27,9 +26,9 @@ def parser() -> argparse.ArgumentParser:
         "where", nargs="+", type=command.path, metavar="WHERE", help="workdirs, exports, or shipped"
     )
     flags.add_argument(
-        "--num", type=int, help="examples, and prompts of each set; by default as the configs say"
+        "--num", type=int, help="examples, and prompts of each set; by default those of the configs"
     )
-    flags.add_argument("--seed", type=int, help="of all noise; by default that of the training")
+    flags.add_argument("--seed", type=int, help="of all noise; by default that of training")
     flags.add_argument(
         "--split", help="of the data set; by default the config's data.validation_split"
     )
@@ -41,31 +40,33 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument(
         "--out", type=command.path, default=Path("out/evaluation.json"), help="the file to write"
     )
-    flags.add_argument("--overwrite", action="store_true", help="replace the files of that name")
+    flags.add_argument(
+        "--overwrite", action="store_true", help="replace other files of the same names"
+    )
     flags.add_argument(
         "--classifier",
         type=command.path,
-        help="the network that tells emoji apart; trained at first use, and kept in the cache",
+        help="file of the network that tells emoji apart; trained when it is first used",
     )
     flags.add_argument(
-        "--ema", help="average of the parameters, or one per stage; as diffjax.sample has it"
+        "--ema", help="average of the parameters, or one per stage; see diffjax.sample --help"
     )
     flags.add_argument(
         "--verify",
         choices=("full", "size"),
         default="full",
-        help="of checkpoints: hash every file, or only look at the sizes",
+        help="how checkpoints are checked: by the hash of every file, or by file sizes alone",
     )
     return flags
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the flags, evaluate, and write the report."""
+    """Parses the flags, evaluates and writes the report; returns the exit code."""
     return command.run_command(parser(), lambda flags: print(run(flags)), arguments)
 
 
 def run(flags: argparse.Namespace) -> Path:
-    """Evaluate and write; returns the path of the JSON. What can be refused early is."""
+    """Evaluates and writes the report; returns the path of the JSON. Flags are checked first."""
     from diffjax.build import places, report
     from diffjax.core.files import storing, write_whole
     from diffjax.devices import mesh
@@ -109,7 +110,7 @@ def run(flags: argparse.Namespace) -> Path:
 
 
 def finite(value: Json) -> Json:
-    """The value with null for what JSON has no number for."""
+    """The value with null in place of numbers that JSON does not have, such as NaN."""
     if isinstance(value, dict):
         return {name: finite(child) for name, child in value.items()}
     if isinstance(value, list):

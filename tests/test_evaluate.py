@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from diffjax import evaluate, main
-from diffjax.build import config, evaluation, tasks
+from diffjax.build import config, data, evaluation, tasks
+from diffjax.core.errors import ConfigError
 from diffjax.devices import mesh
 from diffjax.evaluation.pictures import Fidelity
 from tests import runs
@@ -194,6 +195,20 @@ def test_a_run_that_cannot_be_evaluated_is_refused_before_it_compiles(
     assert err.count("\n") == 1
     assert words in err
     assert "compiling" not in out
+
+
+def test_a_data_set_without_the_split_is_refused_with_those_that_it_has(monkeypatch):
+    def opened(name, split, **fields):
+        raise ValueError(f"{name} has no split {split!r}, only ['test', 'train']")
+
+    monkeypatch.setattr(data.tfds, "open_source", opened)
+    options = config.load("configs/base64.py:emoji")
+    with pytest.raises(ConfigError) as refused:
+        data.held_out(options, options.data.validation_split)
+    assert str(refused.value) == (
+        "config error: data.validation_split = 'validation': emoji/64 has no split 'validation', "
+        "only ['test', 'train']; name another, or train with train.evaluate_every=0"
+    )
 
 
 def test_digits_have_nothing_to_be_evaluated_on(tmp_path, capsys):

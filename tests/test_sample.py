@@ -97,7 +97,7 @@ def test_a_picture_of_several_prompts_says_their_shares_and_is_made_again(comman
     assert "also" not in png.read_metadata(alone)
     assert (png.read(alone) != png.read(like)).any()
     code, _, err = command("--prompt", "a red apple")
-    assert (code, "is another picture, of another also" in err) == (2, True)
+    assert (code, "is a picture of another list of prompts" in err) == (2, True)
 
 
 def test_the_picture_of_an_early_stage_is_made_by_the_early_stages_alone(command, tmp_path):

@@ -95,7 +95,7 @@ def test_a_picture_of_another_class_is_not_taken_for_the_one_that_is_wanted(comm
     """Their recipes differ in the class alone."""
     assert command(CLASSES, "--class", "3")[0] == 0
     code, _, err = command(CLASSES, "--class", "1")
-    assert (code, "is another picture, of another label" in err) == (2, True)
+    assert (code, "is a picture of another class" in err) == (2, True)
 
 
 def test_guidance_leads_away_from_no_class(command, tmp_path):

@@ -1,4 +1,4 @@
-"""From a config to what its parameters are asked: on which examples, and which numbers."""
+"""From a config to its evaluation: on which examples, and which numbers."""
 
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -21,7 +21,7 @@ from diffjax.tasks.task import Task
 def during_training(
     config: ConfigDict, encoder: TextEncoder | None, task: Task, mesh: Mesh
 ) -> Evaluator:
-    """What train.evaluate_every asks, of the examples and with the seed of the config.
+    """The evaluation of train.evaluate_every, on the examples and with the seed of the config.
 
     Raises what `evaluator_of` does.
     """
@@ -43,13 +43,13 @@ def evaluator_of(
     count: int,
     seed: int,
 ) -> Evaluator:
-    """What is asked of a task's parameters, on `count` examples of a split.
+    """The evaluation of a task on `count` examples of a split.
 
     Raises:
-      ConfigError: there is no such split, or data.embeddings lacks one of its captions; or the task
-        compares examples with each other, and they make up no whole batches.
+      ConfigError: there is no such split, data.embeddings lacks one of its captions, or the task
+        compares examples with each other and `count` is not a number of whole batches.
       BadData: a record cannot be read.
-      StorageError: there is no room for the embeddings of the captions.
+      StorageError: the disk has no room for the embeddings of the captions.
     """
     found = examples_of(config, encoder, split, count)
     rows = rows_for(len(found), config.data.batch_size, mesh, task.whole_batch)
@@ -65,7 +65,7 @@ def evaluator_of(
 def examples_of(
     config: ConfigDict, encoder: TextEncoder | None, split: str, count: int
 ) -> Examples:
-    """Examples spread over a split, whole and with their first caption, embedded if it is told."""
+    """Examples spread over a split, with whole pictures and their first captions, embedded."""
     records = examples.Spread(data.held_out(config, split), count)
     embed = None if encoder is None else embeddings_of(config, records, encoder).embed
     needed = data.readers_of(config, embed)
@@ -73,14 +73,14 @@ def examples_of(
 
 
 def measures_of(task: Task) -> tuple[Measure, ...]:
-    """The numbers of each example that a kind of task has; another kind adds its own here."""
+    """The measures of a kind of task; another kind adds its own here."""
     if isinstance(task, Denoising):
         return (TrainingLoss(), NoiseLevels(), Bits())
     return (TrainingLoss(),)
 
 
 def scores_of(config: ConfigDict, task: Task) -> tuple[Score, ...]:
-    """What the pictures that a task makes of the examples are compared with, if with anything."""
+    """The scores of what a task makes of the examples; () if there is no truth to compare with."""
     if isinstance(task, Denoising) and task.low_res_px:
         return (Fidelity(),)
     if isinstance(task, Denoising) and is_emoji(config) and task.text:
@@ -90,12 +90,12 @@ def scores_of(config: ConfigDict, task: Task) -> tuple[Score, ...]:
 
 
 def is_emoji(config: ConfigDict) -> bool:
-    """Whether the pictures are the emoji data set's, all of whose drawings are known."""
+    """Whether the pictures are of the emoji data set, all of whose drawings are known."""
     return bool(config.data.name.partition("/")[0] == "emoji")
 
 
 def left_out(config: ConfigDict, task: Task) -> list[str]:
-    """A line for each number that such tasks have and this one cannot."""
+    """A line for each number that this task lacks although tasks of its kind have it."""
     if not isinstance(task, Denoising):
         return []
     missing = NoiseLevels().missing(task)

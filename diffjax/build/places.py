@@ -31,13 +31,14 @@ def shipped() -> Path:
 def stage_dirs(
     workdir: Path | None = None, stages: Sequence[Path] | None = None, flag: str = "--workdir"
 ) -> list[Path]:
-    """The places of the stages, smallest first: `stages` as they are, or those in `workdir`.
+    """The places of the stages, smallest first: `stages` themselves, or those in `workdir`.
 
-    A place is a workdir or a file that `python -m diffjax.checkpoint export` wrote. `workdir` is a
-    place, or holds some. Neither: the cascade that comes with diffjax. flag: of errors.
+    A place is a workdir, or a file that `python -m diffjax.checkpoint export` wrote. `workdir` is a
+    place itself or holds some. Without both, the cascade that comes with diffjax is used. flag: the
+    name of the flag, for messages.
 
     Raises:
-      ConfigError: `workdir` is no trained stage and holds none.
+      ConfigError: `workdir` is not a trained stage and holds none.
     """
     if stages is not None:
         return list(stages)

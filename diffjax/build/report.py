@@ -1,4 +1,4 @@
-"""Measures trained stages. A report is plain data, in parts that can be asked for one by one."""
+"""Makes a report on trained stages, as plain data in several parts."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ from diffjax.generation.recipe import Origin, settings_to_json
 
 @dataclass(frozen=True)
 class Loaded:
-    """A trained stage with the config that it was trained with. encoder: None if it has no text."""
+    """A trained stage with its config. encoder: None if it has no text condition."""
 
     options: ConfigDict
     stage: TrainedStage
@@ -35,9 +35,9 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Asked:
-    """How a report is made. num, seed, split: None is what each stage's config says.
+    """How a report is made. num, seed, split: None means the value of each stage's config.
 
-    classifier: the file of the network that tells emoji apart; trained and written if missing.
+    classifier: the file of the network that tells emoji apart; if missing, it is trained first.
     """
 
     num: int | None
@@ -47,14 +47,14 @@ class Asked:
 
 
 class Part(NamedTuple):
-    """A part of a report. fault: why these stages have no such part; "" if they have."""
+    """A part of a report. fault: the reason why stages cannot have this part; "" if they can."""
 
     ask: Callable[[Sequence[Loaded], Asked], Json]
     fault: Callable[[Sequence[Loaded]], str]
 
 
 def load(dirs: Sequence[Path], ema: str | None = None, verify: str = "full") -> list[Loaded]:
-    """The stages of these places, which need not fit each other.
+    """The stages of these places, which need not fit together.
 
     Raises:
       ConfigError: one has no checkpoint or no such average.
@@ -77,12 +77,12 @@ def load(dirs: Sequence[Path], ema: str | None = None, verify: str = "full") -> 
 
 
 def report(loaded: Sequence[Loaded], asked: Asked, parts: Sequence[str] = ()) -> JsonObject:
-    """The parts, and beside them all that could change a number.
+    """The parts, and everything on which their numbers depend.
 
-    parts: none are those of USUAL that these stages can have.
+    parts: by default those of USUAL that these stages can have.
 
     Raises:
-      ConfigError: these stages have no such part, or no such split.
+      ConfigError: these stages cannot have a part, or there is no such split.
     """
     faults = {name: PARTS[name].fault(loaded) for name in parts or USUAL}
     for name, fault in faults.items():
@@ -101,12 +101,12 @@ def report(loaded: Sequence[Loaded], asked: Asked, parts: Sequence[str] = ()) ->
 
 
 def stages(loaded: Sequence[Loaded], asked: Asked) -> Json:
-    """What train.evaluate_every asks, of each stage."""
+    """The evaluation of train.evaluate_every, of each stage."""
     return [_stage(one, asked) for one in loaded]
 
 
 def chain(loaded: Sequence[Loaded], asked: Asked) -> Json:
-    """The bound of the whole cascade, on the data of its last stage."""
+    """The bound of the whole cascade in bits per dimension, on the data of its last stage."""
     last, mesh = loaded[-1], _mesh()
     split, count, seed = _choices(last.options, asked)
     found = evaluation.examples_of(last.options, last.encoder, split, count)
@@ -128,7 +128,7 @@ def chain(loaded: Sequence[Loaded], asked: Asked) -> Json:
 
 
 def drawn(loaded: Sequence[Loaded], asked: Asked) -> Json:
-    """Does it draw the emoji that it is asked for, and how sharp is its second stage?"""
+    """How often it draws the emoji that is asked for, and how sharp its second stage is."""
     base, encoder = _base(loaded)
     judge, seed = _judge(base, asked), asked.seed or 0
     found: JsonObject = {"sets": emoji.sets(base, encoder, judge, asked.num, seed)}
@@ -138,7 +138,7 @@ def drawn(loaded: Sequence[Loaded], asked: Asked) -> Json:
 
 
 def guidance(loaded: Sequence[Loaded], asked: Asked) -> Json:
-    """How often it draws the emoji that it is asked for, by guidance weight."""
+    """How often it draws the emoji that is asked for, by guidance weight."""
     base, encoder = _base(loaded)
     curve = emoji.guidance(base, encoder, _judge(base, asked), asked.num, asked.seed or 0)
     return {**_judged(loaded, asked), "curve": curve}
@@ -164,14 +164,14 @@ def _no_emoji(loaded: Sequence[Loaded]) -> str:
     return _no_chain(loaded) if len(loaded) > 1 else ""
 
 
-# Another evaluation, such as an FID, adds its line.
+# Another evaluation, such as an FID, adds a line here.
 PARTS: dict[str, Part] = {
     "stages": Part(stages, lambda loaded: ""),
     "chain": Part(chain, _no_chain),
     "emoji": Part(drawn, _no_emoji),
     "guidance": Part(guidance, _no_emoji),
 }
-# Guidance takes as long as all else, and is asked for.
+# The parts that are made by default. Guidance takes as long as all others together.
 USUAL = ("stages", "chain", "emoji")
 
 
@@ -197,7 +197,7 @@ def _stage(one: Loaded, asked: Asked) -> JsonObject:
 
 
 def _choices(options: ConfigDict, asked: Asked) -> tuple[str, int, int]:
-    """Split, number of examples and seed: as asked, or as the config says."""
+    """Split, number of examples and seed: those that were asked for, or those of the config."""
     return (
         asked.split or options.data.validation_split,
         asked.num or options.train.evaluate_examples,
@@ -234,7 +234,7 @@ def _judge(base: TrainedStage, asked: Asked) -> emoji.Judge:
 
 
 def _judged(loaded: Sequence[Loaded], asked: Asked) -> JsonObject:
-    """What the shares of drawings that are right depend on, beside the stages."""
+    """Everything but the stages on which the shares of right drawings depend."""
     return {
         "data": loaded[0].options.data.name,
         "seed": asked.seed or 0,

@@ -47,10 +47,10 @@ def run_of(config: ConfigDict, workdir: Path) -> Run:
 def open_data(
     config: ConfigDict, encoder: TextEncoder | None, training: Training, workdir: Path
 ) -> Data:
-    """The data of a run, and what its parameters are asked on the way.
+    """The data of a run, and the evaluator that runs during training.
 
     Raises:
-      ConfigError, StorageError: as `data.open_data` and `evaluation.during_training`.
+      ConfigError, StorageError: see `data.open_data` and `evaluation.during_training`.
     """
     evaluate = None
     if config.train.evaluate_every:
@@ -81,7 +81,7 @@ def training_of(
 
 
 def loop_of(config: ConfigDict) -> LoopSettings:
-    """When the loop logs, saves, samples, evaluates and stops."""
+    """The settings of when the loop logs, saves, samples, evaluates and stops."""
     names = [
         field.name for field in dataclasses.fields(LoopSettings) if field.name != "learning_rate"
     ]

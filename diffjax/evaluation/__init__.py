@@ -1,1 +1,1 @@
-"""How good samples are."""
+"""Measures what a task is worth on held-out data."""

@@ -1,4 +1,4 @@
-"""A small network that tells emoji drawings apart: a feature space that sees their fine parts.
+"""A small network that tells emoji drawings apart; its features respond to fine parts.
 
 Every drawing is a class of its own. Features are unit vectors, and the class of a picture is that
 of the drawing with the largest cosine. The network learns to find a drawing among the 128 of a
@@ -119,7 +119,7 @@ def load(path: Path) -> dict:
     """Reads the parameters that `save` wrote.
 
     Raises:
-      StorageError: the file is damaged, or another network's.
+      StorageError: the file is damaged, or belongs to another network.
     """
     try:
         params = flax.traverse_util.unflatten_dict(load_file(path), sep="/")
@@ -132,7 +132,7 @@ def load(path: Path) -> dict:
 
 
 def trained_at(path: Path, images: UInt8[np.ndarray, "n h w c"], num_steps: int = 800) -> dict:
-    """The parameters in a file; where there is none, they are trained first, and written there."""
+    """The parameters in a file; if it does not exist, they are trained and written first."""
     if not path.exists():
         print(f"classifier: none at {path}: training one, minutes on two cores", flush=True)
         params = train(images, num_steps=num_steps)
@@ -142,7 +142,7 @@ def trained_at(path: Path, images: UInt8[np.ndarray, "n h w c"], num_steps: int 
 
 
 def found_again(params: dict, images: UInt8[np.ndarray, "n h w c"]) -> float:
-    """The share of the pictures that are nearest to themselves when disturbed."""
+    """The share of pictures whose disturbed version is nearest to the picture itself."""
     given = pixels.to_uint8(disturbed(jax.random.key(1), small(images)))
     near = np.argmax(features(params, np.asarray(given)) @ features(params, images).T, axis=1)
     return float(np.mean(near == np.arange(len(near))))

@@ -1,4 +1,4 @@
-"""What a denoising task is asked: its error at each noise level, and its variational bound."""
+"""Measures of denoising tasks: the error at each noise level, and the variational bound."""
 
 import math
 from collections.abc import Mapping
@@ -34,10 +34,11 @@ Ends: TypeAlias = tuple[Array, Array]
 
 @dataclass(frozen=True)
 class NoiseLevels:
-    """|v - v_hat|^2 = |x_0 - x_0_hat|^2 / sigma^2 in each bin of logsnr, a mean over dimensions.
+    """|v - v_hat|^2 = |x_0 - x_0_hat|^2 / sigma^2 in each bin of logsnr, as a mean over dimensions.
 
-    Whatever the network predicts and however training weights it, so that runs compare. Each
-    example has one level in each bin, drawn by its key; NaN where the schedule does not go there.
+    It does not depend on what the network predicts or how training weights levels, so different
+    runs can be compared. Each example has one level in each bin, drawn from its key; NaN if the
+    schedule does not reach it.
     """
 
     edges: tuple[float, ...] = EDGES
@@ -69,7 +70,7 @@ class NoiseLevels:
         return [f"loss_logsnr_{low:g}_{high:g}" for low, high in ends]
 
     def missing(self, task: Denoising) -> list[str]:
-        """The bins that the task's schedule does not reach; one that is learned may go anywhere."""
+        """The bins that the task's schedule does not reach; none for a learned schedule."""
         if task.learning.learned_schedule:
             return []
         low, high = (float(task.schedule(jnp.float32(u))) for u in (1.0, 0.0))
@@ -79,19 +80,19 @@ class NoiseLevels:
 
 @dataclass(frozen=True)
 class Bits:
-    """The bound of infinitely many steps on -log2 p(x | what is told), per dimension.
+    """The bound of infinitely many steps on -log2 p(x | conditions), per dimension.
 
     Kingma et al. 2021, eq. 17, from the noise end of the task's schedule up to each of `ends` in
-    logsnr, where a Gaussian says the rest; `times` levels are drawn for each example, one in each
-    equal slice. All are bounds, so the lowest holds. A network that predicts x_0 has it early: near
-    clean its error counts e^logsnr-fold. An end beyond that of the schedule is the schedule's.
+    logsnr, where a Gaussian decodes the rest; `times` levels are drawn for each example, one in
+    each equal slice. All are bounds, so the lowest holds. It ends early for a network that predicts
+    x_0, whose error counts e^logsnr-fold. An end beyond that of the schedule is the schedule's.
     """
 
     ends: tuple[float, ...] = ENDS
     times: int = TIMES
 
     def __call__(self, task: Denoising, params: Params, batch: Columns, keys: PRNGKeys) -> Numbers:
-        """`bits_per_dim_to_END` for each end; NaN where the one before was the schedule's."""
+        """`bits_per_dim_to_END` for each end; NaN if the end before it was that of the schedule."""
         column = batch[task.of]
         denoise, x_0 = denoiser_of(task, params, batch, keys), decoded(column)
         eight_bit = column.dtype == jnp.uint8
@@ -108,9 +109,9 @@ class Bits:
 class ChainBits:
     """The bound of a whole cascade, in bits per dimension of the largest picture.
 
-    -log p(x) <= sum of each stage's bound, given the true picture made small, in nats; see
-    `diffusion/likelihood/chain.py`. The small pictures are rounded to 8 bits, as a PNG holds them.
-    Each stage may end its bound where it is lowest.
+    -log p(x) <= the sum of the stages' bounds in nats, each given the true smaller picture; see
+    `diffusion/likelihood/chain.py`. Small pictures are rounded to 8 bits, as in a PNG. The bound of
+    each stage may have the end at which it is lowest.
     """
 
     ends: tuple[float, ...] = ENDS
@@ -150,9 +151,9 @@ class ChainBits:
 
 
 def lowest(numbers: Mapping[str, float], stage: str = "") -> tuple[float, float]:
-    """The lowest of the bounds of `Bits`, or of a stage of `ChainBits`, and the end that has it.
+    """The lowest of the bounds of `Bits`, or of a stage of `ChainBits`, and its end.
 
-    Both NaN where no example has a bound: what the network says is no number.
+    Both are NaN if no example has a bound, because the network's output is not finite.
     """
     prefix = f"{stage}_{BITS}" if stage else BITS
     found = [
@@ -164,12 +165,12 @@ def lowest(numbers: Mapping[str, float], stage: str = "") -> tuple[float, float]
 
 
 def each_of(ends: tuple[float, ...]) -> Ends:
-    """Each end, with the one before it."""
+    """Each end with the end before it."""
     return jnp.array(ends), jnp.array((-jnp.inf, *ends[:-1]))
 
 
 def up_to(task: Denoising, params: Params, end: Ends) -> Scalar:
-    """Where a bound ends: the schedule's end if that comes first, NaN if it came before."""
+    """The end of a bound: that of the schedule if it comes first, NaN if an earlier end had it."""
     _, high = ends_of(task, params)
     here, before = end
     return jnp.where(before < high, jnp.minimum(here, high), jnp.nan)
@@ -182,10 +183,10 @@ def denoiser_of(
     keys: PRNGKeys,
     low_res: Reshaped | None = None,
 ) -> Denoiser:
-    """The network as a denoiser, told what it is told when sampling, without guidance.
+    """The network as a denoiser with the conditions of sampling, without guidance.
 
-    low_res: the smaller picture; None: the batch's own, made small. A network that sees its last
-    guess sees none.
+    low_res: the smaller picture; None means the shrunk picture of the batch. A self-conditioned
+    network gets no guess.
     """
     columns = dict(task.prompted(batch))
     if task.low_res:
@@ -197,7 +198,7 @@ def denoiser_of(
 
 
 def small_of(task: Denoising) -> chain.Shrink:
-    """The picture of the stage before, as 8 bits hold it."""
+    """The picture of the stage before, rounded to 8 bits."""
     return chain.rounded(lambda x: shrink(x, task.factor))
 
 
@@ -211,7 +212,7 @@ def bound_of(
     times: int,
     eight_bit: bool,
 ) -> Bound:
-    """The bound of continuous time from the noise end of the schedule to `high`."""
+    """The continuous-time bound from the noise end of the schedule to `high`."""
     low, _ = ends_of(task, params)
     return vlb_continuous(
         denoise,

@@ -1,4 +1,4 @@
-"""All drawings of the emoji data set, of every split: a made picture is looked up among them."""
+"""All drawings of the emoji data set, among which the nearest to a sample is looked for."""
 
 import functools
 import hashlib
@@ -15,7 +15,7 @@ from diffjax.data.sources.tfds import open_source
 
 @dataclass(frozen=True)
 class Drawings:
-    """The drawings in the order of their names, each with its first caption and its split."""
+    """The drawings, sorted by name, with the first caption and the split of each."""
 
     images: UInt8[np.ndarray, "n s s 3"]
     names: list[str]
@@ -25,7 +25,7 @@ class Drawings:
 
 @functools.cache
 def drawings(size_px: int) -> Drawings:
-    """Every drawing at a size."""
+    """All drawings at a size."""
     rows = []
     for split in splits.SPLITS:
         source = open_source(f"emoji/{size_px}", split)
@@ -39,7 +39,7 @@ def drawings(size_px: int) -> Drawings:
 
 
 def chosen(every: Drawings, split: str, count: int) -> list[int]:
-    """Up to `count` drawings of a split, the same on every machine."""
+    """Up to `count` drawings of a split, which are the same on every machine."""
     members = [i for i, have in enumerate(every.splits) if have == split]
     key = lambda i: hashlib.sha256(every.captions[i].encode()).digest()  # noqa: E731
     return sorted(members, key=key)[:count]

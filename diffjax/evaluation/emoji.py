@@ -1,14 +1,15 @@
-"""Does an emoji cascade draw what the prompt says, and how sharp is its second stage?
+"""Measures whether an emoji cascade draws what the prompt says, and how sharp its second stage is.
 
-*seen*: prompts whose drawing was trained on. *style*: training saw the thing in the other style
-only. *compositional*: it saw profession and skin tone, never together. *test*: it saw neither the
-name nor any drawing of it. A sample is *right* if, of all drawings of the data set, the one asked
-for is nearest, and its *name* is right if that holds in whichever style. Nearest in two feature
-spaces: the means of 16 x 16 squares of pixels, and the features of a classifier that tells all
-drawings apart (`evaluation/classifier.py`). Intervals are Wilson's, 95 %.
+There are four sets of prompts. *seen*: the drawing was in the training data. *style*: training saw
+the thing only in the other style. *compositional*: it saw the profession and the skin tone, but
+never together. *test*: it saw neither the name nor any drawing of it. A sample is *right* if the
+drawing that was asked for is the nearest of all drawings of the data set; its *name* is right if
+the nearest drawing shows that thing in any style. Distances are measured in two feature spaces: the
+means of 16 x 16 squares of pixels, and the features of a classifier that tells all drawings apart
+(`evaluation/classifier.py`). Intervals are Wilson's, 95 %.
 
-The second stage starts from true pictures made small, so that there is a truth to compare with;
-bicubic is what enlarging alone gives.
+The second stage is given shrunk true pictures, so that its results can be compared with the truth,
+and with bicubic enlargement.
 """
 
 import dataclasses
@@ -28,13 +29,13 @@ from diffjax.generation.chain import TrainedStage, generate, prompt_columns
 from diffjax.images import pixels
 from diffjax.tasks.conditions import shrink
 
-# The split of each set of prompts, and how many of it are drawn where nobody says how many.
+# The split of each set of prompts, and how many of its prompts are drawn by default.
 SETS = {"seen": ("train", 500), "style": ("style", 200), "compositional": ("compositional", 200),
         "test": ("test", 200)}  # fmt: skip
 WEIGHTS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 CURVE_PROMPTS, ENLARGED = 100, 64
 BATCH, ENLARGED_BATCH = 20, 4
-# The seeds of the guidance curve are none of the sets'.
+# The guidance curve uses other seeds than the sets.
 CURVE_SEED = 10_000
 
 Spaces: TypeAlias = Mapping[str, Callable[[UInt8[np.ndarray, "n h w c"]], Float[np.ndarray, "n d"]]]
@@ -42,7 +43,7 @@ Spaces: TypeAlias = Mapping[str, Callable[[UInt8[np.ndarray, "n h w c"]], Float[
 
 @dataclasses.dataclass(frozen=True)
 class Judge:
-    """All drawings, and what each feature space says of them."""
+    """All drawings, and their features in each feature space."""
 
     every: Drawings
     spaces: Spaces
@@ -50,7 +51,7 @@ class Judge:
 
 
 def judge_of(every: Drawings, told_apart: dict) -> Judge:
-    """The judge of these drawings; told_apart: the parameters of the classifier."""
+    """Makes the judge of these drawings. told_apart: the parameters of the classifier."""
     spaces: Spaces = {
         "pixels": retrieval.small_pixels,
         "classifier": functools.partial(classifier.features, told_apart),
@@ -61,7 +62,7 @@ def judge_of(every: Drawings, told_apart: dict) -> Judge:
 def sets(
     base: TrainedStage, encoder: TextEncoder, judge: Judge, most: int | None = None, seed: int = 0
 ) -> JsonObject:
-    """Of each set of prompts, at most `most` of them: the shares that are right."""
+    """The shares of right samples for each set of prompts, of which at most `most` are drawn."""
     result: JsonObject = {}
     for name, (split, count) in SETS.items():
         wanted = chosen(judge.every, split, count if most is None else min(count, most))
@@ -72,7 +73,7 @@ def sets(
 def guidance(
     base: TrainedStage, encoder: TextEncoder, judge: Judge, most: int | None = None, seed: int = 0
 ) -> JsonObject:
-    """Of prompts that were trained on: the shares that are right, by guidance weight."""
+    """The shares of right samples for prompts of the training data, by guidance weight."""
     count = CURVE_PROMPTS if most is None else min(CURVE_PROMPTS, most)
     wanted = chosen(judge.every, "train", count)
     curve: JsonObject = {}
@@ -107,7 +108,10 @@ def draw(
 
 
 def scores(judge: Judge, wanted: Sequence[int], made: UInt8[np.ndarray, "n s s 3"]) -> JsonObject:
-    """For each feature space: the drawing right, among the first five, its name right."""
+    """For each feature space the shares of samples whose drawing or name is right.
+
+    Also the share of samples whose drawing is among the nearest five.
+    """
     result: JsonObject = {}
     for name, space in judge.spaces.items():
         rows, real = space(made), judge.real[name]
@@ -120,7 +124,7 @@ def scores(judge: Judge, wanted: Sequence[int], made: UInt8[np.ndarray, "n s s 3
 
 
 def share(hits: Bool[np.ndarray, " n"]) -> JsonObject:
-    """How many of how many, with its interval: `share`, `low`, `high`, `of`."""
+    """A share with its interval: `share`, `low`, `high`, and `of`, the number of samples."""
     low, high = retrieval.interval(int(hits.sum()), len(hits))
     return {"share": float(hits.mean()), "low": low, "high": high, "of": len(hits)}
 
@@ -128,7 +132,7 @@ def share(hits: Bool[np.ndarray, " n"]) -> JsonObject:
 def enlarged(
     stage: TrainedStage, encoder: TextEncoder, most: int | None = None, seed: int = 0
 ) -> JsonObject:
-    """PSNR and SSIM of the second stage on true small pictures, seen and not, beside bicubic's."""
+    """PSNR and SSIM of the second stage and of bicubic, on true small pictures, seen and unseen."""
     count = ENLARGED if most is None else min(ENLARGED, most)
     splits = {"seen": "train", "test": "test"}
     return {
@@ -148,7 +152,7 @@ def _enlarged(
         text, mask = encoder.encode([every.captions[i] for i in part], encoder.max_length)
         text = jnp.asarray(text, jnp.bfloat16).astype(jnp.float32)
         low_res = shrink(pixels.from_uint8(jnp.asarray(real)), stage.task.factor)
-        low_res = pixels.from_uint8(pixels.to_uint8(low_res))  # what a PNG would hold
+        low_res = pixels.from_uint8(pixels.to_uint8(low_res))  # the values that a PNG would hold
         columns = {**prompt_columns(text, mask), "low_res": low_res}
         (made,) = generate([stage], columns, seeds=seed + start + jnp.arange(len(part)))
         plain = pixels.resize(low_res, *real.shape[1:3])

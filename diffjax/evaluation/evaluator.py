@@ -1,4 +1,4 @@
-"""Asks a task all that is to be asked of it, over the examples, and averages the answers."""
+"""Runs measures and scores over examples, spread over a mesh, and averages the numbers."""
 
 import functools
 from collections.abc import Mapping
@@ -16,18 +16,18 @@ from diffjax.evaluation.measure import Measure, Score
 from diffjax.tasks.task import Params
 
 Subject = TypeVar("Subject")
-# The column that says which example a row is.
+# The column with the number of each row's example.
 INDEX = "example_index"
 ROWS = 8
 
 
 @dataclass(frozen=True)
 class Evaluator(Generic[Subject]):
-    """What is asked of a task; called with parameters, it answers.
+    """The evaluation of a task: call it with parameters.
 
-    rows: how many examples go through the devices at a time, a multiple of the mesh's shares. With
-    several processes all have the same examples, and all call it. The compiled program is kept:
-    the second call compiles nothing.
+    rows: how many examples go through the devices at a time, see `rows_for`. With several processes
+    all have the same examples, and all call it. The compiled program is kept, so the second call
+    compiles nothing.
     """
 
     task: Subject
@@ -39,11 +39,11 @@ class Evaluator(Generic[Subject]):
     seed: int
 
     def __call__(self, params: Params) -> dict[str, float]:
-        """The mean of each number over the examples that have it; left out where none has."""
+        """The mean of each number over the examples that have it; left out if no example has it."""
         return means(self.answers(params))
 
     def answers(self, params: Params) -> dict[str, np.ndarray]:
-        """Each number: a row per example, or one of the whole set; NaN where there is none."""
+        """Each number by name: a row per example, NaN for none, or one number of the whole set."""
         sharding = mesh_lib.batch_sharding(self.mesh)
         everywhere = mesh_lib.replicated(self.mesh)
         ask = program(self.measures, bool(self.scores), everywhere)
@@ -51,7 +51,7 @@ class Evaluator(Generic[Subject]):
         task, seed = mesh_lib.replicate((self.task, np.int32(self.seed)), self.mesh)
         parts: list[tuple[dict, dict]] = []
         for first in range(0, len(self.examples), self.rows):
-            # the last example stands in for those that the last call has too few of
+            # every call has as many rows: the last one repeats the last example
             index = np.minimum(np.arange(first, first + self.rows), len(self.examples) - 1)
             mine = index[here]
             batch = {name: column[mine] for name, column in self.examples.columns.items()}
@@ -66,10 +66,10 @@ class Evaluator(Generic[Subject]):
 
 
 def rows_for(count: int, batch_size: int, mesh: Mesh, whole_batch: bool = False) -> int:
-    """How many rows of `count` go at a time: as many on every device, at most ROWS on each.
+    """The number of rows per call: equally many on every device, and at most ROWS.
 
-    So whole pictures fit where training sees crops. whole_batch: as many as training has, for a
-    task that compares the examples of a batch.
+    With few rows, whole pictures fit into memory even if training uses crops. whole_batch: the
+    batch size of training, for a task that compares the examples of a batch.
     """
     shares = mesh.size // mesh_lib.batch_sharding(mesh).shard_shape((mesh.size,))[0]
     most = batch_size if whole_batch else min(batch_size, ROWS * shares)
@@ -77,7 +77,7 @@ def rows_for(count: int, batch_size: int, mesh: Mesh, whole_batch: bool = False)
 
 
 def means(answers: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """The mean of each number over the rows that have one, in float64."""
+    """The mean of each number over the rows that have it, in float64."""
     there = {name: rows[~np.isnan(rows)] for name, rows in answers.items()}
     return {
         name: float(np.mean(rows, dtype=np.float64)) for name, rows in there.items() if rows.size
@@ -90,7 +90,7 @@ def program(
 ) -> jax.stages.Wrapped:
     """(task, params, batch, seed) -> (numbers, preview), jitted; equal tasks share a program.
 
-    The key of example i is that of (seed, "evaluate", i), whatever the mesh and the rows of a call.
+    The key of example i depends on (seed, "evaluate", i) only, and not on the mesh or `rows`.
     """
 
     def ask(task, params, batch, seed):

@@ -1,4 +1,4 @@
-"""The examples that a task is evaluated on: some of a split, read once and kept on this machine."""
+"""The examples on which a task is evaluated: part of a split, read once and kept in memory."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from diffjax.data.record import Record, RecordSource, captions_at
 
 @dataclass(frozen=True)
 class Examples:
-    """Examples on this machine. columns: a row per example, as the task reads them.
+    """Examples in the host's memory. columns: as the task reads them, with a row per example.
 
-    names, captions: of the records; "" where there is none.
+    names, captions: of the records; "" if a record has none.
     """
 
     columns: Mapping[str, np.ndarray]
@@ -21,21 +21,21 @@ class Examples:
     captions: tuple[str, ...]
 
     def __len__(self) -> int:
-        """How many there are."""
+        """The number of examples."""
         return len(self.names)
 
 
 class Spread:
-    """`count` records spread evenly over a source, or all of it if it has fewer.
+    """`count` records spread evenly over a source, or all if it has fewer.
 
-    Of the captions of each only the first, which is the one that is read without chance.
+    Each record keeps its first caption only, the one that is read without random draws.
     """
 
     def __init__(self, source: RecordSource, count: int):
         self._source, self._count = source, min(count, len(source))
 
     def __len__(self) -> int:
-        """How many records there are."""
+        """The number of records."""
         return self._count
 
     def __getitem__(self, index: int) -> Record:
@@ -55,7 +55,7 @@ class Spread:
 def read(
     records: RecordSource, needed: Sequence[readers.Reader], max_bad_fraction: float = 0.0
 ) -> Examples:
-    """All of the records, each as the readers have it without chance.
+    """Reads all records without random draws.
 
     Raises:
       BadData: more than the share `max_bad_fraction` is broken, or a record cannot be read.

@@ -1,4 +1,4 @@
-"""How near a picture is to the true one."""
+"""PSNR and SSIM: how near a picture is to the true one."""
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -12,7 +12,7 @@ PEAK = 255.0
 def psnr(
     made: UInt8[np.ndarray, "b h w c"], real: UInt8[np.ndarray, "b h w c"]
 ) -> Float[np.ndarray, " b"]:
-    """10 log10(255^2 / mean squared error) of each picture, in dB; infinite where they are equal.
+    """10 log10(255^2 / mean squared error) of each picture, in dB; infinite for equal pictures.
 
     Raises:
       ValueError: the pictures differ in shape or are not bytes.
@@ -28,8 +28,8 @@ def ssim(
 ) -> Float[np.ndarray, " b"]:
     """Structural similarity of each picture, at most 1 (Wang et al. 2004, eq. 13).
 
-    Statistics under a Gaussian window of 11 x 11 px with sigma 1.5 px, where it lies wholly within
-    the picture; the mean over places and channels.
+    The statistics are computed under a Gaussian window of 11 x 11 px with sigma 1.5 px, at all
+    places where it lies within the picture, and averaged over places and channels.
 
     Raises:
       ValueError: the pictures differ in shape, are not bytes, or are smaller than the window.
@@ -59,7 +59,11 @@ def _blurred(x: Float[np.ndarray, "b h w c"]) -> Float[np.ndarray, "b i j c"]:
 
 
 def check(made: np.ndarray, real: np.ndarray) -> None:
-    """ValueError unless both are bytes of the same shape [b h w c]."""
+    """Checks two batches of pictures.
+
+    Raises:
+      ValueError: they are not bytes of the same shape [b h w c].
+    """
     if made.shape != real.shape or made.ndim != 4:
         raise ValueError(f"pictures of shapes {made.shape} and {real.shape}, want equal [b h w c]")
     if made.dtype != np.uint8 or real.dtype != np.uint8:

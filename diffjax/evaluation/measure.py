@@ -1,7 +1,8 @@
-"""What can be asked of a trained task, and of what it makes.
+"""The two kinds of evaluation: measures of a task, and scores of what it makes.
 
-A `Measure` says numbers of each example and runs on the devices; a `Score` judges what the task
-made of the examples, its preview, on this machine. Whoever runs them only averages the rows.
+A `Measure` runs on the devices and returns numbers for each example. A `Score` runs on this machine
+and compares the preview that the task made of the examples with the truth. Evaluating them is only
+averaging their rows.
 """
 
 from collections.abc import Mapping
@@ -18,9 +19,9 @@ from diffjax.core.types import PRNGKey, PRNGKeys
 from diffjax.evaluation.examples import Examples
 from diffjax.tasks.task import Columns, Params, Task
 
-# Numbers by name, one per example; NaN where an example has none.
+# Numbers by name, one per example; NaN if an example has none.
 Numbers: TypeAlias = Mapping[str, Float[Array, " b"]]
-# The same on this machine; what has no axis is one number of the whole set, such as an FID.
+# The same on the host. A number without an axis is for the whole set, such as an FID.
 Scores: TypeAlias = Mapping[str, Float[np.ndarray, "..."]]
 # A task, or the tasks of a cascade.
 Subject = TypeVar("Subject", contravariant=True)
@@ -28,11 +29,11 @@ Subject = TypeVar("Subject", contravariant=True)
 
 @runtime_checkable
 class Measure(Protocol[Subject]):
-    """Numbers of each example: a pure function of arrays, to be jitted; equal ones share a program.
+    """Numbers of each example, by a pure function of arrays; equal measures share a program.
 
-    batch: the columns of held-out examples, as training reads them. keys: one per example, the
-    same at every evaluation, so that a curve has no noise of its own. Row i of a number depends on
-    row i and key i alone, unless the task compares examples with each other.
+    batch: the columns of held-out examples, as training reads them. keys: one per example, equal in
+    all evaluations, so that curves over training have no noise of their own. Row i of a number
+    depends only on row i and key i, unless the task compares examples with each other.
     """
 
     def __call__(self, task: Subject, params: Params, batch: Columns, keys: PRNGKeys) -> Numbers:
@@ -42,9 +43,9 @@ class Measure(Protocol[Subject]):
 
 @runtime_checkable
 class Score(Protocol):
-    """What the things that a task made are worth: fidelity, retrieval, later FID or CLIP's score.
+    """Compares what a task made with the truth: fidelity, retrieval, later FID or CLIP's score.
 
-    made: the columns of the task's preview, a row for each of the examples that it was made for.
+    made: the columns of the task's preview, with a row for each of the examples.
     """
 
     def __call__(self, made: Mapping[str, np.ndarray], examples: Examples) -> Scores:
@@ -54,9 +55,9 @@ class Score(Protocol):
 
 @dataclass(frozen=True)
 class TrainingLoss:
-    """The loss that training lowers and its metrics, on examples that it does not see.
+    """The loss of training and its metrics, on examples that training does not see.
 
-    The chance of each row is drawn by itself, at step 0 of the task.
+    The random draws of each row are made separately, as at step 0 of the task.
     """
 
     def __call__(self, task: Task, params: Params, batch: Columns, keys: PRNGKeys) -> Numbers:

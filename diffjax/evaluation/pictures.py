@@ -1,4 +1,4 @@
-"""Scores of pictures that a task made: how near to the true one, and whether it is the one."""
+"""Scores of pictures: how near they are to the true ones, and whether they show the prompt."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from diffjax.images import pixels
 
 @dataclass(frozen=True)
 class Fidelity:
-    """PSNR and SSIM of enlarged pictures against the true ones, beside those of bicubic."""
+    """PSNR and SSIM of enlarged pictures and of bicubic ones, both against the true pictures."""
 
     def __call__(
         self, made: Mapping[str, np.ndarray], examples: Examples
     ) -> dict[str, Float[np.ndarray, "..."]]:
-        """`psnr` and `ssim`, `psnr_bicubic` and `ssim_bicubic`; no SSIM below its window."""
+        """`psnr`, `ssim`, `psnr_bicubic`, `ssim_bicubic`; no SSIM of too small pictures."""
         real = examples.columns["image"]
         plain = pixels.resize(jnp.asarray(made["low_res"]), *real.shape[1:3])
         numbers = {}
@@ -33,9 +33,9 @@ class Fidelity:
 
 @dataclass(frozen=True, eq=False)
 class Gallery:
-    """Real pictures that a made one may be nearest to, as the means of 16 x 16 squares.
+    """Real pictures, as the means of 16 x 16 squares, among which the nearest is looked for.
 
-    names, captions: of each. The picture of an example is the one of its name and caption.
+    names, captions: of each. The picture of an example is the one with its name and caption.
     """
 
     features: Float[np.ndarray, "n d"]
@@ -52,14 +52,14 @@ def gallery_of(
 
 @dataclass(frozen=True, eq=False)
 class Nearest:
-    """Whether the real picture that a made one is nearest to is the one of its prompt."""
+    """Whether the real picture nearest to a sample is the one of its prompt."""
 
     gallery: Gallery
 
     def __call__(
         self, made: Mapping[str, np.ndarray], examples: Examples
     ) -> dict[str, Float[np.ndarray, "..."]]:
-        """`retrieval_nearest` and `retrieval_first_five`: 1 where it is, else 0."""
+        """`retrieval_nearest` and `retrieval_first_five`: 1 if it is, else 0."""
         pairs = zip(self.gallery.names, self.gallery.captions, strict=True)
         place = {pair: i for i, pair in enumerate(pairs)}
         wanted = [place[pair] for pair in zip(examples.names, examples.captions, strict=True)]

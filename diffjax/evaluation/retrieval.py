@@ -1,4 +1,4 @@
-"""Which real picture a made one is nearest to: whether a prompt was drawn, without a judge."""
+"""Finds the real picture that is nearest to a sample, to tell whether the prompt was drawn."""
 
 from collections.abc import Sequence
 
@@ -9,10 +9,10 @@ from jaxtyping import Bool, Float, Int, UInt8
 def small_pixels(
     images: UInt8[np.ndarray, "n h w c"], side_px: int = 16
 ) -> Float[np.ndarray, "n d"]:
-    """The means of equal squares of pixels, as rows in [0, 1]: colours and their places.
+    """The means of equal squares of pixels, as rows in [0, 1]: coarse colours and their places.
 
     Raises:
-      ValueError: the sides are no multiples of `side_px`.
+      ValueError: the sides are not multiples of `side_px`.
     """
     n, height, width, c = images.shape
     if height % side_px or width % side_px:
@@ -33,9 +33,9 @@ def distances(
 def ranks(
     made: Float[np.ndarray, "m d"], real: Float[np.ndarray, "n d"], wanted: Int[np.ndarray, " m"]
 ) -> Int[np.ndarray, " m"]:
-    """How many real rows are nearer to each made one than the one that was asked for; 0 is best.
+    """For each sample, the number of real rows that are nearer than the wanted one; 0 is best.
 
-    Rows equal to the wanted one are not nearer: some drawings are in the set twice.
+    Rows that equal the wanted one do not count, because some drawings are in the set twice.
     """
     far = distances(made, real)
     asked = np.take_along_axis(far, wanted[:, None], axis=1)
@@ -49,10 +49,10 @@ def found(
     names: Sequence[str],
     asked: Sequence[str],
 ) -> Bool[np.ndarray, " m"]:
-    """Whether a real row of the name that was asked for is the nearest, in whichever style.
+    """Whether the nearest real row has the wanted name, in any style.
 
     Raises:
-      ValueError: a name that was asked for is none of the real rows'.
+      ValueError: no real row has one of the wanted names.
     """
     if unknown := sorted(set(asked) - set(names)):
         raise ValueError(f"asked for {unknown[:3]}, which no real picture is named")

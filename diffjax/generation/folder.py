@@ -36,6 +36,8 @@ HALF_WRITTEN = re.compile(
     r"\.(\d{4,}_seed\d+(_\d+px\.png|\.webp|\.gif)|grid\.png)\.(?P<process>\d{1,9})\.tmp"
 )
 CAPTION_CHARACTERS, WORD_CHARACTERS = 160, 18
+# Fields of the metadata that messages call by another name.
+CALLED = {"label": "class", "also": "list of prompts", "stages": "model or settings"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,5 +254,6 @@ def _other(path: Path, said: JsonObject | None) -> str:
     found, wanted = ({} if x is None else json.loads(json.dumps(x)) for x in (found, said))
     for key in (*wanted, *recipe.OPTIONAL):
         if found.get(key) != wanted.get(key):
-            return f"is there already, and is a picture of another {key.replace('_', ' ')}"
+            what = CALLED.get(key, key.replace("_", " "))
+            return f"is there already, and is a picture of another {what}"
     return ""

@@ -63,7 +63,7 @@ class Goodput:
         self._before = dict(self._here)
         self._saves: dict[str, dict[str, float]] = {}
 
-    def to(self, kind: str) -> None:
+    def switch_to(self, kind: str) -> None:
         """Count the seconds from now on as `kind`, one of WORK."""
         now = self._clock()
         self._here[self._kind] += max(now - self._since, 0.0)
@@ -75,12 +75,12 @@ class Goodput:
 
     def training(self) -> float:
         """Seconds that this process spent in steps and in waiting for batches."""
-        self.to(self._kind)
+        self.switch_to(self._kind)
         return self._here["step"] + self._here["data"]
 
     def seconds(self) -> dict[str, float]:
         """Seconds of the whole run, by kind, rounded to milliseconds."""
-        self.to(self._kind)
+        self.switch_to(self._kind)
         return {kind: round(self._before[kind] + here, 3) for kind, here in self._here.items()}
 
     def resume(self, step: int) -> None:

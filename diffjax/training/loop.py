@@ -1,4 +1,4 @@
-"""The training loop of one task: step, log, save, sample, evaluate."""
+"""The training loop of one task, which steps, logs, saves, makes previews and evaluates."""
 
 import functools
 import sys
@@ -29,7 +29,7 @@ from diffjax.logs.goodput import goodput_table
 from diffjax.training.run import Opened, Run, begin
 from diffjax.training.state import TrainState, averaged
 
-# How the names of held-out numbers begin in the log.
+# The prefix of the names of evaluated numbers in the log.
 EVALUATED = "evaluate/"
 
 
@@ -62,7 +62,7 @@ def train(run: Run) -> Report:
                 at_the_end.enter_context(lock(run.workdir))
             opened, state = begin(run, watch, at_the_end)
         state = loop(opened, state)
-        opened.spent.to("checkpoint")
+        opened.spent.switch_to("checkpoint")
         checkpoint.finish(opened.checkpoints)
         opened.snapshots.finish()
         opened.spent.note()
@@ -76,24 +76,22 @@ def loop(opened: Opened, state: TrainState) -> TrainState:
     rescue: Callable[[], int] | None = nothing_lost
     agree, alone = processes.Agreement(), jax.process_count() == 1
     due = lambda n: n and step and (step % n == 0 or step == every.num_steps)  # noqa: E731
-    if due(every.evaluate_every):  # an earlier process may have ended between saving and this
+    if due(every.evaluate_every):  # an earlier process may have ended after saving and before this
         with opened.watch.meanwhile(nothing_lost):
             evaluate(opened, step, state)
     while step < every.num_steps:
-        opened.spent.to("data")
+        opened.spent.switch_to("data")
         with opened.watch.meanwhile(rescue):
             batch = next_batch(opened, step, state)
         if step == opened.first_step:
-            opened.spent.to("compile")
+            opened.spent.switch_to("compile")
             with opened.watch.meanwhile(nothing_lost):
                 train_step = _compile(train_step, state, batch, task)
                 processes.wait_for_all(f"{task.name} step {step}")
-        opened.spent.to("step")
+        opened.spent.switch_to("step")
         state, metrics = train_step(state, batch, task)
         opened.journal.add(metrics)
-        jax.block_until_ready(
-            before
-        )  # at most two steps are queued, so a signal need not wait long
+        jax.block_until_ready(before)  # at most two steps are queued: a signal need not wait long
         before = metrics["loss"]
         step += 1
         if due(every.log_every):
@@ -103,10 +101,10 @@ def loop(opened: Opened, state: TrainState) -> TrainState:
         position = opened.batches.get_state()
         if due(every.save_every) or stop:
             jax.block_until_ready(before)
-            opened.spent.to("checkpoint")
+            opened.spent.switch_to("checkpoint")
             save(opened, step, state, position)
         if due(every.snapshot_every):
-            opened.spent.to("checkpoint")
+            opened.spent.switch_to("checkpoint")
             opened.snapshots.save(step, state)
         if stop:
             raise _stopped(opened, step)
@@ -114,7 +112,7 @@ def loop(opened: Opened, state: TrainState) -> TrainState:
         # by all of them together.
         rescue = functools.partial(rescued, opened, step, state, position) if alone else None
         if due(every.sample_every):
-            opened.spent.to("sample")
+            opened.spent.switch_to("sample")
             with opened.watch.meanwhile(rescue):
                 opened.preview(step, averaged(state, opened.run.sampled))
         if due(every.evaluate_every):
@@ -124,11 +122,11 @@ def loop(opened: Opened, state: TrainState) -> TrainState:
 
 
 def evaluate(opened: Opened, step: int, state: TrainState) -> None:
-    """Log what the averaged parameters are worth on held-out examples, unless that is there."""
+    """Evaluates the averaged parameters on held-out examples and logs it, unless it is logged."""
     there = opened.log.has(step, EVALUATED)
     if opened.evaluate is None or (there and jax.process_count() == 1):
         return
-    opened.spent.to("sample")
+    opened.spent.switch_to("sample")
     numbers = opened.evaluate(averaged(state, opened.run.sampled))
     if not there:
         opened.log.scalars(step, {f"{EVALUATED}{name}": x for name, x in numbers.items()})
@@ -167,7 +165,7 @@ def nothing_lost() -> int:
 def rescued(opened: Opened, step: int, state: TrainState, data_position: dict[str, int]) -> int:
     """Handles a signal while the loop waits for something else; returns the exit code."""
     try:
-        opened.spent.to("checkpoint")
+        opened.spent.switch_to("checkpoint")
         save(opened, step, state, data_position)
         checkpoint.finish(opened.checkpoints)
         opened.snapshots.finish()

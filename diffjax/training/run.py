@@ -26,16 +26,16 @@ from diffjax.training.preview import Preview
 from diffjax.training.program import Program, Training, program_of
 from diffjax.training.state import TrainState
 
-# Parameters -> numbers by name, on held-out examples. With several processes all call it.
+# Parameters -> numbers by name, on held-out examples. With several processes all must call it.
 Evaluate: TypeAlias = Callable[[Params], Mapping[str, float]]
 
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """When the loop logs, saves, samples, evaluates and stops; 0 is never.
+    """When the loop logs, saves, samples, evaluates and stops, in steps; 0 means never.
 
-    None of it changes the program.
-    learning_rate: named in the remedy of a run that diverges.
+    These settings do not change the compiled program. learning_rate: only for the message of a run
+    that diverges.
     """
 
     num_steps: int
@@ -61,7 +61,7 @@ class Shown(NamedTuple):
 class Data(NamedTuple):
     """The data of a run: batches, whose position can be saved and restored, and the previews.
 
-    evaluate: what is asked of the parameters during training, see `Evaluate`; None for nothing.
+    evaluate: evaluates the parameters during training, see `Evaluate`; None for no evaluation.
     """
 
     batches: pipeline.Batches
@@ -71,10 +71,10 @@ class Data(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """Everything that a run of one task is made of, before anything large is opened.
+    """The description of a run of one task, made before anything large is opened.
 
     config_json: written into the workdir. sampled: the average that previews are made with.
-    open_data: opens the data set, and computes the columns that it lacks.
+    open_data: opens the data set, and first computes the columns that it lacks.
     """
 
     training: Training

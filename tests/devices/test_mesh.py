@@ -151,3 +151,20 @@ def test_of_two_rules_that_match_the_first_decides():
     sharding = mesh_lib.state_sharding(mesh, names, rules)
     specs = [sharding["a"]["kernel"].spec, sharding["b"]["kernel"].spec, sharding["c"].spec]
     assert [tuple(axis for axis in spec if axis) for spec in specs] == [("fsdp",), ("tensor",), ()]
+
+
+def test_compiled_programs_are_kept_in_the_users_cache_unless_it_is_said_where(
+    tmp_path, monkeypatch
+):
+    name = "jax_compilation_cache_dir"
+    before = jax.config.values[name]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    try:
+        jax.config.update(name, None)
+        mesh_lib.keep_compilations()
+        assert jax.config.values[name] == str(tmp_path / "diffjax" / "jax")
+        jax.config.update(name, "elsewhere")
+        mesh_lib.keep_compilations()
+        assert jax.config.values[name] == "elsewhere"
+    finally:
+        jax.config.update(name, before)

@@ -11,7 +11,7 @@ from diffjax.devices.mesh import make_mesh, spec_of
 from diffjax.encoders import sharding, weights
 from diffjax.encoders.t5 import load_encoder
 from diffjax.models import t5
-from diffjax.planning import encoding, hlo, memory
+from diffjax.planning import encoding, hlo, jaxprs, memory
 from tests.encoders import family
 from tests.models.random_t5 import random_params
 

@@ -17,9 +17,9 @@ class Clock:
 
 def spend(spent, clock, **seconds):
     for kind, length in seconds.items():
-        spent.to(kind)
+        spent.switch_to(kind)
         clock.now += length
-    spent.to("step")
+    spent.switch_to("step")
 
 
 def test_every_second_counts_for_the_work_of_that_time():
@@ -72,7 +72,7 @@ def test_the_last_wait_for_the_writer_is_no_work_done_again(tmp_path):
     clock, path = Clock(), tmp_path / "goodput.json"
     spent = goodput.Goodput(path, clock=clock, wall=clock)
     spend(spent, clock, start=1.0, step=10.0)
-    spent.to("checkpoint")
+    spent.switch_to("checkpoint")
     clock.now += 0.5
     spent.saved(5)
     clock.now += 2.0

@@ -11,6 +11,7 @@ from diffjax.build.tasks import encoder_of, text_width_of
 from diffjax.build.training import training_of
 from diffjax.core.errors import ConfigError
 from diffjax.data.sources import fake
+from diffjax.devices import mesh
 from diffjax.planning import dry_run, liveness, plan, shapes
 from tests.tiny_t5 import save_tiny
 
@@ -109,3 +110,16 @@ def test_the_disk_holds_the_checkpoints_that_are_kept_and_the_one_being_written(
     assert dry_run.disk(1, state, tmp_path / "new").endswith(f" are free at {tmp_path}: enough")
     vast = {"a": jax.ShapeDtypeStruct((2**50,), jnp.float32)}
     assert "TOO LITTLE: make room or lower train.keep" in dry_run.disk(1, vast, tmp_path)
+
+
+def test_the_arithmetic_of_an_image_is_that_of_the_rows_by_their_number():
+    """A product of two 64 x 64 matrices, 2 x 64^3 operations, that stands for 4 rows of 8."""
+    place = mesh.replicated(mesh.make_mesh(devices=jax.devices()[:1]))
+    square = jax.ShapeDtypeStruct((64, 64), jnp.float32, sharding=place)
+    product = lambda a, b: a @ b  # noqa: E731
+    plain = jax.make_jaxpr(product)(jnp.zeros((64, 64)), jnp.zeros((64, 64)))
+    work = shapes.Work(jax.jit(product), (square, square), 8, place.mesh, {"w": square}, plain, 4)
+    said = dry_run.costs(work, jax.devices()[0])
+    assert "4,096 parameters" in said
+    assert "FLOPs: 1.31e+05 an image, 1.05e+06 a step" in said
+    assert "state 16 KiB, batch 16 KiB" in said

@@ -31,8 +31,7 @@ SETTINGS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("negative", [True, False], ids=["negative prompt", "no text"])
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize(("name", "negative"), [*zip(SETTINGS, (True, False), strict=True)])
 def test_a_cascade_is_that_of_plain_numpy(name, negative):
     text, away = naive.prompts(0), naive.prompts(1) if negative else None
     first, second = SETTINGS[name]

@@ -83,7 +83,7 @@ class Stands:
     def latest_step(self):
         return max(self.at["save"], default=None)
 
-    def to(self, kind):
+    def switch_to(self, kind):
         pass
 
     def elapsed(self):

@@ -144,8 +144,10 @@ def naively(clip=CLIP):
         ):
             for one in NAMES:
                 kept[name][one] = beta * kept[name][one] + (1 - beta) * params[one]
-        noisy = losses[logsnr < 0].mean()
+        noisy = np.nanmean(losses[logsnr < 0])  # of the rows that have one
+        clean = np.nanmean(losses[logsnr >= 0])
         metrics = {"loss": losses.mean(), "grad_norm": norm, "loss_noisy": noisy}
+        metrics |= {"loss_clean": clean}
         metrics |= {"skipped": float(not good), "learning_rate": rate_at(step)}
         yield dict(params), {name: dict(one) for name, one in kept.items()}, metrics
 
