@@ -112,8 +112,11 @@ def failing(tests: Sequence[str], copy: Path) -> str:
             return "the time limit"
         out.seek(0)
         said = out.read()
-    if os.waitstatus_to_exitcode(status) == 0:
+    code = os.waitstatus_to_exitcode(status)
+    if code == pytest.ExitCode.OK:
         return ""
+    if code == pytest.ExitCode.NO_TESTS_COLLECTED:
+        raise ValueError(f"{', '.join(tests)}: none of these is a fast test")
     found = re.search(r"^(?:FAILED|ERROR) (\S+)", said, re.M)
     if found is None:
         raise RuntimeError(f"pytest {' '.join(tests)}: {said[-2000:]}")

@@ -2,6 +2,7 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from diffjax.core import trees
 from diffjax.models.efficient_unet import EfficientUNet
-from diffjax.models.layers import stacking
+from diffjax.models.layers import level, stacking
 from diffjax.models.unet import UNet
 from tests.diffusion.helpers import images
 from tests.models.inputs import inputs
@@ -169,3 +170,29 @@ def test_remat_products_halves_the_temporaries(name):
         return step.lower(params, given).compile().memory_analysis().temp_size_in_bytes
 
     assert temporaries("products") <= 0.5 * temporaries("none")
+
+
+class Equal(nn.Module):
+    """Three blocks, one after the other or as a scan, each with a skip of its own."""
+
+    scan: bool
+
+    @nn.compact
+    def __call__(self, h, emb, skips):
+        """The last output, and all."""
+        return level.run_blocks(
+            h, (emb, None, None), name="up", first=1, num=3, skips=skips, scan=self.scan, width=8
+        )
+
+
+def test_each_block_of_a_scan_has_its_own_parameters_and_its_own_skip():
+    h, emb = images(0, (1, 4, 4, 8)), images(1, (1, 6, 1, 1))[..., 0, 0]
+    skips = [images(2 + i, (1, 4, 4, 8)) for i in range(3)]
+    params = anywhere(Equal(scan=True), h=h, emb=emb, skips=skips)
+    last, outputs = Equal(scan=True).apply({"params": params}, h, emb, skips)
+    single = stacking.unstack(params)
+    assert set(single) == {"up_1", "up_2", "up_3"}
+    want, each = Equal(scan=False).apply({"params": single}, h, emb, skips)
+    np.testing.assert_allclose(last, want, atol=1e-5)
+    for mine, other in zip(outputs, each, strict=True):
+        np.testing.assert_allclose(mine, other, atol=1e-5)
