@@ -75,8 +75,8 @@ def loop(opened: Opened, state: TrainState) -> TrainState:
     train_step, before = opened.program.step, None
     rescue: Callable[[], int] | None = nothing_lost
     agree, alone = processes.Agreement(), jax.process_count() == 1
-    due = lambda n: n and step and (step % n == 0 or step == every.num_steps)  # noqa: E731
-    if due(every.evaluate_every):  # an earlier process may have ended after saving and before this
+    due = lambda n: n and (step % n == 0 or step == every.num_steps)  # noqa: E731
+    if step and due(every.evaluate_every):  # a process may have ended between saving and this
         with opened.watch.meanwhile(nothing_lost):
             evaluate(opened, step, state)
     while step < every.num_steps:
