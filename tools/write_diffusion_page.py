@@ -39,20 +39,20 @@ INTRODUCTION = """\
 
 Everything is said in log SNR, `logsnr = log(alpha^2 / sigma^2)`, with `x_t = alpha x_0 + sigma
 eps` and `alpha^2 + sigma^2 = 1`. A schedule is a decreasing function from u in [0, 1], clean to
-noise, to logsnr. A network says one of the kinds of `predict`; a denoiser says x_0_hat; a sampler
-is a step rule scanned down a ladder of log SNRs, the last of which may be +inf, the clean image. l
-is short for logsnr, h for half a step in it, t for where we are and s < t for where we go.
+noise, to logsnr. A network predicts one of the kinds of `predict`; a denoiser returns x_0_hat; a
+sampler is a step rule scanned down a ladder of log SNRs, the last of which may be +inf, the clean
+image. l is short for logsnr and h for half a step in it; a step goes from the level t to s < t.
 
 Data are [b *shape]: vectors [b d], coordinates [b n 3], sequences [b t c], pictures [b h w c].
 Tiles alone are of pictures. What this page names can be imported from its package too, as in `from
 diffjax.diffusion.sampling import sample`; `inpaint` cannot, since its module has that name.
 
-Each function is held by tests to a closed form (exact denoisers of Gaussians and of mixtures,
-whose density, flow and conditionals are known), and the samplers, tables and thresholds to
-diffusers and k-diffusion, rung by rung, on the same noise and the same random network
+Tests compare each function with a closed form (exact denoisers of Gaussians and of mixtures, whose
+density, flow and conditionals are known), and the samplers, tables and thresholds with diffusers
+and k-diffusion, rung by rung, on the same noise and the same random network
 (`tests/diffusion/test_peers.py`).
 
-What a config or a flag reaches beside schedules, predictions, weightings, times and samplers:
+Beside schedules, predictions, weightings, times and samplers, a config or a flag chooses:
 
 | key or flag | what it chooses |
 |---|---|
@@ -63,7 +63,7 @@ What a config or a flag reaches beside schedules, predictions, weightings, times
 | `diffusion.uncertainty` = 128 | features of a learned uncertainty by level |
 | `diffusion.learned_schedule` = 1024 | hidden units of a learned monotone schedule |
 | `diffusion.precondition`, with `predict` = `edm` | EDM's preconditioning |
-| `classes.num`, `embedding.of`, `mask.drop` | told: a class, a vector, a picture with a hole |
+| `classes.num`, `embedding.of`, `mask.drop` | condition: a class, a vector, a picture with a hole |
 | `sample.sampler` = `ddpm_learned` | draws with the learned variance, in a config that learns one |
 | `--class` | the class that is drawn |
 | `--and "PROMPT:SHARE"` | a picture composed of several prompts |

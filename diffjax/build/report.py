@@ -16,7 +16,7 @@ from diffjax.core.json_types import Json, JsonObject
 from diffjax.devices import mesh as mesh_lib
 from diffjax.encoders.t5 import TextEncoder
 from diffjax.evaluation import classifier, emoji
-from diffjax.evaluation.denoising import TIMES, ChainBits, lowest
+from diffjax.evaluation.denoising import TIMES, CascadeBits, lowest
 from diffjax.evaluation.drawings import drawings
 from diffjax.evaluation.evaluator import Evaluator, rows_for
 from diffjax.generation.chain import TrainedStage
@@ -112,7 +112,7 @@ def chain(loaded: Sequence[Loaded], asked: Asked) -> Json:
     found = evaluation.examples_of(last.options, last.encoder, split, count)
     rows = rows_for(len(found), last.options.data.batch_size, mesh)
     of = tuple(one.stage.task for one in loaded)
-    ask = Evaluator(of, found, (ChainBits(),), (), mesh, rows, seed)
+    ask = Evaluator(of, found, (CascadeBits(),), (), mesh, rows, seed)
     numbers = ask(tuple(one.stage.params for one in loaded))
     shares = {one.name: lowest(numbers, one.name) for one in of}
     total = sum(share for share, _ in shares.values())

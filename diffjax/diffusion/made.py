@@ -1,7 +1,7 @@
 """Schedules and weightings that compare by value: equal if made by one maker from equal arguments.
 
-Compiled programs are kept by the functions that are in them. Two closures over the same numbers are
-two functions, and would be compiled twice.
+jax finds a compiled program again by the functions that are in it. Two closures over the same
+numbers are different functions, and would be compiled twice.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""What a network may predict, and the way from each kind to each.
+"""What a network may predict, and how each kind is converted to every other.
 
 Every kind is a combination a x_0 + b eps at a noise level. With x_t = alpha x_0 + sigma eps that
 makes two equations in two unknowns, so one table of (a, b) holds all conversions.
@@ -111,7 +111,7 @@ def convert(output: Data, x_t: Data, logsnr_t: LogSnr, source: Kind, wanted: Kin
 
 
 def target(x_0: Data, eps: Data, logsnr_t: LogSnr, kind: Kind) -> Data:
-    """What the network should have said; a function of data and noise, never of parameters."""
+    """The right output for the network: a function of data and noise, never of parameters."""
     x_0_part, eps_part, _ = coefficients(kind, logsnr_t, x_0)
     return x_0_part * x_0 + eps_part * eps
 
@@ -182,7 +182,7 @@ def variance_fraction(output: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 def x_0_of(guess: Denoised) -> Data:
-    """The data in what a denoiser said, with or without a variance beside it."""
+    """The data in what a denoiser returned, which may hold a variance too."""
     return guess.x_0 if isinstance(guess, Guess) else guess
 
 

@@ -18,7 +18,7 @@ Table: TypeAlias = Float[np.ndarray, " T"]
 # Which steps to keep: a count, a count for each of several sections, "10,15,20" or "ddim25".
 Sections: TypeAlias = int | str | Sequence[int]
 
-# What a table says where the signal is exactly zero, so that everything stays finite. The signal's
+# The log SNR of a table where the signal is exactly zero, so that all stays finite. The signal's
 # amplitude is then 3e-7; the step before lies near -20 in a thousand steps, well above.
 TERMINAL_LOGSNR = -30.0
 
@@ -90,7 +90,7 @@ def zero_terminal_snr(betas: Table) -> Table:
     """betas of sqrt(alpha_bar)' = (a_t - a_T) a_1 / (a_1 - a_T), a = sqrt(alpha_bar).
 
     Lin et al. 2023, algorithm 1: a_1 stays, a_T becomes 0, so the last beta is 1. Sampling then
-    starts from noise alone, and the network must predict v or x_0: noise says nothing of x_0.
+    starts from noise alone, and the network must predict v or x_0: from eps no x_0 follows there.
     """
     log_alpha = log_alpha_bar(betas)
     if len(log_alpha) < 2 or np.isneginf(log_alpha[-1]):
@@ -122,7 +122,7 @@ def posterior_log_variances(betas: Table) -> Table:
 
 
 def kept_steps(num_steps: int, sections: Sections) -> Int[np.ndarray, " k"]:
-    """Indices of the steps of T that a shorter chain keeps, rising  (Nichol & Dhariwal 2021).
+    """Rising indices of those of T steps that a shorter chain keeps  (Nichol & Dhariwal 2021).
 
     An int n, or "n": n steps spread evenly, the first and the last among them. A list or
     "10,15,20": T is cut into as many equal sections, and each is spread so. "ddim25": the fixed

@@ -106,7 +106,7 @@ class Bits:
 
 
 @dataclass(frozen=True)
-class ChainBits:
+class CascadeBits:
     """The bound of a whole cascade, in bits per dimension of the largest picture.
 
     -log p(x) <= the sum of the stages' bounds in nats, each given the true smaller picture; see
@@ -151,7 +151,7 @@ class ChainBits:
 
 
 def lowest(numbers: Mapping[str, float], stage: str = "") -> tuple[float, float]:
-    """The lowest of the bounds of `Bits`, or of a stage of `ChainBits`, and its end.
+    """The lowest of the bounds of `Bits`, or of a stage of `CascadeBits`, and its end.
 
     Both are NaN if no example has a bound, because the network's output is not finite.
     """

@@ -66,3 +66,12 @@ def test_a_table_without_rows_has_no_lines():
 def test_rows_of_different_lengths_are_refused():
     with pytest.raises(ValueError, match="shorter"):
         tables.align_columns([("a", "b"), ("c",)])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(59.9, "59.9 s"), (59.96, "1 min 0 s"), (3599, "59 min 59 s"), (3600, "1 h 0 min"),
+     (7300, "2 h 1 min")],
+)  # fmt: skip
+def test_a_duration_changes_its_units_at_a_minute_and_at_an_hour(seconds, shown):
+    assert tables.format_duration(seconds) == shown

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from diffjax.diffusion.schedule import uniform
-from diffjax.evaluation.denoising import Bits, ChainBits, NoiseLevels, lowest
+from diffjax.evaluation.denoising import Bits, CascadeBits, NoiseLevels, lowest
 from diffjax.evaluation.evaluator import means
 from tests.evaluation import subjects
 from tests.evaluation.subjects import STD
@@ -84,7 +84,7 @@ def test_the_bits_of_a_cascade_are_the_entropies_of_its_stages_over_the_largest_
     small, large = subjects.cascade()
     images = subjects.pictures(COUNT)
     ask = subjects.evaluator(
-        (small, large), subjects.examples({"image": images}), [ChainBits((6.0, 8.0), 48)]
+        (small, large), subjects.examples({"image": images}), [CascadeBits((6.0, 8.0), 48)]
     )
     rows = ask.answers(({}, {}))
     level = float(large.low_res.schedule(jnp.float32(0.5)))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from diffjax.logs.writer import EventWriter, Log, average, progress_line
+from diffjax.logs.writer import EventWriter, Log, average, keep_until, progress_line
 
 
 def test_metrics_are_read_back_from_json_lines_and_from_tensorboard(tmp_path):
@@ -113,3 +113,18 @@ def test_a_failing_or_hanging_writer_causes_one_warning_and_loses_no_line(tmp_pa
     assert warning.count("\n") == 1
     assert "TensorBoard" in warning
     assert "no route to host" in warning
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('{"step": 1}\n{"st', '{"step": 1}\n'),
+        ('{"step": 1}\n{"step": 3}\n', '{"step": 1}\n'),
+        ('{"step": 1}\n{"step": 2}\n', '{"step": 1}\n{"step": 2}\n'),
+    ],
+)
+def test_a_log_loses_a_cut_line_and_later_steps_each_alone(before, after, tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(before)
+    keep_until(path, 2)
+    assert path.read_text() == after

@@ -63,7 +63,7 @@ def to_bits(nats: PerExample, x_0: Data) -> PerExample:
 
 
 def to_nats(bits_per_dim: PerExample, x_0: Data) -> PerExample:
-    """bits_per_dim d log 2, the way back from `to_bits`."""
+    """Nats = bits_per_dim d log 2: the inverse of `to_bits`."""
     return bits_per_dim * (np.prod(x_0.shape[1:]) * np.log(2.0))
 
 
@@ -84,7 +84,7 @@ def vlb(
 
     logsnrs: from noise to clean as samplers take them, at least three, the last +inf.
     gamma: the chain's variance is small^(1 - gamma) large^gamma as in `ancestral.ddpm`; a denoiser
-      that returns a `Guess` says it itself, per dimension.
+      that returns a `Guess` chooses its own, per dimension.
     decoder_gamma: the same for p(x_0 | x_1) = N(x_0_hat, .), if not gamma itself. Its small
       variance would be 0: that of the step before stands in; sigma_1^2 is the large one. The code
       of Ho et al. 2020 takes 0 here for both of its chains.
@@ -138,8 +138,8 @@ def vlb_continuous(
     Kingma et al. 2021, eq. 17 and 18. No schedule is asked for, since the integral depends on its
     two ends alone, from logsnr_min, noise, to logsnr_max, clean. The levels are stratified: one
     drawn in each of `num_times` equal slices of logsnr, in which the integrand, the squared error
-    in eps, stays between 0 and 1 per dimension for a good denoiser. Ends of a learned schedule are
-    known only when the program runs, and then not checked.
+    in eps, stays between 0 and 1 per dimension for a good denoiser. The ends of a learned schedule
+    are not checked, since they are known only when the program runs.
 
     The decoder is N(x_0_hat, sigma_1^2 / alpha_1^2) at logsnr_max; eight_bit as in `vlb`.
 
@@ -157,7 +157,7 @@ def vlb_continuous(
     def body(total: PerExample, rung):
         i, key = rung
         key_w, key_eps = rng.split(key, 2)
-        # the normal's own quantile is uniform: one kind of draw serves one key and one per example
+        # Phi of a normal is uniform; `rng.normal` takes one key as well as one per example
         w = jax.scipy.special.ndtr(rng.normal(key_w, x_0.shape[:1])).astype(x_0.dtype)
         logsnr_t = logsnr_min + slice_ * (i + w)
         x_t = diffuse(x_0, rng.normal(key_eps, x_0.shape), logsnr_t)

@@ -8,9 +8,9 @@ q(z_k | z_k+1) say how a picture is shrunk. For any q Jensen's inequality gives
 The stages' nats add up, the smaller pictures' entropies are paid back, and the sum is divided by
 the dimensions of the largest picture, x.
 
-- z_k a function of z_k+1, rounded to 8 bits: q is a point mass, log q = 0. Of all pictures at once
-  one is counted, p(x, f(x)) <= p(x): equal when the cascade never draws an x that does not shrink
-  to the z it came from. Without rounding, log q would be +inf and the bound empty.
+- z_k a function f of z_k+1, rounded to 8 bits: q is a point mass, log q = 0. Of all z that may lead
+  to x only z = f(x) is counted, p(x, f(x)) <= p(x): equal when the cascade never draws an x that
+  does not shrink to the z it came from. Without rounding, log q would be +inf and the bound empty.
 - z_k continuous and drawn with noise: log q is the noise's log-density. The gap is KL(q(z | x) ||
   p(z | x)): zero, for every x and every draw of z, when each stage is exact.
 - Noise conditioning augmentation: the stage sees z' ~ q(z' | z), as the cascade draws it too. With
@@ -98,7 +98,7 @@ def chain_bits_per_dim(
 def cascade_bits_per_dim(
     stages: Sequence[StageNats], shrinks: Sequence[Shrink], x_0: Data, *, key: Keys
 ) -> ChainBits:
-    """The chain's bits for pictures x_0: each is shrunk, stage by stage, and all stages are asked.
+    """The chain's bits for pictures x_0: each is shrunk, stage by stage, and each stage gives nats.
 
     stages: n callables, smallest picture first, such as
       `lambda x, low_res, key: to_nats(vlb(bind(low_res), x, key=key, ...).total, x)`.
@@ -150,7 +150,8 @@ def noised(resize: Resize, std: float) -> Shrink:
 def augmented(stage: AugmentedStageNats, aug_level: float, schedule: Schedule) -> StageNats:
     """A stage conditioned on a noised low_res, with the noise of level aug_level drawn here.
 
-    `augment.augment` as in training and sampling; the bound holds for any level, see the top.
+    Uses `augment.augment`, as training and sampling do. The bound holds for any level: see the
+    text at the top of this module.
     """
 
     def nats(x: Data, low_res: Reshaped | None, key: Keys) -> PerExample:

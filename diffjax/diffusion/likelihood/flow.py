@@ -5,9 +5,9 @@ x_t = alpha x_0_hat + sigma eps_hat moves with
 
     dx / dl = alpha / 2 (x_0_hat(x, l) - alpha x)
 
-which is Song et al. 2021, eq. 13, with l for the time: bounded at both ends, no stiff schedule in
-it. Along it d log p(x) / dl = -div (dx / dl)  (eq. 39), so an example's log-likelihood is that of
-its latent plus the divergence gathered on the way.
+which is Song et al. 2021, eq. 13, with l as the time. It is bounded at both ends and holds no
+schedule, so that it is not stiff. Along it d log p(x) / dl = -div (dx / dl)  (eq. 39), so an
+example's log-likelihood is that of its latent plus the divergence summed on the way.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ PROBES = ("rademacher", "normal", "exact")
 
 
 class Likelihood(NamedTuple):
-    """log p(x_0) of a density over whole examples, [b] in nats, and the latent it was read from."""
+    """log p(x_0) of a density over whole examples, [b] in nats, and the latent x_T of each."""
 
     log_p: PerExample
     x_T: Data
@@ -117,7 +117,7 @@ def log_likelihood(
 
     alpha, _ = alpha_sigma(_level(x_0, logsnr_max), x_0)
     zero = jnp.zeros(x_0.shape[:1], x_0.dtype)
-    # from clean to noise: the integral comes out with the sign of log p(x_T) - log p(x_0)
+    # from clean to noise, the divergence adds up to log p(alpha x_0) - log p(x_T)
     x_T, gathered = _integrate(move, alpha * x_0, zero, logsnr_max, logsnr_min, num_steps)
     dims = np.prod(x_0.shape[1:])
     log_normal = -0.5 * (sum_of_each(jnp.square(x_T)) + dims * np.log(2.0 * np.pi))
@@ -172,7 +172,7 @@ def _probes(x_0: Data, key, probe: str, num_probes: int) -> Float[Array, "k b *s
 
 
 def _integrate(move, x: Data, gathered, start: float, stop: float, num_steps: int):
-    """x and the integral of what `move` gathers, from `start` to `stop`, by fourth order steps."""
+    """x and the integral of the second value of `move`, from `start` to `stop`; of fourth order."""
     h = (stop - start) / num_steps
 
     def body(carry, i):

@@ -27,7 +27,7 @@ def ddpm_learned() -> Step:
     small^(1 - f) large^f with f per dimension, from a denoiser that returns a `Guess`.
 
     Raises:
-      ValueError: when traced, if the denoiser says no variance.
+      ValueError: when traced, if the denoiser returns no variance.
     """
 
     def fraction(guess: Denoised):

@@ -2,9 +2,9 @@
 
 x_0, eps, v and the score are affine in each other at fixed x_t, so a combination of guesses whose
 weights add up to one is the same combination in all of them. A learned variance is never
-extrapolated: it stays that of the network that saw the condition. What every weight may be says
-`Weight`. A Python number that turns guidance off costs no network evaluation; a function of the
-noise level costs none at the levels where it is off for the whole batch.
+extrapolated: it stays that of the network that saw the condition. `Weight` lists what a weight may
+be. A Python number that turns guidance off saves the second evaluation of the network; a function
+of the noise level saves it at the levels where it is off for the whole batch.
 """
 
 from collections.abc import Callable
@@ -72,8 +72,8 @@ def classifier_free_doubled(
 ) -> Denoiser:
     """`classifier_free` from one call: rows [0, b) of `denoise_both` see the prompt, [b, 2b) none.
 
-    Both halves get the same x_t, so whatever else conditions the network must be doubled too. Both
-    are computed whatever the weight.
+    Both halves get the same x_t, so every other condition of the network must be doubled too. Both
+    are computed whatever the weight is.
     """
     _check_rescale(rescale, kind)
 
@@ -136,8 +136,8 @@ def interval(
     """w where lo <= logsnr <= hi, elsewhere `outside`  (Kynkäänniemi et al. 2024).
 
     A weight for the combinators here. The paper's interval of EDM's sigma = e^(-logsnr / 2) is
-    lo = -2 log sigma_hi, hi = -2 log sigma_lo. `outside` is what is off: 1 for `classifier_free`
-    and `autoguidance`, 0 for `composed` and `classifier_guidance`.
+    lo = -2 log sigma_hi, hi = -2 log sigma_lo. `outside` is the weight that turns guidance off: 1
+    for `classifier_free` and `autoguidance`, 0 for `composed` and `classifier_guidance`.
 
     Raises:
       ValueError: lo above hi.
@@ -180,7 +180,7 @@ def reconstruction_guidance(denoise: Denoiser, log_prob: LogProb, weight: Weight
 
     For a log-probability that knows clean data: log_prob gets x_0_hat, and the gradient goes
     through the denoiser (Ho et al. 2022, video diffusion; DPS, Chung et al. 2023). It
-    also gets logsnr_t, for the doubt that is left in x_0_hat.
+    also gets logsnr_t, from which it can tell how uncertain x_0_hat is.
     """
     if _is_number(weight, 0):
         return denoise
@@ -215,9 +215,9 @@ def _guide(
     # An example of one value has no deviation to match.
     ratio = jnp.where(deviation_guided > 0, deviation / deviation_guided, 1.0)
     factor = 1.0 + phi * (ratio - 1.0)
-    # The prediction times the factor, in x_0: there and back would cancel at the noisy end.
+    # The rescaled prediction, in x_0: converting to `kind` and back would cancel at the noisy end.
     zero = to_x_0(jnp.zeros_like(x_t), x_t, logsnr_t, kind)
-    # Off stays off to the last digit, whatever the rounding of the two deviations.
+    # Where guidance is off the result is exactly the conditional one, without rounding.
     return jnp.where(per_example(w, x_t) == 1, conditional, factor * guided + (1.0 - factor) * zero)
 
 

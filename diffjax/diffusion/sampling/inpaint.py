@@ -33,9 +33,9 @@ def inpaint(
     """RePaint: fill where `mask` is True, keep `known` elsewhere  (Lugmayr et al. 2022, alg. 1).
 
     At every rung the known region is drawn anew from q(x_s | known), the rest is the sampler's.
-    Every `jump` rungs x_t is noised back by as many, q(x_t | x_s), `resample` - 1 times
-    over, so that the two regions come to agree. resample = 1 is the Replacement method, which
-    never looks back (Song et al. 2021, app. I.2). known in [-1, 1]; the answer equals it outside
+    Every `jump` rungs x_t is noised back by as many, q(x_t | x_s), and sampled again, `resample`
+    - 1 times, so that the two regions come to agree. resample = 1 is the Replacement method, which
+    never goes back (Song et al. 2021, app. I.2). known in [-1, 1]; the answer equals it outside
     the mask.
 
     Raises:
@@ -58,7 +58,7 @@ def inpaint(
             return merge(x_s, known, mask, next_logsnr, key_known), later
 
         def up():
-            # what was remembered belongs to a path that is left here
+            # the sampler's memory is of the path that is left here: it starts afresh
             eps = rng.normal(key_step, x_t.shape)
             return renoise(x_t, eps, logsnr, next_logsnr), rule.start(x_t)
 
@@ -79,7 +79,7 @@ def merge(x_s: Data, known: Data, mask: Mask, logsnr_s: LogSnr, key) -> Data:
 def inpainting_path(num_rungs: int, resample: int, jump: int) -> tuple[np.ndarray, np.ndarray]:
     """The rungs of RePaint's walk, as (from, to): down by one, and back up by `jump`.
 
-    Counted from the last noisy rung; the clean one is gone to once, at the end.
+    Jumps are counted from the last noisy rung; the clean rung is reached once, at the end.
     """
     for name, value in (("resample", resample), ("jump", jump)):
         if value < 1:
@@ -122,7 +122,7 @@ def slerp(x_a: Data, x_b: Data, weight: Float[Array, " b"]) -> Data:
     (Song et al. 2021, eq. 67).
     """
     dot = lambda x, y: per_example(sum_of_each(x * y), x_a)  # noqa: E731
-    # of zeros alone no angle is known: any will do
+    # zeros have no angle: any number will do
     cosine = dot(x_a, x_b) / jnp.sqrt(jnp.maximum(dot(x_a, x_a) * dot(x_b, x_b), 1e-30))
     angle = jnp.arccos(jnp.clip(cosine, -1.0, 1.0))
     weight = per_example(weight, x_a)
@@ -142,7 +142,7 @@ def interpolate(
     logsnrs: Float[Array, " n"],
     step: Step | Multistep | None = None,
 ) -> Data:
-    """Between two images through their noises: both inverted, `slerp`, sampled  (Song et al. 2021).
+    """Images between two: invert both, `slerp` between the noises, sample  (Song et al. 2021).
 
     step: a rule that draws nothing, `ddim()` if None.
     """

@@ -123,7 +123,7 @@ def guesses(
     step: Step | Multistep,
     key: PRNGKey | PRNGKeys | None,
 ) -> tuple[Data, Float[Array, "n-1 b *shape"]]:
-    """What `sample` gives, and the x_0_hat that each step set out with, in memory all at once."""
+    """The result of `sample`, and the first x_0_hat of each step, in memory all at once."""
     watched = _watched(remembering(step))
     return _scan(denoise, x_T, logsnrs, watched, key, keep=lambda x_s, memory: memory[1])
 
@@ -170,15 +170,15 @@ def invert(
 ) -> Data:
     """The noise x_T from which a deterministic sampler comes to x_0  (Song et al. 2021, sec. 4.3).
 
-    logsnrs: the rungs to sample with, noise first; they are climbed from the cleanest finite one,
-    at which x_0 is taken to stand without noise. step: a rule that draws nothing, `ddim()` if
-    None. The return is exact in the limit of small steps.
+    logsnrs: the rungs to sample with, noise first; `invert` climbs them from the cleanest finite
+    one, where x_0 stands for x_t. step: a rule that draws nothing, `ddim()` if None. Sampling from
+    x_T returns x_0 exactly in the limit of small steps.
 
     Raises:
       ValueError: when traced, if the rule draws noise, which cannot be undone.
     """
     climb = logsnrs[::-1]
-    # a step from a rung to itself goes nowhere, whether the ladder ends clean or not
+    # the last rung, if finite, leads to itself: that step changes nothing
     climb = climb.at[0].set(jnp.where(jnp.isposinf(climb[0]), climb[1], climb[0]))
     alpha, _ = alpha_sigma(climb[:1], x_0)
     return _scan(denoise, alpha * x_0, climb, step or ddim(), None)[0]

@@ -1,7 +1,7 @@
 """Solvers of the probability-flow ODE and its SDE: each is `towards` with a better x_0_hat.
 
-The ODE in log(alpha / sigma) is linear in x but for x_0_hat(x_t, t). What tells solvers apart is
-how they guess its course between two rungs: from a second evaluation, or from earlier rungs.
+The ODE in log(alpha / sigma) is linear in x but for x_0_hat(x_t, t). Solvers differ in how they
+guess x_0_hat between two rungs: from a second evaluation, or from earlier rungs.
 """
 
 from typing import NamedTuple
@@ -80,7 +80,7 @@ def heun(churn: Churn | None = None) -> Step:
 
 
 def stirred(x_t: Data, logsnr_t: LogSnr, churn: Churn | None, key) -> tuple[Data, LogSnr]:
-    """x_t taken up to the noise level that `churn` says, and that level."""
+    """x_t noised up to the level that `churn` sets, and that level."""
     if churn is None or churn.per_step == 0:
         return x_t, logsnr_t
     sigma = jnp.exp(-0.5 * logsnr_t)

@@ -120,7 +120,7 @@ def explicit(logsnrs: Sequence[float] | Float[np.ndarray, " k"], clean: bool = T
 
 
 def at_steps(logsnrs: Table, steps: Int[np.ndarray, " k"]) -> Rungs:
-    """Rungs at these indices of a table, falling, and +inf."""
+    """The rungs at these falling indices of a table, and then +inf."""
     return _to_clean(np.asarray(logsnrs, np.float64)[steps])
 
 
@@ -129,10 +129,10 @@ def on_grid(schedule: Schedule, num_steps: int = 1000) -> Table:
     return _values(schedule, np.linspace(0, 1, num_steps))
 
 
-# Those made for tables see a schedule as one of so many steps, and can take no more.
+# The spacings made for tables read a schedule at this many steps, and can keep no more of them.
 TABLE_STEPS = 1000
 ON_A_TABLE = ("trailing", "leading", "linspace")
-# Of a schedule whose values are known only when it is compiled these can be made.
+# The spacings that also take a traced schedule, such as a learned one.
 TRACEABLE = ("uniform", "logsnr")
 # By name for a schedule.
 SPACINGS: dict[str, Callable[[Schedule, int], Rungs]] = {

@@ -1,4 +1,4 @@
-"""A denoiser of pictures larger than those that its network knows: by tiles that overlap."""
+"""A denoiser of pictures larger than its network was trained on, by tiles that overlap."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -20,8 +20,9 @@ def tiled(
 ) -> Denoiser:
     """x_0_hat = sum_i w_i x_0_hat_i / sum_i w_i over the tiles i  (Bar-Tal et al. 2023, eq. 5).
 
-    The tiles agree at every step and not only at the end, so that no seam shows. w_i falls to the
-    tile's edges over the overlap. Tiles are denoised one after the other: memory is that of one.
+    The tiles are averaged at every step, not only at the end, so that no seam shows. w_i falls to
+    the tile's edges over the overlap. Tiles are denoised one after the other: memory is that of
+    one.
 
     Raises:
       ValueError: a picture smaller than a tile, or an overlap outside [0, tile_px).
@@ -52,7 +53,7 @@ def tiled(
 
 
 def starts(side_px: int, tile_px: int, overlap_px: int) -> list[int]:
-    """Where tiles begin along a side: evenly, from 0 to its end, overlapping by that at least."""
+    """Where tiles begin along a side: evenly spread, overlapping by at least overlap_px."""
     if not 0 <= overlap_px < tile_px <= side_px:
         raise ValueError(
             f"side_px={side_px}, tile_px={tile_px}, overlap_px={overlap_px}: "

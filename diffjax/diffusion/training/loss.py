@@ -65,8 +65,8 @@ def expected(
 ) -> tuple[Scalar, LossAux]:
     """An estimate of E over u ~ U(0, 1), eps ~ N(0, 1) of error(model, x_0, eps, u).
 
-    error, logsnr: those of an objective, see `objectives`. model: what the error is of, such as a
-    network. times: how u is drawn.
+    error, logsnr: those of an objective, see `objectives`. model: the first argument of `error`,
+    such as a network. times: how u is drawn.
     """
     key_u, key_eps = jax.random.split(key)
     drawn = times(key_u, x_0.shape[0])

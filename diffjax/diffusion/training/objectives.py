@@ -1,8 +1,8 @@
 """What a network is trained for: functions (network, x_0, eps, u) -> the error of each example.
 
-All chance is in their arguments: the noise eps [b *shape] and the times u [b] were drawn before, so
-that an error depends neither on the devices nor on micro-batches. The mean over u ~ U(0, 1) is what
-training lowers; errors at times drawn otherwise are weighted by `Times.weight`.
+They draw nothing: the noise eps [b *shape] and the times u [b] are arguments, so that an error
+depends neither on the devices nor on micro-batches. Training lowers the mean over u ~ U(0, 1);
+errors at times drawn from another density are weighted by `Times.weight`.
 
 Objectives made from equal arguments are equal and have one hash, as a compiled program's key needs.
 """
@@ -112,7 +112,7 @@ class Simple:
     over: str
 
     def __post_init__(self):
-        """Refuse what cannot be."""
+        """Raise a ValueError for arguments that are not allowed."""
         known(self.predict)
         named(self.weighting)
         if self.over not in OVER:
@@ -141,7 +141,7 @@ class Hybrid:
     eight_bit: bool
 
     def __post_init__(self):
-        """Refuse what cannot be."""
+        """Raise a ValueError for arguments that are not allowed."""
         known(self.predict)
         named(self.weighting)
         num_steps(_ladder(self.logsnrs))
@@ -175,7 +175,7 @@ class Vlb:
     eight_bit: bool
 
     def __post_init__(self):
-        """Refuse what cannot be."""
+        """Raise a ValueError for arguments that are not allowed."""
         known(self.predict)
         num_steps(_ladder(self.logsnrs))
 
@@ -185,7 +185,7 @@ class Vlb:
         return self.of_denoiser(bind(network, self.predict), x_0, eps, u)
 
     def of_denoiser(self, denoise: Denoiser, x_0: Data, eps: Data, u: PerExample) -> PerExample:
-        """The same of a denoiser; one that says its own variance has no need of gamma."""
+        """The same for a denoiser; one that returns its own variance needs no gamma."""
         logsnrs = _ladder(self.logsnrs)
         rung = rung_at(u, logsnrs)
         guess = denoise(diffuse(x_0, eps, logsnrs[rung]), logsnrs[rung])

@@ -31,10 +31,10 @@ def for_training(
 ) -> Network:
     """The network given zeros, or, with `probability`, its own first guess (Chen et al. 2022).
 
-    The guess is the answer to zeros at the same x_t, and no gradient goes through it. One coin
-    for the batch, so that a step without a guess does not pay for one. What comes back is a plain
-    network for any loss; its target never sees the guess. A network with a learned variance may
-    say 2c channels: the guess is of the first c.
+    The guess is the network's output for zeros at the same x_t, and no gradient goes through it.
+    One coin is thrown for the whole batch, so that a step without a guess does not compute one.
+    The result is a plain network, which any loss takes; the target does not depend on the guess.
+    A network with a learned variance returns 2c channels: the guess is of the first c.
 
     Raises:
       ValueError: for an unknown kind or a probability outside [0, 1].
@@ -60,11 +60,11 @@ def for_training(
 
 
 def for_sampling(step: Step | Multistep, bind: Callable[[Data], Denoiser]) -> Multistep:
-    """The sampler's rule with `bind(x_0_hat)` for a denoiser, x_0_hat what it said last.
+    """The sampler's rule with the denoiser `bind(x_0_hat)`, x_0_hat being its own last answer.
 
     bind: a guess -> the denoiser that sees it, as `as_denoiser` makes; guidance may be around it.
-    The guess handed on is that of a rung's first evaluation. `sample`'s own denoiser is not
-    asked.
+    The guess handed on is that of a rung's first evaluation. The denoiser that `sample` hands to
+    the rule is not called.
     """
     rule = remembering(step)
 

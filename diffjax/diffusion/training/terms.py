@@ -1,4 +1,4 @@
-"""What one example's answer costs at one noise level: a weighted error, or a term of the bound.
+"""The loss of one example at one noise level: a weighted error, or a term of the bound.
 
 The discrete bound is that of a ladder of rungs, the very one that an ancestral sampler goes down:
 logsnrs [T + 1] from noise to clean. Rung r is left for rung r + 1 by p(x_s | x_t), and the last

@@ -80,16 +80,16 @@ def empty_history(num_bins: int, memory: int = 10) -> History:
 def record(history: History, u: Float[Array, " b"], losses: Float[Array, " b"]) -> History:
     """The history with a batch's losses (per example, unweighted) entered at their times.
 
-    A loss that is not finite says nothing of its bin and is left out.
+    A loss that is not finite is left out.
     """
     num_bins, memory = history.losses.shape
     losses = jax.lax.stop_gradient(losses)
-    # a loss left out has a bin that no row of the history has
+    # a loss that is left out gets the number of a bin that does not exist
     which = jnp.where(jnp.isfinite(losses), bin_of(u, num_bins), num_bins)
     hits = which[:, None] == jnp.arange(num_bins)
     order = jnp.sum(jnp.cumsum(hits, axis=0) * hits, axis=1) - 1  # among those of its bin
     total = jnp.sum(hits, axis=0)
-    # more than `memory` at once: only the last stay, so that no two go to the same place
+    # of more than `memory` losses in one bin only the last stay: no two go to the same place
     stays = total[which] - order <= memory
     row = jnp.where(stays, which, num_bins)
     slot = (history.counts[which] + order) % memory

@@ -1,7 +1,7 @@
-"""How much an error counts at each noise level: log w(logsnr), w in |error in x_0|^2's units.
+"""How much an error counts at each noise level: log w(logsnr), the weight of |error in x_0|^2.
 
-One space for all of them, so that a weighting says the same whatever the network predicts:
-L = E[w(logsnr_t) |x_0 - x_0_hat|^2]. In logs, since the weights span forty powers of ten.
+All weightings are written for the error in x_0, L = E[w(logsnr_t) |x_0 - x_0_hat|^2], so that one
+means the same whatever the network predicts. They are logs, since w spans forty powers of ten.
 """
 
 import math
