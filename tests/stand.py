@@ -170,3 +170,22 @@ def of_app(stand, cascade):
 
 def of_checkpoint(stand, cascade):
     """Nothing is dear: the checkpoints are tiny."""
+
+
+def of_data(stand, cascade):
+    from PIL import Image
+
+    from diffjax.data import __main__ as data
+    from diffjax.data.report import Report
+    from diffjax.data.sources.fake import Shapes
+
+    found = Report(
+        source="shapes", total=1, records=1, sizes=((8, 8),), formats={"PNG": 1},
+        captions=(("a red circle on white",),), labels={}, classes=(), duplicates=(), broken=(),
+    )  # fmt: skip
+    stand.put(data, "open_source", Shapes(3, 8))
+    stand.put(data, "report", found)
+    stand.put(data, "prepare", {"train": []})
+    stand.put(data, "sheet_of", Image.fromarray(GREY))
+    stand.put(data, "_tokens_of", len)
+    stand.put(data, "_embed", Path("embeddings"))

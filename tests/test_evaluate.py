@@ -15,6 +15,7 @@ from PIL import Image
 from diffjax import evaluate, main
 from diffjax.build import config, data, evaluation, tasks
 from diffjax.core.errors import ConfigError
+from diffjax.data.sources import tfds
 from diffjax.devices import mesh
 from diffjax.evaluation.pictures import Fidelity
 from tests import runs
@@ -181,8 +182,8 @@ def test_other_examples_and_another_seed_give_other_numbers(whole, said, tmp_pat
     ("flags", "words"),
     [
         (["train.evaluate_every=2", "data.validation_split=dev"],
-         "data.validation_split = 'dev': made-up pictures have validation and test; name another, "
-         "or train with train.evaluate_every=0"),
+         "data.validation_split = 'dev': made-up pictures have no split 'dev', only train, "
+         "validation, test; name another, or train with train.evaluate_every=0"),
         (["train.evaluate_every=-1"], "train.evaluate_every = -1: must be at least 0"),
         (["train.evaluate_examples=0"], "train.evaluate_examples = 0: must be "),
     ],
@@ -198,10 +199,10 @@ def test_a_run_that_cannot_be_evaluated_is_refused_before_it_compiles(
 
 
 def test_a_data_set_without_the_split_is_refused_with_those_that_it_has(monkeypatch):
-    def opened(name, split, **fields):
+    def opened(name, split, data_dir, **fields):
         raise ValueError(f"{name} has no split {split!r}, only ['test', 'train']")
 
-    monkeypatch.setattr(data.tfds, "open_source", opened)
+    monkeypatch.setattr(tfds, "open_source", opened)
     options = config.load("configs/base64.py:emoji")
     with pytest.raises(ConfigError) as refused:
         data.held_out(options, options.data.validation_split)
@@ -215,7 +216,9 @@ def test_digits_have_nothing_to_be_evaluated_on(tmp_path, capsys):
     flags = ["--config", "configs/digits.py:tiny", "--workdir", str(tmp_path)]
     assert main.main([*flags, "--config.train.evaluate_every=2"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "data.validation_split = 'validation': digits has no splits" in line
+    assert (
+        "data.validation_split = 'validation': digits (1797 records) has no splits, all of" in line
+    )
 
 
 @pytest.mark.parametrize(
@@ -224,7 +227,7 @@ def test_digits_have_nothing_to_be_evaluated_on(tmp_path, capsys):
         (["--num", "0"], "--num = 0: at least 1"),
         (["--seed", "-1"], "--seed = -1: 0 to 2147483647"),
         (["--split", " "], "--split = ' ': name one"),
-        (["--split", "dev"], "data.validation_split = 'dev': made-up pictures have"),
+        (["--split", "dev"], "data.validation_split = 'dev': made-up pictures have no"),
         (["--parts", "stages,fid"], "--parts = 'fid': allowed: stages, chain, emoji, guidance"),
         (["--parts", "emoji"], "--parts = 'emoji': fake/16 is not the emoji data set"),
         (["--parts", "chain"], "--parts = 'chain': wants two stages or more"),

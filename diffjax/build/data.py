@@ -61,7 +61,7 @@ def open_data(
         broken=broken,
         worker_count=config.data.workers,
     )
-    return Data(batches, shown_of(config, records, encoder, embed))
+    return Data(batches, shown_of(config, records, encoder, embed), broken=broken)
 
 
 def broken_of(config: ConfigDict, records: RecordSource, workdir: Path, *, look: bool) -> Broken:

@@ -60,13 +60,14 @@ def parser() -> argparse.ArgumentParser:
     write.add_argument("--encoder", default="", help="write embeddings by it too, such as t5-nano")
     write.add_argument("--max-tokens", type=int, default=96, help="of an embedding")
     for one in (check, write):
-        usual = os.cpu_count() or 1
-        one.add_argument("--workers", type=int, default=usual, help="processes; 0: this one alone")
+        one.add_argument("--workers", type=int, help="processes, 0: this one; as many as cores")
     return flags
 
 
 def work(flags: argparse.Namespace) -> None:
     """Runs the command that the flags name."""
+    if flags.workers is None:
+        flags.workers = os.cpu_count() or 1
     require(flags.workers >= 0, "--workers", flags.workers, "must be at least 0")
     require(flags.max_tokens > 0, "--max-tokens", flags.max_tokens, "must be above 0")
     try:
@@ -114,7 +115,8 @@ def run_prepare(flags: argparse.Namespace) -> None:
         print(f"{flags.out}: {split}: {records:,} records in {len(shards)} files{said}")
     wants = f"--config.data.name={flags.out}"
     if flags.encoder:
-        wants += f" --config.data.embeddings={_embed(flags, list(splits))}"
+        place = _embed(flags.out, list(splits), flags.encoder, flags.max_tokens)
+        wants += f" --config.data.embeddings={place}"
     print(f"train on it: {wants}")
 
 
@@ -162,16 +164,16 @@ def _tokens_of(encoder: str) -> Callable[[str], int]:
     return lambda text: len(tokens.ids(text, MAX_COUNTED))
 
 
-def _embed(flags: argparse.Namespace, splits: Sequence[str]) -> Path:
-    """Writes the embeddings of all captions below the data set's folder."""
+def _embed(out: Path, splits: Sequence[str], name: str, max_tokens: int) -> Path:
+    """Writes the embeddings of all captions below the folder of the data set."""
     from diffjax.data.captions import from_source
     from diffjax.encoders.cache import cache
     from diffjax.encoders.t5 import load_encoder
 
-    encoder = load_encoder(flags.encoder, flags.max_tokens)
-    place = flags.out / "embeddings"
+    encoder = load_encoder(name, max_tokens)
+    place = out / "embeddings"
     for split in splits:
-        captions = from_source(open_source(str(flags.out), Wanted(split=split)))
+        captions = from_source(open_source(str(out), Wanted(split=split)))
         cache.extend(place, encoder, captions)
     print(f"{place}: {len(cache.open_cache(place, encoder)):,} captions")
     return place

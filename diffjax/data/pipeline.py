@@ -152,11 +152,6 @@ class Batches:
         else:
             self._next_example = int(state["next_example"])
 
-    @property
-    def broken(self) -> Broken:
-        """The records that were skipped."""
-        return self._broken
-
     def close(self) -> None:
         """Ends worker processes and drops what was read ahead; the position stays."""
         if self._iterator is not None:

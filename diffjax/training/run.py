@@ -16,6 +16,7 @@ from diffjax.core.errors import ConfigError
 from diffjax.core.files import write_whole
 from diffjax.core.signals import Watch
 from diffjax.data import pipeline
+from diffjax.data.broken import Broken
 from diffjax.devices import mesh, processes
 from diffjax.logs import writer
 from diffjax.logs.goodput import Goodput
@@ -62,11 +63,13 @@ class Data(NamedTuple):
     """The data of a run: batches, whose position can be saved and restored, and the previews.
 
     evaluate: evaluates the parameters during training, see `Evaluate`; None for no evaluation.
+    broken: the records that are left out, as far as is known; None where nobody counts them.
     """
 
     batches: pipeline.Batches
     shown: Shown
     evaluate: Evaluate | None = None
+    broken: Broken | None = None
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,8 @@ def begin(run: Run, watch: Watch, at_the_end: ExitStack) -> tuple[Opened, TrainS
     if position:
         data.batches.set_state(position["data"])
         print(f"resuming from step {step} in {workdir}", flush=True)
-    at_the_end.callback(_say_left_out, data.batches)
+    if data.broken is not None:
+        at_the_end.callback(_say_left_out, data.broken)
     spent.resume(step)
     kept = snapshots.Snapshots(workdir, training.averages, step)
     at_the_end.callback(kept.finish)
@@ -167,6 +171,6 @@ def begin(run: Run, watch: Watch, at_the_end: ExitStack) -> tuple[Opened, TrainS
     return opened, state
 
 
-def _say_left_out(batches: pipeline.Batches) -> None:
-    if said := batches.broken.summary():
+def _say_left_out(broken: Broken) -> None:
+    if said := broken.summary():
         print(said, flush=True)

@@ -83,8 +83,13 @@ def split_by_hash(source: RecordSource, split: str, share: float) -> RecordSourc
     """
     if split not in ("train", "validation"):
         raise ValueError(f"no split {split!r}, only 'train' and 'validation'")
-    if split == "train" and not share:
-        return source
+    if not share:
+        if split == "train":
+            return source
+        raise ValueError(
+            f"{source!r} has no splits, all of it is trained on; data.validation=0.05 keeps a "
+            "twentieth out"
+        )
     held_out = np.array(
         [_fraction(name_at(source, i) or str(i)) < share for i in range(len(source))], bool
     )

@@ -34,6 +34,10 @@ class Digits:
             "name": f"digit_{index}",
         }
 
+    def __repr__(self) -> str:
+        """As messages name it."""
+        return f"digits ({len(self)} records)"
+
     def fingerprint(self) -> str:
         """The data never change."""
         return f"scikit-learn digits, {len(self)} records"

@@ -156,8 +156,10 @@ def _fake(where: str, wanted: Wanted) -> RecordSource:
     if not where.isdigit() or int(where) < 1:
         raise ValueError(f"fake:{where}: want fake:COUNT, COUNT > 0")
     base, cut = _split_of(wanted.split)
-    if wanted.validation or base not in FAKE_SEEDS:
+    if wanted.validation:
         return _of_hash(fake.Shapes(int(where), wanted.size_px), wanted)
+    if base not in FAKE_SEEDS:
+        raise ValueError(f"made-up pictures have no split {base!r}, only {', '.join(FAKE_SEEDS)}")
     return cut(fake.Shapes(int(where), wanted.size_px, FAKE_SEEDS[base]))
 
 
