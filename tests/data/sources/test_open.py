@@ -159,8 +159,10 @@ def test_a_name_that_cannot_be_opened_is_one_line(name, words):
 
 def test_a_split_that_is_not_there_is_one_line(names):
     for split, words in {
-        "test": "no split 'test'", "validation": "has no splits, all of it is trained on; data.validation=0.05", "train[": "want a name",
+        "test": "no split 'test'|has no splits",
+        "validation": "has no splits, all of it is trained on; data.validation=0.05",
+        "train[": "want a name",
         "train[40:]": r"no record in \[40:\]",
-    }.items():  # fmt: skip
+    }.items():
         with pytest.raises(ValueError, match=words):
             open_source(names["folder"], Wanted(split=split))
