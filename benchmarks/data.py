@@ -1,0 +1,193 @@
+"""python -m benchmarks.data [--count N] [--workers N]
+
+How fast pictures come: every source against raw Grain and PyTorch's DataLoader, doing the same work
+in one run. The work is to read a JPEG of 256 x 200 px, cut its centre, shrink it to 64 x 64 px with
+Pillow's bicubic filter, and stack 64 of them in a new order. PyTorch is left out where it is not
+installed (requirements-peers.txt).
+"""
+
+import argparse
+import functools
+import io
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grain
+import numpy as np
+from PIL import Image
+
+from diffjax.core.tables import align_columns
+from diffjax.data import readers
+from diffjax.data.pipeline import train_iterator
+from diffjax.data.prepare import Look, prepare
+from diffjax.data.sources.folder import open_folder
+from diffjax.data.sources.open import Wanted, open_source
+
+SIZE_PX, BATCH, WARM = 64, 64, 4
+
+
+def main() -> None:
+    """Make the pictures, time every way of reading them, and print the table."""
+    flags = argparse.ArgumentParser(description=__doc__)
+    flags.add_argument("--count", type=int, default=2048, help="pictures")
+    flags.add_argument("--batches", type=int, default=60, help="timed, of 64 pictures")
+    flags.add_argument("--workers", type=int, default=2, help="threads or processes")
+    flags.add_argument("--rounds", type=int, default=3, help="the fastest counts")
+    options = flags.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        ways = ways_of(Path(scratch), options.count, options.workers)
+        found = dict.fromkeys(ways, (0.0, 0.0))
+        for _ in range(options.rounds):
+            for name, make in ways.items():
+                found[name] = max(found[name], timed(make(), options.batches))
+    peers = [speed for name, (speed, _) in found.items() if name.startswith("peer")]
+    rows = [("way", "pictures/s", "CPU ms a picture", "times the faster peer")]
+    for name, (speed, cpu) in found.items():
+        rows.append((name, f"{speed:.0f}", f"{1e3 * cpu:.2f}", f"{speed / max(peers):.2f}"))
+    print("\n".join(align_columns(rows)))
+
+
+def ways_of(root: Path, count: int, workers: int) -> dict[str, Callable[[], Iterator]]:
+    """Each way of reading the same pictures: a function that begins to."""
+    photos = root / "photos"
+    draw_photos(photos, count)
+    source = open_folder(photos)
+    prepare({"train": source}, root / "prepared", Look())
+    write_tar(photos, root / "photos.tar")
+    names = {
+        "folder": f"folder:{photos}",
+        "tar": f"tar:{root / 'photos.tar'}",
+        "prepared": str(root / "prepared"),
+    }
+    ours = {
+        name: functools.partial(
+            train_iterator,
+            open_source(where, Wanted()),
+            [readers.picture(SIZE_PX)],
+            batch_size=BATCH,
+            seed=0,
+            threads=workers,
+        )
+        for name, where in names.items()
+    }
+    files = sorted(map(str, photos.glob("*.jpg")))
+    return {
+        **ours,
+        "peer: Grain": functools.partial(with_grain, files, workers),
+        **with_torch(files, workers),
+    }
+
+
+def timed(batches: Iterator, count: int) -> tuple[float, float]:
+    """(pictures/s, CPU seconds a picture) of `count` batches, those of other processes too."""
+    for _ in range(WARM):
+        next(batches)
+    start, cpu = time.perf_counter(), cpu_seconds()
+    for _ in range(count):
+        next(batches)
+    seconds = time.perf_counter() - start
+    spent = cpu_seconds() - cpu
+    if close := getattr(batches, "close", None):
+        close()
+    return count * BATCH / seconds, spent / (count * BATCH)
+
+
+def cpu_seconds() -> float:
+    """Of this process, and of its children as far as they have ended or can be asked."""
+    own, children = (
+        resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    alive = sum(_cpu_of(pid) for pid in _children())
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime + alive
+
+
+def _children() -> list[int]:
+    path = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
+    return [int(pid) for pid in path.read_text().split()] if path.exists() else []
+
+
+def _cpu_of(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def draw_photos(folder: Path, count: int) -> None:
+    """Smooth colours with some noise, as photographs compress."""
+    folder.mkdir()
+    draw = np.random.default_rng(0)
+    for index in range(count):
+        coarse = Image.fromarray(draw.integers(0, 256, (8, 10, 3), np.uint8))
+        smooth = np.asarray(coarse.resize((256, 200), Image.Resampling.BICUBIC)).astype(np.int16)
+        noisy = np.clip(smooth + draw.integers(-8, 9, smooth.shape), 0, 255).astype(np.uint8)
+        Image.fromarray(noisy).save(folder / f"{index:05d}.jpg", quality=90)
+
+
+def write_tar(photos: Path, path: Path) -> None:
+    """All of them in one tar."""
+    import tarfile
+
+    with tarfile.open(path, "w") as tar:
+        for photo in sorted(photos.iterdir()):
+            tar.add(photo, photo.name)
+
+
+def shrunk(data: bytes) -> np.ndarray:
+    """The same work as a reader does, by Pillow alone."""
+    with Image.open(io.BytesIO(data)) as opened:
+        image = opened.convert("RGB")
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    box = (left, top, left + side, top + side)
+    return np.asarray(image.crop(box).resize((SIZE_PX, SIZE_PX), Image.Resampling.BICUBIC))
+
+
+def with_grain(files: list[str], workers: int) -> Iterator:
+    """Raw Grain, in threads."""
+    pictures = (
+        grain.MapDataset.source(files).seed(0).shuffle().repeat()
+        .map(lambda path: shrunk(Path(path).read_bytes())).batch(BATCH)
+    )  # fmt: skip
+    return iter(pictures.to_iter_dataset(grain.ReadOptions(workers, 2)))
+
+
+class Files:
+    """A PyTorch data set of files."""
+
+    def __init__(self, files: list[str]):
+        self._files = files
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """One picture."""
+        return shrunk(Path(self._files[index]).read_bytes())
+
+
+def with_torch(files: list[str], workers: int) -> dict[str, Callable[[], Iterator]]:
+    """PyTorch's DataLoader, in processes; {} without PyTorch."""
+    try:
+        from torch.utils.data import DataLoader
+    except ImportError:
+        return {}
+
+    def batches() -> Iterator:
+        while True:
+            yield from DataLoader(
+                Files(files), BATCH, shuffle=True, num_workers=workers, drop_last=True,
+                persistent_workers=False,
+            )  # fmt: skip
+
+    return {"peer: PyTorch": batches}
+
+
+if __name__ == "__main__":
+    main()
