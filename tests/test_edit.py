@@ -19,7 +19,7 @@ from diffjax.editing import img2img, request
 from diffjax.editing import interpolate as interpolate_lib
 from diffjax.generation import recipe
 from diffjax.generation import rows as rows_lib
-from diffjax.images import png, read
+from diffjax.images import png, read, square
 from tests import tiny_cascade
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs/editing.md").read_text()
@@ -68,8 +68,8 @@ def test_inpainting_leaves_what_is_not_masked_as_it_was_byte_for_byte(run, files
     assert printed.out.strip().endswith("inpaint_grid.png")
     assert list(made) == ["inpaint_grid.png", "inpaint_seed0_16px.png", "inpaint_seed0_8px.png",
                           "inpaint_seed3_16px.png", "inpaint_seed3_8px.png"]  # fmt: skip
-    given = read.fit_square(COLOURS, 16)
-    mask = read.fit_square_mask(read.read_mask(files / "m.png"), 16)
+    given = square.fit_square(COLOURS, 16)
+    mask = square.fit_square_mask(read.read_mask(files / "m.png"), 16)
     first, other = (png.read(made[f"inpaint_seed{seed}_16px.png"]) for seed in (0, 3))
     for picture in (first, other):
         np.testing.assert_array_equal(picture[~mask], given[~mask])

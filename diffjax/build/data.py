@@ -154,7 +154,8 @@ def source_of(config: ConfigDict, split: str = "") -> RecordSource:
     try:
         return open_source(data.name, wanted)
     except ValueError as error:
-        raise ConfigError("data", f"{data.name} {wanted.split}", str(error)) from None
+        key = "data.split" if "split" in str(error) else "data.name"
+        raise ConfigError(key, wanted.split if "split" in key else data.name, str(error)) from None
 
 
 def wanted_of(config: ConfigDict, split: str) -> Wanted:

@@ -73,7 +73,6 @@ def test_the_command_writes_the_report_and_a_sheet(mess, tmp_path, capsys):
         (["prepare", "fake:3", "x", "--size", "-1"], "--size = -1"),
         (["prepare", "fake:3", "x", "--validation", "2"], "--validation = 2"),
         (["check", "fake:3", "--workers", "-2"], "--workers = -2"),
-        (["check", "fake:3", "--encoder", "t5-none", "--workers", "0"], "t5-none"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(flags, words, capsys, tmp_path, monkeypatch):
