@@ -172,6 +172,7 @@ def test_batches_sent_ahead_do_not_change_the_position_to_resume_from():
     assert ahead.get_state() == 3
 
 
+@pytest.mark.slow
 def test_training_sampling_and_resuming_are_each_traced_once(tmp_path, encoder, monkeypatch):
     traces = collections.Counter()
 

@@ -80,6 +80,7 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("DIFFJAX_CACHE_DIR", str(tmp_path / "users"))
 
 
+@pytest.mark.slow
 def test_captions_with_blanks_blank_ones_and_none_train_alike_with_and_without_a_cache(
     little, encoder, tmp_path, capsys
 ):

@@ -49,6 +49,7 @@ def test_a_run_that_is_told_nothing_trains_and_makes_pictures_of_seeds(tmp_path)
     assert png.read(tmp_path / "out" / "0000_seed3_8px.png").std() > 0
 
 
+@pytest.mark.slow
 def test_a_run_learns_from_the_class_the_vector_and_the_picture_with_a_hole(tmp_path):
     """Each alone changes what the network says; what is in the hole does not.
 
