@@ -70,6 +70,8 @@ def broken_of(config: ConfigDict, records: RecordSource, workdir: Path, *, look:
     look: read some of the records, if they are of other people's files.
     """
     name = LEFT_OUT if processes.is_first() else f"{jax.process_index()}-{LEFT_OUT}"
+    if look:  # what is listed there is of other data
+        (workdir / name).unlink(missing_ok=True)
     broken = Broken(len(records), max_bad_fraction_of(config), workdir / name)
     if look and getattr(records, "unchecked", False):
         looked = probe(records, broken)

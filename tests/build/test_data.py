@@ -114,6 +114,16 @@ def test_broken_records_of_others_are_looked_for_before_a_run_and_only_then(tmp_
         data.broken_of(options, records, tmp_path, look=True)
 
 
+def test_the_list_of_other_data_does_not_count(tmp_path):
+    """Records are counted by their numbers, which mean others in another data set."""
+    (tmp_path / "left_out.jsonl").write_text('{"record": 3, "name": "old.png", "reason": "x"}\n')
+    options = options_of(made.folder(tmp_path / "a", "txt"))
+    records = data.source_of(options)
+    assert len(data.broken_of(options, records, tmp_path, look=False).seen) == 1
+    assert data.broken_of(options, records, tmp_path, look=True).seen == {}
+    assert not (tmp_path / "left_out.jsonl").exists()
+
+
 def test_a_wrong_number_of_classes_is_refused(tmp_path):
     options = config.load("configs/digits.py:tiny")
     config.override(

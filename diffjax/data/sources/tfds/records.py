@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import TypeAlias
 
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import read_only_builder
@@ -15,7 +15,7 @@ from diffjax.data.emoji.builder import SIZES_PX, prepare, resolve_data_dir
 from diffjax.data.record import Record
 from diffjax.data.sources.tfds.fields import TextField, text_field
 from diffjax.data.sources.tfds.prepared import builder_of
-from diffjax.data.sources.tfds.tfrecord import TFRecords, places_of
+from diffjax.data.sources.tfds.raw import RawRecords, raw_records
 
 Features: TypeAlias = Mapping[str, tfds.features.FeatureConnector]
 
@@ -59,7 +59,7 @@ def open_source(
     if not isinstance(features.get(label_key), tfds.features.ClassLabel):
         label_key = ""
     try:
-        records = _stored(builder, split)
+        records = raw_records(builder, split)
     except ValueError as error:
         raise ValueError(f"{name} split {split!r}: {str(error).splitlines()[0]}") from None
     source = Source(
@@ -74,19 +74,6 @@ def open_source(
         identity=(builder.info.full_name, split, caption_key, _shards(builder)),
     )
     return source.only(names) if names else source
-
-
-@runtime_checkable
-class RawRecords(Protocol):
-    """Random access to records as bytes, which are read when they are needed."""
-
-    def __len__(self) -> int:
-        """The number of records."""
-        ...
-
-    def __getitem__(self, index: int, /) -> bytes:
-        """The bytes of a record."""
-        ...
 
 
 class Source:
@@ -255,37 +242,14 @@ def _builder(name: str, data_dir: str | Path | None) -> tfds.core.DatasetBuilder
         except (tfds.core.DatasetNotFoundError, ValueError) as error:
             if folder.is_dir() and name:
                 raise ValueError(
-                    f"{name} is a folder without dataset_info.json: name the folder of one "
-                    "version of a data set that tensorflow-datasets has prepared"
+                    f"{name} is a folder without dataset_info.json: folder:{name} trains on the "
+                    "pictures in it; or name the folder of one version of a prepared data set"
                 ) from None
             raise ValueError(
                 f"no data set {name!r}: known are {_known(data_dir)} in {data_dir}, "
                 "or the folder of a prepared builder"
             ) from error
     return builder
-
-
-def _stored(builder: tfds.core.DatasetBuilder, split: str) -> RawRecords:
-    """The records of a split or of a slice of one, as bytes.
-
-    Raises:
-      ValueError: no such slice; or files of another format than ArrayRecord and TFRecord.
-    """
-    formats = tfds.core.FileFormat
-    if builder.info.file_format == formats.ARRAY_RECORD:
-        return builder.as_data_source(
-            split=split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
-        )
-    if builder.info.file_format != formats.TFRECORD:
-        known = builder.info.file_format and builder.info.file_format.value
-        raise ValueError(f"is prepared as {known}: prepare it with file_format='array_record'")
-    parts = builder.info.splits[split].file_instructions
-    paths = [Path(part.filename) for part in parts]
-    places = [
-        places_of(path)[part.skip :][: part.take if part.take >= 0 else None]
-        for path, part in zip(paths, parts, strict=True)
-    ]
-    return TFRecords(paths, places)
 
 
 def _check_split(builder: tfds.core.DatasetBuilder, split: str) -> None:

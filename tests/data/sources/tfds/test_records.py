@@ -188,7 +188,9 @@ def test_an_unknown_data_set_is_refused_in_one_line_that_lists_the_known_ones(la
 
 def test_a_folder_that_is_not_a_data_set_is_refused_in_a_line_that_says_what_is_needed(tmp_path):
     (tmp_path / "a.png").write_bytes(fake.Shapes(1, 8)[0]["image"])
-    with pytest.raises(ValueError, match=r"is a folder without dataset_info\.json") as caught:
+    with pytest.raises(
+        ValueError, match=r"without dataset_info\.json: folder:\S+ trains"
+    ) as caught:
         open_source(str(tmp_path), "train")
     assert "\n" not in str(caught.value)
 
