@@ -14,7 +14,7 @@ from diffjax.core.json_types import JsonObject
 from diffjax.data import pipeline, readers
 from diffjax.data.broken import Broken
 from diffjax.data.probe import probe
-from diffjax.data.record import Record, RecordSource, clean, identity_of
+from diffjax.data.record import NoSplit, Record, RecordSource, clean, identity_of
 from diffjax.data.sources.open import Wanted, open_source
 from diffjax.devices import mesh as mesh_lib
 from diffjax.devices import processes
@@ -155,9 +155,10 @@ def source_of(config: ConfigDict, split: str = "") -> RecordSource:
     wanted = wanted_of(config, split or data.split)
     try:
         return open_source(data.name, wanted)
+    except NoSplit as error:
+        raise ConfigError("data.split", wanted.split, str(error)) from None
     except ValueError as error:
-        key = "data.split" if "split" in str(error) else "data.name"
-        raise ConfigError(key, wanted.split if "split" in key else data.name, str(error)) from None
+        raise ConfigError("data.name", data.name, str(error)) from None
 
 
 def wanted_of(config: ConfigDict, split: str) -> Wanted:

@@ -24,6 +24,10 @@ class BadRecord(ValueError):
     """A field of a record has a wrong value. The message does not name the record."""
 
 
+class NoSplit(ValueError):
+    """A data set has no such split, or no record in it; one line."""
+
+
 @runtime_checkable
 class RecordSource(Protocol):
     """Random access to records. To be used by worker processes, a source must pickle.

@@ -124,6 +124,14 @@ def test_the_list_of_other_data_does_not_count(tmp_path):
     assert not (tmp_path / "left_out.jsonl").exists()
 
 
+def test_a_missing_split_names_its_key_and_a_missing_folder_the_datas(tmp_path):
+    root = made.folder(tmp_path / "splits", "txt", count=3)
+    with pytest.raises(ConfigError, match=r"data\.split = 'test': "):
+        data.source_of(options_of(root, "split=test"))
+    with pytest.raises(ConfigError, match=r"data\.name = 'folder:.*splits/none': "):
+        data.source_of(options_of(root / "none"))
+
+
 def test_a_wrong_number_of_classes_is_refused(tmp_path):
     options = config.load("configs/digits.py:tiny")
     config.override(

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 from diffjax.data.record import (
+    NoSplit,
     Record,
     RecordSource,
     fingerprint_of,
@@ -79,14 +80,14 @@ def split_by_hash(source: RecordSource, split: str, share: float) -> RecordSourc
     share of 0 leaves all for training.
 
     Raises:
-      ValueError: another split, or one without a record.
+      NoSplit: another split, or one without a record.
     """
     if split not in ("train", "validation"):
-        raise ValueError(f"no split {split!r}, only 'train' and 'validation'")
+        raise NoSplit(f"no split {split!r}, only 'train' and 'validation'")
     if not share:
         if split == "train":
             return source
-        raise ValueError(
+        raise NoSplit(
             f"{source!r} has no splits, all of it is trained on; data.validation=0.05 keeps a "
             "twentieth out"
         )
@@ -95,7 +96,7 @@ def split_by_hash(source: RecordSource, split: str, share: float) -> RecordSourc
     )
     indices = np.flatnonzero(held_out if split == "validation" else ~held_out)
     if not len(indices):
-        raise ValueError(
+        raise NoSplit(
             f"{source!r} has no record in the split {split!r} with data.validation={share:g}"
         )
     return Chosen(source, indices, f"{split} of {share:g} kept for validation")

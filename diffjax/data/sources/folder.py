@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 from diffjax.data.broken import BrokenRecord
-from diffjax.data.record import Record
+from diffjax.data.record import NoSplit, Record
 from diffjax.data.sources import beside
 from diffjax.data.sources.files import Found, below, shown
 from diffjax.images.read import SUFFIXES
@@ -159,7 +159,7 @@ def _root_of(root: Path, split: str) -> Path:
     """The folder of a split, or `root` where there are no folders of splits."""
     if not has_splits(root):
         if split != "train":
-            raise ValueError(f"{shown(root)}: has no split {split!r}, only 'train'")
+            raise NoSplit(f"{shown(root)}: has no split {split!r}, only 'train'")
         return root
     there = {
         kind: root / name
@@ -168,7 +168,7 @@ def _root_of(root: Path, split: str) -> Path:
         if (root / name).is_dir()
     }
     if split not in there:
-        raise ValueError(f"{shown(root)}: has no split {split!r}, only {sorted(there)}")
+        raise NoSplit(f"{shown(root)}: has no split {split!r}, only {sorted(there)}")
     return there[split]
 
 

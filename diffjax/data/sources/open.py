@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffjax.data.record import RecordSource
+from diffjax.data.record import NoSplit, RecordSource
 from diffjax.data.sources import chosen, digits, fake, folder, huggingface, parquet, tar, tfds
 from diffjax.data.sources.files import expand
 from diffjax.data.sources.mixture import Mixture
@@ -159,7 +159,7 @@ def _fake(where: str, wanted: Wanted) -> RecordSource:
     if wanted.validation:
         return _of_hash(fake.Shapes(int(where), wanted.size_px), wanted)
     if base not in FAKE_SEEDS:
-        raise ValueError(f"made-up pictures have no split {base!r}, only {', '.join(FAKE_SEEDS)}")
+        raise NoSplit(f"made-up pictures have no split {base!r}, only {', '.join(FAKE_SEEDS)}")
     return cut(fake.Shapes(int(where), wanted.size_px, FAKE_SEEDS[base]))
 
 
@@ -212,7 +212,7 @@ def _split_of(split: str) -> tuple[str, Callable[[RecordSource], RecordSource]]:
     """The split's name, and what cuts the slice out of it."""
     found = _SPLIT.fullmatch(split.strip())
     if found is None:
-        raise ValueError(f"split {split!r}: want a name, or a slice such as train[:100]")
+        raise NoSplit(f"split {split!r}: want a name, or a slice such as train[:100]")
     base, first, first_share, last, last_share = found.groups()
 
     def cut(source: RecordSource) -> RecordSource:

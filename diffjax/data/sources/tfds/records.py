@@ -12,7 +12,7 @@ from tensorflow_datasets.core import read_only_builder
 
 from diffjax.core.errors import BadData
 from diffjax.data.emoji.builder import SIZES_PX, prepare, resolve_data_dir
-from diffjax.data.record import Record
+from diffjax.data.record import NoSplit, Record
 from diffjax.data.sources.tfds.fields import TextField, text_field
 from diffjax.data.sources.tfds.prepared import builder_of
 from diffjax.data.sources.tfds.raw import RawRecords, raw_records
@@ -61,7 +61,7 @@ def open_source(
     try:
         records = raw_records(builder, split)
     except ValueError as error:
-        raise ValueError(f"{name} split {split!r}: {str(error).splitlines()[0]}") from None
+        raise NoSplit(f"{name} split {split!r}: {str(error).splitlines()[0]}") from None
     source = Source(
         records,
         features,
@@ -255,7 +255,7 @@ def _builder(name: str, data_dir: str | Path | None) -> tfds.core.DatasetBuilder
 def _check_split(builder: tfds.core.DatasetBuilder, split: str) -> None:
     whole, allowed = split.split("[")[0], sorted(builder.info.splits)
     if whole not in allowed:
-        raise ValueError(f"{builder.info.full_name} has no split {split!r}, only {allowed}")
+        raise NoSplit(f"{builder.info.full_name} has no split {split!r}, only {allowed}")
 
 
 def _emoji_size_px(name: str) -> int:
