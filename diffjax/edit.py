@@ -98,15 +98,7 @@ def _common(flags: argparse.ArgumentParser) -> None:
     flags.add_argument(
         "--no-metadata", action="store_true", help="do not write into PNGs what they were made of"
     )
-    flags.add_argument(
-        "--ema", help="average of the parameters, or one per stage; see diffjax.sample --help"
-    )
-    flags.add_argument(
-        "--verify",
-        choices=("full", "size"),
-        default="full",
-        help="how checkpoints are checked: by the hash of every file, or by file sizes alone",
-    )
+    command.add_parameters(flags)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

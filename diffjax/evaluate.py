@@ -48,15 +48,7 @@ def parser() -> argparse.ArgumentParser:
         type=command.path,
         help="file of the network that tells emoji apart; trained when it is first used",
     )
-    flags.add_argument(
-        "--ema", help="average of the parameters, or one per stage; see diffjax.sample --help"
-    )
-    flags.add_argument(
-        "--verify",
-        choices=("full", "size"),
-        default="full",
-        help="how checkpoints are checked: by the hash of every file, or by file sizes alone",
-    )
+    command.add_parameters(flags)
     return flags
 
 

@@ -74,17 +74,7 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="also write a film of the denoising, as WebP and GIF; takes twice as long",
     )
-    flags.add_argument(
-        "--ema",
-        help="average of the parameters: a name of train.ema, live, or a file that diffjax.ema or "
-        "an export wrote; or one per stage, with commas",
-    )
-    flags.add_argument(
-        "--verify",
-        choices=("full", "size"),
-        default="full",
-        help="how checkpoints are checked: by the hash of every file, or by file sizes alone",
-    )
+    command.add_parameters(flags)
     return flags
 
 

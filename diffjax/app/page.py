@@ -155,7 +155,7 @@ def build(trained: Cascade, folder: Path):
             with gr.Column(scale=5, min_width=300):
                 with gr.Tabs():
                     with gr.Tab("Draw"):
-                        prompt = words(
+                        prompt = prompt_box(
                             gr, "Prompt", "an openmoji drawing of a woman astronaut", "prompt"
                         )
                         go = gr.Button("Draw", variant="primary", elem_id="draw")
@@ -176,13 +176,15 @@ def build(trained: Cascade, folder: Path):
                             elem_id="editor",
                         )
                         take = gr.Button("Take the last picture", size="sm", elem_id="take")
-                        instead = words(gr, "What to draw there", "a red apple", "instead")
+                        instead = prompt_box(gr, "What to draw there", "a red apple", "instead")
                         again = gr.Button("Draw anew", variant="primary", elem_id="paint")
                 with gr.Accordion("Settings", open=False):
                     count = gr.Slider(
                         1, limits.MAX_PICTURES, 1, step=1, label="Pictures", elem_id="count"
                     )
-                    negative = words(gr, "Negative prompt: what to keep away from", "", "negative")
+                    negative = prompt_box(
+                        gr, "Negative prompt: what to keep away from", "", "negative"
+                    )
                     new_seed = gr.Checkbox(True, label="A new seed each time", elem_id="new_seed")
                     seed = gr.Number(0, precision=0, label="Seed", elem_id="seed")
                     guidance = gr.Slider(
@@ -253,7 +255,7 @@ def stage_gallery(gr: ModuleType, stage: int, sizes: Sequence[int]):
         )
 
 
-def words(gr: ModuleType, label: str, placeholder: str, name: str):
+def prompt_box(gr: ModuleType, label: str, placeholder: str, name: str):
     """A text box for a prompt; the Enter key sends it."""
     return gr.Textbox(
         label=label,

@@ -68,6 +68,21 @@ def add_stages(flags: argparse.ArgumentParser) -> None:
     )
 
 
+def add_parameters(flags: argparse.ArgumentParser) -> None:
+    """Adds the flags --ema and --verify, which say which parameters the stages are given."""
+    flags.add_argument(
+        "--ema",
+        help="average of the parameters: a name of train.ema, live, or a file that diffjax.ema or "
+        "an export wrote; or one per stage, with commas",
+    )
+    flags.add_argument(
+        "--verify",
+        choices=("full", "size"),
+        default="full",
+        help="how checkpoints are checked: by the hash of every file, or by file sizes alone",
+    )
+
+
 def run_command(
     flags: argparse.ArgumentParser,
     work: Work,
