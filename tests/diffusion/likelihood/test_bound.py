@@ -297,8 +297,9 @@ def test_an_examples_bound_depends_on_its_own_key_and_not_on_the_batch():
     ):
         run = jax.jit(run)
         together, alone = run(x_0, keys), run(x_0[1:2], keys[1:2])
-        np.testing.assert_allclose(together[1:2], alone, rtol=1e-5)
-        assert not np.allclose(together, run(x_0, jnp.roll(keys, 1)), rtol=1e-5)
+        # rounding of float32 reaches 2e-5 on some machines; other keys change a bound by 5 %
+        np.testing.assert_allclose(together[1:2], alone, rtol=1e-4)
+        assert (np.abs(together / run(x_0, jnp.roll(keys, 1)) - 1) > 1e-2).all()
 
 
 def test_bits_are_nats_over_log_two_and_all_channels():
