@@ -20,7 +20,7 @@ from diffjax.core.errors import StorageError
 from diffjax.core.files import publish, read_json, storing, write_whole
 from diffjax.data.broken import Skipped, skipped_of
 from diffjax.data.record import BadRecord, RecordSource, captions_of, identity_of, image_of, name_at
-from diffjax.data.transforms import decode, encode_png, square
+from diffjax.data.transforms import encode_png, load, square
 from diffjax.images.colour import WHITE
 
 RECORDS_PER_SHARD = 1024
@@ -143,9 +143,9 @@ def _shard(
 def _example(source: RecordSource, index: int, look: Look, labelled: bool) -> dict[str, object]:
     record = source[index]
     data = image_of(record)
-    pixels = decode(data, look.ground)  # also where the bytes are kept: they must be whole
+    loaded = load(data, look.ground)  # also where the bytes are kept: they must be whole
     if look.size_px:
-        data = encode_png(square(pixels, look.size_px, look.aspect, ground=look.ground))
+        data = encode_png(square(loaded, look.size_px, look.aspect, ground=look.ground))
     example: dict[str, object] = {
         "image": data,
         "captions": [text for text in captions_of(record) if text],

@@ -88,8 +88,8 @@ def _picture(
     ground: str,
     flip: bool,
 ) -> Columns:
-    decoded = transforms.decode(image_of(record), ground)
-    image = transforms.square(decoded, size_px, aspect, ground=ground, rng=rng)
+    loaded = transforms.load(image_of(record), ground)
+    image = transforms.square(loaded, size_px, aspect, ground=ground, rng=rng)
     if crop_px is not None and rng is not None:
         image = transforms.random_crop(image, crop_px, rng)
     if flip and rng is not None:

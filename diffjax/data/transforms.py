@@ -24,7 +24,12 @@ _SIDE = re.compile(
 
 
 def decode(data: bytes, ground: str = WHITE) -> UInt8[np.ndarray, "h w 3"]:
-    """The bytes of a picture's file as RGB in [0, 255]; what is transparent shows the ground.
+    """`load`, as an array in [0, 255]."""
+    return np.array(load(data, ground))
+
+
+def load(data: bytes, ground: str = WHITE) -> Image.Image:
+    """The bytes of a picture's file in RGB; what is transparent shows the ground.
 
     Raises:
       BrokenRecord: what `images.read` refuses (another format, damage, too many pixels by the
@@ -34,9 +39,8 @@ def decode(data: bytes, ground: str = WHITE) -> UInt8[np.ndarray, "h w 3"]:
         image = read.read_bytes(data, ground=ground)
     except ValueError as error:
         raise BrokenRecord(str(error)) from None
-    height_px, width_px = image.shape[:2]
-    if min(height_px, width_px) < MIN_SIDE_PX:
-        raise BrokenRecord(f"{width_px} x {height_px} px: thinner than {MIN_SIDE_PX} px")
+    if min(image.size) < MIN_SIDE_PX:
+        raise BrokenRecord(f"{image.width} x {image.height} px: thinner than {MIN_SIDE_PX} px")
     return image
 
 
@@ -49,11 +53,11 @@ def encode_png(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
 
 def centre_square(image: UInt8[np.ndarray, "h w 3"], size_px: int) -> UInt8[np.ndarray, "s s 3"]:
     """The centre square, antialiased to `size_px` a side; untouched if it has that size already."""
-    return square(image, size_px, "centre")
+    return square(Image.fromarray(image), size_px, "centre")
 
 
 def square(
-    image: UInt8[np.ndarray, "h w 3"],
+    image: Image.Image,
     size_px: int,
     aspect: str,
     *,
@@ -65,19 +69,19 @@ def square(
     aspect: "centre" cuts the ends of the longer side off; "random" cuts a square at any place along
     it, the centre without `rng`; "pad" keeps all of it and fills up with `ground`.
     """
-    height_px, width_px = image.shape[:2]
-    if height_px == width_px == size_px:
-        return image
+    if image.size == (size_px, size_px):
+        return np.array(image)
     if aspect == "pad":
         return _padded(image, size_px, ground)
-    side_px = min(height_px, width_px)
-    over = height_px - side_px, width_px - side_px
+    side_px = min(image.size)
+    over = image.height - side_px, image.width - side_px
     if aspect == "random" and rng is not None:
         top, left = (int(rng.integers(more + 1)) for more in over)
     else:
         top, left = (more // 2 for more in over)
-    cut = Image.fromarray(image[top : top + side_px, left : left + side_px])
-    return np.array(cut.resize((size_px, size_px), Image.Resampling.BICUBIC))
+    if any(over):  # cut first: the filter must not see what is cut off
+        image = image.crop((left, top, left + side_px, top + side_px))
+    return np.array(image.resize((size_px, size_px), Image.Resampling.BICUBIC))
 
 
 def mirrored(
@@ -117,13 +121,9 @@ def choose_caption(captions: Sequence[str], rng: np.random.Generator) -> str:
     return captions[int(rng.integers(len(captions)))] if captions else ""
 
 
-def _padded(
-    image: UInt8[np.ndarray, "h w 3"], size_px: int, ground: str
-) -> UInt8[np.ndarray, "s s 3"]:
-    height_px, width_px = (
-        max(1, round(side * size_px / max(image.shape[:2]))) for side in image.shape[:2]
-    )
-    small = Image.fromarray(image).resize((width_px, height_px), Image.Resampling.BICUBIC)
+def _padded(image: Image.Image, size_px: int, ground: str) -> UInt8[np.ndarray, "s s 3"]:
+    width_px, height_px = (max(1, round(side * size_px / max(image.size))) for side in image.size)
+    small = image.resize((width_px, height_px), Image.Resampling.BICUBIC)
     whole = np.empty((size_px, size_px, 3), np.uint8)
     whole[:] = ImageColor.getcolor(ground, "RGB")
     top, left = (size_px - height_px) // 2, (size_px - width_px) // 2

@@ -11,8 +11,8 @@ WHITE = "white"
 SRGB_NAMES = ("srgb",)
 
 
-def flatten(image: Image.Image, ground: str, mode: str) -> np.ndarray:
-    """The pixels in "RGB" or "L", over `ground` (a colour that Pillow knows) where transparent.
+def flatten(image: Image.Image, ground: str, mode: str) -> Image.Image:
+    """The picture in "RGB" or "L", over `ground` (a colour that Pillow knows) where transparent.
 
     Grey, palette, CMYK and 16-bit pictures are converted; an embedded profile is applied first.
     """
@@ -24,7 +24,7 @@ def flatten(image: Image.Image, ground: str, mode: str) -> np.ndarray:
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, ground), rgba)
-    return np.array(image.convert(mode))
+    return image if image.mode == mode else image.convert(mode)
 
 
 def to_srgb(image: Image.Image) -> Image.Image:

@@ -5,6 +5,7 @@ Pictures are rotated as their EXIF says and taken to sRGB by the profile that th
 animation, the first frame is read.
 """
 
+import contextlib
 import io
 import os
 import stat
@@ -31,13 +32,15 @@ def read(
       ValueError: the file does not exist, is not a picture, is damaged, or has more than
         `max_pixels`, by its header. The message is one line that begins with the path.
     """
-    return flatten(_decoded(Path(path), max_pixels), ground, "RGB")
+    return np.array(flatten(_decoded(Path(path), max_pixels), ground, "RGB"))
 
 
-def read_bytes(
-    data: bytes, max_pixels: int = MAX_PIXELS, ground: str = WHITE
-) -> UInt8[np.ndarray, "h w 3"]:
-    """`read` of the bytes of a file. The message of a ValueError begins with what is wrong."""
+def read_bytes(data: bytes, max_pixels: int = MAX_PIXELS, ground: str = WHITE) -> Image.Image:
+    """`read` of the bytes of a file, as a picture of Pillow's in RGB.
+
+    Raises:
+      ValueError: as `read`; the message begins with what is wrong.
+    """
     return flatten(_decoded(data, max_pixels), ground, "RGB")
 
 
@@ -47,7 +50,7 @@ def read_mask(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> Bool[np.
     Raises:
       ValueError: as `read`.
     """
-    return flatten(_decoded(Path(path), max_pixels), "black", "L") > 127
+    return np.array(flatten(_decoded(Path(path), max_pixels), "black", "L")) > 127
 
 
 def read_alpha(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> Bool[np.ndarray, "h w"]:
@@ -82,10 +85,9 @@ def _decoded(source: Path | bytes, max_pixels: int) -> Image.Image:
         except Exception as error:  # damage can raise any type of error
             line = " ".join(str(error).split())[:100]
             raise ValueError(f"{_called(source)}a damaged picture: {line}") from None
-        try:
-            return ImageOps.exif_transpose(image)
-        except Exception:  # damaged EXIF is ignored
-            return image.copy()
+        with contextlib.suppress(Exception):  # damaged EXIF is ignored
+            ImageOps.exif_transpose(image, in_place=True)
+        return image
 
 
 def _header(source: Path | bytes, max_pixels: int) -> Image.Image:

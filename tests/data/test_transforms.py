@@ -111,13 +111,16 @@ def test_a_picture_of_less_than_four_pixels_is_broken(side):
 
 def test_a_square_is_the_centre_or_any_place_of_the_longer_side_or_all_with_a_ground():
     ramp = np.repeat(np.arange(20, dtype=np.uint8)[None, :, None], 8, 0).repeat(3, 2)  # 8 x 20
-    centre = transforms.square(ramp, 8, "centre")
+    centre = transforms.square(Image.fromarray(ramp), 8, "centre")
     np.testing.assert_array_equal(centre[0, :, 0], np.arange(6, 14))
     rng = np.random.default_rng(0)
-    firsts = {int(transforms.square(ramp, 8, "random", rng=rng)[0, 0, 0]) for _ in range(200)}
+    firsts = {
+        int(transforms.square(Image.fromarray(ramp), 8, "random", rng=rng)[0, 0, 0])
+        for _ in range(200)
+    }
     assert firsts == set(range(13))
-    np.testing.assert_array_equal(transforms.square(ramp, 8, "random"), centre)
-    padded = transforms.square(ramp, 20, "pad", ground="#102030")
+    np.testing.assert_array_equal(transforms.square(Image.fromarray(ramp), 8, "random"), centre)
+    padded = transforms.square(Image.fromarray(ramp), 20, "pad", ground="#102030")
     assert padded[0, 0].tolist() == [16, 32, 48]
     np.testing.assert_array_equal(padded[6:14], ramp)
 
