@@ -1,14 +1,9 @@
-"""Shared set-up: 8 virtual devices, a compile cache, and checked shapes in every call.
-
-Compiling is most of what the tests cost, and their programs run for milliseconds. So XLA compiles
-without LLVM's optimisation, each program as one piece, and without the MLIR emitters of fusions
-where this jaxlib lets one choose: together a third of the time.
-"""
+"""Shared set-up: 8 virtual devices, a compile cache, and checked shapes in every call."""
 
 import os
 from pathlib import Path
 
-import jaxlib
+from tests.quick import XLA_FLAGS
 
 CACHE = Path(__file__).resolve().parent.parent / ".cache"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -17,10 +12,7 @@ os.environ["XLA_FLAGS"] = " ".join(
     [
         os.environ.get("XLA_FLAGS", ""),
         "--xla_force_host_platform_device_count=8",
-        "--xla_backend_optimization_level=0",
-        "--xla_cpu_parallel_codegen_split_count=1",
-        # An unknown flag ends the process, and later versions no longer know this one.
-        "--xla_cpu_use_fusion_emitters=false" if jaxlib.__version__.startswith("0.10.") else "",
+        XLA_FLAGS,
     ]
 ).strip()
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / "jax"))

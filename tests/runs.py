@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from diffjax import main
+from tests.quick import XLA_FLAGS
 
 ROOT = Path(__file__).resolve().parent.parent
 # A line of metrics.jsonl has these for the machine, not for the run.
@@ -33,7 +34,7 @@ def start(
 ):  # fmt: skip
     """Train in another process, on one device."""
     command = [sys.executable, "-u", *program]
-    environ = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=1", **environ}
+    environ = {**os.environ, "XLA_FLAGS": XLA_FLAGS, **environ}
     return subprocess.Popen(
         [*command, *arguments(workdir, encoder, *flags, config=config)],
         cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

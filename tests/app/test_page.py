@@ -21,6 +21,7 @@ from diffjax import main
 from diffjax.images import png
 from tests import runs
 from tests.app import test_app
+from tests.quick import XLA_FLAGS
 from tests.tiny_t5 import save_tiny
 
 pytestmark = pytest.mark.slow
@@ -56,7 +57,7 @@ class Server:
             self.port = trial.getsockname()[1]
         self.tmp, self.log = tmp, tmp.parent / "server.log"
         self.environ = {
-            **os.environ, "TMPDIR": str(tmp), "XLA_FLAGS": "--xla_backend_optimization_level=1",
+            **os.environ, "TMPDIR": str(tmp), "XLA_FLAGS": XLA_FLAGS,
         }  # fmt: skip
         flags = ["--workdir", str(workdir), "--port", str(self.port)]
         with open(self.log, "w") as log:

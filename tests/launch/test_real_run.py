@@ -18,6 +18,7 @@ import pytest
 from tests import runs
 from tests.launch.cloud import ROOT, Cloud
 from tests.launch.test_slurm import STUBS
+from tests.quick import XLA_FLAGS
 from tests.tiny_t5 import save_tiny
 
 STEPS = 180
@@ -110,7 +111,7 @@ def whole(tmp_path_factory):
     encoder = save_tiny(folder / "t5")
     project = copy_of_the_project(folder / "project")
     settings = {
-        "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=1",
+        "JAX_PLATFORMS": "cpu", "XLA_FLAGS": XLA_FLAGS,
         "JAX_COMPILATION_CACHE_DIR": str(folder / "jax"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "DIFFJAX_CACHE_DIR": str(folder / "data"), "HF_TOKEN": "hf_fake_token",

@@ -16,6 +16,7 @@ from diffjax import checkpoint
 from diffjax.build import config
 from diffjax.training.program import program_of
 from tests import runs
+from tests.quick import XLA_FLAGS
 from tests.tiny_t5 import save_tiny
 from tests.training.test_meshes import furthest
 
@@ -68,7 +69,7 @@ def together(workdir, encoder, *flags, count=2, devices=2, only=None, **options)
             "JAX_NUM_PROCESSES": str(count),
             "JAX_PROCESS_ID": str(i),
         }  # fmt: skip
-        xla = "--xla_backend_optimization_level=1 --xla_force_host_platform_device_count="
+        xla = f"{XLA_FLAGS} --xla_force_host_platform_device_count="
         started.append(
             runs.start(workdir, encoder, "train.num_steps=10", "train.log_every=1", *flags,
                        XLA_FLAGS=f"{xla}{devices}", **several, **options)
