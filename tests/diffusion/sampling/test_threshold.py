@@ -24,7 +24,7 @@ def test_dynamic_threshold_equals_numpy_example_by_example(shape, percentile):
     for i in range(shape[0]):
         s = max(1.0, np.percentile(np.abs(np.asarray(x_0[i], np.float64)), percentile))
         np.testing.assert_allclose(got[i], np.clip(x_0[i], -s, s) / s, atol=2e-7)
-    assert float(jnp.abs(got).max()) <= 1.0
+    assert float(jnp.abs(got).max()) <= 1.0 + 1e-6
 
 
 @pytest.mark.parametrize("name", ["static_threshold", "dynamic_threshold"])
