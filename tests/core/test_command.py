@@ -148,11 +148,14 @@ def test_64_bits_are_switched_off_with_a_warning(capsys, monkeypatch):
     assert capsys.readouterr().err == ""
 
 
+SLOW = pytest.mark.slow
+
+
 @pytest.mark.parametrize(
     ("platform", "arguments"),
     [("cuda", ["main", "--config", "configs/base64.py:tiny", "--workdir", "run"]),
-     ("abacus", ["sample", "--prompt", "x", "--out", "pictures"]),
-     ("cuda", ["doctor", "--wait_s", "60"])],
+     pytest.param("abacus", ["sample", "--prompt", "x", "--out", "pictures"], marks=SLOW),
+     pytest.param("cuda", ["doctor", "--wait_s", "60"], marks=SLOW)],
 )  # fmt: skip
 def test_a_platform_that_is_not_available_is_refused_in_one_line_with_exit_code_2(
     platform, arguments, tmp_path

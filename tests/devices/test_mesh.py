@@ -58,14 +58,23 @@ def test_a_parameter_that_does_not_divide_is_named():
         mesh_lib.state_sharding(mesh, leaf, RULES)
 
 
-@pytest.mark.parametrize("file", ["base64", "sr256", "sr1024"])
-def test_a_rule_names_every_parameter_of_every_preset(file):
+PRESETS = [
+    (file, preset)
+    for file in ("base64", "sr256", "sr1024")
+    for preset in importlib.import_module(f"configs.{file}").PRESETS
+]
+QUICK = [("base64", "demo"), ("base64", "300m"), ("sr256", "demo"), ("sr256", "paper")]
+
+
+@pytest.mark.parametrize(
+    ("file", "preset"),
+    [one if one in QUICK else pytest.param(*one, marks=pytest.mark.slow) for one in PRESETS],
+)
+def test_a_rule_names_every_parameter(file, preset):
     mesh = mesh_lib.make_mesh(fsdp=4, tensor=2)
-    for preset in importlib.import_module(f"configs.{file}").PRESETS:
-        options = config.load(f"configs/{file}.py:{preset}")
-        task = task_of(options, 256)
-        params = jax.eval_shape(task.init, jax.random.key(0))
-        mesh_lib.state_sharding(mesh, params, task.sharding)
+    task = task_of(config.load(f"configs/{file}.py:{preset}"), 256)
+    params = jax.eval_shape(task.init, jax.random.key(0))
+    mesh_lib.state_sharding(mesh, params, task.sharding)
 
 
 def test_the_table_shows_the_bytes_on_each_device():

@@ -55,7 +55,12 @@ def test_a_mesh_splits_both_axes_of_each_matrix_if_it_divides_them():
     assert odd["block_0/feed_forward/wi/kernel"].shard_shape((18, 22)) == (18, 11)
 
 
-@pytest.mark.parametrize("sides", [(8, 1, 1), (2, 2, 2), (1, 2, 4)])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "sides", [(2, 2, 2), pytest.param((8, 1, 1), marks=SLOW), pytest.param((1, 2, 4), marks=SLOW)]
+)
 def test_a_mesh_gives_the_embeddings_of_one_device(folder, sides):
     encoder = load_encoder(folder, mesh=make_mesh(*sides))
     embedded, mask = encoder.encode(CAPTIONS)  # 3 rows, which none of these meshes divides

@@ -142,7 +142,9 @@ def test_an_unattended_machine_trains_by_itself_and_deletes_itself_after_a_while
     assert "from-the-secret" not in ran.stdout + ran.stderr
 
 
-@pytest.mark.parametrize(("code", "times"), [(2, 1), (1, 3), (143, 3)])
+@pytest.mark.parametrize(
+    ("code", "times"), [(2, 1), (143, 3), pytest.param(1, 3, marks=pytest.mark.slow)]
+)
 def test_an_unattended_machine_retries_what_may_pass_and_no_more(unattended, code, times):
     (unattended.folder / "code").write_text(str(code))
     assert boot(unattended).returncode == 0

@@ -82,7 +82,9 @@ def test_the_step_reuses_the_memory_of_the_whole_state(sizes):
     assert donated == num_bytes(shapes, place)
 
 
-@pytest.mark.parametrize(("sizes", "parts"), [(None, 1), ((2, 4, 1), 2)])
+@pytest.mark.parametrize(
+    ("sizes", "parts"), [(None, 1), pytest.param((2, 4, 1), 2, marks=pytest.mark.slow)]
+)
 def test_a_step_needs_only_the_flops_of_the_network(sizes, parts):
     """Forward and backward through the network, as bare as can be, over the step's own FLOPs."""
     batch = jax.tree.map(jnp.asarray, batch_of(16, 16))

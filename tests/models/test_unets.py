@@ -84,8 +84,7 @@ def test_every_parameter_has_a_gradient(trained):
 def test_bfloat16_stays_near_float32(name):
     net = NETS[name]
     given = inputs(net)
-    init = jax.jit(net.init)
-    params = jax.tree.map(lambda p: p + 0.02, init(jax.random.key(0), **given)["params"])
+    params = anywhere(net, **given)
     run = lambda net: jax.jit(lambda p, **g: net.apply({"params": p}, **g))(params, **given)  # noqa: E731
     exact, rough = run(net), run(net.clone(dtype=jnp.bfloat16))
     assert rough.dtype == jnp.float32

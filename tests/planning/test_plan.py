@@ -31,8 +31,9 @@ def tiny(name="base64", **overrides):
 
 @pytest.fixture(scope="module")
 def trained():
-    """The tiny base stage, its state split over four, its batch over all eight devices."""
-    return plan_of(tiny(**{"mesh.fsdp": 4}))
+    """A small base stage, its state split over four, its batch over all eight devices."""
+    small = {"model.mults": (1,), "model.attention_levels": (0,)}
+    return plan_of(tiny(**{"mesh.fsdp": 4}, **small))
 
 
 def test_the_plan_of_a_training_step_is_of_that_step(trained):

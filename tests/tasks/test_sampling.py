@@ -12,7 +12,7 @@ from diffjax.tasks.settings import SampleSettings
 from diffjax.tasks.text import null_text
 from tests.diffusion.helpers import images
 from tests.tasks.network import Network
-from tests.tasks.stages import BASE, SR, moved
+from tests.tasks.stages import FLAT, SR, moved
 from tests.tasks.stages import TEXT as TEXT_CONDITION
 
 SETTINGS = SampleSettings(num_steps=2, guidance_weight=3.0, aug_level=0.2)
@@ -34,7 +34,7 @@ def task_of(says, **changes):
 @pytest.fixture(scope="module")
 def trained():
     """Two stages that fit, 16 -> 32 px, with parameters moved off their zeros."""
-    return [TrainedStage(task, moved(task), SETTINGS) for task in (BASE, LARGE)]
+    return [TrainedStage(task, moved(task), SETTINGS) for task in (FLAT, LARGE)]
 
 
 def test_every_stage_gives_its_picture_in_range(trained):

@@ -11,7 +11,7 @@ from diffjax.devices import mesh as mesh_lib
 from diffjax.training import state
 from diffjax.training import step as step_lib
 from diffjax.training.gradients import gradients_of
-from tests.tasks.stages import BASE, KEY, SR, batch_of
+from tests.tasks.stages import BASE, FLAT, KEY, SR, batch_of
 from tests.training.steps import TX, create, placed, step_of
 
 
@@ -44,12 +44,6 @@ SCANNED = dataclasses.replace(
 )
 
 
-# Half the blocks, and of each kind one.
-FLAT = dataclasses.replace(
-    BASE, name="flat", model=BASE.model.clone(mults=(1,), attention_levels=(0,))
-)
-
-
 SLOW = pytest.mark.slow
 MESHES = [
     (FLAT, (2, 2, 2), 1),
@@ -79,8 +73,8 @@ def test_eight_devices_do_what_one_does(task, sizes, parts):
 
 def test_parameters_really_lie_in_shards():
     mesh = mesh_lib.make_mesh(fsdp=8)
-    make = create(BASE)
-    place = mesh_lib.state_sharding(mesh, jax.eval_shape(make, KEY), BASE.sharding)
+    make = create(FLAT)
+    place = mesh_lib.state_sharding(mesh, jax.eval_shape(make, KEY), FLAT.sharding)
     kernel = jax.jit(make, out_shardings=place)(KEY).params["stem"]["kernel"]
     assert kernel.addressable_shards[0].data.shape == (*kernel.shape[:-1], kernel.shape[-1] // 8)
 
@@ -100,11 +94,11 @@ def test_micro_batches_do_not_change_a_step():
 
 def test_a_weighted_row_counts_by_its_weight_in_the_gradient():
     """The gradient is that of the mean of `per_example`, weights of times included."""
-    batch = BASE.draw(KEY, jax.tree.map(jnp.asarray, batch_of(16)), jnp.int32(0))
-    params = started(BASE).params
+    batch = FLAT.draw(KEY, jax.tree.map(jnp.asarray, batch_of(16)), jnp.int32(0))
+    params = started(FLAT).params
     one = jnp.zeros(8).at[3].set(8.0)
     alone = {name: column[3:4] for name, column in batch.items()} | {"weight": jnp.ones(1)}
-    compiled = jax.jit(functools.partial(gradients_of, BASE), static_argnames="total")
+    compiled = jax.jit(functools.partial(gradients_of, FLAT), static_argnames="total")
     mine, _ = compiled(params, {**batch, "weight": one}, total=8)
     theirs, _ = compiled(params, alone, total=1)
     for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(theirs), strict=True):
@@ -121,7 +115,7 @@ def test_a_mean_over_rows_leaves_out_those_that_have_none():
 @pytest.fixture(scope="module")
 def one_step():
     """A first state, and the step, jitted."""
-    return jax.jit(create(BASE))(KEY), jax.jit(step_of(BASE))
+    return jax.jit(create(FLAT))(KEY), jax.jit(step_of(FLAT))
 
 
 @pytest.mark.slow

@@ -76,7 +76,7 @@ def test_a_saved_position_goes_on_with_the_same_batches_at_fifty_places(names, k
     for at in range(50):
         resumed = make()
         resumed.set_state(states[at])
-        for want in every[at : at + 3]:
+        for want in every[at:] if at == 25 else every[at : at + 1]:
             got = next(resumed)
             for column in want:
                 np.testing.assert_array_equal(got[column], want[column])

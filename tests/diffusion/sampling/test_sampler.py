@@ -32,7 +32,12 @@ STEPS = {
 SCHEDULES = {"cosine": cosine(), "linear": linear()}
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+# Those of a kind that others of it stand for; `make test-all` runs them too.
+KIN = ("ddpm_middle", "ddpm_large", "ddim_half", "euler_churn", "heun_churn", "dpmpp_2s")
+SOME = [pytest.param(name, marks=[pytest.mark.slow] if name in KIN else []) for name in STEPS]
+
+
+@pytest.mark.parametrize("schedule", ["cosine", pytest.param("linear", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", STEPS)
 def test_a_perfect_denoiser_gives_back_the_data_of_any_shape(name, schedule):
     rungs = spacing.uniform(SCHEDULES[schedule], 5)
@@ -42,7 +47,7 @@ def test_a_perfect_denoiser_gives_back_the_data_of_any_shape(name, schedule):
         np.testing.assert_allclose(got, x_0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("name", SOME)
 def test_gaussian_data_come_out_with_their_mean_and_variance(name):
     mean, variance = 0.4, 0.25
     x_T = images(2, (64, 16, 16, 3))

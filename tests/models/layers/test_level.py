@@ -140,7 +140,8 @@ def products(jaxpr):
     return total
 
 
-@pytest.mark.parametrize("scan", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("scan", [False, True])
 def test_remat_products_costs_at_most_a_twentieth_more_arithmetic(scan):
     """Attention and convolutions have the same proportion as in the network of the paper."""
     net = UNet(width=64, mults=(1, 2), num_blocks=3, attention_levels=(1,), scan=scan)
