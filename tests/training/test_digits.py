@@ -45,61 +45,74 @@ def drawn(task, params, labels):
     return np.asarray(pixels.to_uint8(made))[..., 0]
 
 
-def test_a_class_conditional_run_trains_previews_and_samples_by_class(tmp_path, capsys):
-    run, out = tmp_path / "run", tmp_path / "out"
-    flags = [f"--config.{one}" for one in SMALL]
-    task, params = trained(run, "tiny", *flags)
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of the tiny preset, its task and its parameters; steps 2 and 4 are on the disk."""
+    folder = tmp_path_factory.mktemp("digits") / "run"
+    return folder, *trained(folder, "tiny", *(f"--config.{one}" for one in SMALL))
+
+
+def test_a_class_conditional_run_trains_previews_and_samples_by_class(run, tmp_path, capsys):
+    folder, task, params = run
     assert set(task.columns()) == {"image", "label"}
-    assert (run / "samples/0000004.png").exists()
-    asked = ["--workdir", str(run), "--out", str(out)]
+    assert (folder / "samples/0000004.png").exists()
+    asked = ["--workdir", str(folder), "--out", str(tmp_path / "out")]
     assert sample.main([*asked, "--class", "seven", "--class", "3", "--steps", "2"]) == 0
     for i, label in enumerate((7, 3)):
-        path = out / f"{i:04d}_seed0_8px.png"
+        path = tmp_path / f"out/{i:04d}_seed0_8px.png"
         assert png.read_metadata(path)["label"] == label
-        keys = rng.per_example(jnp.zeros(1, jnp.int32))
-        run_ = compiled(sample_stage, task.settings)
-        made = run_(params, {"label": jnp.array([label])}, keys, task=task)
+        made = of_seed_0(label, task, params, task.settings)
         np.testing.assert_array_equal(png.read(path), np.asarray(pixels.to_uint8(made))[0])
     assert sample.main([*asked, "--class", "sevne"]) == 2
     assert "did you mean seven?" in capsys.readouterr().err
-    guided_by_an_earlier_step(run, tmp_path, task, params, capsys)
 
 
-def guided_by_an_earlier_step(run, folder, task, params, capsys):
-    """Steps 2 and 4 are on the disk: the picture is that of the task with its guide."""
-    asked = ["--workdir", str(run), "--class", "7", "--steps", "2", "--guidance", "3"]
-    where = f"{run}@2@live"
-    assert sample.main([*asked, "--guide-by", where, "--out", str(folder / "guided")]) == 0
-    path = folder / "guided/0000_seed0_8px.png"
+def of_seed_0(label, task, params, settings):
+    """The picture [1 8 8 1] of a class with seed 0."""
+    keys = rng.per_example(jnp.zeros(1, jnp.int32))
+    run_ = compiled(sample_stage, settings)
+    return run_(params, {"label": jnp.array([label])}, keys, task=task)
+
+
+@pytest.mark.slow
+def test_an_earlier_step_guides_a_picture_and_is_named_in_it(run, tmp_path, capsys):
+    folder, task, params = run
+    asked = ["--workdir", str(folder), "--class", "7", "--steps", "2", "--guidance", "3"]
+    where = f"{folder}@2@live"
+    assert sample.main([*asked, "--guide-by", where, "--out", str(tmp_path / "guided")]) == 0
+    path = tmp_path / "guided/0000_seed0_8px.png"
     said = png.read_metadata(path)["stages"][0]
     assert (said["step"], said["guide"]["step"], said["guide"]["average"]) == (4, 2, "live")
-    weak, *_ = places.params_of(places.options_of(run), run, task, "live", step=2)
+    weak, *_ = places.params_of(places.options_of(folder), folder, task, "live", step=2)
     pair = dataclasses.replace(task, guide=task, frozen={"guide": weak})
     settings = dataclasses.replace(task.settings, guidance_weight=3.0)
-    keys = rng.per_example(jnp.zeros(1, jnp.int32))
-    made = compiled(sample_stage, settings)(params, {"label": jnp.array([7])}, keys, task=pair)
+    made = of_seed_0(7, pair, params, settings)
     np.testing.assert_array_equal(png.read(path), np.asarray(pixels.to_uint8(made))[0])
-    plain = compiled(sample_stage, settings)(params, {"label": jnp.array([7])}, keys, task=task)
+    plain = of_seed_0(7, task, params, settings)
     assert float(jnp.abs(made - plain).max()) > 1e-4
-    like = ["--workdir", str(run), "--like", str(path), "--out", str(folder / "again")]
+    like = ["--workdir", str(folder), "--like", str(path), "--out", str(tmp_path / "again")]
     assert sample.main(like) == 0
     assert "in every pixel" in capsys.readouterr().out
+
+
+def test_a_guide_that_cannot_be_is_refused_in_one_line(run, tmp_path, capsys):
+    folder, *_ = run
+    asked = ["--workdir", str(folder), "--class", "7", "--out", str(tmp_path / "no")]
     wrong = {
-        str(run): "is the very checkpoint of digits: name an earlier step or another average",
-        f"{run}@3": "has no such step; its newest is 4",
-        f"{run}@decay_0.5": "no average is called decay_0.5",
+        str(folder): "is the very checkpoint of digits: name an earlier step or another average",
+        f"{folder}@3": "has no such step; its newest is 4",
+        f"{folder}@decay_0.5": "no average is called decay_0.5",
         f"{folder}/nowhere": "holds no trained stage",
         "@2": "want a workdir or an export",
     }
     for place, words in wrong.items():
-        assert sample.main([*asked, "--guide-by", place, "--out", str(folder / "no")]) == 2
+        assert sample.main([*asked, "--guidance", "3", "--guide-by", place]) == 2
         err = capsys.readouterr().err
         assert words in err
         assert err.count("\n") == 1
-    plain_asked = [*asked[:-1], "1", "--guide-by", where, "--out", str(folder / "no")]
-    assert sample.main(plain_asked) == 2
+    assert sample.main([*asked, "--guidance", "1", "--guide-by", f"{folder}@2@live"]) == 2
     assert "--guide-by = 1: has no effect without guidance" in capsys.readouterr().err
-    assert not (folder / "no").exists()
+    assert not (tmp_path / "no").exists()
 
 
 def test_a_digit_is_read_with_its_class_and_a_caption():
