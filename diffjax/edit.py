@@ -23,13 +23,21 @@ from diffjax.generation import jobs
 from diffjax.generation.chain import Cascade
 from diffjax.images import read, square
 
+ALPHA = "alpha"  # of --mask: the picture's own transparency
+
 
 def parser() -> argparse.ArgumentParser:
     """The flags of every kind of edit."""
     flags = command.parser("edit", __doc__)
     kinds = flags.add_subparsers(dest="kind", required=True, metavar="KIND")
     paint = kinds.add_parser("inpaint", help="paint anew where a mask is white")
-    paint.add_argument("--mask", type=command.path, required=True, help="as large as the picture")
+    paint.add_argument(
+        "--mask",
+        type=_mask_path,
+        required=True,
+        help="as large as the picture, white where it is to change; or alpha: where the picture "
+        "itself is transparent (./alpha is a file)",
+    )
     paint.add_argument(
         "--resample",
         help="how often RePaint repeats each part of the ladder: 10,1,... by default, 1 is fastest",
@@ -40,7 +48,10 @@ def parser() -> argparse.ArgumentParser:
     upscale = kinds.add_parser("upscale", help="a picture of any size, enlarged")
     for kind in (paint, redraw, vary, upscale):
         kind.add_argument(
-            "--picture", type=command.path, required=True, help="PNG, JPEG, WebP, GIF, BMP"
+            "--picture",
+            type=command.path,
+            required=True,
+            help="PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF",
         )
     path.add_argument(
         "--picture",
@@ -125,7 +136,7 @@ def run(flags: argparse.Namespace) -> Path:
         "needs a --prompt",
     )
     _check(flags, given, prompts, seeds)
-    mask = _mask(flags.mask, given[0].shape[:2]) if flags.kind == "inpaint" else None
+    mask = _mask(flags, given[0].shape[:2]) if flags.kind == "inpaint" else None
     ask = request.Ask(
         kind=flags.kind,
         pictures=given,
@@ -225,8 +236,11 @@ def _picture(flag: str, path: Path):
         raise ConfigError(flag, str(path)[:200], _without(path, error)) from None
 
 
-def _mask(path: Path, shape: tuple[int, int]):
+def _mask(flags: argparse.Namespace, shape: tuple[int, int]):
     """Reads the mask of a picture of this (height, width)."""
+    path = flags.mask
+    if path == ALPHA:
+        return _clear_part(flags.picture)
     try:
         mask = read.read_mask(path)
     except ValueError as error:
@@ -239,6 +253,24 @@ def _mask(path: Path, shape: tuple[int, int]):
         f"is {wide} x {high} px, the picture {width} x {height}; they must have the same size",
     )
     require(bool(mask.any()), "--mask", str(path), "is all black; paint white what is to change")
+    return mask
+
+
+def _mask_path(text: str) -> Path | str:
+    """The type of --mask: ALPHA as it is, anything else as a path."""
+    return text if text == ALPHA else command.path(text)
+
+
+def _clear_part(picture: Path):
+    """The mask that a picture's own transparency is."""
+    try:
+        mask = read.read_alpha(picture)
+    except ValueError as error:
+        raise ConfigError(
+            "--mask", ALPHA, f"{str(picture)[:200]} {_without(picture, error)}; name a mask's file"
+        ) from None
+    what = f"no pixel of {str(picture)[:200]} is more than half transparent; name a mask's file"
+    require(bool(mask.any()), "--mask", ALPHA, what)
     return mask
 
 

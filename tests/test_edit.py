@@ -84,6 +84,24 @@ def test_inpainting_leaves_what_is_not_masked_as_it_was_byte_for_byte(run, files
         recipe.from_json(said)
 
 
+def test_the_pictures_own_transparency_can_be_the_mask(run, files):
+    """It makes the picture that a file with the same mask makes, byte for byte."""
+    mask = read.read_mask(files / "m.png")
+    clear = np.dstack([COLOURS, np.where(mask, 0, 255).astype(np.uint8)])
+    Image.fromarray(clear).save(files / "clear.png")
+    line = "inpaint --picture {f}/clear.png --prompt apple --steps 2 --resample 1 --mask "
+    code, _, made = run(line + "alpha")
+    assert code == 0
+    name = "inpaint_seed0_16px.png"
+    first, said = png.read(made[name]), png.read_metadata(made[name])
+    code, _, made = run(line + "{f}/m.png", "--overwrite")
+    assert code == 0
+    np.testing.assert_array_equal(png.read(made[name]), first)
+    assert png.read_metadata(made[name]) == said
+    hidden = square.fit_square_mask(mask, 16)
+    np.testing.assert_array_equal(first[~hidden], square.fit_square(COLOURS, 16)[~hidden])
+
+
 @pytest.mark.parametrize("line", ["img2img --prompt apple --strength 0.7", "vary"])
 def test_a_seed_is_a_picture_in_any_company(run, line):
     """Byte for byte, and the second run replaces the first only when told to."""
@@ -200,6 +218,11 @@ def chunk(name, data):
         ("inpaint --prompt a --picture {f}/a.png --mask {f}/black.png", "all black; paint white"),
         ("inpaint --prompt a --picture {f}/a.png --mask {f}/text.png", "--mask = .*not a picture"),
         ("inpaint --prompt a --picture {f}/a.png --mask {f}/edge.png", "cropped away.*--fit pad"),
+        ("inpaint --prompt a --picture {f}/a.png --mask alpha",
+         "--mask = 'alpha': .*a.png has no transparency; name a mask's file"),
+        ("inpaint --prompt a --picture {f}/opaque.png --mask alpha",
+         "no pixel of .*opaque.png is more than half transparent"),
+        ("inpaint --prompt a --picture {f}/a.png --mask ./alpha", "no such file"),
         ("inpaint --prompt a --picture {f}/a.png --mask {f}/m.png --resample 0", "1 to 100"),
         ("inpaint --prompt a --picture {f}/a.png --mask {f}/m.png --resample 3,2,1", "2 times"),
         ("img2img --prompt " + "x" * 10_001 + " --picture {f}/a.png", "at most 10000"),
@@ -224,6 +247,7 @@ def test_an_impossible_request_is_refused_in_one_line_with_exit_code_2_and_write
     (files / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", bytes(99)))
     Image.new("L", (4, 3), 255).save(files / "small.png")
     Image.new("L", (16, 20)).save(files / "black.png")
+    Image.new("RGBA", (16, 20), (9, 9, 9, 128)).save(files / "opaque.png")
     edge = Image.new("L", (16, 20))
     edge.paste(255, (0, 0, 16, 1))
     edge.save(files / "edge.png")

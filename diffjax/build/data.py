@@ -1,18 +1,19 @@
 """Makes the data of a run from its config: records, embeddings, batches, and previews."""
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 
 import jax
 from ml_collections import ConfigDict
 
-from diffjax.build.embeddings import embeddings_of
-from diffjax.core.errors import ConfigError, require
+from diffjax.build.embeddings import embeddings_of, of_known_captions
+from diffjax.core.errors import BadData, ConfigError, Ending, InputError, require
 from diffjax.core.files import read_json, write_whole
 from diffjax.core.json_types import JsonObject
 from diffjax.data import pipeline, readers
-from diffjax.data.broken import Broken
+from diffjax.data.broken import Broken, BrokenRecord
 from diffjax.data.probe import probe
 from diffjax.data.record import NoSplit, Record, RecordSource, clean, identity_of
 from diffjax.data.sources.open import Wanted, open_source
@@ -26,6 +27,7 @@ from diffjax.training.run import Data, Shown
 DATA, LEFT_OUT = "data.json", "left_out.jsonl"  # in the workdir
 # The keys that say which data are meant.
 ASKED_FOR = ("name", "split", "validation", "captions")
+_meetings = itertools.count()
 
 
 def open_data(
@@ -37,20 +39,20 @@ def open_data(
     the workdir.
 
     Raises:
-      ConfigError: no such data set, or other data than the run began with; or the embeddings are
-        another encoder's.
+      ConfigError: no such data set, or other data than the run began with, or than another process
+        reads; or the embeddings are another encoder's.
       BadData: too many records are broken.
       StorageError: there is no room for what has to be made.
     """
-    records = source_of(config)
-    check_classes(config, records)
-    known = same_data(config, records, workdir)
+    records, known = records_of_all(config, workdir)
     broken = broken_of(config, records, workdir, look=not known)
     if processes.is_first():
         note_data(config, records, workdir)
-    embed = None
+    embed: readers.Embed | None = None
     if encoder is not None:
         embed = embeddings_of(config, records, encoder, _encoding_progress).embed
+        if not config.data.get("embeddings", ""):
+            embed = of_known_captions(embed)
     rows = mesh_lib.rows_here(mesh_lib.batch_sharding(training.mesh), config.data.batch_size)
     batches = pipeline.train_iterator(
         records,
@@ -62,6 +64,40 @@ def open_data(
         worker_count=config.data.workers,
     )
     return Data(batches, shown_of(config, records, encoder, embed), broken=broken)
+
+
+def records_of_all(config: ConfigDict, workdir: Path) -> tuple[RecordSource, bool]:
+    """The records, which all processes read, and whether the run in the workdir began with them.
+
+    All processes call this equally often. If one of them fails, all do, with a line each.
+
+    Raises:
+      ConfigError: no such data set, or other data than the run began with, or than another process
+        reads.
+    """
+    name = f"data {next(_meetings)}"
+    try:
+        records = source_of(config)
+        check_classes(config, records)
+        known = same_data(config, records, workdir)
+    except Ending as error:
+        processes.told_by_all(name, json.dumps({"failed": error.line()}))
+        raise
+    mine = {"records": len(records), "identity": identity_of(records)}
+    said = list(map(json.loads, processes.told_by_all(name, json.dumps(mine))))
+    failed = next((f"process {i}: {x['failed']}" for i, x in enumerate(said) if "failed" in x), "")
+    if failed:
+        raise InputError(failed)
+    other = next((i for i, told in enumerate(said) if told != said[0]), None)
+    if other is not None:
+        there, here = said[other]["records"], said[0]["records"]
+        raise ConfigError(
+            "data.name",
+            config.data.name,
+            f"process {other} reads other data than process 0 ({there} records and {here}); give "
+            "all processes the same files",
+        )
+    return records, known
 
 
 def broken_of(config: ConfigDict, records: RecordSource, workdir: Path, *, look: bool) -> Broken:
@@ -212,7 +248,7 @@ def shown_of(
         prompts = filter(None, map(clean, config.sample.prompts))
         embed = cache.ensure(cache.default_folder(encoder), encoder, prompts).embed
     else:
-        shown = [records[i * len(records) // count] for i in range(count)]
+        shown = [_readable(records, i * len(records) // count) for i in range(count)]
     needed: list[readers.Reader] = [readers.caption]
     if embed is not None:
         needed.append(readers.text(embed, config.text.max_tokens))
@@ -231,6 +267,20 @@ def shown_of(
     columns = dict(next(batches))
     captions = tuple(str(caption) for caption in columns.pop("caption"))
     return Shown(columns, captions)
+
+
+def _readable(records: RecordSource, index: int) -> Record:
+    """The record at `index`, or the first one after it that is not broken.
+
+    Raises:
+      BadData: all are.
+    """
+    for at in (*range(index, len(records)), *range(index)):
+        try:
+            return records[at]
+        except BrokenRecord:
+            continue
+    raise BadData(f"{records!r}: no record of it can be read")
 
 
 def _encoding_progress(done: int, total: int) -> None:

@@ -1,5 +1,6 @@
 """Opens the text embeddings that a stage trains on, or computes them first."""
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 
@@ -7,8 +8,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from diffjax.core.errors import ConfigError, require
-from diffjax.data.captions import from_source
-from diffjax.data.record import BadRecord, RecordSource, captions_at, fingerprint_of
+from diffjax.data.broken import BrokenRecord
+from diffjax.data.captions import from_source, usable_captions_at
+from diffjax.data.readers import Embed
+from diffjax.data.record import BadRecord, RecordSource, fingerprint_of
 from diffjax.devices import processes
 from diffjax.encoders.cache import cache, marks
 from diffjax.encoders.t5 import TextEncoder
@@ -48,6 +51,23 @@ def embeddings_of(
     return found
 
 
+def of_known_captions(embed: Embed) -> Embed:
+    """`embed`, where all captions were encoded when the run began.
+
+    A caption that it lacks has been changed since, so its record counts as broken.
+    """
+    return functools.partial(_embed_known, embed=embed)
+
+
+def _embed_known(caption: str, *, embed: Embed) -> np.ndarray:
+    try:
+        return embed(caption)
+    except cache.MissingCaption:
+        raise BrokenRecord(
+            f"its caption {caption[:40]!r} is new: it was another one when the run began"
+        ) from None
+
+
 def encoded(encoder: TextEncoder, captions: Sequence[str]) -> Callable[[str], np.ndarray]:
     """Encodes these captions as in training, without a cache; caption -> embeddings [l d]."""
     texts = sorted({caption for caption in captions if caption})
@@ -84,7 +104,7 @@ def _named(path: str, records: RecordSource, encoder: TextEncoder) -> cache.Embe
     except ValueError as error:
         raise ConfigError("data.embeddings", path, str(error)) from None
     for index in range(0, len(records), len(records) // LOOKED_FOR + 1):
-        for caption in filter(None, captions_at(records, index)):
+        for caption in filter(None, usable_captions_at(records, index)):
             require(
                 caption in embeddings,
                 "data.embeddings",

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterator
 
+from diffjax.data.broken import BrokenRecord
 from diffjax.data.record import RecordSource, captions_at, clean
 
 
@@ -39,11 +40,19 @@ def from_source(source: RecordSource) -> Captions:
     """The captions of all records, as training reads them; pictures are not read.
 
     Raises:
-      BadRecord: (while iterating) the captions of a record cannot be read; names its index.
+      BadRecord: (while iterating) the captions of a record are not texts; names its index.
     """
     return Captions(
-        len(source), lambda: (captions_at(source, index) for index in range(len(source)))
+        len(source), lambda: (usable_captions_at(source, index) for index in range(len(source)))
     )
+
+
+def usable_captions_at(source: RecordSource, index: int) -> tuple[str, ...]:
+    """`captions_at`, but () for a broken record: training leaves it out and counts it."""
+    try:
+        return captions_at(source, index)
+    except BrokenRecord:
+        return ()
 
 
 def from_data_set(

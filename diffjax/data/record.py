@@ -1,5 +1,6 @@
 """What a record is, and the rule by which captions are read from it."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -15,6 +16,7 @@ from jaxtyping import Float
 Record: TypeAlias = Mapping[str, object]
 
 MAX_CAPTION_CHARACTERS = 10_000
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 # A batch: named arrays, a row per example.
 Batch: TypeAlias = Mapping[str, np.ndarray]
@@ -52,9 +54,11 @@ def clean(text: str) -> str:
     """The caption without blanks around it, which is the form used everywhere in diffjax.
 
     A blank caption becomes "", the null text: it trains as unconditional and is never encoded. NUL
-    becomes a blank, and a very long caption loses its end.
+    becomes a blank, a very long caption loses its end, and half of a surrogate pair, which JSON may
+    hold and no file, becomes a replacement character.
     """
-    return text[:MAX_CAPTION_CHARACTERS].replace("\0", " ").strip()
+    text = text[:MAX_CAPTION_CHARACTERS].replace("\0", " ").strip()
+    return _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def captions_of(record: Record) -> tuple[str, ...]:
@@ -105,12 +109,13 @@ def captions_at(source: RecordSource, index: int) -> tuple[str, ...]:
     """`captions_of` the record at `index`, if possible without reading its picture.
 
     Raises:
-      BadRecord: they are not a sequence of strings; names the index.
+      BadRecord: they are not a sequence of strings, or of a kind of its own if they cannot be read;
+        names the index.
     """
     try:
         return captions_of({"captions": stored_captions(source, index)})
     except BadRecord as error:
-        raise BadRecord(f"record {index}: {error}") from None
+        raise type(error)(f"record {index}: {error}") from None
 
 
 def stored_captions(source: RecordSource, index: int) -> object:

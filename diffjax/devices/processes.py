@@ -23,6 +23,7 @@ from diffjax.devices.cluster import Cluster
 
 CONNECT_S = 300  # how long the other processes may take to start
 REMIND_S = 30  # how often a waiting process prints a line
+LAST_WORDS_S = 2  # between an error of the first process and its end
 
 
 class WorkersMissing(Ending, RuntimeError):
@@ -119,12 +120,32 @@ def wait_for_all(name: str, timeout_s: int = 3600) -> None:
         client.wait_at_barrier(name, timeout_s * 1000)
 
 
+def told_by_all(name: str, mine: str, timeout_s: int = 3600) -> list[str]:
+    """What each process says under this name, in their order; a name serves once.
+
+    Waits until every process has called this. mine: what this process says.
+    """
+    if jax.process_count() == 1:
+        return [mine]
+    client = global_state.client
+    assert client is not None, "initialize has connected this process"
+    folder = f"diffjax/{name}/"
+    client.key_value_set(f"{folder}{jax.process_index()}", mine)
+    wait_for_all(f"{name}: told", timeout_s)
+    said = {int(key.rpartition("/")[2]): text for key, text in client.key_value_dir_get(folder)}
+    wait_for_all(f"{name}: heard", timeout_s)  # what is told goes with the first process
+    return [said[index] for index in range(jax.process_count())]
+
+
 def end_if_failed(code: int) -> int:
     """Returns the exit code, but ends the process at once if it failed and there are others.
 
-    A normal exit would wait for the other processes, which are waiting for this one.
+    A normal exit would wait for the other processes, which are waiting for this one. The first
+    process, without which JAX ends the others, leaves them LAST_WORDS_S to say what is wrong.
     """
     if code not in (0, EXIT_TERMINATED) and jax.process_count() > 1:
+        if is_first():
+            time.sleep(LAST_WORDS_S)
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(code)

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from diffjax.core.files import write_whole
+from diffjax.images import letters
 
 MARGIN_PX = 6
 
@@ -29,7 +30,7 @@ def contact_sheet(
     if len(rows) != len(captions) or not rows:
         raise ValueError(f"{len(rows)} cells and {len(captions)} captions: one each, at least one")
     font_px = max(11, tile_px // 12)
-    font = ImageFont.load_default(size=font_px)
+    font = letters.plain(font_px)
     line_px = int(font_px * 1.3)
     cell_width = max(len(row) for row in rows) * (tile_px + MARGIN_PX)
     texts = [wrap_text(caption, font, cell_width - MARGIN_PX) for caption in captions]
@@ -49,27 +50,37 @@ def contact_sheet(
             sheet.paste(tile, (left, y))
             box = (left - 1, y - 1, left + tile_px, y + tile_px)
             draw.rectangle(box, outline=(225, 225, 225))
-        draw.multiline_text((x, y + tile_px + MARGIN_PX // 2), text, fill=(40, 40, 40), font=font)
+        letters.draw_lines(draw, (x, y + tile_px + MARGIN_PX // 2), text, font, (40, 40, 40))
     return sheet
 
 
-def wrap_text(
-    text: str,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-    width_px: int,
-    max_lines: int = 4,
-) -> str:
-    """`text` broken at spaces into lines of at most `width_px`; a text too long ends in dots."""
+def wrap_text(text: str, font: letters.Font, width_px: int, max_lines: int = 4) -> str:
+    """`text` broken at spaces into lines of at most `width_px`; a text too long ends in dots.
+
+    A word that is wider than a line, as a sentence in Chinese may be, is broken too.
+    """
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and font.getlength(longer) > width_px:
-            lines.append(word)
-        else:
+        if letters.length(longer, font) <= width_px:
             lines[-1] = longer
+            continue
+        first, *more = _broken(word, font, width_px)
+        lines = [*lines, first, *more] if lines[-1] else [first, *more]
     if len(lines) > max_lines:
         lines = [*lines[: max_lines - 1], lines[max_lines - 1] + " ..."]
     return "\n".join(lines)
+
+
+def _broken(word: str, font: letters.Font, width_px: int) -> list[str]:
+    """A word in pieces of at most `width_px`, or of one character where that is wider."""
+    pieces = [""]
+    for char in word:
+        if pieces[-1] and letters.length(pieces[-1] + char, font) > width_px:
+            pieces.append(char)
+        else:
+            pieces[-1] += char
+    return pieces
 
 
 def save(sheet: Image.Image, path: Path) -> Path:

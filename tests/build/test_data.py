@@ -1,11 +1,14 @@
 """From the keys of data.* to the records and the batches of a run."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from diffjax.build import config, data
-from diffjax.core.errors import BadData, ConfigError
+from diffjax.core.errors import BadData, ConfigError, InputError
 from diffjax.data.pipeline import train_iterator
 from diffjax.data.record import captions_at
 from tests.data.sources import made
@@ -139,3 +142,57 @@ def test_a_wrong_number_of_classes_is_refused(tmp_path):
     )
     with pytest.raises(ConfigError, match=r"classes.num = 10: .* has 3"):
         data.check_classes(options, data.source_of(options))
+
+
+def together(monkeypatch, options, runs):
+    """What `records_of_all` gives or raises in two processes, each of which is a thread here."""
+    who, barrier, said = threading.local(), threading.Barrier(2), {}
+
+    def told_by_all(name, mine):
+        said[who.index] = mine
+        barrier.wait(60)
+        return [said[0], said[1]]
+
+    def start(index):
+        who.index = index
+        try:
+            return data.records_of_all(options[index], runs)
+        except (ConfigError, InputError) as error:
+            return error
+
+    monkeypatch.setattr(data.processes, "told_by_all", told_by_all)
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(start, range(2)))
+
+
+def test_processes_that_read_other_files_all_end_with_the_same_line(tmp_path, monkeypatch):
+    one = options_of(made.folder(tmp_path / "a", "txt", count=3))
+    copy = options_of(made.folder(tmp_path / "copy", "txt", count=3))
+    other = options_of(made.folder(tmp_path / "b", "txt", count=4))
+    records = [found[0] for found in together(monkeypatch, [one, copy], tmp_path)]
+    assert [len(each) for each in records] == [3, 3]
+    for error in together(monkeypatch, [one, other], tmp_path):
+        assert "process 1 reads other data than process 0 (4 records and 3)" in str(error)
+        assert isinstance(error, ConfigError)
+
+
+def test_where_one_process_has_no_data_all_end_with_its_line(tmp_path, monkeypatch):
+    one = options_of(made.folder(tmp_path / "a", "txt", count=3))
+    first, second = together(monkeypatch, [one, options_of(tmp_path / "none")], tmp_path)
+    assert "there is no such folder" in str(second)
+    assert str(first) == f"process 1: {second}"
+
+
+def test_previews_show_the_next_record_in_the_place_of_one_that_cannot_be_read(tmp_path):
+    root = made.folder(tmp_path / "a", "txt", count=4)
+    (root / "p000.txt").write_bytes(b"caf\xe9")
+    options = options_of(root)
+    options.sample.num_images = 4
+    names = [data.source_of(options).name(i) for i in range(4)]
+    assert names.index("p000.png") == 2
+    shown = data.shown_of(options, data.source_of(options), None, None)
+    assert shown.captions == tuple(made.caption(i) for i in (1, 3, 2, 2))
+    for path in root.rglob("*.png"):
+        path.with_suffix(".txt").write_bytes(b"caf\xe9")
+    with pytest.raises(BadData, match="no record of it can be read"):
+        data.shown_of(options, data.source_of(options), None, None)

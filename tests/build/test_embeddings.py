@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,6 +12,7 @@ import pytest
 
 from diffjax.build import config, embeddings
 from diffjax.core.errors import BadData, ConfigError
+from diffjax.data.broken import Broken, BrokenRecord
 from diffjax.data.captions import from_source
 from diffjax.data.pipeline import train_iterator
 from diffjax.data.readers import text
@@ -30,7 +32,7 @@ class Counting:
     """Records that count how often they and their captions are read."""
 
     def __init__(self, records=RECORDS, name="these"):
-        self.records, self.name = records, name
+        self.records, self.called = records, name
         self.read = self.captions_read = 0
 
     def __len__(self):
@@ -45,7 +47,7 @@ class Counting:
         return self.records[index].get("captions", ())
 
     def fingerprint(self):
-        return self.name
+        return self.called
 
 
 @pytest.fixture(autouse=True)
@@ -189,6 +191,47 @@ def test_captions_that_cannot_be_read_are_refused_with_the_records_number(named,
         embeddings.embeddings_of(options(tmp_path / "c" if named else ""), source, Stub())
     assert "record 0" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_record_whose_captions_are_broken_is_passed_over_and_training_leaves_it_out(tmp_path):
+    """One caption that is not UTF-8 must not keep a thousand pictures from being trained on."""
+
+    class Folder(Counting):
+        def captions(self, index):
+            if index == 1:
+                raise BrokenRecord("its caption b.txt is not UTF-8")
+            return super().captions(index)
+
+        def __getitem__(self, index):
+            return {"captions": self.captions(index)}
+
+    made = embeddings.embeddings_of(options(), Folder(), Stub())
+    assert sorted(made) == ["a dog", "a frog."]
+    cache.extend(tmp_path / "c", Stub(), ["a dog", "a frog."])
+    embeddings.embeddings_of(options(tmp_path / "c"), Folder(), Stub())
+    broken = Broken(4, 0.25)
+    batches = train_iterator(
+        Folder(), [text(made.embed, 16)], batch_size=4, seed=0, broken=broken, threads=0
+    )
+    next(batches)
+    assert [skipped.record for skipped in broken.seen.values()] == [1]
+
+
+def test_a_caption_that_was_edited_while_a_run_goes_on_breaks_its_record_alone():
+    source = Counting([{"captions": ("a frog",)}, {"captions": ("a dog",)}])
+    found = embeddings.embeddings_of(options(), source, Stub())
+    embed = pickle.loads(pickle.dumps(embeddings.of_known_captions(found.embed)))
+    np.testing.assert_array_equal(embed("a frog"), found.embed("a frog"))
+    source.records = [{"captions": ("another frog",)}, {"captions": ("a dog",)}]
+    broken = Broken(2, 0.5)
+    batches = train_iterator(
+        source, [text(embed, 16)], batch_size=4, seed=0, broken=broken, threads=0
+    )
+    next(batches)
+    (skipped,) = broken.seen.values()
+    assert skipped.reason == (
+        "its caption 'another frog' is new: it was another one when the run began"
+    )
 
 
 def test_captions_encoded_now_are_those_of_the_cache_up_to_its_precision():

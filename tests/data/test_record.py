@@ -14,6 +14,7 @@ from diffjax.data.sources.fake import Shapes
         ({"captions": ("a frog", " \t")}, ("a frog", "")),
         ({"captions": ()}, ()),
         ({"name": "frog"}, ()),
+        ({"captions": ("half a \ud83d pair", "nul\0")}, ("half a \ufffd pair", "nul")),
     ],
 )
 def test_captions_lose_the_blanks_around_them_and_keep_their_number(record, expected):

@@ -12,10 +12,14 @@ MAX_FILES_OF_BRACES = 1_000_000
 
 
 class Found(NamedTuple):
-    """A file below a folder: its path from there with slashes, and its size (-1: unreadable)."""
+    """A file below a folder: its path from there with slashes.
+
+    size: in bytes, -1 if the file cannot be read. changed_ns: when it was changed last.
+    """
 
     path: str
     size: int
+    changed_ns: int = 0
 
 
 def below(root: Path) -> Iterator[Found]:
@@ -76,7 +80,8 @@ def _below(folder: str, prefix: str, seen: set[tuple[int, int]]) -> Iterator[Fou
             if entry.is_dir():
                 yield from _below(entry.path, path + "/", seen)
             else:
-                yield Found(path, entry.stat().st_size)
+                about = entry.stat()
+                yield Found(path, about.st_size, about.st_mtime_ns)
         except OSError:
             yield Found(path, -1)
 

@@ -1,10 +1,11 @@
 """Pictures anywhere below a folder, with the captions or classes that lie beside them."""
 
+import functools
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import ClassVar
 
 from diffjax.data.broken import BrokenRecord
@@ -13,8 +14,9 @@ from diffjax.data.sources import beside
 from diffjax.data.sources.files import Found, below, shown
 from diffjax.images.read import SUFFIXES
 
-# Where captions come from: beside the picture, else a class folder; the folder; nowhere.
-CAPTIONS = ("auto", "folder", "none")
+# Where captions come from: beside the picture, or a class folder if there are none; the folder;
+# beside the picture, and the folder for those without; nowhere.
+CAPTIONS = ("auto", "folder", "either", "none")
 # Folders of these names hold a split each; "train" is all that is in none of them.
 SPLIT_FOLDERS = {
     "train": ("train", "training"),
@@ -28,9 +30,10 @@ MAX_PICTURE_BYTES = 200_000_000
 class Folder:
     """The pictures of `files`, paths below `root`, in order.
 
-    tables: the captions of pictures that a table names, by their paths. texts: the text files, by
-    their paths with the suffix in small letters. classes: the names of class folders, () if there
-    are none. digest: of all names and sizes.
+    tables: the captions of pictures that a table names, by their paths. texts: the pictures' text
+    files, by their paths with the suffix in small letters. classes: the names of class folders, ()
+    if there are none. digest: of all names and sizes. changed: a digest of when captions were
+    changed.
     """
 
     unchecked: ClassVar[bool] = True
@@ -41,6 +44,7 @@ class Folder:
     classes: tuple[str, ...]
     captioned_by: str
     digest: str
+    changed: str
 
     def __len__(self) -> int:
         """How many pictures there are."""
@@ -54,7 +58,7 @@ class Folder:
             "image": self._image(index),
         }
         if self.classes:
-            record["label"] = self.classes.index(self.files[index].partition("/")[0])
+            record["label"] = self._labels[_class_of(self.files[index])]
         return record
 
     def __repr__(self) -> str:
@@ -67,29 +71,38 @@ class Folder:
 
     def captions(self, index: int) -> tuple[str, ...]:
         """The captions of the picture at `index`; BrokenRecord if they cannot be read."""
-        path = PurePosixPath(self.files[index])
+        path = self.files[index]
         if self.captioned_by == "none":
             return ()
-        if self.captioned_by == "auto":
-            if str(path) in self.tables:
-                return self.tables[str(path)]
+        if self.captioned_by in ("auto", "either"):
+            if path in self.tables:
+                return self.tables[path]
             for suffix in beside.TEXT_SUFFIXES:
-                for text in (path.with_suffix(suffix), PurePosixPath(f"{path}{suffix}")):
-                    if str(text) in self.texts:
-                        return beside.read_texts(self.root / self.texts[str(text)])
-            if self.tables or self.texts or not self.classes:
-                return ()
-        return (words(path.parent.name),) if path.parent.name else ()
+                for text in (os.path.splitext(path)[0] + suffix, path + suffix):
+                    if text in self.texts:
+                        return beside.read_texts(self.root / self.texts[text])
+        if self.captioned_by == "auto" and (self.tables or self.texts or not self.classes):
+            return ()
+        folder = path.rpartition("/")[0].rpartition("/")[2]
+        return (words(folder),) if folder else ()
 
     def captioned(self) -> bool:
         """Whether captions lie beside the pictures, or were asked for of their folders."""
         if self.captioned_by == "auto":
             return bool(self.tables or self.texts)
-        return self.captioned_by == "folder"
+        return self.captioned_by in ("folder", "either")
 
     def fingerprint(self) -> str:
-        """A digest of the names and sizes of all files; nothing is read for it."""
+        """A digest of the names and sizes of all files, and of when captions were changed."""
+        return f"{self.digest} {self.changed}"
+
+    def identity(self) -> str:
+        """A digest of the names and sizes of all files, which a copy has too."""
         return self.digest
+
+    @functools.cached_property
+    def _labels(self) -> Mapping[str, int]:
+        return {name: label for label, name in enumerate(self.classes)}
 
     def _image(self, index: int) -> bytes:
         path = self.root / self.files[index]
@@ -118,30 +131,25 @@ def open_folder(root: Path, split: str = "train", captioned_by: str = "auto") ->
         raise ValueError(f"captions from {captioned_by!r}: allowed are {', '.join(CAPTIONS)}")
     if not root.is_dir():
         raise ValueError(f"{shown(root)}: there is no such folder")
-    root = _root_of(root, split)
+    whole, root = root, _root_of(root, split)
     found = list(below(root))
-    pictures = [one for one in found if one.path.lower().endswith(SUFFIXES)]
-    if not pictures:
+    files = tuple(one.path for one in found if one.path.lower().endswith(SUFFIXES))
+    if not files:
         kinds = ", ".join(SUFFIXES)
         raise ValueError(f"{shown(root)}: no picture below it ({len(found)} other files); {kinds}")
-    tables: dict[str, tuple[str, ...]] = {}
-    texts: dict[str, str] = {}
-    for one in found:
-        path = PurePosixPath(one.path)
-        if path.name.lower() in beside.TABLE_NAMES and captioned_by == "auto":
-            there = beside.read_table(root / path)
-            tables |= {str(path.parent / name): each for name, each in there.items()}
-        elif path.suffix.lower() in beside.TEXT_SUFFIXES:
-            texts[str(path.with_suffix(path.suffix.lower()))] = one.path
-    files = tuple(one.path for one in pictures)
+    reads_tables = captioned_by in ("auto", "either")
+    own = [one for one in found if reads_tables and _is_table(one.path)]
+    above = _tables_above(whole, root) if reads_tables else []
+    texts = _texts_of(found, files)
     return Folder(
         root=root,
         files=files,
-        tables=tables,
+        tables=_captions_of_tables(root, [*above, *own], files),
         texts=texts,
         classes=_classes(files),
         captioned_by=captioned_by,
-        digest=_digest(found, captioned_by),
+        digest=_digest([*above, *found], captioned_by),
+        changed=_changed([*above, *own], found, set(texts.values())),
     )
 
 
@@ -172,9 +180,78 @@ def _root_of(root: Path, split: str) -> Path:
     return there[split]
 
 
+def _class_of(path: str) -> str:
+    """The name of the first folder, fit to be shown; "" if there is none."""
+    return shown(path.partition("/")[0]) if "/" in path else ""
+
+
+def _is_table(path: str) -> bool:
+    return path.rpartition("/")[2].lower() in beside.TABLE_NAMES
+
+
+def _tables_above(whole: Path, root: Path) -> list[Found]:
+    """The tables beside the folder of a split, which name pictures by paths from there."""
+    if whole == root:
+        return []
+    beside_it = sorted(path for path in whole.iterdir() if _is_table(path.name))
+    about = [(path.name, path.stat()) for path in beside_it]
+    return [Found(f"../{name}", one.st_size, one.st_mtime_ns) for name, one in about]
+
+
+def _captions_of_tables(
+    root: Path, tables: Sequence[Found], files: Sequence[str]
+) -> dict[str, tuple[str, ...]]:
+    """The captions that tables have for pictures that are there, by the paths of these.
+
+    Raises:
+      TableError: a table cannot be read, or names no picture that is there.
+    """
+    there, captions = set(files), dict[str, tuple[str, ...]]()
+    for table in tables:
+        named = beside.read_table(root / table.path)
+        folder = table.path.rpartition("/")[0]
+        if folder == "..":  # other splits have pictures in it too
+            inside = f"{root.name}/"
+            found = {
+                name.removeprefix(inside): each
+                for name, each in named.items()
+                if name.startswith(inside)
+            }
+        else:
+            found = {f"{folder}/{name}" if folder else name: each for name, each in named.items()}
+        known = {name: each for name, each in found.items() if name in there}
+        if found and not known:
+            raise beside.TableError(
+                f"{shown(root / table.path)}: names {len(named)} pictures such as "
+                f"{shown(next(iter(named)))[:80]!r}, and none of them is there; want paths from "
+                "its own folder, with their endings"
+            )
+        captions |= known
+    return captions
+
+
+def _texts_of(found: Sequence[Found], files: Sequence[str]) -> dict[str, str]:
+    """The text files of the pictures, by their paths with the suffix in small letters."""
+    stems = {*files, *(os.path.splitext(path)[0] for path in files)}
+    split = [(os.path.splitext(one.path), one.path) for one in found]
+    return {
+        stem + suffix.lower(): path
+        for (stem, suffix), path in split
+        if suffix.lower() in beside.TEXT_SUFFIXES and stem in stems
+    }
+
+
 def _classes(files: Sequence[str]) -> tuple[str, ...]:
-    first = {path.partition("/")[0] if "/" in path else "" for path in files}
+    first = {_class_of(path) for path in files}
     return tuple(sorted(first)) if len(first) > 1 and "" not in first else ()
+
+
+def _changed(tables: Sequence[Found], found: Sequence[Found], texts: Collection[str]) -> str:
+    """A digest of when the files with captions were changed."""
+    digest = hashlib.sha256()
+    for one in (*tables, *(one for one in found if one.path in texts)):
+        digest.update(b"%d\n" % one.changed_ns)
+    return digest.hexdigest()
 
 
 def _digest(found: Sequence[Found], captioned_by: str) -> str:

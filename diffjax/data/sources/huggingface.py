@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from diffjax.data.broken import BrokenRecord
@@ -11,6 +12,23 @@ from diffjax.data.sources.parquet_columns import IMAGE_FIELDS, LABEL_FIELDS, Col
 
 if TYPE_CHECKING:
     import datasets
+
+
+def split_names(name: str) -> tuple[str, ...]:
+    """The splits of a data set on the hub or saved; a set that was saved without any has "train".
+
+    Raises:
+      ValueError: as `open_huggingface`.
+    """
+    datasets = _library(name)
+    try:
+        if _is_saved(name):
+            saved = datasets.load_from_disk(str(Path(name).expanduser()))
+            return tuple(saved) if isinstance(saved, Mapping) else ("train",)
+        where, _, config = name.partition("@")
+        return tuple(datasets.get_dataset_split_names(where, config or None))
+    except Exception as error:  # the hub's errors share no base
+        raise ValueError(f"hf:{name}: {_first_line(error)}") from None
 
 
 def open_huggingface(
@@ -24,15 +42,11 @@ def open_huggingface(
       ValueError: `datasets` is not installed, there is no such data set or split, or it has no
         column of pictures.
     """
-    try:
-        import datasets
-    except ImportError:
-        raise ValueError(f"hf:{name} needs datasets: pip install 'diffjax[hf]'") from None
+    datasets = _library(name)
     try:
         found = _loaded(name, split)
     except Exception as error:  # the hub's errors share no base
-        line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise ValueError(f"hf:{name} split {split!r}: {line}") from None
+        raise ValueError(f"hf:{name} split {split!r}: {_first_line(error)}") from None
     features = found.features
     for key in filter(None, (image_key, caption_key)):
         if key not in features:
@@ -107,17 +121,32 @@ class HuggingFace:
         return f"{self._called} {self._rows._fingerprint} {self._columns}"
 
 
+def _library(name: str) -> ModuleType:
+    try:
+        import datasets
+    except ImportError:
+        raise ValueError(f"hf:{name} needs datasets: pip install 'diffjax[hf]'") from None
+    return datasets
+
+
+def _is_saved(name: str) -> bool:
+    """Whether `save_to_disk` wrote the folder; others are read as the hub's are."""
+    folder = Path(name).expanduser()
+    return any((folder / file).exists() for file in ("dataset_dict.json", "state.json"))
+
+
 def _loaded(name: str, split: str) -> "datasets.Dataset":
     import datasets
 
-    folder = Path(name).expanduser()
-    if folder.is_dir() and (
-        (folder / "dataset_dict.json").exists() or (folder / "state.json").exists()
-    ):
-        saved = datasets.load_from_disk(str(folder))
+    if _is_saved(name):
+        saved = datasets.load_from_disk(str(Path(name).expanduser()))
         return saved[split] if isinstance(saved, Mapping) else saved
     owner_and_name, _, config = name.partition("@")
     return datasets.load_dataset(owner_and_name, config or None, split=split)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def _bytes_of(value: object) -> bytes:

@@ -7,6 +7,7 @@ A*2+B       the records of A twice as often as those of B
 """
 
 import difflib
+import functools
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -123,8 +124,17 @@ def _parquet(where: str, wanted: Wanted) -> RecordSource:
 
 
 def _huggingface(where: str, wanted: Wanted) -> RecordSource:
-    keys = _named_keys(wanted)
-    return huggingface.open_huggingface(where, wanted.split, image_key=keys[0], caption_key=keys[1])
+    image, caption = _named_keys(wanted)
+    base, cut = _split_of(wanted.split)
+    names = huggingface.split_names(where)
+    opened = functools.partial(
+        huggingface.open_huggingface, where, image_key=image, caption_key=caption
+    )
+    if base in names and (base != "train" or "validation" in names):
+        return cut(opened(base))
+    if base in ("train", "validation") and "train" in names:
+        return _narrowed(opened("train"), base, cut, wanted)
+    raise NoSplit(f"hf:{where}: has no split {base!r}, only {', '.join(names)}")
 
 
 def _svg(where: str, wanted: Wanted) -> RecordSource:

@@ -188,3 +188,63 @@ def test_a_folder_without_a_picture_is_one_line(tmp_path):
     (tmp_path / "notes.md").write_text("x")
     with pytest.raises(ValueError, match=r"no picture below it \(1 other files\); \.png"):
         folder.open_folder(tmp_path)
+
+
+def test_text_files_that_are_no_pictures_own_are_no_captions(tmp_path):
+    """A folder of classes stays one, whatever licence or notes lie in it."""
+    root = made.folder(tmp_path / "a", "classes")
+    (root / "LICENSE.txt").write_text("free")
+    (root / "red_things/notes.txt").write_text("all of these are red")
+    source = folder.open_folder(root)
+    assert not source.captioned()
+    assert source[0]["captions"] == ("blue things",)
+
+
+def test_captions_can_come_from_beside_the_picture_and_from_the_folder_for_those_without(tmp_path):
+    root = made.folder(tmp_path / "a", "classes")
+    (root / "blue_things/p002.txt").write_text("the one with a text")
+    (root / "red_things/captions.csv").write_text("image,caption\np000.png,the one in a table")
+    found = captions_of(folder.open_folder(root, captioned_by="either"))
+    assert found["blue_things/p002.png"] == ("the one with a text",)
+    assert found["red_things/p000.png"] == ("the one in a table",)
+    assert found["green_things/p001.png"] == ("green things",)
+    assert all(each for each in found.values())
+    quiet = captions_of(folder.open_folder(root))
+    assert quiet["green_things/p001.png"] == ()
+
+
+@pytest.mark.parametrize("name", ["p000", "other/p000.png", "/photos/p000.png"])
+def test_a_table_that_names_no_picture_that_is_there_is_refused(tmp_path, name):
+    """Without it the run would train without captions, and say nothing."""
+    root = made.folder(tmp_path / "a", None, count=1)
+    (root / "captions.csv").write_text(f"image,caption\n{name},a cat")
+    with pytest.raises(TableError, match=rf"names 1 pictures such as '{name}', and none of them"):
+        folder.open_folder(root)
+    (root / "captions.csv").write_text(f"image,caption\n{name},a cat\n./p000.png,a dog")
+    assert captions_of(folder.open_folder(root)) == {"p000.png": ("a dog",)}
+
+
+def test_a_table_beside_the_folders_of_splits_has_the_captions_of_each(tmp_path):
+    root = tmp_path / "a"
+    made.folder(root / "train", None, count=2)
+    made.folder(root / "val", None, count=1)
+    (root / "metadata.jsonl").write_text(
+        '{"file_name": "train/p000.png", "text": "one"}\n{"file_name": "val/p000.png", "text": "v"}'
+    )
+    before = folder.open_folder(root).fingerprint()
+    assert captions_of(folder.open_folder(root)) == {"more/p001.png": (), "p000.png": ("one",)}
+    assert captions_of(folder.open_folder(root, "validation")) == {"p000.png": ("v",)}
+    (root / "metadata.jsonl").write_text('{"file_name": "train/p000.png", "text": "two"}')
+    assert folder.open_folder(root).fingerprint() != before
+
+
+def test_a_caption_that_was_edited_is_seen_by_its_time_but_a_copy_is_the_same_data(tmp_path):
+    """The one decides whether captions are encoded again, the other whether a run may go on."""
+    root = made.folder(tmp_path / "a", "txt", count=2)
+    before = folder.open_folder(root)
+    os.utime(root / "p000.txt", ns=(1, 1))
+    after = folder.open_folder(root)
+    assert after.fingerprint() != before.fingerprint()
+    assert after.identity() == before.identity()
+    os.utime(root / "p000.png", ns=(1, 1))
+    assert folder.open_folder(root).fingerprint() == after.fingerprint()
