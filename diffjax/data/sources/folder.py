@@ -1,5 +1,6 @@
 """Pictures anywhere below a folder, with the captions or classes that lie beside them."""
 
+import functools
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
@@ -7,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
-from diffjax.data.broken import BrokenRecord
 from diffjax.data.record import NoSplit, Record
 from diffjax.data.sources import beside
 from diffjax.data.sources.files import Found, below, shown
+from diffjax.data.sources.parts import read_file
 from diffjax.images.read import SUFFIXES
 
 # Where captions come from: beside the picture, else a class folder; the folder; nowhere.
@@ -54,7 +55,7 @@ class Folder:
             "image": self._image(index),
         }
         if self.classes:
-            record["label"] = self.classes.index(self.files[index].partition("/")[0])
+            record["label"] = self._labels[self.files[index].partition("/")[0]]
         return record
 
     def __repr__(self) -> str:
@@ -67,19 +68,22 @@ class Folder:
 
     def captions(self, index: int) -> tuple[str, ...]:
         """The captions of the picture at `index`; BrokenRecord if they cannot be read."""
-        path = PurePosixPath(self.files[index])
+        path = self.files[index]
         if self.captioned_by == "none":
             return ()
         if self.captioned_by == "auto":
-            if str(path) in self.tables:
-                return self.tables[str(path)]
-            for suffix in beside.TEXT_SUFFIXES:
-                for text in (path.with_suffix(suffix), PurePosixPath(f"{path}{suffix}")):
-                    if str(text) in self.texts:
-                        return beside.read_texts(self.root / self.texts[str(text)])
+            if path in self.tables:
+                return self.tables[path]
+            if self.texts:
+                plain = path[: path.rindex(".")]  # pictures are known by their endings
+                for suffix in beside.TEXT_SUFFIXES:
+                    for text in (plain + suffix, path + suffix):
+                        if text in self.texts:
+                            return beside.read_texts(self.root / self.texts[text])
             if self.tables or self.texts or not self.classes:
                 return ()
-        return (words(path.parent.name),) if path.parent.name else ()
+        folder = path.rpartition("/")[0].rpartition("/")[2]
+        return (words(folder),) if folder else ()
 
     def captioned(self) -> bool:
         """Whether captions lie beside the pictures, or were asked for of their folders."""
@@ -91,17 +95,12 @@ class Folder:
         """A digest of the names and sizes of all files; nothing is read for it."""
         return self.digest
 
+    @functools.cached_property
+    def _labels(self) -> Mapping[str, int]:
+        return {name: label for label, name in enumerate(self.classes)}
+
     def _image(self, index: int) -> bytes:
-        path = self.root / self.files[index]
-        try:
-            if path.is_dir():
-                raise BrokenRecord("a folder, not a picture")
-            size = path.stat().st_size
-            if size > MAX_PICTURE_BYTES:
-                raise BrokenRecord(f"{size} bytes, more than {MAX_PICTURE_BYTES}")
-            return path.read_bytes()
-        except OSError as error:
-            raise BrokenRecord(f"{error.strerror or error}") from None
+        return read_file(f"{self.root}/{self.files[index]}", MAX_PICTURE_BYTES)
 
 
 def open_folder(root: Path, split: str = "train", captioned_by: str = "auto") -> Folder:
