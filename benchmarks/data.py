@@ -16,9 +16,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import absl.flags
 import grain
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from diffjax.core.tables import align_columns
 from diffjax.data import readers
@@ -38,6 +39,7 @@ def main() -> None:
     flags.add_argument("--workers", type=int, default=2, help="threads or processes")
     flags.add_argument("--rounds", type=int, default=3, help="the fastest counts")
     options = flags.parse_args()
+    absl.flags.FLAGS.mark_as_parsed()  # Grain's worker processes read absl's flags
     with tempfile.TemporaryDirectory() as scratch:
         ways = ways_of(Path(scratch), options.count, options.workers)
         found = dict.fromkeys(ways, (0.0, 0.0))
@@ -64,20 +66,24 @@ def ways_of(root: Path, count: int, workers: int) -> dict[str, Callable[[], Iter
         "prepared": str(root / "prepared"),
     }
     ours = {
-        name: functools.partial(
+        f"{name}, {how}": functools.partial(
             train_iterator,
             open_source(where, Wanted()),
             [readers.picture(SIZE_PX)],
             batch_size=BATCH,
             seed=0,
-            threads=workers,
+            **options,
         )
         for name, where in names.items()
-    }
+        for how, options in {
+            "threads": {"threads": workers}, "processes": {"worker_count": workers}
+        }.items()
+    }  # fmt: skip
     files = sorted(map(str, photos.glob("*.jpg")))
     return {
         **ours,
-        "peer: Grain": functools.partial(with_grain, files, workers),
+        "peer: Grain, threads": functools.partial(with_grain, files, workers),
+        "peer: Grain, processes": functools.partial(with_grain, files, 0, workers),
         **with_torch(files, workers),
     }
 
@@ -97,25 +103,29 @@ def timed(batches: Iterator, count: int) -> tuple[float, float]:
 
 
 def cpu_seconds() -> float:
-    """Of this process, and of its children as far as they have ended or can be asked."""
-    own, children = (
+    """Of this process and of those below it, as far as they have ended or can be asked."""
+    own, ended = (
         resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
-    alive = sum(_cpu_of(pid) for pid in _children())
-    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime + alive
+    alive = sum(_cpu_of(pid) for pid in _below(os.getpid()))
+    return own.ru_utime + own.ru_stime + ended.ru_utime + ended.ru_stime + alive
 
 
-def _children() -> list[int]:
-    path = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
-    return [int(pid) for pid in path.read_text().split()] if path.exists() else []
+def _below(pid: int) -> Iterator[int]:
+    """The processes that any thread of a process has started, and what those have."""
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, path.read_text().split()):
+            yield child
+            yield from _below(child)
 
 
 def _cpu_of(pid: int) -> float:
+    """Its own seconds, and those of its children that have ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def draw_photos(folder: Path, count: int) -> None:
@@ -139,8 +149,9 @@ def write_tar(photos: Path, path: Path) -> None:
 
 
 def shrunk(data: bytes) -> np.ndarray:
-    """The same work as a reader does, by Pillow alone."""
+    """The same work as a reader does, by Pillow alone: turned by its EXIF, in RGB, cut, shrunk."""
     with Image.open(io.BytesIO(data)) as opened:
+        ImageOps.exif_transpose(opened, in_place=True)
         image = opened.convert("RGB")
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
@@ -148,13 +159,19 @@ def shrunk(data: bytes) -> np.ndarray:
     return np.asarray(image.crop(box).resize((SIZE_PX, SIZE_PX), Image.Resampling.BICUBIC))
 
 
-def with_grain(files: list[str], workers: int) -> Iterator:
-    """Raw Grain, in threads."""
+def shrunk_file(path: str) -> np.ndarray:
+    """One picture."""
+    return shrunk(Path(path).read_bytes())
+
+
+def with_grain(files: list[str], threads: int, processes: int = 0) -> Iterator:
+    """Raw Grain, in threads or in processes."""
     pictures = (
-        grain.MapDataset.source(files).seed(0).shuffle().repeat()
-        .map(lambda path: shrunk(Path(path).read_bytes())).batch(BATCH)
-    )  # fmt: skip
-    return iter(pictures.to_iter_dataset(grain.ReadOptions(workers, 2)))
+        grain.MapDataset.source(files).seed(0).shuffle().repeat().map(shrunk_file).batch(BATCH)
+    ).to_iter_dataset(grain.ReadOptions(threads, 2))
+    if processes:
+        pictures = pictures.mp_prefetch(grain.MultiprocessingOptions(processes, 2))
+    return iter(pictures)
 
 
 class Files:
@@ -168,8 +185,8 @@ class Files:
         return len(self._files)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """One picture."""
-        return shrunk(Path(self._files[index]).read_bytes())
+        """One picture, which PyTorch wants to be writable."""
+        return shrunk_file(self._files[index]).copy()
 
 
 def with_torch(files: list[str], workers: int) -> dict[str, Callable[[], Iterator]]:
@@ -180,13 +197,23 @@ def with_torch(files: list[str], workers: int) -> dict[str, Callable[[], Iterato
         return {}
 
     def batches() -> Iterator:
-        while True:
-            yield from DataLoader(
-                Files(files), BATCH, shuffle=True, num_workers=workers, drop_last=True,
-                persistent_workers=False,
-            )  # fmt: skip
+        sampler = Endless(len(files))
+        return iter(DataLoader(Files(files), BATCH, sampler=sampler, num_workers=workers))
 
     return {"peer: PyTorch": batches}
+
+
+class Endless:
+    """The order in which PyTorch reads: a new one in every epoch, so that its workers stay."""
+
+    def __init__(self, count: int):
+        self._count = count
+
+    def __iter__(self) -> Iterator[int]:
+        """The indices, without an end."""
+        draw = np.random.default_rng(0)
+        while True:
+            yield from draw.permutation(self._count).tolist()
 
 
 if __name__ == "__main__":

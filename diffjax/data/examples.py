@@ -1,6 +1,6 @@
 """Makes an example from a record, or from the next record if its picture is broken."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +8,7 @@ import numpy as np
 from diffjax.core.errors import BadData
 from diffjax.data.broken import BrokenRecord, Skipped, skipped_of, too_many
 from diffjax.data.readers import Columns, Reader
-from diffjax.data.record import BadRecord, Batch, RecordSource, name_at
+from diffjax.data.record import BadRecord, Batch, Record, RecordSource, name_at
 
 
 class Example(NamedTuple):
@@ -25,9 +25,22 @@ class Part(NamedTuple):
     skipped: tuple[Skipped, ...]
 
 
+def no_chance() -> None:
+    """Nothing is random."""
+
+
+def fetch(source: RecordSource, index: int) -> Record | BadRecord:
+    """The record at `index`, or what is wrong with it."""
+    try:
+        return source[index]
+    except BadRecord as error:
+        return error
+
+
 def example_of(
     index: int,
-    rng: np.random.Generator | None,
+    first: Record | BadRecord,
+    begun: Callable[[], np.random.Generator | None],
     *,
     source: RecordSource,
     readers: Sequence[Reader],
@@ -35,20 +48,22 @@ def example_of(
 ) -> Example:
     """The columns of the record at `index`, or of the first one after it with a good picture.
 
-    The result depends only on the records and on `rng`.
+    first: `fetch` of `index`. begun: gives the generator of this example from its beginning, or
+    None; each record that is tried gets it so. The result depends only on the records and on it.
 
     Raises:
       BadData: more than `limit` records in a row are broken, or one is wrong in another way.
     """
-    before = None if rng is None else rng.bit_generator.state
     skipped: list[Skipped] = []
     while True:
         at = (index + len(skipped)) % len(source)
+        record = fetch(source, at) if skipped else first
         name: object = ""
         try:
-            record = source[at]
+            if isinstance(record, BadRecord):
+                raise record
             name = record.get("name", "")
-            columns: Columns = {}
+            rng, columns = begun(), Columns()
             for read in readers:
                 columns |= read(record, rng)
             return Example(columns, tuple(skipped))
@@ -58,8 +73,6 @@ def example_of(
                 raise too_many(skipped[-1], len(skipped) - 1, limit, len(source)) from None
         except BadRecord as error:
             raise BadData(str(skipped_of(at, name, error))) from None
-        if rng is not None and before is not None:
-            rng.bit_generator.state = before
 
 
 def collate(examples: Sequence[Example]) -> Part:

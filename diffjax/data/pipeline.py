@@ -2,16 +2,19 @@
 
 import functools
 import math
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Generic, Protocol, TypeAlias, TypeVar, overload, runtime_checkable
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import grain
 from absl import flags
 
 from diffjax.data import order
 from diffjax.data.broken import Broken
-from diffjax.data.examples import Example, Part, collate, example_of
+from diffjax.data.chance import Chance
+from diffjax.data.examples import Example, Part, collate, example_of, fetch, no_chance
 from diffjax.data.readers import Reader
 from diffjax.data.record import Batch, RecordSource
 
@@ -20,6 +23,8 @@ Position: TypeAlias = dict[str, int]
 Read = TypeVar("Read", covariant=True)
 Place = TypeVar("Place")
 OnDevices = TypeVar("OnDevices")
+
+FETCHED = 8  # records in a row: more would keep more encoded pictures in memory for no gain
 
 
 def train_iterator(
@@ -56,20 +61,19 @@ def train_iterator(
     if not rows or not all(0 <= row < batch_size for row in rows):
         raise ValueError(f"rows={rows} must be some of 0 to {batch_size - 1}")
     broken = broken or Broken(len(source), max_bad_fraction)
-    transform = functools.partial(
-        example_of, source=source, readers=tuple(readers), limit=broken.limit
+    examples = Examples(
+        source,
+        tuple(readers),
+        order.endless(source, seed),
+        Chance(order.seed_of_draws(source, seed)),
+        broken.limit,
     )
-    # Repeating first lets a batch be larger than the data; choosing rows last lets the examples and
-    # their randomness be those of one process. Records are read by `example_of`, which may need
-    # another one.
-    examples = order.endless(source, seed).random_map(transform)
 
     def start_at(example: int) -> grain.DatasetIterator[Part]:
-        batches = Rows(examples, example, batch_size, rows).batch(
-            len(rows), drop_remainder=True, batch_fn=collate
-        )
-        iterable = batches.to_iter_dataset(
-            grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch_batches)
+        parts = Parts(examples, example, batch_size, rows)
+        # A worker decodes one batch after the other; more workers do more.
+        iterable = grain.MapDataset.source(parts).to_iter_dataset(
+            grain.ReadOptions(0 if worker_count else threads, prefetch_batches)
         )
         if worker_count:
             if not flags.FLAGS.is_parsed():
@@ -82,29 +86,61 @@ def train_iterator(
     return Batches(start_at, batch_size, broken)
 
 
-class Rows(grain.MapDataset[Example]):
-    """The examples at the places `rows` of each batch, from example `start` on."""
+@dataclass(frozen=True)
+class Examples:
+    """The examples of all processes by their number, from 0 on, practically endless."""
 
-    def __init__(
-        self, parent: grain.MapDataset[Example], start: int, batch_size: int, rows: tuple[int, ...]
-    ):
-        super().__init__(parent)
-        self._start, self._batch_size, self._rows = start, batch_size, rows
+    source: RecordSource
+    readers: tuple[Reader, ...]
+    order: order.Order
+    chance: Chance
+    limit: int
+
+    def of(self, numbers: Sequence[int]) -> list[Example]:
+        """The examples of these numbers; only their own records, or those in their place, are read.
+
+        A few records are fetched in a row: after each decoded picture, the code and the data that
+        fetching needs are no longer in the processor's cache.
+        """
+        made: list[Example] = []
+        for start in range(0, len(numbers), FETCHED):
+            some = [(n, self.order(n)) for n in numbers[start : start + FETCHED]]
+            fetched = [fetch(self.source, index) for _, index in some]
+            made += [
+                example_of(
+                    index,
+                    first,
+                    functools.partial(self.chance.at, number),
+                    source=self.source,
+                    readers=self.readers,
+                    limit=self.limit,
+                )
+                for (number, index), first in zip(some, fetched, strict=True)
+            ]
+        return made
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a process makes of each batch: its `rows`, from example `start` on.
+
+    It stands for the whole chain of Grain's transformations, whose accounts of every example took
+    a tenth of the time of decoding a picture. Grain's worker processes pickle it.
+    """
+
+    examples: Examples
+    start: int
+    batch_size: int
+    rows: tuple[int, ...]
 
     def __len__(self) -> int:
-        """The number of examples, which is practically endless."""
-        return (len(self._parent) - self._start) // self._batch_size * len(self._rows)
+        """The number of batches, which is practically endless."""
+        return (sys.maxsize - self.start) // self.batch_size
 
-    @overload
-    def __getitem__(self, index: slice) -> grain.MapDataset[Example]: ...
-    @overload
-    def __getitem__(self, index: int) -> Example | None: ...
-    def __getitem__(self, index: slice | int) -> grain.MapDataset[Example] | Example | None:
-        """The example at an index, or a slice of examples."""
-        if isinstance(index, slice):
-            return self.slice(index)
-        batch, row = divmod(index, len(self._rows))
-        return self._parent[self._start + batch * self._batch_size + self._rows[row]]
+    def __getitem__(self, batch: int) -> Part:
+        """The part of a batch."""
+        first = self.start + batch * self.batch_size
+        return collate(self.examples.of([first + row for row in self.rows]))
 
 
 class Batches:
@@ -230,7 +266,14 @@ def eval_batches(
     for start in range(0, len(indices), batch_size):
         part = collate(
             [
-                example_of(index, None, source=source, readers=readers, limit=broken.limit)
+                example_of(
+                    index,
+                    fetch(source, index),
+                    no_chance,
+                    source=source,
+                    readers=readers,
+                    limit=broken.limit,
+                )
                 for index in indices[start : start + batch_size]
             ]
         )

@@ -25,6 +25,9 @@ from diffjax.images.colour import WHITE
 
 RECORDS_PER_SHARD = 1024
 PLAN, LEFT_OUT = "prepare.json", "left_out.jsonl"
+# Each record by itself; pictures are packed already, and unpacking them again would take longer
+# than to read them.
+WRITING = "group_size:1,uncompressed"
 NAME = "pictures"  # of the data set, in the names of its files
 
 
@@ -121,7 +124,7 @@ def _shard(
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     left_out, written, num_bytes = list[Skipped](), 0, 0
     with storing(path):
-        writer = array_record_module.ArrayRecordWriter(str(temporary), "group_size:1")
+        writer = array_record_module.ArrayRecordWriter(str(temporary), WRITING)
         try:
             for index in range(first, min(first + RECORDS_PER_SHARD, len(source))):
                 try:

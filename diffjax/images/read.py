@@ -14,13 +14,14 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, JpegImagePlugin
 
 from diffjax.images.colour import WHITE, flatten
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 MAX_PIXELS = 64_000_000
+JPEG = b"\xff\xd8\xff"  # its first bytes
 
 
 def read(
@@ -96,11 +97,7 @@ def _header(source: Path | bytes, max_pixels: int) -> Image.Image:
     if isinstance(source, Path):
         _require_file(source)
     try:
-        with warnings.catch_warnings():
-            # our own limit is checked below
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            opened = io.BytesIO(source) if isinstance(source, bytes) else source
-            image = Image.open(opened, formats=FORMATS)
+        image = _opened(source)
     except MemoryError:
         raise
     except Image.DecompressionBombError:
@@ -114,6 +111,18 @@ def _header(source: Path | bytes, max_pixels: int) -> Image.Image:
         image.close()
         raise ValueError(f"{called}{width} x {height} px is {_too_large(max_pixels)}")
     return image
+
+
+def _opened(source: Path | bytes) -> Image.Image:
+    """The picture, of whatever size: the caller has a limit of its own."""
+    if isinstance(source, bytes) and source.startswith(JPEG):
+        # What `Image.open` does beside takes as long as to read the header, and its warnings must
+        # be silenced, which threads cannot do at the same time.
+        return JpegImagePlugin.jpeg_factory(io.BytesIO(source), "")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        opened = io.BytesIO(source) if isinstance(source, bytes) else source
+        return Image.open(opened, formats=FORMATS)
 
 
 def _require_file(path: Path) -> None:

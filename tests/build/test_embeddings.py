@@ -12,12 +12,16 @@ import pytest
 
 from diffjax.build import config, embeddings
 from diffjax.core.errors import BadData, ConfigError
+from diffjax.data import order, pipeline
 from diffjax.data.broken import Broken, BrokenRecord
 from diffjax.data.captions import from_source
+from diffjax.data.chance import Chance
 from diffjax.data.pipeline import train_iterator
-from diffjax.data.readers import text
+from diffjax.data.readers import picture, text
+from diffjax.data.sources.folder import open_folder
 from diffjax.encoders.cache import cache, marks
 from diffjax.tasks.text import mask_from_length, null_text
+from tests.data.sources import made as pictures
 from tests.encoders.stub import Stub
 
 RECORDS = (
@@ -53,6 +57,11 @@ class Counting:
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("DIFFJAX_CACHE_DIR", str(tmp_path / "users"))
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return pictures.folder(tmp_path / "photos")
 
 
 def options(path=""):
@@ -263,3 +272,45 @@ def test_of_several_processes_the_first_encodes_and_the_others_read(monkeypatch)
         assert list(pool.map(start, range(3))) == [3, 3, 3]
     assert [source.captions_read for source in sources] == [0, 4, 0]
     assert [len(encoder.asked) for encoder in encoders] == [0, 3, 0]
+
+
+def batches_with_text(folder, **how):
+    """Pictures and the embeddings of their captions, as a run reads them."""
+    source = open_folder(folder)
+    made = embeddings.embeddings_of(options(), source, Stub())
+    return train_iterator(source, [text(made.embed, 6), picture(8)], batch_size=5, seed=0, **how)
+
+
+def assert_same_batches(batches, others, count):
+    for _ in range(count):
+        batch, other = next(batches), next(others)
+        assert batch.keys() == other.keys() == {"text", "text_length", "image"}
+        for name in batch:
+            np.testing.assert_array_equal(batch[name], other[name])
+
+
+def test_what_reads_batches_with_embeddings_travels_to_another_process(photos):
+    source = open_folder(photos)
+    made = embeddings.embeddings_of(options(), source, Stub())
+    reading = pipeline.Parts(
+        pipeline.Examples(
+            source, (text(made.embed, 6), picture(8)), order.endless(source, 0), Chance(0), 0
+        ),
+        start=0, batch_size=5, rows=(0, 1, 3),
+    )  # fmt: skip
+    here, there = reading[2].columns, pickle.loads(pickle.dumps(reading))[2].columns
+    assert here["text"].shape == (3, 6, 8)
+    for name in ("text", "text_length", "image"):
+        np.testing.assert_array_equal(here[name], there[name])
+
+
+@pytest.mark.slow
+def test_worker_processes_read_pictures_with_embeddings_and_resume(photos):
+    alone, workers = batches_with_text(photos), batches_with_text(photos, worker_count=2)
+    assert_same_batches(workers, alone, 3)
+    position = workers.get_state()
+    workers.close()
+    one = batches_with_text(photos, worker_count=1)
+    one.set_state(position)
+    assert_same_batches(one, alone, 3)
+    one.close()

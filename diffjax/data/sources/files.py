@@ -53,6 +53,8 @@ def expand(pattern: str) -> list[Path]:
 def shown(path: str | os.PathLike) -> str:
     """A path for messages: on one line, and printable whatever its bytes are."""
     text = os.fsencode(path).decode(errors="replace")
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 

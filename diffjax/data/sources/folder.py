@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from diffjax.data.broken import BrokenRecord
 from diffjax.data.record import NoSplit, Record
 from diffjax.data.sources import beside
 from diffjax.data.sources.files import Found, below, shown
+from diffjax.data.sources.parts import read_file
 from diffjax.images.read import SUFFIXES
 
 # Where captions come from: beside the picture, or a class folder if there are none; the folder;
@@ -77,10 +77,12 @@ class Folder:
         if self.captioned_by in ("auto", "either"):
             if path in self.tables:
                 return self.tables[path]
-            for suffix in beside.TEXT_SUFFIXES:
-                for text in (os.path.splitext(path)[0] + suffix, path + suffix):
-                    if text in self.texts:
-                        return beside.read_texts(self.root / self.texts[text])
+            if self.texts:
+                plain = path[: path.rindex(".")]  # pictures are known by their endings
+                for suffix in beside.TEXT_SUFFIXES:
+                    for text in (plain + suffix, path + suffix):
+                        if text in self.texts:
+                            return beside.read_texts(self.root / self.texts[text])
         if self.captioned_by == "auto" and (self.tables or self.texts or not self.classes):
             return ()
         folder = path.rpartition("/")[0].rpartition("/")[2]
@@ -105,16 +107,7 @@ class Folder:
         return {name: label for label, name in enumerate(self.classes)}
 
     def _image(self, index: int) -> bytes:
-        path = self.root / self.files[index]
-        try:
-            if path.is_dir():
-                raise BrokenRecord("a folder, not a picture")
-            size = path.stat().st_size
-            if size > MAX_PICTURE_BYTES:
-                raise BrokenRecord(f"{size} bytes, more than {MAX_PICTURE_BYTES}")
-            return path.read_bytes()
-        except OSError as error:
-            raise BrokenRecord(f"{error.strerror or error}") from None
+        return read_file(f"{self.root}/{self.files[index]}", MAX_PICTURE_BYTES)
 
 
 def open_folder(root: Path, split: str = "train", captioned_by: str = "auto") -> Folder:

@@ -1,6 +1,8 @@
 """Several sources as one; a weight says how often a source's records are seen."""
 
+import bisect
 import hashlib
+import itertools
 import json
 from collections.abc import Sequence
 
@@ -27,7 +29,7 @@ class Mixture:
         if len(parts) != len(weights) or not all(0 < weight < np.inf for weight in weights):
             raise ValueError(f"weights {list(weights)}: want {len(parts)} numbers above 0")
         self.parts, self.weights = tuple(parts), tuple(float(weight) for weight in weights)
-        self._ends = np.cumsum([len(part) for part in parts])
+        self._ends = list(itertools.accumulate(map(len, parts)))
         classes = {getattr(part, "classes", ()) for part in parts}
         if len(classes) > 1:
             raise ValueError(
@@ -39,7 +41,7 @@ class Mixture:
 
     def __len__(self) -> int:
         """How many records there are, each counted once."""
-        return int(self._ends[-1])
+        return self._ends[-1]
 
     def __getitem__(self, index: int) -> Record:
         """The record at `index`."""
@@ -55,7 +57,7 @@ class Mixture:
     @property
     def first_indices(self) -> tuple[int, ...]:
         """The index of each part's first record."""
-        return (0, *map(int, self._ends[:-1]))
+        return (0, *self._ends[:-1])
 
     def shares(self) -> list[float]:
         """Which share of all examples comes from each part."""
@@ -90,5 +92,5 @@ class Mixture:
         """Which part, and which record of it."""
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} of {len(self)} records")
-        part = int(np.searchsorted(self._ends, index, side="right"))
-        return part, index - self.first_indices[part]
+        part = bisect.bisect_right(self._ends, index)
+        return part, index - (self._ends[part - 1] if part else 0)

@@ -1,6 +1,8 @@
 """Tars of WebDataset: members of one name are one example, read where they stand."""
 
+import bisect
 import hashlib
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,18 +42,21 @@ class Tars:
 
     def __init__(self, paths: Sequence[Path], indices: Sequence[Index]):
         self._paths, self._indices = tuple(paths), tuple(indices)
-        self._ends = np.cumsum([len(index.names) for index in indices])
+        self._ends = list(itertools.accumulate(len(index.names) for index in indices))
+        self._shown = [shown(path.name) for path in paths]
         self._files = OpenFiles(paths)
 
     def __len__(self) -> int:
         """How many examples there are."""
-        return int(self._ends[-1])
+        return self._ends[-1]
 
     def __getitem__(self, index: int) -> Record:
         """The record at `index`; BrokenRecord if it cannot be read."""
         shard, at = self._place(index)
         row = self._indices[shard].rows[at]
-        record: dict[str, object] = {"name": self.name(index), "captions": self.captions(index)}
+        record: dict[str, object] = {
+            "name": self._name(shard, at), "captions": self._captions(shard, row),
+        }  # fmt: skip
         if row["label"][0] >= 0:
             record["label"] = _class_of(self._files.read(shard, row["label"], MAX_CLASS_BYTES))
         record["image"] = self._files.read(shard, row["image"], MAX_PICTURE_BYTES)
@@ -63,17 +68,12 @@ class Tars:
 
     def name(self, index: int) -> str:
         """The tar and the member, fit to be shown."""
-        shard, at = self._place(index)
-        return f"{shown(self._paths[shard].name)}/{shown(self._indices[shard].names[at])}"
+        return self._name(*self._place(index))
 
     def captions(self, index: int) -> tuple[str, ...]:
         """The captions of the example at `index`; its picture is not read."""
         shard, at = self._place(index)
-        row = self._indices[shard].rows[at]
-        if row["text"][0] < 0:
-            return ()
-        data = self._files.read(shard, row["text"], MAX_TEXT_BYTES)
-        return _captions_of(data, is_json=bool(row["is_json"]))
+        return self._captions(shard, self._indices[shard].rows[at])
 
     def captioned(self) -> bool:
         """Whether any example has a text."""
@@ -95,8 +95,17 @@ class Tars:
         """Which tar, and which example of it."""
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} of {len(self)} examples")
-        shard = int(np.searchsorted(self._ends, index, side="right"))
-        return shard, index - (int(self._ends[shard - 1]) if shard else 0)
+        shard = bisect.bisect_right(self._ends, index)
+        return shard, index - (self._ends[shard - 1] if shard else 0)
+
+    def _name(self, shard: int, at: int) -> str:
+        return f"{self._shown[shard]}/{shown(self._indices[shard].names[at])}"
+
+    def _captions(self, shard: int, row: np.void) -> tuple[str, ...]:
+        if row["text"][0] < 0:
+            return ()
+        data = self._files.read(shard, row["text"], MAX_TEXT_BYTES)
+        return _captions_of(data, is_json=bool(row["is_json"]))
 
 
 def _class_of(data: bytes) -> int:

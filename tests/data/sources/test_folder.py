@@ -107,6 +107,7 @@ def test_files_that_cannot_be_read_are_broken_records_with_a_reason(tmp_path):
     root = made.folder(tmp_path / "a", None, count=1)
     os.symlink(tmp_path / "nowhere.png", root / "dangling.png")
     (root / "empty.png").mkdir()
+    os.mkfifo(root / "pipe.png")
     (root / "gone.png").write_bytes(b"x")
     (root / "latin.png").write_bytes(made.encoded(made.picture(0)))
     (root / "latin.txt").write_bytes("caf\xe9".encode("latin-1"))
@@ -126,6 +127,7 @@ def test_files_that_cannot_be_read_are_broken_records_with_a_reason(tmp_path):
         "gone.png": "No such file or directory",
         "latin.png": "its caption latin.txt is not UTF-8 (unexpected end of data at byte 3)",
         "long.png": "its caption long.txt has more than 1000000 bytes",
+        "pipe.png": "no regular file, not a picture",
     }
 
 

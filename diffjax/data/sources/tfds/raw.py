@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.utils.shard_utils import FileInstruction
 
+from diffjax.data.sources.tfds.array_record import ArrayRecords
 from diffjax.data.sources.tfds.tfrecord import TFRecords, places_of
 
 
@@ -28,17 +30,19 @@ def raw_records(builder: tfds.core.DatasetBuilder, split: str) -> RawRecords:
       ValueError: no such slice; or files of another format than ArrayRecord and TFRecord.
     """
     formats = tfds.core.FileFormat
-    if builder.info.file_format == formats.ARRAY_RECORD:
-        return builder.as_data_source(
-            split=split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
-        )
-    if builder.info.file_format != formats.TFRECORD:
+    if builder.info.file_format not in (formats.ARRAY_RECORD, formats.TFRECORD):
         known = builder.info.file_format and builder.info.file_format.value
         raise ValueError(f"is prepared as {known}: prepare it with file_format='array_record'")
     parts = builder.info.splits[split].file_instructions
     paths = [Path(part.filename) for part in parts]
-    places = [
-        places_of(path)[part.skip :][: part.take if part.take >= 0 else None]
-        for path, part in zip(paths, parts, strict=True)
-    ]
+    if not paths:
+        raise ValueError("holds no record")
+    if builder.info.file_format == formats.ARRAY_RECORD:
+        return ArrayRecords(paths, [range(part.examples_in_shard)[_taken(part)] for part in parts])
+    places = [places_of(path)[_taken(part)] for path, part in zip(paths, parts, strict=True)]
     return TFRecords(paths, places)
+
+
+def _taken(part: FileInstruction) -> slice:
+    """Which records of a file; a negative number of them is all that are left."""
+    return slice(part.skip, part.skip + part.take if part.take >= 0 else None)

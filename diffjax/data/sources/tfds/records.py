@@ -14,6 +14,7 @@ from diffjax.core.errors import BadData
 from diffjax.data.emoji.builder import SIZES_PX, prepare, resolve_data_dir
 from diffjax.data.record import NoSplit, Record
 from diffjax.data.sources.tfds.fields import TextField, text_field
+from diffjax.data.sources.tfds.plain import Fields
 from diffjax.data.sources.tfds.prepared import builder_of
 from diffjax.data.sources.tfds.raw import RawRecords, raw_records
 
@@ -104,9 +105,11 @@ class Source:
         self._indices = range(len(records)) if indices is None else indices
         caption_key = captions.path[0] if captions else ""
         # Other fields of a record, which may be pictures too, are not decoded.
-        self._whole = _only(features, image_key, caption_key, name_key, label_key, vector_key)
-        self._texts = _only(features, caption_key)
-        self._called = _only(features, name_key)
+        self._whole = _only(
+            features, (image_key, caption_key, name_key, label_key, vector_key), image_key
+        )
+        self._texts = _only(features, (caption_key,))
+        self._called = _only(features, (name_key,))
 
     def __len__(self) -> int:
         """The number of records."""
@@ -120,7 +123,7 @@ class Source:
           BadRecord: a caption is not UTF-8.
           BadData: the files are damaged.
         """
-        raw = self._read(self._whole, index, self._image_key)
+        raw = self._read(self._whole, index)
         record: dict[str, object] = {"name": self._name(raw), "captions": self._texts_of(raw)}
         if self._image_key:
             record["image"] = raw[self._image_key]
@@ -190,10 +193,7 @@ class Source:
             indices=indices,
         )
 
-    def _read(
-        self, wanted: tfds.features.FeaturesDict, index: int, undecoded: str = ""
-    ) -> dict[str, object]:
-        skip = {undecoded: tfds.decode.SkipDecoding()} if undecoded else None
+    def _read(self, wanted: Fields, index: int) -> dict[str, object]:
         try:
             raw = self._records[self._indices[index]]
         except RuntimeError as error:  # ArrayRecord raises this for damaged bytes
@@ -201,7 +201,7 @@ class Source:
                 f"{self._described[0]} is damaged at record {self._indices[index]} "
                 f"({str(error).splitlines()[0]}); delete the data set and prepare it anew"
             ) from None
-        return wanted.deserialize_example_np(raw, decoders=skip)
+        return wanted.read(raw)
 
     def _name(self, raw: dict[str, object]) -> str:
         name = raw.get(self._name_key, "")
@@ -211,8 +211,9 @@ class Source:
         return self._captions.read(raw) if self._captions else ()
 
 
-def _only(features: Features, *keys: str) -> tfds.features.FeaturesDict:
-    return tfds.features.FeaturesDict({key: features[key] for key in keys if key})
+def _only(features: Features, keys: Sequence[str], undecoded: str = "") -> Fields:
+    only = {key: features[key] for key in keys if key}
+    return Fields(tfds.features.FeaturesDict(only), undecoded)
 
 
 def _files(builder: tfds.core.DatasetBuilder) -> list[tuple[str, int, float]]:
