@@ -128,7 +128,10 @@ def own_cache(tmp_path_factory, monkeypatch):
 
 @functools.cache
 def stages():
-    """The stages' configs that come with diffjax, the tiny ones first: name -> config."""
+    """The stages' configs that come with diffjax: name -> config.
+
+    The tiny ones come first, and those of data sets that are not here last.
+    """
     found = {}
     for path in sorted(config.shipped().glob("*.py")):
         if not hasattr(module := config_module(path), "PRESETS"):
@@ -138,7 +141,11 @@ def stages():
             parts = made.stages if "stages" in made else ("",)
             for part in parts:
                 found[f"{path.stem}:{preset} {part}".strip()] = made[part] if part else made
-    return dict(sorted(found.items(), key=lambda item: (":tiny" not in item[0], item[0])))
+
+    def place(name):
+        return name.startswith("datasets:"), ":tiny" not in name, name
+
+    return {name: found[name] for name in sorted(found, key=place)}
 
 
 def config_module(path):
