@@ -92,6 +92,20 @@ class Folder:
             return bool(self.tables or self.texts)
         return self.captioned_by in ("folder", "either")
 
+    def told_by_folders(self) -> bool:
+        """Whether some pictures have captions beside them, and the others folders of their own.
+
+        The names of those folders may stand for captions; `captions="either"` takes them so.
+        """
+        if not (self.tables or self.texts):
+            return False
+        stems = {text.removesuffix(end) for text in self.texts for end in beside.TEXT_SUFFIXES}
+        silent, told = set[str](), set[str]()
+        for path in self.files:
+            known = path in self.tables or path in stems or os.path.splitext(path)[0] in stems
+            (told if known else silent).add(path.rpartition("/")[0])
+        return bool(silent) and "" not in silent and not silent & told
+
     def fingerprint(self) -> str:
         """A digest of the names and sizes of all files, and of when captions were changed."""
         return f"{self.digest} {self.changed}"
@@ -232,13 +246,12 @@ def _captions_of_tables(
 
 def _texts_of(found: Sequence[Found], files: Sequence[str]) -> dict[str, str]:
     """The text files of the pictures, by their paths with the suffix in small letters."""
+    texts = [one.path for one in found if one.path.lower().endswith(beside.TEXT_SUFFIXES)]
+    if not texts:
+        return {}
     stems = {*files, *(os.path.splitext(path)[0] for path in files)}
-    split = [(os.path.splitext(one.path), one.path) for one in found]
-    return {
-        stem + suffix.lower(): path
-        for (stem, suffix), path in split
-        if suffix.lower() in beside.TEXT_SUFFIXES and stem in stems
-    }
+    split = [(os.path.splitext(path), path) for path in texts]
+    return {stem + suffix.lower(): path for (stem, suffix), path in split if stem in stems}
 
 
 def _classes(files: Sequence[str]) -> tuple[str, ...]:

@@ -248,3 +248,28 @@ def test_a_caption_that_was_edited_is_seen_by_its_time_but_a_copy_is_the_same_da
     assert after.identity() == before.identity()
     os.utime(root / "p000.png", ns=(1, 1))
     assert folder.open_folder(root).fingerprint() == after.fingerprint()
+
+
+def test_captions_in_four_ways_are_all_found(tmp_path):
+    root = made.four_ways(tmp_path / "a")
+    assert folder.open_folder(root).told_by_folders()
+    source = folder.open_folder(root, captioned_by="either")
+    found = captions_of(source)
+    assert len(found) == 200
+    for name, texts in found.items():
+        index, way = int(name[-7:-4]), name.partition("/")[0]
+        want = made.caption(index) if index < 150 else way.replace("_", " ")
+        assert texts == (want,), name
+
+
+def test_folders_speak_for_their_pictures_only_where_none_of_these_has_a_caption(tmp_path):
+    root = made.folder(tmp_path / "a", "txt", count=4)
+    assert not folder.open_folder(root).told_by_folders()  # none is without
+    (root / "p000.txt").unlink()
+    assert not folder.open_folder(root).told_by_folders()  # it lies in no folder
+    (root / "p000.png").unlink()
+    (root / "more/p001.txt").unlink()
+    assert not folder.open_folder(root).told_by_folders()  # its neighbour has one
+    (root / "more/p003.txt").unlink()
+    assert folder.open_folder(root).told_by_folders()
+    assert not folder.open_folder(made.folder(tmp_path / "b", "classes")).told_by_folders()
