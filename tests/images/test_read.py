@@ -175,6 +175,9 @@ def test_a_mask_can_be_the_transparency_of_the_picture(tmp_path):
     rgba[0, :, 3] = 0, 127, 128
     path = saved(tmp_path / "x.png", Image.fromarray(rgba))
     assert read.read_alpha(path).tolist() == [[True, True, False]]
+    grey = Image.fromarray(np.array([[0, 257, 65_535]], np.uint16))  # one level of it is clear
+    path = saved(tmp_path / "grey.png", grey, transparency=257)
+    assert read.read_alpha(path).tolist() == [[False, True, False]]
     with pytest.raises(ValueError, match="has no transparency"):
         read.read_alpha(saved(tmp_path / "y.png", Image.fromarray(COLOURS)))
 
