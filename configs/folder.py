@@ -34,6 +34,7 @@ def get_config(where: str = "") -> ml_collections.ConfigDict:
     if not where:
         raise ValueError("name your folder after a colon: --config configs/folder.py:photos")
     known = where.split(":")[0] in KINDS or where.split("/")[0] in ("emoji", "fake", "digits")
+    known = known and not Path(where).expanduser().is_dir()  # a folder may be called digits
     name = where if known else f"folder:{Path(where).expanduser().absolute()}"
     source = open_source(name, Wanted(validation=0.05))
     size_px = _size_px(source)
