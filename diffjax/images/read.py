@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from diffjax.images.colour import WHITE, flatten, opacity
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 MAX_PIXELS = 64_000_000
 
 

@@ -184,6 +184,20 @@ def test_a_table_that_cannot_be_read_is_one_line(tmp_path, name, data, words):
     assert "\n" not in str(caught.value)
 
 
+def test_pictures_of_kinds_that_are_not_read_are_counted_where_the_source_is_named(tmp_path):
+    """A telephone's pictures would else be missing, and nobody would know."""
+    root = made.folder(tmp_path / "a", None, count=2)
+    assert repr(folder.open_folder(root)).endswith("a (2 pictures)")
+    for name in ("IMG_1.HEIC", "IMG_2.heic", "more/x.svg"):
+        (root / name).write_bytes(b"x")
+    said = "(2 pictures; 2 .heic, 1 .svg cannot be read and are passed over)"
+    assert repr(folder.open_folder(root)).endswith(said)
+    for path in root.rglob("*.png"):
+        path.unlink()
+    with pytest.raises(ValueError, match=r"\(3 other files, 2 \.heic, 1 \.svg among them\)"):
+        folder.open_folder(root)
+
+
 def test_a_folder_without_a_picture_is_one_line(tmp_path):
     (tmp_path / "notes.md").write_text("x")
     with pytest.raises(ValueError, match=r"no picture below it \(1 other files\); \.png"):
