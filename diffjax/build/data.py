@@ -45,6 +45,7 @@ def open_data(
       StorageError: there is no room for what has to be made.
     """
     records, known = records_of_all(config, workdir)
+    warn_if_untold(config, records)
     broken = broken_of(config, records, workdir, look=not known)
     if processes.is_first():
         note_data(config, records, workdir)
@@ -98,6 +99,17 @@ def records_of_all(config: ConfigDict, workdir: Path) -> tuple[RecordSource, boo
             "all processes the same files",
         )
     return records, known
+
+
+def warn_if_untold(config: ConfigDict, records: RecordSource) -> None:
+    """Say so if a model of texts is trained on a source that is known to have no captions."""
+    known = getattr(records, "captioned", None)
+    if "text" in config and known is not None and not known():
+        print(
+            f"data: {records!r} has no captions: every example trains as no text, and prompts will "
+            "mean nothing; configs/folder.py makes a model without text",
+            flush=True,
+        )
 
 
 def broken_of(config: ConfigDict, records: RecordSource, workdir: Path, *, look: bool) -> Broken:
@@ -165,7 +177,7 @@ def readers_of(config: ConfigDict, embed: readers.Embed | None) -> list[readers.
         [] if embed is None else [readers.text(embed, config.text.max_tokens)]
     )
     if "classes" in config:
-        found.append(readers.label)
+        found.append(readers.label_below(config.classes.num))
     if "embedding" in config:
         found.append(readers.vector(config.embedding.of, config.embedding.width))
     data = config.data
@@ -253,7 +265,7 @@ def shown_of(
     if embed is not None:
         needed.append(readers.text(embed, config.text.max_tokens))
     if "classes" in config:
-        needed.append(readers.label)
+        needed.append(readers.label_below(config.classes.num))
     if "embedding" in config:
         needed.append(readers.vector(config.embedding.of, config.embedding.width))
     if starts_from_picture:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
@@ -24,6 +25,7 @@ from diffjax.data.transforms import encode_png, load, square
 from diffjax.images.colour import WHITE
 
 RECORDS_PER_SHARD = 1024
+LOOKED_AT = 32  # records that may tell whether there are classes
 PLAN, LEFT_OUT = "prepare.json", "left_out.jsonl"
 # Each record by itself; pictures are packed already, and unpacking them again would take longer
 # than to read them.
@@ -42,11 +44,15 @@ class Look:
 
 @dataclass(frozen=True)
 class Shard:
-    """What became of one shard: how many records it holds, their bytes, and who was left out."""
+    """What became of one shard: how many records it holds, their bytes, and who was left out.
+
+    labels: one more than the highest class in it.
+    """
 
     records: int
     num_bytes: int
     left_out: tuple[Skipped, ...]
+    labels: int = 0
 
 
 def prepare(
@@ -68,6 +74,7 @@ def prepare(
         out.mkdir(parents=True, exist_ok=True)
     _same_plan(splits, out, look)
     classes = next((tuple(getattr(s, "classes", ())) for s in splits.values()), ())
+    labelled = bool(classes) or any(map(_has_labels, splits.values()))
     todo = [
         (split, shard)
         for split, source in splits.items()
@@ -76,7 +83,7 @@ def prepare(
     counts = {split: -(-len(source) // RECORDS_PER_SHARD) for split, source in splits.items()}
     made: dict[str, list[Shard]] = {split: [] for split in splits}
     total, done = sum(map(len, splits.values())), 0
-    write = functools.partial(_shard, splits, out, look, classes, counts)
+    write = functools.partial(_shard, splits, out, look, labelled, counts)
     for (split, _), shard in zip(todo, _written(write, todo, workers), strict=True):
         made[split].append(shard)
         done += shard.records + len(shard.left_out)
@@ -87,12 +94,15 @@ def prepare(
     ]
     lines = "".join(json.dumps(skipped._asdict()) + "\n" for skipped in left_out)
     write_whole(out / LEFT_OUT, lines.encode())
+    if labelled and not classes:  # nobody has named them
+        highest = max((shard.labels for shards in made.values() for shard in shards), default=0)
+        classes = tuple(map(str, range(highest)))
     _describe(out, made, classes)
     return made
 
 
 def features_of(classes: Sequence[str]) -> tfds.features.FeaturesDict:
-    """What a prepared record holds."""
+    """What a prepared record holds; `label` is stored as a number, -1 for none."""
     fields: dict[str, tfds.features.FeatureConnector] = {
         "image": tfds.features.Image(),
         "captions": tfds.features.Sequence(tfds.features.Text()),
@@ -107,7 +117,7 @@ def _shard(
     splits: dict[str, RecordSource],
     out: Path,
     look: Look,
-    classes: tuple[str, ...],
+    labelled: bool,
     counts: dict[str, int],
     what: tuple[str, int],
 ) -> Shard:
@@ -119,25 +129,26 @@ def _shard(
         return _from_json(about)
     source = splits[split]
     first = number * RECORDS_PER_SHARD
-    features = features_of(classes)
+    features = _stored(labelled)
     serializer = tfds.core.example_serializer.ExampleSerializer(features.get_serialized_info())
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    left_out, written, num_bytes = list[Skipped](), 0, 0
+    left_out, written, num_bytes, labels = list[Skipped](), 0, 0, 0
     with storing(path):
         writer = array_record_module.ArrayRecordWriter(str(temporary), WRITING)
         try:
             for index in range(first, min(first + RECORDS_PER_SHARD, len(source))):
                 try:
-                    example = _example(source, index, look, bool(classes))
+                    example = _example(source, index, look, labelled)
                 except BadRecord as error:
                     left_out.append(skipped_of(index, name_at(source, index), error))
                     continue
                 data = serializer.serialize_example(features.encode_example(example))
                 writer.write(data)
                 written, num_bytes = written + 1, num_bytes + len(data)
+                labels = max(labels, int(example.get("label", -1)) + 1)  # type: ignore[call-overload]
         finally:
             writer.close()
-        shard = Shard(written, num_bytes, tuple(left_out))
+        shard = Shard(written, num_bytes, tuple(left_out), labels)
         publish(temporary, path)
     write_whole(about, json.dumps(asdict(shard)).encode())
     return shard
@@ -154,7 +165,26 @@ def _example(source: RecordSource, index: int, look: Look, labelled: bool) -> di
         "captions": [text for text in captions_of(record) if text],
         "name": str(record.get("name", "")),
     }
-    return {**example, "label": record["label"]} if labelled else example
+    return {**example, "label": record.get("label", -1)} if labelled else example
+
+
+def _stored(labelled: bool) -> tfds.features.FeaturesDict:
+    """How records are written: as `features_of` has them, with any number for a class."""
+    fields = dict(features_of(()))
+    return tfds.features.FeaturesDict(
+        fields | {"label": tfds.features.Scalar(np.int64)} if labelled else fields
+    )
+
+
+def _has_labels(source: RecordSource) -> bool:
+    """Whether one of the first records has a class."""
+    for index in range(min(LOOKED_AT, len(source))):
+        try:
+            if "label" in source[index]:
+                return True
+        except BadRecord:
+            continue
+    return False
 
 
 def _written(
@@ -218,4 +248,5 @@ def _describe(out: Path, made: dict[str, list[Shard]], classes: Sequence[str]) -
 def _from_json(path: Path) -> Shard:
     found = read_json(path, "delete it, and the shard is written anew")
     left_out = tuple(Skipped(x["record"], x["name"], x["reason"]) for x in found["left_out"])  # type: ignore[index, union-attr, call-overload, arg-type]
-    return Shard(int(found["records"]), int(found["num_bytes"]), left_out)  # type: ignore[arg-type]
+    numbers = [int(found.get(name, 0)) for name in ("records", "num_bytes", "labels")]  # type: ignore[arg-type]
+    return Shard(numbers[0], numbers[1], left_out, numbers[2])

@@ -11,6 +11,7 @@ from typing import TypeAlias
 import numpy as np
 
 from diffjax.data import transforms
+from diffjax.data.broken import BrokenRecord
 from diffjax.data.record import Record, captions_of, first_caption, image_of, label_of, vector_of
 from diffjax.images.colour import WHITE
 
@@ -69,9 +70,21 @@ def label(record: Record, rng: np.random.Generator | None) -> Columns:
     return {"label": np.asarray(label_of(record), np.int32)}
 
 
+def label_below(num: int) -> Reader:
+    """`label`; a record of a class that is not 0 to num - 1 is broken, as -1 for no class is."""
+    return functools.partial(_label_below, num=num)
+
+
 def vector(of: str, width: int) -> Reader:
     """`of` float32 [width]: a vector of the record, such as another network's of its picture."""
     return functools.partial(_vector, of=of, width=width)
+
+
+def _label_below(record: Record, rng: np.random.Generator | None, *, num: int) -> Columns:
+    columns = label(record, rng)
+    if not 0 <= columns["label"] < num:
+        raise BrokenRecord(f"its class is {columns['label']}, and there are 0 to {num - 1}")
+    return columns
 
 
 def _vector(record: Record, rng: np.random.Generator | None, *, of: str, width: int) -> Columns:

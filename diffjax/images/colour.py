@@ -4,6 +4,7 @@ import functools
 import io
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image, ImageCms
 
 WHITE = "white"
@@ -25,6 +26,13 @@ def flatten(image: Image.Image, ground: str, mode: str) -> Image.Image:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, ground), rgba)
     return image if image.mode == mode else image.convert(mode)
+
+
+def opacity(image: Image.Image) -> UInt8[np.ndarray, "h w"]:
+    """255 where the picture is opaque, 0 where nothing of it is seen."""
+    if image.mode.startswith("I"):
+        image = _eight_bits(image)
+    return np.array(image.convert("RGBA").getchannel("A"))
 
 
 def to_srgb(image: Image.Image) -> Image.Image:

@@ -16,10 +16,10 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image, ImageOps, JpegImagePlugin
 
-from diffjax.images.colour import WHITE, flatten
+from diffjax.images.colour import WHITE, flatten, opacity
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 MAX_PIXELS = 64_000_000
 JPEG = b"\xff\xd8\xff"  # its first bytes
 
@@ -63,7 +63,7 @@ def read_alpha(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> Bool[np
     image = _decoded(Path(path), max_pixels)
     if not image.has_transparency_data:
         raise ValueError(f"{path}: has no transparency")
-    return np.array(image.convert("RGBA").getchannel("A")) < 128
+    return opacity(image) < 128
 
 
 def read_size(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:

@@ -117,6 +117,15 @@ def test_broken_records_of_others_are_looked_for_before_a_run_and_only_then(tmp_
         data.broken_of(options, records, tmp_path, look=True)
 
 
+def test_a_model_of_texts_on_pictures_without_captions_is_warned_of(tmp_path, capsys):
+    silent = options_of(made.folder(tmp_path / "a", None, count=3), "validation=0.01")
+    for options, warned in ((silent, True), (options_of(made.folder(tmp_path / "b")), False)):
+        data.warn_if_untold(options, data.source_of(options))
+        assert ("has no captions: every example trains as no text" in capsys.readouterr().out) == (
+            warned
+        )
+
+
 def test_the_list_of_other_data_does_not_count(tmp_path):
     """Records are counted by their numbers, which mean others in another data set."""
     (tmp_path / "left_out.jsonl").write_text('{"record": 3, "name": "old.png", "reason": "x"}\n')

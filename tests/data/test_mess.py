@@ -1,8 +1,10 @@
 """A thousand pictures of strangers, of which fifty cannot be used and as many are only odd."""
 
+import errno
 import os
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,6 +56,9 @@ def break_one(path, kind):
     if kind == "dangling":
         path.symlink_to(path.parent / "nowhere")
         return "No such file"
+    if kind == "circle":
+        path.symlink_to(path)
+        return "Too many levels of symbolic links"
     path.write_bytes(png)
     path.with_suffix(".txt").write_bytes(b"caf\xe9")
     return "is not UTF-8"
@@ -81,7 +86,8 @@ def make_odd(path, kind):
         path.with_suffix(".txt").write_bytes(b"nul \0 in it")
 
 
-BAD = ("truncated", "empty", "html", "1x1", "20000x1", "bomb", "folder", "dangling", "latin-1")
+BAD = ("truncated", "empty", "html", "1x1", "20000x1", "bomb", "folder", "dangling", "circle",
+       "latin-1")  # fmt: skip
 ODD = ("cmyk", "16 bits", "palette", "turned", "no caption", "blank caption", "huge caption", "nul")
 
 
@@ -154,3 +160,21 @@ def test_files_that_vanish_grow_or_change_meanwhile_are_said_and_skipped(tmp_pat
     assert met.keys() == {"p000.png", "p002.png", "p006.png", "p008.png"}
     assert "No such file" in met["p000.png"]
     assert "its caption p008.txt: No such file" in met["p008.png"]
+
+
+def test_a_file_that_may_not_be_read_is_a_broken_record(tmp_path, monkeypatch):
+    """The rights of files do not bind root, who may run the tests."""
+    root = made.folder(tmp_path / "a", "txt", count=8)
+    read = Path.read_bytes
+
+    def refused(path):
+        if path.name == "p004.png":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    broken = Broken(8, 0.5)
+    probe(open_folder(root), broken)
+    assert [tuple(skipped)[1:] for skipped in broken.seen.values()] == [
+        ("p004.png", "Permission denied")
+    ]

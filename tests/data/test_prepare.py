@@ -48,6 +48,17 @@ def test_pictures_can_be_made_small_squares_and_classes_keep_their_names(tmp_pat
         np.testing.assert_array_equal(decode(again[i]["image"]), want)
 
 
+def test_classes_without_names_are_kept_as_numbers(tmp_path, monkeypatch):
+    """Those of tars; a record without one has -1, as tensorflow-datasets writes it."""
+    monkeypatch.setenv("DIFFJAX_CACHE_DIR", str(tmp_path / "cache"))
+    png = made.encoded(made.picture(0))
+    made.tar(tmp_path / "a.tar", [("0.png", b"x"), ("1.png", png), ("1.cls", b"4"), ("2.png", png)])
+    prepare({"train": opened(f"tar:{tmp_path / 'a.tar'}")}, tmp_path / "out", Look())
+    again = opened(tmp_path / "out")
+    assert [again[i]["label"] for i in range(2)] == [4, -1]
+    assert again.classes == ("0", "1", "2", "3", "4")
+
+
 def test_a_run_that_was_cut_off_goes_on_and_makes_the_same_files(tmp_path, small_shards):
     source = opened(f"folder:{made.folder(tmp_path / 'a', 'txt')}")
     prepare({"train": source}, tmp_path / "whole", Look())

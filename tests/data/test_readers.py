@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from diffjax.data import readers, transforms
+from diffjax.data.broken import Broken
 from diffjax.data.pipeline import eval_batches, train_iterator
 from diffjax.data.sources.fake import Shapes
 
@@ -48,6 +49,19 @@ def test_data_of_classes_without_pictures_or_captions_makes_batches():
     assert sorted(batch["label"].tolist()) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     (one, rest) = eval_batches(source, [readers.label], batch_size=5)
     assert one["label"].tolist() + rest["label"].tolist() == [0, 1, 2] * 3
+
+
+def test_a_record_of_a_class_that_there_is_not_is_left_out():
+    """The network would take another class's embedding for it, and say nothing."""
+    source = [{"label": label} for label in (0, -1, 2, 3)]
+    broken = Broken(4, 0.5)
+    batches = train_iterator(
+        source, [readers.label_below(3)], batch_size=8, seed=0, broken=broken, threads=0
+    )
+    assert set(next(batches)["label"].tolist()) == {0, 2}
+    assert {skipped.reason for skipped in broken.seen.values()} == {
+        "its class is -1, and there are 0 to 2", "its class is 3, and there are 0 to 2"
+    }  # fmt: skip
 
 
 def test_class_labels_stand_beside_pictures():

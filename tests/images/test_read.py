@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from diffjax.data.transforms import decode
 from diffjax.images import read, square
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (6, 5, 3), np.uint8)
@@ -78,6 +79,50 @@ def test_a_photograph_is_rotated_as_its_exif_says(tmp_path):
     np.testing.assert_array_equal(read.read(path), np.rot90(COLOURS, -1))
 
 
+TURNED = {
+    2: np.fliplr, 3: lambda x: np.rot90(x, 2), 4: np.flipud, 5: lambda x: x.swapaxes(0, 1),
+    6: lambda x: np.rot90(x, -1), 7: lambda x: np.rot90(x.swapaxes(0, 1), 2), 8: np.rot90,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("orientation", TURNED)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_training_shows_a_picture_turned_as_its_exif_says_as_a_file_is_read(
+    tmp_path, kind, orientation
+):
+    """By rotations of arrays, as the table of EXIF 2.32 has them."""
+    stored = np.full((8, 24, 3), 250, np.uint8)
+    stored[:, 16:] = 10, 120, 40
+    stored[:4, :8] = 200, 20, 20
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"quality": 100, "subsampling": 0} if kind == "JPEG" else {}
+    options |= {"lossless": True} if kind == "WEBP" else {}
+    path = saved(tmp_path / "x", Image.fromarray(stored), kind, exif=exif, **options)
+    got = decode(path.read_bytes())
+    np.testing.assert_array_equal(got, read.read(path))
+    np.testing.assert_allclose(got.astype(int), TURNED[orientation](stored), atol=30)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "CMYK", "I;16", "1"])
+def test_training_reads_every_format_and_mode_as_edit_does(tmp_path, kind, mode):
+    values = np.tile(np.linspace(0, 65_535, 24).astype(np.uint16), (16, 1))
+    image = Image.fromarray(values)
+    if mode != "I;16":
+        image = Image.fromarray((values // 257).astype(np.uint8)).convert(mode)
+    try:
+        assert mode != "I;16" or kind in ("PNG", "TIFF"), "clipped as it is written"
+        path = saved(tmp_path / "x", image, kind)
+    except (AssertionError, OSError, ValueError):
+        pytest.skip(f"Pillow writes no {kind} in {mode}")
+    got = decode(path.read_bytes())
+    np.testing.assert_array_equal(got, read.read(path))
+    assert got.shape == (16, 24, 3)
+    if mode != "1":
+        np.testing.assert_allclose(got[8, :, 1].astype(int), values[0] // 257, atol=12)
+
+
 @pytest.mark.parametrize("kind", ["tif", "avif"])
 def test_tiff_and_avif_are_read(tmp_path, kind):
     plain = Image.new("RGB", (16, 16), (200, 30, 60))
@@ -130,6 +175,9 @@ def test_a_mask_can_be_the_transparency_of_the_picture(tmp_path):
     rgba[0, :, 3] = 0, 127, 128
     path = saved(tmp_path / "x.png", Image.fromarray(rgba))
     assert read.read_alpha(path).tolist() == [[True, True, False]]
+    grey = Image.fromarray(np.array([[0, 257, 65_535]], np.uint16))  # one level of it is clear
+    path = saved(tmp_path / "grey.png", grey, transparency=257)
+    assert read.read_alpha(path).tolist() == [[False, True, False]]
     with pytest.raises(ValueError, match="has no transparency"):
         read.read_alpha(saved(tmp_path / "y.png", Image.fromarray(COLOURS)))
 
@@ -176,16 +224,16 @@ def rss():
 
 @pytest.mark.parametrize("name", bombs())
 def test_a_decompression_bomb_is_refused_by_its_header(tmp_path, name):
-    """It takes less than 50 ms and 50 MB."""
+    """It takes less than 50 ms of the processor and 50 MB."""
     (tmp_path / "x").write_bytes(bombs()[name])
     with pytest.raises(ValueError, match="not a picture"):  # the readers are loaded at first use
         read.read(__file__)
     before, took = rss(), []
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()
         with pytest.raises(ValueError, match=r"x: .*(million pixels|not a picture)") as caught:
             read.read(tmp_path / "x")
-        took.append(time.perf_counter() - start)
+        took.append(time.process_time() - start)
     assert "\n" not in str(caught.value)
     assert min(took) < 0.05
     assert rss() - before < 50e6
@@ -195,9 +243,9 @@ def test_an_animation_of_a_hundred_thousand_frames_is_read_within_a_second(tmp_p
     frame = b"!\xf9\x04\0\1\0\0\0,\0\0\0\0" + struct.pack("<HH", 1, 1) + b"\0\x02\x02D\x01\0"
     data = b"GIF89a" + struct.pack("<HH", 1, 1) + b"\x80\0\0" + bytes(6) + frame * 100_000 + b";"
     (tmp_path / "x.gif").write_bytes(data)
-    start = time.perf_counter()
+    start = time.process_time()
     assert read.read(tmp_path / "x.gif").shape == (1, 1, 3)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_files_that_are_not_pictures_are_refused_in_one_line(tmp_path):

@@ -16,6 +16,7 @@ from diffjax import checkpoint
 from diffjax.build import config
 from diffjax.training.program import program_of
 from tests import runs
+from tests.data.sources import made
 from tests.quick import XLA_FLAGS
 from tests.tiny_t5 import save_tiny
 from tests.training.test_meshes import furthest
@@ -60,8 +61,11 @@ def free_port():
         return s.getsockname()[1]
 
 
-def together(workdir, encoder, *flags, count=2, devices=2, only=None, **options):
-    """Start the processes; (code, stdout, stderr) of each once all have ended."""
+def together(workdir, encoder, *flags, count=2, devices=2, only=None, homes=(), **options):
+    """Start the processes; (code, stdout, stderr) of each once all have ended.
+
+    homes: the home folder of each.
+    """
     port, started = free_port(), []
     for i in range(count) if only is None else only:
         several = {} if count == 1 else {
@@ -69,6 +73,8 @@ def together(workdir, encoder, *flags, count=2, devices=2, only=None, **options)
             "JAX_NUM_PROCESSES": str(count),
             "JAX_PROCESS_ID": str(i),
         }  # fmt: skip
+        if homes:
+            several["HOME"] = str(homes[i])
         xla = f"{XLA_FLAGS} --xla_force_host_platform_device_count="
         started.append(
             runs.start(workdir, encoder, "train.num_steps=10", "train.log_every=1", *flags,
@@ -141,6 +147,45 @@ def test_two_processes_go_on_with_what_one_began_and_back(tmp_path, encoder):
     np.testing.assert_allclose(
         [line["loss"] for line in ours], [line["loss"] for line in others], rtol=1e-5
     )
+
+
+def test_one_process_goes_on_with_a_folder_of_pictures_that_two_began(tmp_path, encoder):
+    """Of the same examples, a broken picture among them: the losses say so, step by step."""
+    root = made.folder(tmp_path / "photos", "txt", count=40)
+    (root / "p004.png").write_bytes(b"no picture")
+    flags = (f"data.name=folder:{root}", "data.max_bad_fraction=0.1", "optim.decay=constant")
+    for num_steps, count in ((4, 2), (10, 1)):
+        ended = together(
+            tmp_path / "run", encoder, f"train.num_steps={num_steps}", *flags, count=count,
+            devices=4 // count,
+        )  # fmt: skip
+        assert [code for code, _, _ in ended] == [0] * count, ended
+    ((code, _, err),) = together(tmp_path / "whole", encoder, *flags, count=1, devices=4)
+    assert code == 0, err
+    ours, others = (runs.lines(tmp_path / name) for name in ("run", "whole"))
+    assert [line["step"] for line in ours] == list(range(1, 11))
+    np.testing.assert_allclose(
+        [line["loss"] for line in ours], [line["loss"] for line in others], rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("there", ["other pictures", "no folder"])
+def test_processes_that_do_not_read_the_same_pictures_all_end_with_a_line(tmp_path, encoder, there):
+    homes = tmp_path / "a", tmp_path / "b"
+    made.folder(homes[0] / "photos", "txt", count=8)
+    homes[1].mkdir()
+    if there == "other pictures":
+        made.folder(homes[1] / "photos", "txt", count=9)
+    ended = together(tmp_path / "run", encoder, "data.name=folder:~/photos", homes=homes)
+    assert [code for code, _, _ in ended] == [2, 2], ended
+    for _, _, err in ended:
+        said = [line for line in err.splitlines() if "data.name = 'folder:~/photos'" in line]
+        assert len(said) == 1, err
+        if there == "other pictures":
+            assert "process 1 reads other data than process 0 (9 records and 8)" in said[0]
+        else:
+            assert "there is no such folder" in said[0]
+        assert "Traceback" not in err
 
 
 @pytest.mark.parametrize("alone", [0, 1])

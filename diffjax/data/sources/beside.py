@@ -6,11 +6,12 @@ A table stands in the folder of its pictures or above, and names them by their p
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from diffjax.data.broken import BrokenRecord
-from diffjax.data.sources.files import shown
+from diffjax.data.sources.files import Found, shown
 
 TEXT_SUFFIXES = (".txt", ".caption")
 TABLE_NAMES = tuple(
@@ -66,6 +67,62 @@ def read_texts(path: Path) -> tuple[str, ...]:
             f"its caption {shown(path.name)} is not UTF-8 ({error.reason} at byte {error.start})"
         ) from None
     return tuple(filter(None, map(str.strip, text.splitlines())))
+
+
+def is_table(path: str) -> bool:
+    """Whether a file has the name of a table of captions."""
+    return path.rpartition("/")[2].lower() in TABLE_NAMES
+
+
+def tables_above(whole: Path, root: Path) -> list[Found]:
+    """The tables beside the folder of a split, which name pictures by paths from there."""
+    if whole == root:
+        return []
+    beside_it = sorted(path for path in whole.iterdir() if is_table(path.name))
+    about = [(path.name, path.stat()) for path in beside_it]
+    return [Found(f"../{name}", one.st_size, one.st_mtime_ns) for name, one in about]
+
+
+def captions_of_tables(
+    root: Path, tables: Sequence[Found], files: Sequence[str]
+) -> dict[str, tuple[str, ...]]:
+    """The captions that tables have for pictures that are there, by the paths of these.
+
+    Raises:
+      TableError: a table cannot be read, or names no picture that is there.
+    """
+    there, captions = set(files), dict[str, tuple[str, ...]]()
+    for table in tables:
+        named = read_table(root / table.path)
+        folder = table.path.rpartition("/")[0]
+        if folder == "..":  # other splits have pictures in it too
+            inside = f"{root.name}/"
+            found = {
+                name.removeprefix(inside): each
+                for name, each in named.items()
+                if name.startswith(inside)
+            }
+        else:
+            found = {f"{folder}/{name}" if folder else name: each for name, each in named.items()}
+        known = {name: each for name, each in found.items() if name in there}
+        if found and not known:
+            raise TableError(
+                f"{shown(root / table.path)}: names {len(named)} pictures such as "
+                f"{shown(next(iter(named)))[:80]!r}, and none of them is there; want paths from "
+                "its own folder, with their endings"
+            )
+        captions |= known
+    return captions
+
+
+def texts_of(found: Sequence[Found], files: Sequence[str]) -> dict[str, str]:
+    """The text files of the pictures, by their paths with the suffix in small letters."""
+    texts = [one.path for one in found if one.path.lower().endswith(TEXT_SUFFIXES)]
+    if not texts:
+        return {}
+    stems = {*files, *(os.path.splitext(path)[0] for path in files)}
+    split = [(os.path.splitext(path), path) for path in texts]
+    return {stem + suffix.lower(): path for (stem, suffix), path in split if stem in stems}
 
 
 def _text_of(path: Path) -> str:
@@ -129,7 +186,10 @@ def _column(path: Path, names: list[str], wanted: tuple[str, ...]) -> int:
     for name in wanted:
         if name in names:
             return names.index(name)
-    raise TableError(f"{shown(path)}: its columns are {names}; want one of {', '.join(wanted)}")
+    raise TableError(
+        f"{shown(path)}: its columns are {names}; want one of {', '.join(wanted)}, or rename the "
+        "file if it is no table of captions"
+    )
 
 
 def _field(entry: Mapping[str, object], wanted: tuple[str, ...]) -> object:

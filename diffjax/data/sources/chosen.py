@@ -53,6 +53,11 @@ class Chosen:
         known = getattr(self._source, "captioned", None)
         return True if known is None else known()
 
+    def told_by_folders(self) -> bool:
+        """Whether the names of folders stand for captions that are missing; see `folder.py`."""
+        known = getattr(self._source, "told_by_folders", None)
+        return False if known is None else known()
+
     def fingerprint(self) -> str | None:
         """The source's, and how the records were chosen."""
         return self._with_choice(fingerprint_of(self._source))

@@ -52,6 +52,8 @@ def expand(pattern: str) -> list[Path]:
 
 def shown(path: str | os.PathLike) -> str:
     """A path for messages: on one line, and printable whatever its bytes are."""
+    if isinstance(path, str) and path.isprintable():  # of a million names, nearly all
+        return path
     text = os.fsencode(path).decode(errors="replace")
     if text.isprintable():
         return text

@@ -1,5 +1,6 @@
 """Pictures anywhere below a folder, with the captions or classes that lie beside them."""
 
+import collections
 import functools
 import hashlib
 import os
@@ -24,6 +25,9 @@ SPLIT_FOLDERS = {
     "test": ("test", "testing"),
 }
 MAX_PICTURE_BYTES = 200_000_000
+# Pictures that are not read: whoever has some should hear it.
+FOREIGN = (".heic", ".heif", ".jxl", ".jp2", ".psd", ".svg", ".raw", ".dng", ".cr2", ".cr3", ".nef",
+           ".arw", ".tga", ".exr", ".hdr")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Folder:
     tables: the captions of pictures that a table names, by their paths. texts: the pictures' text
     files, by their paths with the suffix in small letters. classes: the names of class folders, ()
     if there are none. digest: of all names and sizes. changed: a digest of when captions were
-    changed.
+    changed. unread: which pictures are passed over because of their kinds.
     """
 
     unchecked: ClassVar[bool] = True
@@ -45,6 +49,7 @@ class Folder:
     captioned_by: str
     digest: str
     changed: str
+    unread: str = ""
 
     def __len__(self) -> int:
         """How many pictures there are."""
@@ -63,7 +68,8 @@ class Folder:
 
     def __repr__(self) -> str:
         """As messages name it."""
-        return f"folder:{shown(self.root)} ({len(self)} pictures)"
+        others = f"; {self.unread} cannot be read and are passed over" if self.unread else ""
+        return f"folder:{shown(self.root)} ({len(self)} pictures{others})"
 
     def name(self, index: int) -> str:
         """The picture's path below the folder, fit to be shown."""
@@ -93,6 +99,20 @@ class Folder:
         if self.captioned_by == "auto":
             return bool(self.tables or self.texts)
         return self.captioned_by in ("folder", "either")
+
+    def told_by_folders(self) -> bool:
+        """Whether some pictures have captions beside them, and the others folders of their own.
+
+        The names of those folders may stand for captions; `captions="either"` takes them so.
+        """
+        if not (self.tables or self.texts):
+            return False
+        stems = {text.removesuffix(end) for text in self.texts for end in beside.TEXT_SUFFIXES}
+        silent, told = set[str](), set[str]()
+        for path in self.files:
+            known = path in self.tables or path in stems or os.path.splitext(path)[0] in stems
+            (told if known else silent).add(path.rpartition("/")[0])
+        return bool(silent) and "" not in silent and not silent & told
 
     def fingerprint(self) -> str:
         """A digest of the names and sizes of all files, and of when captions were changed."""
@@ -128,21 +148,23 @@ def open_folder(root: Path, split: str = "train", captioned_by: str = "auto") ->
     found = list(below(root))
     files = tuple(one.path for one in found if one.path.lower().endswith(SUFFIXES))
     if not files:
-        kinds = ", ".join(SUFFIXES)
-        raise ValueError(f"{shown(root)}: no picture below it ({len(found)} other files); {kinds}")
+        others = _unread(found)
+        there = f"{len(found)} other files" + (f", {others} among them" if others else "")
+        raise ValueError(f"{shown(root)}: no picture below it ({there}); {', '.join(SUFFIXES)}")
     reads_tables = captioned_by in ("auto", "either")
-    own = [one for one in found if reads_tables and _is_table(one.path)]
-    above = _tables_above(whole, root) if reads_tables else []
-    texts = _texts_of(found, files)
+    own = [one for one in found if reads_tables and beside.is_table(one.path)]
+    above = beside.tables_above(whole, root) if reads_tables else []
+    texts = beside.texts_of(found, files)
     return Folder(
         root=root,
         files=files,
-        tables=_captions_of_tables(root, [*above, *own], files),
+        tables=beside.captions_of_tables(root, [*above, *own], files),
         texts=texts,
         classes=_classes(files),
         captioned_by=captioned_by,
         digest=_digest([*above, *found], captioned_by),
         changed=_changed([*above, *own], found, set(texts.values())),
+        unread=_unread(found),
     )
 
 
@@ -178,60 +200,11 @@ def _class_of(path: str) -> str:
     return shown(path.partition("/")[0]) if "/" in path else ""
 
 
-def _is_table(path: str) -> bool:
-    return path.rpartition("/")[2].lower() in beside.TABLE_NAMES
-
-
-def _tables_above(whole: Path, root: Path) -> list[Found]:
-    """The tables beside the folder of a split, which name pictures by paths from there."""
-    if whole == root:
-        return []
-    beside_it = sorted(path for path in whole.iterdir() if _is_table(path.name))
-    about = [(path.name, path.stat()) for path in beside_it]
-    return [Found(f"../{name}", one.st_size, one.st_mtime_ns) for name, one in about]
-
-
-def _captions_of_tables(
-    root: Path, tables: Sequence[Found], files: Sequence[str]
-) -> dict[str, tuple[str, ...]]:
-    """The captions that tables have for pictures that are there, by the paths of these.
-
-    Raises:
-      TableError: a table cannot be read, or names no picture that is there.
-    """
-    there, captions = set(files), dict[str, tuple[str, ...]]()
-    for table in tables:
-        named = beside.read_table(root / table.path)
-        folder = table.path.rpartition("/")[0]
-        if folder == "..":  # other splits have pictures in it too
-            inside = f"{root.name}/"
-            found = {
-                name.removeprefix(inside): each
-                for name, each in named.items()
-                if name.startswith(inside)
-            }
-        else:
-            found = {f"{folder}/{name}" if folder else name: each for name, each in named.items()}
-        known = {name: each for name, each in found.items() if name in there}
-        if found and not known:
-            raise beside.TableError(
-                f"{shown(root / table.path)}: names {len(named)} pictures such as "
-                f"{shown(next(iter(named)))[:80]!r}, and none of them is there; want paths from "
-                "its own folder, with their endings"
-            )
-        captions |= known
-    return captions
-
-
-def _texts_of(found: Sequence[Found], files: Sequence[str]) -> dict[str, str]:
-    """The text files of the pictures, by their paths with the suffix in small letters."""
-    stems = {*files, *(os.path.splitext(path)[0] for path in files)}
-    split = [(os.path.splitext(one.path), one.path) for one in found]
-    return {
-        stem + suffix.lower(): path
-        for (stem, suffix), path in split
-        if suffix.lower() in beside.TEXT_SUFFIXES and stem in stems
-    }
+def _unread(found: Sequence[Found]) -> str:
+    """How many pictures of which kinds are not read, such as "12 .heic"; "" if there are none."""
+    foreign = [one.path.lower() for one in found if one.path.lower().endswith(FOREIGN)]
+    counts = collections.Counter(path[path.rindex(".") :] for path in foreign)
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
 
 
 def _classes(files: Sequence[str]) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from diffjax.images.read import SUFFIXES
 
 TEXT_SUFFIXES = (".txt", ".caption", ".text", ".json")
 CLASS_SUFFIX = ".cls"
-FORMAT = 1  # of an index on the disk
+FORMAT = 2  # of an index on the disk
 # Where an example's picture, text and class begin, and their sizes in bytes; -1 for what is not.
 ROW = np.dtype([(name, "<i8", 2) for name in ("image", "text", "label")] + [("is_json", "?")])
 _PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"(\xb5/\xfd": "zstd"}

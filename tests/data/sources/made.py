@@ -55,6 +55,24 @@ def folder(root, captions="txt", count=COUNT, kind="png"):
     return root
 
 
+def four_ways(root, count=200):
+    """Captions in NAME.txt, metadata.jsonl, captions.csv and the folder's name, a quarter each."""
+    each, columns = count // 4, {}
+    for index in range(count):
+        way = ("one", "two", "three", f"a_{list(COLOURS)[index % 3]}_thing")[index // each]
+        path = root / way / f"p{index:03d}.{('png', 'jpg')[index % 2]}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture(index % 20, (40 + index % 9, 36)).save(path)
+        columns.setdefault(way, []).append((path.name, caption(index)))
+    for name, text in columns["one"]:
+        (root / "one" / name).with_suffix(".txt").write_text(text)
+    lines = [json.dumps({"file_name": name, "text": text}) for name, text in columns["two"]]
+    (root / "two/metadata.jsonl").write_text("\n".join(lines))
+    with open(root / "three/captions.csv", "w", newline="") as stream:
+        csv.writer(stream).writerows([("image", "caption"), *columns["three"]])
+    return root
+
+
 def tar(path, members):
     """A tar of (name, bytes)."""
     with tarfile.open(path, "w") as stream:

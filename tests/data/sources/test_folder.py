@@ -186,6 +186,20 @@ def test_a_table_that_cannot_be_read_is_one_line(tmp_path, name, data, words):
     assert "\n" not in str(caught.value)
 
 
+def test_pictures_of_kinds_that_are_not_read_are_counted_where_the_source_is_named(tmp_path):
+    """A telephone's pictures would else be missing, and nobody would know."""
+    root = made.folder(tmp_path / "a", None, count=2)
+    assert repr(folder.open_folder(root)).endswith("a (2 pictures)")
+    for name in ("IMG_1.HEIC", "IMG_2.heic", "more/x.svg"):
+        (root / name).write_bytes(b"x")
+    said = "(2 pictures; 2 .heic, 1 .svg cannot be read and are passed over)"
+    assert repr(folder.open_folder(root)).endswith(said)
+    for path in root.rglob("*.png"):
+        path.unlink()
+    with pytest.raises(ValueError, match=r"\(3 other files, 2 \.heic, 1 \.svg among them\)"):
+        folder.open_folder(root)
+
+
 def test_a_folder_without_a_picture_is_one_line(tmp_path):
     (tmp_path / "notes.md").write_text("x")
     with pytest.raises(ValueError, match=r"no picture below it \(1 other files\); \.png"):
@@ -250,3 +264,28 @@ def test_a_caption_that_was_edited_is_seen_by_its_time_but_a_copy_is_the_same_da
     assert after.identity() == before.identity()
     os.utime(root / "p000.png", ns=(1, 1))
     assert folder.open_folder(root).fingerprint() == after.fingerprint()
+
+
+def test_captions_in_four_ways_are_all_found(tmp_path):
+    root = made.four_ways(tmp_path / "a")
+    assert folder.open_folder(root).told_by_folders()
+    source = folder.open_folder(root, captioned_by="either")
+    found = captions_of(source)
+    assert len(found) == 200
+    for name, texts in found.items():
+        index, way = int(name[-7:-4]), name.partition("/")[0]
+        want = made.caption(index) if index < 150 else way.replace("_", " ")
+        assert texts == (want,), name
+
+
+def test_folders_speak_for_their_pictures_only_where_none_of_these_has_a_caption(tmp_path):
+    root = made.folder(tmp_path / "a", "txt", count=4)
+    assert not folder.open_folder(root).told_by_folders()  # none is without
+    (root / "p000.txt").unlink()
+    assert not folder.open_folder(root).told_by_folders()  # it lies in no folder
+    (root / "p000.png").unlink()
+    (root / "more/p001.txt").unlink()
+    assert not folder.open_folder(root).told_by_folders()  # its neighbour has one
+    (root / "more/p003.txt").unlink()
+    assert folder.open_folder(root).told_by_folders()
+    assert not folder.open_folder(made.folder(tmp_path / "b", "classes")).told_by_folders()

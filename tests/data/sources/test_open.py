@@ -4,22 +4,48 @@ import pickle
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 
 from diffjax.data import readers
 from diffjax.data.pipeline import train_iterator
+from diffjax.data.prepare import Look, prepare
 from diffjax.data.record import fingerprint_of, name_at
 from diffjax.data.sources.mixture import Mixture
 from diffjax.data.sources.open import Wanted, open_source, split_mixture
 from diffjax.data.transforms import decode
 from tests.data.sources import made
+from tests.data.sources.prepared_mock import prepared
 
 KINDS = ("folder", "tar", "parquet", "svg", "iconify")
+ALL = (*KINDS, "array_record", "tfrecord", "fake", "mixture")
 READERS = [readers.caption, readers.picture(8)]
 
 
 @pytest.fixture(scope="module")
 def names(tmp_path_factory):
     return made.every(tmp_path_factory.mktemp("every"))
+
+
+@pytest.fixture(scope="module")
+def all_names(names, tmp_path_factory):
+    """`names`, and what is prepared, made up and mixed."""
+    root = tmp_path_factory.mktemp("prepared")
+    prepare({"train": open_source(names["folder"])}, root / "array_record", Look(size_px=8))
+    features = {
+        "image": tfds.features.Image(),
+        "captions": tfds.features.Sequence(tfds.features.Text()),
+    }
+    examples = [
+        {"image": made.encoded(made.picture(i)), "captions": [made.caption(i)]}
+        for i in range(made.COUNT)
+    ]
+    return {
+        **names,
+        "array_record": str(root / "array_record"),
+        "tfrecord": str(prepared(root, "little", features, {"train": examples})),
+        "fake": "fake:12",
+        "mixture": f"{names['folder']}*2.5 + {names['tar']}",
+    }
 
 
 @pytest.fixture(autouse=True)
@@ -63,10 +89,9 @@ def test_each_source_has_another_fingerprint(names):
     assert len({fingerprint_of(open_source(name)) for name in names.values()}) == len(names)
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "mixture"])
-def test_a_saved_position_goes_on_with_the_same_batches_at_fifty_places(names, kind):
-    name = names.get(kind) or f"{names['folder']}*2.5 + {names['tar']}"
-    source = open_source(name, Wanted(size_px=8))
+@pytest.mark.parametrize("kind", ALL)
+def test_a_saved_position_goes_on_with_the_same_batches_at_fifty_places(all_names, kind):
+    source = open_source(all_names[kind], Wanted(size_px=8))
     make = lambda: train_iterator(source, READERS, batch_size=3, seed=4, threads=0)  # noqa: E731
     batches = make()
     states, every = [], []
@@ -76,10 +101,41 @@ def test_a_saved_position_goes_on_with_the_same_batches_at_fifty_places(names, k
     for at in range(50):
         resumed = make()
         resumed.set_state(states[at])
-        for want in every[at:] if at == 25 else every[at : at + 1]:
+        for want in every[at : at + (3 if at % 10 == 0 else 1)]:
             got = next(resumed)
             for column in want:
                 np.testing.assert_array_equal(got[column], want[column])
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_a_run_of_two_processes_goes_on_with_one_and_loses_and_repeats_nothing(all_names, kind):
+    """What comes is what one process would have made; an epoch has every record once."""
+    opened = lambda: open_source(all_names[kind], Wanted(size_px=8))  # noqa: E731
+    make = lambda **rows: train_iterator(  # noqa: E731  each process opens its own
+        opened(), READERS, batch_size=4, seed=2, threads=0, **rows
+    )
+    alone = make()
+    whole = [next(alone) for _ in range(6)]
+    both = [make(rows=[0, 1]), make(rows=[2, 3])]
+    parts = [[next(process) for process in both] for _ in range(2)]
+    assert both[0].get_state() == both[1].get_state() == {"next_example": 8}
+    one = make()
+    one.set_state(both[1].get_state())
+    got = [
+        {name: np.concatenate([part[name] for part in each]) for name in each[0]} for each in parts
+    ]
+    got += [next(one) for _ in range(4)]
+    for mine, theirs in zip(got, whole, strict=True):
+        for name in theirs:
+            np.testing.assert_array_equal(mine[name], theirs[name])
+    source = opened()
+    if kind != "mixture":
+        record = lambda i: tuple(source[i]["captions"])  # noqa: E731
+        epoch = [str(text) for batch in got[: len(source) // 4] for text in batch["caption"]]
+        left = [record(i) for i in range(len(source))]
+        for text in epoch:
+            left.remove(next(texts for texts in left if text in texts))
+        assert not left
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -137,6 +137,12 @@ class Source:
         """As messages name it."""
         return f"Source({len(self)} records)"
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, or their numbers; () if the data set has none."""
+        feature = self._features.get(self._label_key)
+        return tuple(feature.names) if isinstance(feature, tfds.features.ClassLabel) else ()
+
     def captions(self, index: int) -> tuple[str, ...]:
         """The captions of the record at `index`, without decoding its picture."""
         return self._texts_of(self._read(self._texts, index)) if self._captions else ()
