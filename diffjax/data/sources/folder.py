@@ -126,12 +126,13 @@ def open_folder(root: Path, split: str = "train", captioned_by: str = "auto") ->
     tables: dict[str, tuple[str, ...]] = {}
     texts: dict[str, str] = {}
     for one in found:
-        path = PurePosixPath(one.path)
-        if path.name.lower() in beside.TABLE_NAMES and captioned_by == "auto":
-            there = beside.read_table(root / path)
-            tables |= {str(path.parent / name): each for name, each in there.items()}
-        elif path.suffix.lower() in beside.TEXT_SUFFIXES:
-            texts[str(path.with_suffix(path.suffix.lower()))] = one.path
+        folder, _, name = one.path.rpartition("/")
+        if name.lower() in beside.TABLE_NAMES and captioned_by == "auto":
+            there = beside.read_table(root / one.path)
+            tables |= {str(PurePosixPath(folder) / of): each for of, each in there.items()}
+        elif name.lower().endswith(beside.TEXT_SUFFIXES):
+            stem, _, kind = one.path.rpartition(".")
+            texts[f"{stem}.{kind.lower()}"] = one.path
     files = tuple(one.path for one in pictures)
     return Folder(
         root=root,
