@@ -1,5 +1,6 @@
 """Shared set-up: 8 virtual devices, a compile cache, and checked shapes in every call."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from jaxtyping import install_import_hook  # noqa: E402
 
 import tests.typecheck  # noqa: E402, F401  the hook looks it up by name
 
+gc.set_threshold(50_000, 20, 20)  # tracing makes many small objects: looking them over costs 5 %
 flags.FLAGS.mark_as_parsed()  # Grain's workers ask for parsed absl flags
 install_import_hook("diffjax", "tests.typecheck.check")
 

@@ -21,7 +21,7 @@ from diffjax.core.errors import StorageError
 from diffjax.core.files import publish, read_json, storing, write_whole
 from diffjax.data.broken import Skipped, skipped_of
 from diffjax.data.record import BadRecord, RecordSource, captions_of, identity_of, image_of, name_at
-from diffjax.data.transforms import encode_png, load, square
+from diffjax.data.transforms import encode_quick, load, square
 from diffjax.images.colour import WHITE
 
 RECORDS_PER_SHARD = 1024
@@ -35,7 +35,7 @@ NAME = "pictures"  # of the data set, in the names of its files
 
 @dataclass(frozen=True)
 class Look:
-    """How pictures are stored. size_px: squares of this side as PNG; 0: the bytes as they are."""
+    """How pictures are stored. size_px: squares of this side; 0: the bytes as they are."""
 
     size_px: int = 0
     aspect: str = "centre"
@@ -159,7 +159,7 @@ def _example(source: RecordSource, index: int, look: Look, labelled: bool) -> di
     data = image_of(record)
     loaded = load(data, look.ground)  # also where the bytes are kept: they must be whole
     if look.size_px:
-        data = encode_png(square(loaded, look.size_px, look.aspect, ground=look.ground))
+        data = encode_quick(square(loaded, look.size_px, look.aspect, ground=look.ground))
     example: dict[str, object] = {
         "image": data,
         "captions": [text for text in captions_of(record) if text],

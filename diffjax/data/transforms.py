@@ -46,9 +46,17 @@ def load(data: bytes, ground: str = WHITE) -> Image.Image:
 
 def encode_png(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
     """Encodes pixels as PNG bytes, from which `decode` gives the same pixels."""
-    png = io.BytesIO()
-    Image.fromarray(image).save(png, "PNG")
-    return png.getvalue()
+    return _encoded(image, "PNG")
+
+
+def encode_quick(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    """The same, as PNG or BMP.
+
+    A photograph of 64 px is read from BMP in a third of the time, and has less than twice as many
+    bytes. A drawing of plain colours stays PNG, which packs it to far less than a third.
+    """
+    packed, plain = _encoded(image, "PNG"), _encoded(image, "BMP")
+    return packed if 3 * len(packed) < len(plain) else plain
 
 
 def centre_square(image: UInt8[np.ndarray, "h w 3"], size_px: int) -> UInt8[np.ndarray, "s s 3"]:
@@ -119,6 +127,12 @@ def random_crop(
 def choose_caption(captions: Sequence[str], rng: np.random.Generator) -> str:
     """One of the captions, all equally likely; "" if there are none, without using `rng`."""
     return captions[int(rng.integers(len(captions)))] if captions else ""
+
+
+def _encoded(image: UInt8[np.ndarray, "h w 3"], kind: str) -> bytes:
+    data = io.BytesIO()
+    Image.fromarray(image).save(data, kind)
+    return data.getvalue()
 
 
 def _padded(image: Image.Image, size_px: int, ground: str) -> UInt8[np.ndarray, "s s 3"]:

@@ -22,6 +22,16 @@ def test_png_keeps_every_pixel(noise):
     np.testing.assert_array_equal(transforms.decode(transforms.encode_png(noise)), noise)
 
 
+@pytest.mark.parametrize("width_px", [5, 16, 63])
+def test_what_is_stored_to_be_read_quickly_keeps_every_pixel_and_is_small_where_it_can_be(width_px):
+    noise = np.random.default_rng(1).integers(0, 256, (32, width_px, 3), np.uint8)
+    plain = np.full((32, width_px, 3), (200, 30, 90), np.uint8)
+    for image, kind in ((noise, b"BM"), (plain, b"\x89PNG")):
+        data = transforms.encode_quick(image)
+        assert data.startswith(kind)
+        np.testing.assert_array_equal(transforms.decode(data), image)
+
+
 def test_lossless_webp_keeps_every_pixel(noise):
     data = encoded(Image.fromarray(noise), "WEBP", lossless=True)
     np.testing.assert_array_equal(transforms.decode(data), noise)
