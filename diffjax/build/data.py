@@ -1,7 +1,6 @@
 """Makes the data of a run from its config: records, embeddings, batches, and previews."""
 
 import dataclasses
-import itertools
 import json
 from pathlib import Path
 
@@ -27,7 +26,6 @@ from diffjax.training.run import Data, Shown
 DATA, LEFT_OUT = "data.json", "left_out.jsonl"  # in the workdir
 # The keys that say which data are meant.
 ASKED_FOR = ("name", "split", "validation", "captions")
-_meetings = itertools.count()
 
 
 def open_data(
@@ -70,13 +68,13 @@ def open_data(
 def records_of_all(config: ConfigDict, workdir: Path) -> tuple[RecordSource, bool]:
     """The records, which all processes read, and whether the run in the workdir began with them.
 
-    All processes call this equally often. If one of them fails, all do, with a line each.
+    All processes call this once for a workdir. If one of them fails, all do, with a line each.
 
     Raises:
       ConfigError: no such data set, or other data than the run began with, or than another process
         reads.
     """
-    name = f"data {next(_meetings)}"
+    name = f"data of {workdir.name}"
     try:
         records = source_of(config)
         check_classes(config, records)
