@@ -110,7 +110,7 @@ def test_a_mistake_in_the_flags_is_one_line_and_exit_code_2(arguments, words, ca
 
 
 def test_no_command_takes_a_path_that_is_not_expanded():
-    """Every flag that is a path has the one type, in every command."""
+    """A flag's type makes of ~/x what the one type of paths makes of it, in every command."""
     from diffjax import edit, ema, embed, evaluate, main, sample
     from diffjax.app import __main__ as app
     from diffjax.checkpoint import __main__ as checkpoint
@@ -126,7 +126,8 @@ def test_no_command_takes_a_path_that_is_not_expanded():
         for action in actions(module.parser()):
             assert action.type is not Path, (module.__name__, action.dest)
             if action.dest in PATHS:
-                assert action.type is command.path, (module.__name__, action.dest)
+                made = action.type("~/x")
+                assert made == command.path("~/x"), (module.__name__, action.dest)
 
 
 def test_unknown_arguments_are_passed_on_if_the_command_asks_for_them():

@@ -69,7 +69,7 @@ def is_too_coarse(name, of, spaced):
 
 
 # the others are run by `make test-all`
-FAST = ("heun", "dpmpp_2m")
+FAST = ("ddim", "dpmpp_2m")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,12 @@ NETS = {
 }
 
 
-@pytest.fixture(scope="module", params=NETS)
+SOME = [
+    pytest.param(name, marks=[pytest.mark.slow] if name == "efficient" else []) for name in NETS
+]
+
+
+@pytest.fixture(scope="module", params=SOME)
 def trained(request):
     net = NETS[request.param]
     apply = jax.jit(lambda p, **given: net.apply({"params": p}, **given))

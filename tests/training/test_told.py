@@ -40,6 +40,7 @@ def trained(folder, spec, *more):
     return task, places.params_of(options, folder, task, None)[0]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_told_nothing_trains_and_makes_pictures_of_seeds(tmp_path):
     task, _ = trained(tmp_path / "run", "configs/digits.py:tiny_unconditional")
     assert set(task.columns()) == {"image"}

@@ -268,6 +268,7 @@ def test_a_denoiser_shrunken_by_a_tenth_is_worse():
         assert float(bound(x_0, True)) > float(bound(x_0, False)) + 0.5
 
 
+@pytest.mark.slow
 def test_with_random_noise_the_bounds_scatter_about_the_likelihood():
     """4,096 pictures in float32: the mean of bound - (-log p) within 4 of its standard errors."""
     data = oracles.gaussian(MEAN, 0.3)

@@ -102,10 +102,8 @@ def lines(net):
     return len(step.lower(params, given).as_text().splitlines())
 
 
-@pytest.mark.parametrize(
-    ("name", "remat"),
-    [pytest.param("unet", "products", marks=pytest.mark.slow), ("efficient", "none")],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "remat"), [("unet", "products"), ("efficient", "none")])
 def test_a_scanned_program_does_not_grow_with_its_blocks(name, remat):
     """From 2 to 8 blocks per level: at most 1.15 times as many lines; without scan over twice."""
     few, many = (2, 8) if name == "unet" else ((2, 2), (8, 8))
