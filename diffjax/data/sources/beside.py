@@ -139,9 +139,10 @@ def _text_of(path: Path) -> str:
 
 
 def _json_lines(path: Path, text: str) -> Iterator[tuple[str, list[str]]]:
+    called = shown(path)
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
-            where = f"{shown(path)} line {number}"
+            where = f"{called} line {number}"
             yield _entry(_parsed(line, where), where)
 
 
@@ -153,8 +154,9 @@ def _json(path: Path, text: str) -> Iterator[tuple[str, list[str]]]:
         return
     if not isinstance(whole, list):
         raise TableError(f"{shown(path)}: want a list of objects, or an object of paths")
+    called = shown(path)
     for number, entry in enumerate(whole):
-        where = f"{shown(path)} entry {number}"
+        where = f"{called} entry {number}"
         yield _entry(entry, where)
 
 

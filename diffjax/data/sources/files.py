@@ -52,8 +52,9 @@ def expand(pattern: str) -> list[Path]:
 
 def shown(path: str | os.PathLike) -> str:
     """A path for messages: on one line, and printable whatever its bytes are."""
-    if isinstance(path, str) and path.isprintable():  # of a million names, nearly all
-        return path
+    plain = os.fspath(path)
+    if isinstance(plain, str) and plain.isprintable():  # of a million names, nearly all
+        return plain
     text = os.fsencode(path).decode(errors="replace")
     if text.isprintable():
         return text

@@ -74,6 +74,11 @@ class Mixture:
         part, inside = self._place(index)
         return stored_captions(self.parts[part], inside)
 
+    def captioned(self) -> bool:
+        """Whether a part has captions, as far as it knows."""
+        known = (getattr(part, "captioned", None) for part in self.parts)
+        return any(one is None or one() for one in known)
+
     def fingerprint(self) -> str | None:
         """The parts' and their weights; None if a part has none."""
         return self._with_weights([fingerprint_of(part) for part in self.parts])

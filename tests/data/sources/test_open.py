@@ -150,6 +150,18 @@ def test_a_part_is_kept_for_validation_by_the_names_alone(names, kind):
     assert held_out.captions(0) == held_out[0]["captions"]
 
 
+def test_new_pictures_move_none_of_the_old_ones_into_another_split(tmp_path):
+    root = made.folder(tmp_path / "a", "txt", count=40)
+    wanted = Wanted(split="validation", validation=0.3)
+    names_of = lambda source: {source.name(i) for i in range(len(source))}  # noqa: E731
+    before = names_of(open_source(f"folder:{root}", wanted))
+    assert 4 < len(before) < 20
+    for index in range(30):
+        made.picture(index).save(root / f"a{index:03d}.png")
+    after = names_of(open_source(f"folder:{root}", wanted))
+    assert {name for name in after if not name.startswith("a")} == before
+
+
 def test_a_slice_is_a_part_in_order(names):
     whole = open_source(names["folder"])
     part = open_source(names["folder"], Wanted(split="train[3:50%]"))
@@ -185,6 +197,13 @@ def test_a_weight_says_how_often_a_record_of_the_part_is_seen(names, weights, sh
     # within a part, all records are seen equally often
     counts = [captions.count(made.caption(i)) for i in range(made.COUNT)]
     assert max(counts) - min(counts) <= 2 + (weights == "") * 2
+
+
+def test_a_mixture_has_captions_if_a_part_has(names, tmp_path):
+    silent = f"folder:{made.folder(tmp_path / 'silent', None)}"
+    assert not open_source(f"{silent} + {silent}").captioned()
+    assert open_source(f"{silent} + {names['folder']}").captioned()
+    assert open_source(f"{silent} + fake:3").captioned()
 
 
 def test_parts_of_other_classes_are_refused(names, tmp_path):
