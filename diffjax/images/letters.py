@@ -80,7 +80,7 @@ def runs(text: str, font: Font) -> list[Run]:
         return [Run(text, font)]
     parts: list[tuple[str, Font]] = []
     for char in text:
-        if parts and (_belongs_to_the_one_before(char) or _may_stay(char, parts[-1][1])):
+        if parts and (_joins(char, parts[-1][1]) or _may_stay(char, parts[-1][1])):
             written, own = char, parts[-1][1]
         else:
             written, own = _written(char, font)
@@ -109,9 +109,10 @@ def _is_own(font: Font) -> bool:
     return isinstance(path, str) and path == _emoji_font()
 
 
-def _belongs_to_the_one_before(char: str) -> bool:
+def _joins(char: str, font: Font) -> bool:
+    """Whether it is drawn as one with the character before it, which is in this font."""
     tone = "\U0001f3fb" <= char <= "\U0001f3ff"
-    return tone or char in JOINERS or unicodedata.combining(char) > 0
+    return tone or char in JOINERS or (unicodedata.combining(char) > 0 and _has(font, char))
 
 
 def _written(char: str, font: Font) -> tuple[str, Font]:

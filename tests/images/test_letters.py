@@ -46,7 +46,7 @@ def test_what_pillows_font_has_is_drawn_as_pillow_draws_it(text):
     [
         ("caf\xe9 cr\xe8me", "cafe creme"), ("\u4e2d", "\\u4e2d"), ("\U00020000", "\\U00020000"),
         ("\u0642\u0637\u0629", "\\u0642\\u0637\\u0629"), ("a\x07b", "a\\u0007b"),
-        ("\uff21\uff11", "A1"),
+        ("\uff21\uff11", "A1"), ("\u0e17\u0e34\u0e4c", "\\u0e17\\u0e34\\u0e4c"),
     ],
 )  # fmt: skip
 def test_without_a_font_accents_are_left_out_and_the_rest_is_written_as_escapes(
