@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from PIL import Image, ImageDraw, ImageFont, features
+from PIL import Image, ImageChops, ImageDraw, ImageFont, features
 
 Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -79,7 +79,7 @@ def runs(text: str, font: Font) -> list[Run]:
     if text.isascii() and text.isprintable():
         return [Run(text, font)]
     parts: list[tuple[str, Font]] = []
-    for char in text:
+    for char in unicodedata.normalize("NFC", text):
         if parts and (_joins(char, parts[-1][1]) or _may_stay(char, parts[-1][1])):
             written, own = char, parts[-1][1]
         else:
@@ -144,10 +144,14 @@ def _has(font: Font, char: str) -> bool:
 
 
 def _picture(font: Font, char: str) -> bytes:
+    """What is drawn of a character, laid out alone: Raqm puts a circle below a mark."""
+    if isinstance(font, ImageFont.FreeTypeFont):
+        font = font.font_variant(layout_engine=ImageFont.Layout.BASIC)
     size = 3 * int(getattr(font, "size", 11))
     canvas = Image.new("RGB", (size, size), "white")
     ImageDraw.Draw(canvas).text((size // 3, 0), char, "black", font, embedded_color=True)
-    return canvas.tobytes()
+    drawn = canvas.crop(ImageChops.invert(canvas).getbbox())
+    return repr(drawn.size).encode() + drawn.tobytes()
 
 
 def _others(size: float) -> Iterator[ImageFont.FreeTypeFont]:

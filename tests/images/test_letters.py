@@ -44,7 +44,8 @@ def test_what_pillows_font_has_is_drawn_as_pillow_draws_it(text):
 @pytest.mark.parametrize(
     ("text", "written"),
     [
-        ("caf\xe9 cr\xe8me", "cafe creme"), ("\u4e2d", "\\u4e2d"), ("\U00020000", "\\U00020000"),
+        ("caf\xe9 cr\xe8me", "cafe creme"), ("cafe\u0301", "cafe"),
+        ("\u4e2d", "\\u4e2d"), ("\U00020000", "\\U00020000"),
         ("\u0642\u0637\u0629", "\\u0642\\u0637\\u0629"), ("a\x07b", "a\\u0007b"),
         ("\uff21\uff11", "A1"), ("\u0e17\u0e34\u0e4c", "\\u0e17\\u0e34\\u0e4c"),
     ],
