@@ -2,7 +2,10 @@
 
 import functools
 import math
+import multiprocessing
+import os
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -79,7 +82,8 @@ def train_iterator(
             if not flags.FLAGS.is_parsed():
                 flags.FLAGS.mark_as_parsed()  # Grain reads absl's flags even if absl does not run
             iterable = iterable.mp_prefetch(
-                grain.MultiprocessingOptions(num_workers=worker_count, per_worker_buffer_size=2)
+                grain.MultiprocessingOptions(num_workers=worker_count, per_worker_buffer_size=2),
+                end_with_parent,
             )
         return iter(iterable)
 
@@ -193,6 +197,21 @@ class Batches:
         if self._iterator is not None:
             self._iterator.close()
         self._iterator = None
+
+
+def end_with_parent(worker: int, workers: int) -> None:
+    """Let a worker process end when the one that started it has been killed.
+
+    Else it would wait for ever for somebody to take its batches.
+    """
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 @runtime_checkable
