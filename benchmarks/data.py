@@ -29,7 +29,7 @@ from diffjax.data.prepare import Look, prepare
 from diffjax.data.sources.folder import open_folder
 from diffjax.data.sources.open import Wanted, open_source
 
-SIZE_PX, BATCH, READ_AHEAD = 64, 64, 8
+SIZE_PX, BATCH, READ_AHEAD, SETTLED_S = 64, 64, 8, 0.7
 
 
 def main() -> None:
@@ -99,8 +99,9 @@ def ways_of(root: Path, count: int, workers: int) -> dict[str, Callable[[], Iter
 def timed(batches: Iterator, count: int) -> tuple[float, float]:
     """(pictures/s, CPU seconds a picture) of `count` batches, those of other processes too.
 
-    Batches that were read ahead while others were timed are taken first.
+    First the other ways finish what they read ahead, and what this one has read ahead is taken.
     """
+    time.sleep(SETTLED_S)
     for _ in range(READ_AHEAD):
         next(batches)
     start, cpu = time.perf_counter(), cpu_seconds()
