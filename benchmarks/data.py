@@ -29,28 +29,33 @@ from diffjax.data.prepare import Look, prepare
 from diffjax.data.sources.folder import open_folder
 from diffjax.data.sources.open import Wanted, open_source
 
-SIZE_PX, BATCH, WARM = 64, 64, 4
+SIZE_PX, BATCH, READ_AHEAD, SETTLED_S = 64, 64, 8, 0.7
 
 
 def main() -> None:
     """Make the pictures, time every way of reading them, and print the table."""
     flags = argparse.ArgumentParser(description=__doc__)
     flags.add_argument("--count", type=int, default=2048, help="pictures")
-    flags.add_argument("--batches", type=int, default=60, help="timed, of 64 pictures")
+    flags.add_argument("--batches", type=int, default=16, help="timed in a round, of 64 pictures")
     flags.add_argument("--workers", type=int, default=2, help="threads or processes")
-    flags.add_argument("--rounds", type=int, default=3, help="the fastest counts")
+    flags.add_argument("--rounds", type=int, default=9, help="each way in turn; the median counts")
     options = flags.parse_args()
     absl.flags.FLAGS.mark_as_parsed()  # Grain's worker processes read absl's flags
     with tempfile.TemporaryDirectory() as scratch:
         ways = ways_of(Path(scratch), options.count, options.workers)
-        found = dict.fromkeys(ways, (0.0, 0.0))
-        for _ in range(options.rounds):
-            for name, make in ways.items():
-                found[name] = max(found[name], timed(make(), options.batches))
-    peers = [speed for name, (speed, _) in found.items() if name.startswith("peer")]
+        begun = {name: make() for name, make in ways.items()}
+        found = [
+            {name: timed(batches, options.batches) for name, batches in begun.items()}
+            for _ in range(options.rounds)
+        ]
+        for batches in begun.values():
+            if close := getattr(batches, "close", None):
+                close()
+    median = {name: np.median([each[name] for each in found], axis=0) for name in ways}
+    fastest = max(speed for name, (speed, _) in median.items() if name.startswith("peer"))
     rows = [("way", "pictures/s", "CPU ms a picture", "times the faster peer")]
-    for name, (speed, cpu) in found.items():
-        rows.append((name, f"{speed:.0f}", f"{1e3 * cpu:.2f}", f"{speed / max(peers):.2f}"))
+    for name, (speed, cpu) in median.items():
+        rows.append((name, f"{speed:.0f}", f"{1e3 * cpu:.2f}", f"{speed / fastest:.2f}"))
     print("\n".join(align_columns(rows)))
 
 
@@ -92,17 +97,18 @@ def ways_of(root: Path, count: int, workers: int) -> dict[str, Callable[[], Iter
 
 
 def timed(batches: Iterator, count: int) -> tuple[float, float]:
-    """(pictures/s, CPU seconds a picture) of `count` batches, those of other processes too."""
-    for _ in range(WARM):
+    """(pictures/s, CPU seconds a picture) of `count` batches, those of other processes too.
+
+    First the other ways finish what they read ahead, and what this one has read ahead is taken.
+    """
+    time.sleep(SETTLED_S)
+    for _ in range(READ_AHEAD):
         next(batches)
     start, cpu = time.perf_counter(), cpu_seconds()
     for _ in range(count):
         next(batches)
     seconds = time.perf_counter() - start
-    spent = cpu_seconds() - cpu
-    if close := getattr(batches, "close", None):
-        close()
-    return count * BATCH / seconds, spent / (count * BATCH)
+    return count * BATCH / seconds, (cpu_seconds() - cpu) / (count * BATCH)
 
 
 def cpu_seconds() -> float:

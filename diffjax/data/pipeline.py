@@ -1,11 +1,11 @@
 """Makes batches of records with Grain: shuffled, repeated, shared by processes, resumed exactly."""
 
-import functools
 import math
-import sys
+import multiprocessing
+import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import grain
@@ -14,7 +14,15 @@ from absl import flags
 from diffjax.data import order
 from diffjax.data.broken import Broken
 from diffjax.data.chance import Chance
-from diffjax.data.examples import Example, Part, collate, example_of, fetch, no_chance
+from diffjax.data.examples import (
+    Examples,
+    Part,
+    Parts,
+    collate,
+    example_of,
+    fetch,
+    no_chance,
+)
 from diffjax.data.readers import Reader
 from diffjax.data.record import Batch, RecordSource
 
@@ -23,8 +31,6 @@ Position: TypeAlias = dict[str, int]
 Read = TypeVar("Read", covariant=True)
 Place = TypeVar("Place")
 OnDevices = TypeVar("OnDevices")
-
-FETCHED = 8  # records in a row: more would keep more encoded pictures in memory for no gain
 
 
 def train_iterator(
@@ -79,68 +85,12 @@ def train_iterator(
             if not flags.FLAGS.is_parsed():
                 flags.FLAGS.mark_as_parsed()  # Grain reads absl's flags even if absl does not run
             iterable = iterable.mp_prefetch(
-                grain.MultiprocessingOptions(num_workers=worker_count, per_worker_buffer_size=2)
+                grain.MultiprocessingOptions(num_workers=worker_count, per_worker_buffer_size=2),
+                end_with_parent,
             )
         return iter(iterable)
 
     return Batches(start_at, batch_size, broken)
-
-
-@dataclass(frozen=True)
-class Examples:
-    """The examples of all processes by their number, from 0 on, practically endless."""
-
-    source: RecordSource
-    readers: tuple[Reader, ...]
-    order: order.Order
-    chance: Chance
-    limit: int
-
-    def of(self, numbers: Sequence[int]) -> list[Example]:
-        """The examples of these numbers; only their own records, or those in their place, are read.
-
-        A few records are fetched in a row: after each decoded picture, the code and the data that
-        fetching needs are no longer in the processor's cache.
-        """
-        made: list[Example] = []
-        for start in range(0, len(numbers), FETCHED):
-            some = [(n, self.order(n)) for n in numbers[start : start + FETCHED]]
-            fetched = [fetch(self.source, index) for _, index in some]
-            made += [
-                example_of(
-                    index,
-                    first,
-                    functools.partial(self.chance.at, number),
-                    source=self.source,
-                    readers=self.readers,
-                    limit=self.limit,
-                )
-                for (number, index), first in zip(some, fetched, strict=True)
-            ]
-        return made
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a process makes of each batch: its `rows`, from example `start` on.
-
-    It stands for the whole chain of Grain's transformations, whose accounts of every example took
-    a tenth of the time of decoding a picture. Grain's worker processes pickle it.
-    """
-
-    examples: Examples
-    start: int
-    batch_size: int
-    rows: tuple[int, ...]
-
-    def __len__(self) -> int:
-        """The number of batches, which is practically endless."""
-        return (sys.maxsize - self.start) // self.batch_size
-
-    def __getitem__(self, batch: int) -> Part:
-        """The part of a batch."""
-        first = self.start + batch * self.batch_size
-        return collate(self.examples.of([first + row for row in self.rows]))
 
 
 class Batches:
@@ -193,6 +143,21 @@ class Batches:
         if self._iterator is not None:
             self._iterator.close()
         self._iterator = None
+
+
+def end_with_parent(worker: int, workers: int) -> None:
+    """Let a worker process end when the one that started it has been killed.
+
+    Else it would wait for ever for somebody to take its batches.
+    """
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 @runtime_checkable

@@ -12,10 +12,11 @@ import pytest
 
 from diffjax.build import config, embeddings
 from diffjax.core.errors import BadData, ConfigError
-from diffjax.data import order, pipeline
+from diffjax.data import order
 from diffjax.data.broken import Broken, BrokenRecord
 from diffjax.data.captions import from_source
 from diffjax.data.chance import Chance
+from diffjax.data.examples import Examples, Parts
 from diffjax.data.pipeline import train_iterator
 from diffjax.data.readers import picture, text
 from diffjax.data.sources.folder import open_folder
@@ -292,8 +293,8 @@ def assert_same_batches(batches, others, count):
 def test_what_reads_batches_with_embeddings_travels_to_another_process(photos):
     source = open_folder(photos)
     made = embeddings.embeddings_of(options(), source, Stub())
-    reading = pipeline.Parts(
-        pipeline.Examples(
+    reading = Parts(
+        Examples(
             source, (text(made.embed, 6), picture(8)), order.endless(source, 0), Chance(0), 0
         ),
         start=0, batch_size=5, rows=(0, 1, 3),

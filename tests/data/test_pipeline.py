@@ -1,4 +1,10 @@
 import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -261,6 +267,44 @@ def test_worker_processes_do_not_change_what_comes():
         resumed.set_state(state)
         assert_equal(take(resumed, 4), alone[2:])
         resumed.close()
+
+
+KILLED = """
+import os, sys
+from diffjax.data import pipeline, readers
+from diffjax.data.sources.fake import Shapes
+
+if __name__ == "__main__":
+    batches = pipeline.train_iterator(
+        Shapes(9, 8), [readers.picture(8)], batch_size=4, seed=0, worker_count=1
+    )
+    next(batches)
+    tasks = os.listdir("/proc/self/task")
+    print(*(open(f"/proc/self/task/{task}/children").read() for task in tasks), flush=True)
+    os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.slow
+def test_worker_processes_end_with_a_process_that_is_killed(tmp_path):
+    """They leave no processes behind that wait and hold memory."""
+    (tmp_path / "killed.py").write_text(KILLED)
+    run = subprocess.run(
+        [sys.executable, tmp_path / "killed.py"],
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+        stdout=subprocess.PIPE,
+        timeout=120,
+        check=False,
+    )
+    assert run.returncode == -signal.SIGKILL
+    workers = run.stdout.split()
+    assert len(workers) >= 1
+    for _ in range(200):
+        left = [pid for pid in map(int, workers) if Path(f"/proc/{pid}").exists()]
+        if not left:
+            break
+        time.sleep(0.1)
+    assert not left
 
 
 @pytest.mark.parametrize("taken", [0, 1, 4])
