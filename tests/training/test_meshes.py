@@ -8,6 +8,7 @@ import pytest
 
 from diffjax import checkpoint
 from diffjax.build import config
+from diffjax.build.training import training_of
 from diffjax.devices import mesh
 from diffjax.training.program import program_of
 
@@ -22,7 +23,8 @@ def program(sizes, accumulate=1, name="base64"):
     options.optim.update(warmup_steps=2)
     options.train.accumulate = accumulate
     options.mesh.update(dict(zip(("data", "fsdp", "tensor"), sizes, strict=True)))
-    return program_of(options, 16, jax.devices()[: int(np.prod(sizes))]), options
+    made = training_of(options, 16, devices=jax.devices()[: int(np.prod(sizes))])
+    return program_of(made), made.task, options
 
 
 def batch_at(step, side, max_tokens):
@@ -36,18 +38,18 @@ def batch_at(step, side, max_tokens):
 
 def go_on(sizes, state, first=0, last=STEPS, **which):
     """The state after the steps from `first` to `last`, and their losses."""
-    made, options = program(sizes, **which)
+    made, task, options = program(sizes, **which)
     losses = []
     for step in range(first, last):
         batch = batch_at(step, options.data.size_px, options.text.max_tokens)
         batch = mesh.to_devices(batch, made.batch_sharding)
-        state, metrics = made.train_step(state, batch)
+        state, metrics = made.step(state, batch, task)
         losses.append(metrics["loss"])
     return state, [float(loss) for loss in losses]
 
 
 def trained(sizes, **which):
-    made, _ = program(sizes, **which)
+    made, *_ = program(sizes, **which)
     state, losses = go_on(sizes, made.place.init(jax.random.key(0)), **which)
     return jax.device_get(state), losses
 

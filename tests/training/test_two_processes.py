@@ -14,6 +14,7 @@ from PIL import Image
 
 from diffjax import checkpoint
 from diffjax.build import config
+from diffjax.build.training import training_of
 from diffjax.training.program import program_of
 from tests import runs
 from tests.data.sources import made
@@ -91,7 +92,7 @@ def saved(workdir, *flags):
     """The newest state under a workdir, on one device, and the data's position."""
     options = config.restore(workdir / "config.json")
     options.mesh.update(data=1, fsdp=1, tensor=1)
-    like = program_of(options, 16, jax.devices()[:1]).place.state_shape
+    like = program_of(training_of(options, 16, devices=jax.devices()[:1])).place.state_shape
     with checkpoint.open_dir(workdir / "checkpoints") as checkpoints:
         state, position = checkpoint.restore(checkpoints, like)
     return jax.device_get(state), position
