@@ -1,12 +1,14 @@
 """Makes the data of a run from its config: records, embeddings, batches, and previews."""
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 
 import jax
 from ml_collections import ConfigDict
 
+from diffjax.build import contrastive
 from diffjax.build.embeddings import embeddings_of, of_known_captions
 from diffjax.core.errors import BadData, ConfigError, Ending, InputError, require
 from diffjax.core.files import read_json, write_whole
@@ -174,6 +176,8 @@ def readers_of(config: ConfigDict, embed: readers.Embed | None) -> list[readers.
     found: list[readers.Reader] = (
         [] if embed is None else [readers.text(embed, config.text.max_tokens)]
     )
+    if "tokens" in config:
+        found.append(tokens_of(config))
     if "classes" in config:
         found.append(readers.label_below(config.classes.num))
     if "embedding" in config:
@@ -183,6 +187,14 @@ def readers_of(config: ConfigDict, embed: readers.Embed | None) -> list[readers.
         data.size_px, data.crop_px or None, aspect=data.aspect, ground=data.ground, flip=data.flip
     )
     return [*found, seen]
+
+
+def tokens_of(config: ConfigDict) -> readers.Reader:
+    """The reader of the ids of a caption."""
+    padded = functools.partial(
+        contrastive.tokenizer_of(config).padded, max_length=config.tokens.length
+    )
+    return readers.tokens(padded)
 
 
 def max_bad_fraction_of(config: ConfigDict) -> float:
@@ -215,7 +227,7 @@ def wanted_of(config: ConfigDict, split: str) -> Wanted:
         size_px=data.size_px,
         ground=data.ground,
         image_key=data.image_key,
-        caption_key=data.caption_key if "text" in config else "",
+        caption_key=data.caption_key if "text" in config or "tokens" in config else "",
         captions=data.captions,
         validation=data.validation,
         names=data.names,
@@ -252,16 +264,21 @@ def shown_of(
     """
     count = min(config.sample.num_images, len(records))
     shown: list[Record]
-    starts_from_picture = "mask" in config or ("low_res" in config and config.low_res.size_px)
-    if config.sample.prompts and encoder is not None and not starts_from_picture:
-        shown = [{"captions": (prompt,)} for prompt in config.sample.prompts]
-        prompts = filter(None, map(clean, config.sample.prompts))
+    starts_from_picture = (
+        "mask" in config or "tokens" in config or ("low_res" in config and config.low_res.size_px)
+    )
+    prompts_of = config.sample.get("prompts", ())
+    if prompts_of and encoder is not None and not starts_from_picture:
+        shown = [{"captions": (prompt,)} for prompt in prompts_of]
+        prompts = filter(None, map(clean, prompts_of))
         embed = cache.ensure(cache.default_folder(encoder), encoder, prompts).embed
     else:
         shown = [_readable(records, i * len(records) // count) for i in range(count)]
     needed: list[readers.Reader] = [readers.caption]
     if embed is not None:
         needed.append(readers.text(embed, config.text.max_tokens))
+    if "tokens" in config:
+        needed.append(tokens_of(config))
     if "classes" in config:
         needed.append(readers.label_below(config.classes.num))
     if "embedding" in config:
