@@ -30,7 +30,7 @@ def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
     if preset in AT_SCALE:
         return at_scale(preset)
     config = pieces.pairs_stage("clip", 64)
-    config.tokens.update(vocabulary="emoji", length=32)
+    config.tokens.update(vocabulary="emoji", length=24)
     config.data.update(batch_size=256, flip=True)
     config.model.update(
         patch=8, image_width=128, image_layers=6, image_heads=4,
@@ -41,7 +41,7 @@ def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
         learning_rate=1e-3, warmup_steps=100, decay="cosine", b2=0.98, weight_decay=0.1
     )
     config.train.update(
-        num_steps=2_500, ema=("decay_0.99",), log_every=20, sample_every=500, save_every=250,
+        num_steps=1_300, ema=("decay_0.99",), log_every=20, sample_every=500, save_every=250,
         snapshot_every=0, evaluate_every=250, evaluate_examples=256,
     )  # fmt: skip
     if preset == "tiny":

@@ -18,6 +18,7 @@ from diffjax.evaluation.retrieval import interval
 FIRST = (1, 5, 10)  # of how many it is told how often the right one is among them
 
 Features = Float[np.ndarray, "n e"]
+Others = Float[np.ndarray, "m e"]  # as many as there are classes, or texts
 
 
 def places(
@@ -49,7 +50,7 @@ def within(found: Float[np.ndarray, " n"], first: int) -> Bool[np.ndarray, " n"]
 
 
 def classified(
-    image: Features, classes: Features, names: Sequence[str], right: Sequence[str]
+    image: Features, classes: Others, names: Sequence[str], right: Sequence[str]
 ) -> dict[str, np.ndarray]:
     """`top_1` and `top_5` of each picture: whether its class is among those that fit best.
 
@@ -59,7 +60,7 @@ def classified(
     return {f"top_{first}": within(found, first) for first in (1, 5) if first < len(names)}
 
 
-def class_features(text: Features, names: Sequence[str]) -> tuple[Features, list[str]]:
+def class_features(text: Features, names: Sequence[str]) -> tuple[Others, list[str]]:
     """(the mean direction of each name's texts, the names) (Radford et al. 2021, sec. 3.1.4).
 
     text: the unit vectors of texts; names: of the class of each.

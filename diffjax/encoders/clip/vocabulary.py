@@ -18,14 +18,20 @@ OPENAI, ON_THE_HUB = "openai", "openai/clip-vit-base-patch32"
 FILES = ("merges.txt", "bpe_simple_vocab_16e6.txt.gz")
 
 
-@functools.lru_cache(maxsize=4)
 def load(name: str) -> BytePairs:
     """The tokenizer called "emoji" or "openai", or that of a file of merges or a folder with one.
 
     Raises:
       ValueError: there is none, or the file is damaged; one line that says what to do.
     """
-    return from_merges(read(find(name)))
+    file = find(name)
+    return _loaded(file, file.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4)
+def _loaded(file: Path, changed_ns: int) -> BytePairs:
+    """The tokenizer of a file; read again only after it has changed."""
+    return from_merges(read(file))
 
 
 def find(name: str) -> Path:
