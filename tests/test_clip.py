@@ -112,9 +112,6 @@ def test_a_value_that_is_not_allowed_is_refused_with_its_key(key, value, said):
     options[section][last] = value
     with pytest.raises(ConfigError, match=f"{key.partition('.')[0]}.*{said}"):
         check.check(options, devices=1)
-        from diffjax.build import contrastive
-
-        contrastive.task_of(options)
 
 
 @pytest.mark.parametrize("preset", ["emoji", "tiny", "b32", "b16", "l14"])

@@ -57,8 +57,8 @@ def tokens() -> None:
     ids = np.asarray(tokenizer([ours[i] for i in kept]).numpy(), np.int64)
     if shift:
         ids = np.where(ids > tokenizer.encoder[""], ids - 1, ids)
-    found = {"kept": np.array(kept, np.uint16), "ids": ids.astype(np.uint16)}
-    np.savez_compressed(GOLDEN / "clip_tokens.npz", **found)
+    numbers = np.array(kept, np.uint16)
+    np.savez_compressed(GOLDEN / "clip_tokens.npz", kept=numbers, ids=ids.astype(np.uint16))
     print(f"{len(kept)} texts")
 
 

@@ -67,7 +67,7 @@ def clip_config_of(config: ConfigDict) -> CLIPConfig:
         size_px=config.data.size_px,
         patch=model.patch,
         embed=model.embed,
-        vocabulary=tokenizer_of(config).vocabulary,
+        vocabulary=num_tokens(config),
         length=config.tokens.length,
         activation=model.activation,
     )
@@ -76,6 +76,17 @@ def clip_config_of(config: ConfigDict) -> CLIPConfig:
 def _tower(config: ConfigDict, name: str) -> Tower:
     width, layers, heads = (config.model[f"{name}_{part}"] for part in ("width", "layers", "heads"))
     return Tower(width, layers, heads, 4 * width)
+
+
+def num_tokens(config: ConfigDict) -> int:
+    """The number of ids; OpenAI's is known without its file, so that any machine can plan.
+
+    Raises:
+      ConfigError: there is no such vocabulary.
+    """
+    if config.tokens.vocabulary == vocabulary.OPENAI:
+        return vocabulary.NUM_OPENAI
+    return tokenizer_of(config).vocabulary
 
 
 def tokenizer_of(config: ConfigDict) -> BytePairs:
@@ -118,3 +129,4 @@ def check(config: ConfigDict) -> None:
             tower.heads,
             f"must divide model.{name}_width, {tower.width}",
         )
+    num_tokens(config)

@@ -13,6 +13,7 @@ from diffjax.encoders.unreadable import cannot_read, describe_file
 # 1,024 merges learned from the captions of the emoji data set; part of this package.
 EMOJI = "emoji"
 # OpenAI's 48,894 merges, found in the package open_clip or on the hub.
+NUM_OPENAI = MOST_MERGES + 2 * 256 + 2
 OPENAI, ON_THE_HUB = "openai", "openai/clip-vit-base-patch32"
 # The names of OpenAI's file in its own package and open_clip's, and in Hugging Face's folders.
 FILES = ("merges.txt", "bpe_simple_vocab_16e6.txt.gz")

@@ -163,7 +163,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_runs_none(tmp_path, monkeyp
 def test_a_damaged_archive_is_refused_in_one_line(tmp_path, content):
     file = tmp_path / "x.pt"
     file.write_bytes(content)
-    with pytest.raises(ValueError, match="x.pt: ") as error:
+    with pytest.raises(ValueError, match=r"x\.pt: ") as error:
         torch_archive.read(file)
     assert "\n" not in str(error.value)
 
