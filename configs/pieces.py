@@ -131,9 +131,12 @@ def classes(num: int, names: tuple[str, ...] = ()) -> ConfigDict:
     return ConfigDict(dict(num=num, drop=0.1, names=names))
 
 
-def embedding(of: str, width: int) -> ConfigDict:
-    """A vector of `width` numbers from another network, the field `of` of a record."""
-    return ConfigDict(dict(of=of, width=width, drop=0.1))
+def embedding(of: str, width: int, encoder: str = "") -> ConfigDict:
+    """A vector of `width` numbers from another network, the field `of` of a record.
+
+    encoder: "clip:PLACE", which computes it from the picture; "": the records have it.
+    """
+    return ConfigDict(dict(of=of, width=width, drop=0.1, encoder=encoder))
 
 
 def mask() -> ConfigDict:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import jax
 from ml_collections import ConfigDict
 
 from diffjax.build import contrastive
-from diffjax.build.embeddings import embeddings_of, of_known_captions
+from diffjax.build.embeddings import ENCODING_S, embeddings_of, of_known_captions
 from diffjax.core.errors import BadData, ConfigError, Ending, InputError, require
 from diffjax.core.files import read_json, write_whole
 from diffjax.core.json_types import JsonObject
@@ -21,10 +22,13 @@ from diffjax.data.sources.open import Wanted, open_source
 from diffjax.devices import mesh as mesh_lib
 from diffjax.devices import processes
 from diffjax.encoders.cache import cache
+from diffjax.encoders.clip import encoder as clip_encoder
+from diffjax.encoders.clip import vectors
 from diffjax.encoders.t5 import TextEncoder
 from diffjax.training.program import Training
 from diffjax.training.run import Data, Shown
 
+_meetings = itertools.count()
 DATA, LEFT_OUT = "data.json", "left_out.jsonl"  # in the workdir
 # The keys that say which data are meant.
 ASKED_FOR = ("name", "split", "validation", "captions")
@@ -212,11 +216,12 @@ def source_of(config: ConfigDict, split: str = "") -> RecordSource:
     require(bool(data.name), "data.name", "", "name a data set, such as folder:DIR (docs/data.md)")
     wanted = wanted_of(config, split or data.split)
     try:
-        return open_source(data.name, wanted)
+        found = open_source(data.name, wanted)
     except NoSplit as error:
         raise ConfigError("data.split", wanted.split, str(error)) from None
     except ValueError as error:
         raise ConfigError("data.name", data.name, str(error)) from None
+    return with_columns(config, found)
 
 
 def wanted_of(config: ConfigDict, split: str) -> Wanted:
@@ -231,8 +236,45 @@ def wanted_of(config: ConfigDict, split: str) -> Wanted:
         captions=data.captions,
         validation=data.validation,
         names=data.names,
-        vector_key=config.embedding.of if "embedding" in config else "",
+        vector_key=config.embedding.of if "embedding" in config and not _is_made(config) else "",
     )
+
+
+def with_columns(config: ConfigDict, records: RecordSource) -> RecordSource:
+    """The records with the column that embedding.encoder computes, if there is one.
+
+    The first process computes it, while the others wait.
+
+    Raises:
+      ConfigError: it is no CLIP, or its vectors have another width.
+      StorageError: the disk has no room for the vectors.
+    """
+    if not _is_made(config):
+        return records
+    name, width = config.embedding.encoder, config.embedding.width
+    prefix = clip_encoder.PREFIX
+    require(name.startswith(prefix), "embedding.encoder", name, f'want "{prefix}PLACE"')
+    try:
+        clip = clip_encoder.load(name.removeprefix(clip_encoder.PREFIX))
+    except ValueError as error:
+        raise ConfigError("embedding.encoder", name, str(error)) from None
+    require(width == clip.config.embed, "embedding.width", width, f"{name} has {clip.config.embed}")
+    make = functools.partial(
+        vectors.with_vectors, records, config.embedding.of, clip, config.data.ground
+    )
+    if processes.is_first():
+        make(_vectors_progress)
+    processes.wait_for_all(f"vectors {next(_meetings)}", ENCODING_S)
+    return make()
+
+
+def _is_made(config: ConfigDict) -> bool:
+    return bool("embedding" in config and config.embedding.encoder)
+
+
+def _vectors_progress(done: int, total: int) -> None:
+    if done == total or done % 2048 < 64:
+        print(f"vectors of pictures: {done} of {total}", flush=True)
 
 
 def held_out(config: ConfigDict, split: str) -> RecordSource:
@@ -249,7 +291,7 @@ def held_out(config: ConfigDict, split: str) -> RecordSource:
     except ValueError as error:
         raise ConfigError("data.validation_split", split, f"{error}; {remedy}") from None
     require(len(found) > 0, "data.validation_split", split, f"holds no record; {remedy}")
-    return found
+    return with_columns(config, found)
 
 
 def shown_of(

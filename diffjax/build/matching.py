@@ -14,7 +14,8 @@ from diffjax.build import config, contrastive, data, evaluation, places
 from diffjax.core import digest
 from diffjax.core.errors import ConfigError, require
 from diffjax.core.json_types import Json, JsonObject
-from diffjax.data.record import Record, RecordSource, captions_at, name_at
+from diffjax.data.record import RecordSource, captions_at, name_at
+from diffjax.data.sources.chosen import Chosen
 from diffjax.encoders.clip.encoder import Clip
 from diffjax.evaluation import examples, matching
 from diffjax.evaluation.examples import Examples
@@ -119,7 +120,7 @@ def zero_shot(loaded: LoadedClip, split: str, most: int) -> JsonObject:
         chosen, texts = named(records, most)
         if len(texts) < 2:
             return {"why_not": "the records have neither labels nor names"}
-        found = read(loaded.options, Chosen(records, chosen))
+        found = read(loaded.options, Chosen(records, np.array(chosen), "by names"))
         right = list(found.names)
     every = [(name, text) for name, captions in texts.items() for text in captions]
     vectors = loaded.clip.of_captions([text for _, text in every]).astype(np.float64)
@@ -147,21 +148,6 @@ def named(records: RecordSource, most: int) -> tuple[list[int], dict[str, tuple[
         for name in chosen
     }
     return [index for name in chosen for index in rows[name]], captions
-
-
-class Chosen:
-    """Some records of a source, in the given order."""
-
-    def __init__(self, source: RecordSource, indices: Sequence[int]):
-        self._source, self._indices = source, indices
-
-    def __len__(self) -> int:
-        """The number of records."""
-        return len(self._indices)
-
-    def __getitem__(self, index: int) -> Record:
-        """The record at `index`."""
-        return self._source[self._indices[index]]
 
 
 def read(options: ConfigDict, records: RecordSource) -> Examples:

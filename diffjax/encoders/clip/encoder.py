@@ -31,6 +31,8 @@ from diffjax.models.t5 import check_dtype
 # What a text encoder's name begins with if it is a CLIP.
 PREFIX = "clip:"
 BATCH = 64  # rows of a call
+# The CLIPs that may be part of this package, by name; tools/ship_clip.py makes them.
+SHIPPED = {vocabulary.EMOJI: Path(__file__).parent / "emoji"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +125,8 @@ def resolve(path_or_name: str | os.PathLike) -> Path:
       ValueError: there is no such folder, file or model.
     """
     name = os.path.expanduser(path_or_name)
+    if name in SHIPPED and SHIPPED[name].is_dir():
+        return SHIPPED[name]
     if Path(name).exists():
         return Path(name)
     if not hub.is_name(name):

@@ -13,7 +13,7 @@ from diffjax.devices.mesh import make_mesh
 from diffjax.encoders.clip import encoder, weights
 from diffjax.encoders.text import load_encoder
 from diffjax.models.clip.clip import CLIP
-from diffjax.models.clip.sizes import CLIPConfig, tower
+from tests.encoders.clip import small
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 CAPTIONS = ["a red apple", "", "two blue birds in the sky and a long old man", "a red apple"]
@@ -21,15 +21,7 @@ CAPTIONS = ["a red apple", "", "two blue birds in the sky and a long old man", "
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A small CLIP with the emoji vocabulary, as a folder with its merges."""
-    path = tmp_path_factory.mktemp("clips") / "small"
-    config = CLIPConfig(tower(16, 1, 2), tower(16, 1, 2), 16, 8, 8, vocabulary=1538, length=20)
-    made = jax.jit(CLIP(config).init)(
-        jax.random.key(0), jnp.zeros((1, 16, 16, 3)), jnp.zeros((1, 20), jnp.int32)
-    )
-    weights.save(path, config, made["params"])
-    shutil.copy(encoder.vocabulary.find("emoji"), path / "merges.txt")
-    return path
+    return small.write(tmp_path_factory.mktemp("clips") / "small")
 
 
 @pytest.fixture(scope="module")
