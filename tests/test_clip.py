@@ -10,7 +10,7 @@ from diffjax.core.errors import ConfigError
 from tests import runs
 
 TINY = "configs/clip.py:tiny"
-FLAGS = ("train.sample_every=4", "train.log_every=2", "mesh.data=8")
+FLAGS = ("train.sample_every=4", "train.log_every=2", "mesh.data=8", "optim.decay=constant")
 
 
 def train(workdir, *flags):
@@ -26,20 +26,16 @@ def whole(tmp_path_factory):
     return workdir
 
 
-def digest(text):
-    (found,) = [line for line in text.splitlines() if line.startswith("digest of step 4")]
-    return found
+def trained(workdir):
+    """The lines of the training steps, in which gradients and scale tell whether bits are equal."""
+    return [line for line in runs.lines(workdir) if "grad_norm" in line]
 
 
-def test_a_run_in_two_parts_ends_as_one_without_a_stop(tmp_path, capsys):
-    assert train(tmp_path / "one") == 0
-    one = digest(capsys.readouterr().out)
-    assert train(tmp_path / "two", "train.num_steps=2", "optim.decay=constant") == 0
-    assert train(tmp_path / "two", "optim.decay=constant") == 0
-    said = capsys.readouterr().out
-    assert "resuming from step 2" in said
-    assert train(tmp_path / "three", "optim.decay=constant") == 0
-    assert digest(said) == digest(capsys.readouterr().out) != one
+def test_a_run_in_two_parts_ends_as_one_without_a_stop(whole, tmp_path, capsys):
+    assert train(tmp_path, "train.num_steps=2") == 0
+    assert train(tmp_path) == 0
+    assert "resuming from step 2" in capsys.readouterr().out
+    assert trained(tmp_path) == trained(whole)
 
 
 def test_a_run_logs_whether_it_learns_and_how_well_it_finds_held_out_pairs(whole):
@@ -55,10 +51,10 @@ def test_a_run_logs_whether_it_learns_and_how_well_it_finds_held_out_pairs(whole
 
 def test_the_command_reports_zero_shot_classification_and_retrieval(whole, tmp_path):
     out = tmp_path / "clip.json"
-    assert evaluate.main([str(whole), "--out", str(out), "--num", "20"]) == 0
+    assert evaluate.main([str(whole), "--out", str(out), "--num", "12"]) == 0
     said = json.loads(out.read_text())
     assert said["of"][0]["step"] == 4
-    assert said["retrieval"]["examples"] == 20
+    assert said["retrieval"]["examples"] == 12
     zero_shot = said["zero_shot"]
     assert zero_shot["classes"] >= 2
     assert zero_shot["chance"] == 1 / zero_shot["classes"]
@@ -110,7 +106,7 @@ def test_a_value_that_is_not_allowed_is_refused_with_its_key(key, value, said):
     options = config.load(TINY)
     section, _, last = key.partition(".")
     options[section][last] = value
-    with pytest.raises(ConfigError, match=f"{key.partition('.')[0]}.*{said}"):
+    with pytest.raises(ConfigError, match=said):
         check.check(options, devices=1)
 
 

@@ -23,7 +23,8 @@ SPLIT, CLASSES = "test", 100
 CARD = """# clip:emoji
 
 A CLIP of {count:,} parameters for drawings of emoji of 64 px in two styles. `configs/clip.py`
-trained it on {pairs:,} pairs of the 6,992 drawings of `emoji/64` (split `train`) and a caption each.
+trained it on {pairs:,} pairs of a drawing of `emoji/64` (split `train`, 6,992 drawings) and a
+caption of it.
 
 Its answers on drawings whose names it has not seen (split `{split}`), with 95 % intervals:
 

@@ -189,7 +189,8 @@ def test_a_few_steps_learn_which_text_belongs_to_which_picture():
     assert float(metrics["text_found"]) > 0.7
 
 
-def test_the_loss_by_chance_is_that_of_the_best_constant_answer(rows=40):
+def test_the_loss_by_chance_is_that_of_the_best_constant_answer():
+    rows = 40
     same = np.tile(np.eye(4)[:1], (rows, 1))
     loss, *_ = losses(contrastive.symmetric, as_pair(same, same, 0.0, 0.0), 512)
     assert float(loss.mean()) == pytest.approx(TASK.loss_by_chance(rows), rel=1e-5)
