@@ -1,27 +1,31 @@
 """Makes a report on a trained CLIP: zero-shot classification and retrieval on held-out pictures."""
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Float
 from ml_collections import ConfigDict
 
 import diffjax
-from diffjax.build import config, contrastive, data, evaluation, places
+from diffjax.build import config, contrastive, data, places
 from diffjax.core import digest
 from diffjax.core.errors import ConfigError, require
 from diffjax.core.json_types import Json, JsonObject
+from diffjax.data import readers
 from diffjax.data.record import RecordSource, captions_at, name_at
 from diffjax.data.sources.chosen import Chosen
 from diffjax.encoders.clip.encoder import Clip
 from diffjax.evaluation import examples, matching
-from diffjax.evaluation.examples import Examples
 
 # The classes of a data set without labels are its names; so many of them by default.
 CLASSES = 100
+BLOCK = 512
 # For a class without captions of its own (Radford et al. 2021, sec. 3.1.4).
 TEMPLATE = "a photo of a {}."
 
@@ -67,7 +71,7 @@ def report(loaded: LoadedClip, num: int | None, seed: int | None, split: str | N
     split = split or options.data.validation_split
     found: JsonObject = {
         "retrieval": retrieval(loaded, split, num or options.train.evaluate_examples),
-        "zero_shot": zero_shot(loaded, split, num or CLASSES),
+        "zero_shot": zero_shot(loaded, split, num),
     }
     for part, numbers in found.items():
         _say(part, numbers)
@@ -95,40 +99,69 @@ def report(loaded: LoadedClip, num: int | None, seed: int | None, split: str | N
 
 def retrieval(loaded: LoadedClip, split: str, count: int) -> JsonObject:
     """How often the right text and picture are found among those of `count` examples."""
-    found = evaluation.examples_of(loaded.options, None, split, count)
-    image = loaded.clip.of_pictures(np.asarray(found.columns["image"])).astype(np.float64)
-    text = loaded.clip.of_captions(found.captions).astype(np.float64)
-    rows = matching.retrieved(image, text, found.captions)
-    return {"examples": len(found), "chance": 1 / len(found), **matching.shares(rows)}
+    records = examples.Spread(data.held_out(loaded.options, split), count)
+    seen = features_of(loaded, records)
+    text = loaded.clip.of_captions(seen.captions).astype(np.float64)
+    rows = matching.retrieved(seen.image, text, seen.captions)
+    return {"examples": len(seen.image), "chance": 1 / len(seen.image), **matching.shares(rows)}
 
 
-def zero_shot(loaded: LoadedClip, split: str, most: int) -> JsonObject:
+def zero_shot(loaded: LoadedClip, split: str, num: int | None) -> JsonObject:
     """How often a picture's class is the one that fits best, among classes that have texts.
 
-    The classes are the labels of the data set if it has some. Otherwise they are the names of the
-    split's records, of which at most `most` are taken, the same on every machine.
+    The classes are the labels of the data set if it has some; `num` is then the most pictures.
+    Otherwise they are the names of the split's records, of which at most `num` are taken, CLASSES
+    by default and the same on every machine.
     """
     records = data.held_out(loaded.options, split)
     labels: Sequence[str] = tuple(getattr(records, "classes", ()))
+    texts: dict[str, tuple[str, ...]]
     if labels:
-        found = read(loaded.options, examples.Spread(records, len(records)))
-        right = [labels[int(label)] for label in _labels(records)]
-        texts: dict[str, tuple[str, ...]] = {
-            name: (TEMPLATE.format(name.replace("_", " ")),) for name in labels
-        }
+        texts = {name: (TEMPLATE.format(name.replace("_", " ")),) for name in labels}
+        seen = features_of(loaded, examples.Spread(records, num or len(records)), labelled=True)
+        right = [labels[label] for label in seen.labels]
     else:
-        chosen, texts = named(records, most)
+        chosen, texts = named(records, num or CLASSES)
         if len(texts) < 2:
             return {"why_not": "the records have neither labels nor names"}
-        found = read(loaded.options, Chosen(records, np.array(chosen), "by names"))
-        right = list(found.names)
+        seen = features_of(loaded, Chosen(records, np.array(chosen), "by names"))
+        right = list(seen.names)
     every = [(name, text) for name, captions in texts.items() for text in captions]
     vectors = loaded.clip.of_captions([text for _, text in every]).astype(np.float64)
     classes, names = matching.class_features(vectors, [name for name, _ in every])
-    image = loaded.clip.of_pictures(np.asarray(found.columns["image"])).astype(np.float64)
-    rows = matching.classified(image, classes, names, right)
+    rows = matching.classified(seen.image, classes, names, right)
     result: JsonObject = {"classes": len(names), "pictures": len(right), "texts": len(every)}
     return {**result, "chance": 1 / len(names), **matching.shares(rows)}
+
+
+class Seen(NamedTuple):
+    """The unit vectors of pictures, and what their records say."""
+
+    image: Float[np.ndarray, "n e"]
+    names: tuple[str, ...]
+    captions: tuple[str, ...]
+    labels: tuple[int, ...]
+
+
+def features_of(loaded: LoadedClip, records: RecordSource, labelled: bool = False) -> Seen:
+    """The vectors of all records, BLOCK of whose pictures are in memory at a time.
+
+    Raises:
+      BadData: a record cannot be read, or too many are broken.
+    """
+    options = loaded.options
+    needed = [*data.readers_of(options, None), *([readers.label] if labelled else [])]
+    parts = []
+    for first in range(0, len(records), BLOCK):
+        rows = np.arange(first, min(first + BLOCK, len(records)))
+        block = Chosen(records, rows, f"from {first}")
+        found = examples.read(block, needed, data.max_bad_fraction_of(options))
+        image = loaded.clip.of_pictures(np.asarray(found.columns["image"])).astype(np.float64)
+        labels = tuple(map(int, found.columns["label"])) if labelled else ()
+        parts.append(Seen(image, found.names, found.captions, labels))
+    image, *others = zip(*parts, strict=True)
+    said = (tuple(itertools.chain.from_iterable(column)) for column in others)
+    return Seen(np.concatenate(image), *said)
 
 
 def named(records: RecordSource, most: int) -> tuple[list[int], dict[str, tuple[str, ...]]]:
@@ -148,15 +181,6 @@ def named(records: RecordSource, most: int) -> tuple[list[int], dict[str, tuple[
         for name in chosen
     }
     return [index for name in chosen for index in rows[name]], captions
-
-
-def read(options: ConfigDict, records: RecordSource) -> Examples:
-    """The pictures of the records."""
-    return examples.read(records, data.readers_of(options, None), data.max_bad_fraction_of(options))
-
-
-def _labels(records: RecordSource) -> list[int]:
-    return [int(str(records[index]["label"])) for index in range(len(records))]
 
 
 def _say(part: str, numbers: Json) -> None:
