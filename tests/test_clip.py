@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from PIL import Image
 
 from diffjax import evaluate, main, sample
 from diffjax.build import check, config
@@ -72,6 +73,13 @@ def test_the_command_reports_zero_shot_classification_and_retrieval(whole, tmp_p
 def test_what_a_clip_cannot_report_is_refused(whole, tmp_path, capsys, given, message):
     assert evaluate.main([str(whole), "--out", str(tmp_path / "x.json"), *given]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_clip_is_not_trained_on_pictures_without_captions(tmp_path, capsys):
+    for index in range(8):
+        Image.new("RGB", (16, 16), (index * 30, 0, 0)).save(tmp_path / f"{index}.png")
+    assert train(tmp_path / "run", f"data.name=folder:{tmp_path}") == 2
+    assert "has no captions, which a CLIP compares with pictures" in capsys.readouterr().err
 
 
 def test_a_clip_makes_no_pictures(whole, tmp_path, capsys):

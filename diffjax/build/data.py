@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import itertools
 import json
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import jax
 from ml_collections import ConfigDict
 
 from diffjax.build import contrastive
-from diffjax.build.embeddings import ENCODING_S, embeddings_of, of_known_captions
+from diffjax.build.embeddings import embeddings_of, of_known_captions
 from diffjax.core.errors import BadData, ConfigError, Ending, InputError, require
 from diffjax.core.files import read_json, write_whole
 from diffjax.core.json_types import JsonObject
@@ -28,7 +27,6 @@ from diffjax.encoders.t5 import TextEncoder
 from diffjax.training.program import Training
 from diffjax.training.run import Data, Shown
 
-_meetings = itertools.count()
 DATA, LEFT_OUT = "data.json", "left_out.jsonl"  # in the workdir
 # The keys that say which data are meant.
 ASKED_FOR = ("name", "split", "validation", "captions")
@@ -106,9 +104,16 @@ def records_of_all(config: ConfigDict, workdir: Path) -> tuple[RecordSource, boo
 
 
 def warn_if_untold(config: ConfigDict, records: RecordSource) -> None:
-    """Say so if a model of texts is trained on a source that is known to have no captions."""
+    """Say so if a model of texts is trained on a source that is known to have no captions.
+
+    Raises:
+      ConfigError: it is a CLIP, which would learn nothing.
+    """
     known = getattr(records, "captioned", None)
-    if "text" in config and known is not None and not known():
+    untold = known is not None and not known()
+    allowed = f"{records!r} has no captions, which a CLIP compares with pictures (docs/data.md)"
+    require(not (untold and "tokens" in config), "data.name", config.data.name, allowed)
+    if "text" in config and untold:
         print(
             f"data: {records!r} has no captions: every example trains as no text, and prompts will "
             "mean nothing; configs/folder.py makes a model without text",
@@ -243,7 +248,7 @@ def wanted_of(config: ConfigDict, split: str) -> Wanted:
 def with_columns(config: ConfigDict, records: RecordSource) -> RecordSource:
     """The records with the column that embedding.encoder computes, if there is one.
 
-    The first process computes it, while the others wait.
+    Each process whose cache lacks it computes it.
 
     Raises:
       ConfigError: it is no CLIP, or its vectors have another width.
@@ -255,17 +260,12 @@ def with_columns(config: ConfigDict, records: RecordSource) -> RecordSource:
     prefix = clip_encoder.PREFIX
     require(name.startswith(prefix), "embedding.encoder", name, f'want "{prefix}PLACE"')
     try:
-        clip = clip_encoder.load(name.removeprefix(clip_encoder.PREFIX))
+        clip = clip_encoder.load(name.removeprefix(prefix))
     except ValueError as error:
         raise ConfigError("embedding.encoder", name, str(error)) from None
     require(width == clip.config.embed, "embedding.width", width, f"{name} has {clip.config.embed}")
-    make = functools.partial(
-        vectors.with_vectors, records, config.embedding.of, clip, config.data.ground
-    )
-    if processes.is_first():
-        make(_vectors_progress)
-    processes.wait_for_all(f"vectors {next(_meetings)}", ENCODING_S)
-    return make()
+    of, ground = config.embedding.of, config.data.ground
+    return vectors.with_vectors(records, of, clip, ground, _vectors_progress)
 
 
 def _is_made(config: ConfigDict) -> bool:
