@@ -75,9 +75,10 @@ def for_a_pod(config: ml_collections.ConfigDict) -> None:
     config.sample.update(num_steps=256, num_images=64, noise=0.3)
 
 
-def for_tests(config: ml_collections.ConfigDict) -> None:
+def for_tests(config: ml_collections.ConfigDict, sampled: bool = True) -> None:
     """Settings for tests: made-up pictures and a few steps, which take seconds."""
     config.data.update(name="fake/16", batch_size=8)
     config.optim.update(warmup_steps=2)
     config.train.update(num_steps=4, log_every=2, sample_every=4, save_every=2, snapshot_every=2)
-    config.sample.update(num_steps=2, num_images=2)
+    if sampled:
+        config.sample.update(num_steps=2, num_images=2)

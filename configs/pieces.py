@@ -26,6 +26,68 @@ def stage(name: str, size_px: int, **told: ConfigDict) -> ConfigDict:
     return config
 
 
+def pairs_stage(name: str, size_px: int) -> ConfigDict:
+    """The defaults of a stage that compares pictures of `size_px` with texts."""
+    config = ConfigDict()
+    config.stage = name
+    config.seed = 0
+    config.data = data(size_px)
+    config.tokens = tokens()
+    config.model = clip_model()
+    config.contrastive = contrastive()
+    config.optim = optim()
+    config.optim.update(name="adamw", b1=0.9, b2=0.98, eps=1e-6, clip_norm=0.0, groups=NO_DECAY)
+    config.train = train()
+    config.sample = ConfigDict(dict(num_images=8))
+    config.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))  # -1: what is left
+    return config
+
+
+# The paper decays all weights that are not gains or biases (Radford et al. 2021, sec. 2.5).
+NO_DECAY = (r".*(scale|bias) weight_decay=0",)
+
+
+def tokens() -> ConfigDict:
+    """How captions become ids."""
+    return ConfigDict(
+        dict(
+            vocabulary="openai",  # or "emoji", or a file of merges (docs/clip.md)
+            length=77,  # ids of a caption, with those of its start and end
+        )
+    )
+
+
+def clip_model() -> ConfigDict:
+    """The two towers of a CLIP."""
+    return ConfigDict(
+        dict(
+            kind="clip",
+            patch=32,
+            image_width=768,
+            image_layers=12,
+            image_heads=12,
+            text_width=512,
+            text_layers=12,
+            text_heads=8,
+            embed=512,  # width of the features
+            activation="quick_gelu",  # or "gelu"
+            remat="none",  # "products": the backward pass computes all but these again; "full"
+            dtype="bfloat16",
+        )
+    )
+
+
+def contrastive() -> ConfigDict:
+    """The loss of pairs."""
+    return ConfigDict(
+        dict(
+            loss="softmax",  # CLIP's; or "sigmoid", SigLIP's
+            chunk=512,  # rows of logits in memory at a time, each against the whole batch
+            shift_px=0,  # pictures are moved by up to so many pixels, at random
+        )
+    )
+
+
 def data(size_px: int) -> ConfigDict:
     """The records that training reads."""
     return ConfigDict(
@@ -69,9 +131,12 @@ def classes(num: int, names: tuple[str, ...] = ()) -> ConfigDict:
     return ConfigDict(dict(num=num, drop=0.1, names=names))
 
 
-def embedding(of: str, width: int) -> ConfigDict:
-    """A vector of `width` numbers from another network, the field `of` of a record."""
-    return ConfigDict(dict(of=of, width=width, drop=0.1))
+def embedding(of: str, width: int, encoder: str = "") -> ConfigDict:
+    """A vector of `width` numbers from another network, the field `of` of a record.
+
+    encoder: "clip:PLACE", which computes it from the picture; "": the records have it.
+    """
+    return ConfigDict(dict(of=of, width=width, drop=0.1, encoder=encoder))
 
 
 def mask() -> ConfigDict:

@@ -27,7 +27,7 @@ from diffjax.devices import processes
 from diffjax.devices.cluster import find_cluster
 from diffjax.encoders.cache import cache as cache_lib
 from diffjax.encoders.cache.cache import SHARD_BYTES, STORAGES, Damaged
-from diffjax.encoders.t5 import load_encoder
+from diffjax.encoders.text import load_encoder
 
 A_DAY_S = 24 * 3600
 

@@ -1,7 +1,8 @@
 """python -m diffjax.evaluate runs/emoji --num 64 --out emoji.json
 
 Evaluates trained stages on pictures that they were not trained on. WHERE is the folder of a stage
-or of a cascade, "shipped", or several stages, smallest first. Writes all numbers, with what they
+or of a cascade, "shipped", or several stages, smallest first; of a CLIP, it reports zero-shot
+classification and retrieval. Writes all numbers, with what they
 depend on, as JSON, and the loss by noise level as a PNG beside it. docs/evaluation.md explains the
 numbers. Exit codes: 0 done, 2 bad input, 5 storage, 143 terminated.
 """
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(flags: argparse.Namespace) -> Path:
     """Evaluates and writes the report; returns the path of the JSON. Flags are checked first."""
-    from diffjax.build import places, report
+    from diffjax.build import matching, places, report
     from diffjax.core.files import storing, write_whole
     from diffjax.devices import mesh
     from diffjax.encoders.cache.cache import users_folder
@@ -84,14 +85,19 @@ def run(flags: argparse.Namespace) -> Path:
         shipped = str(where[0]) == SHIPPED and not where[0].exists()
         where = places.stage_dirs(None if shipped else where[0], flag="WHERE")
     mesh.keep_compilations()
-    loaded = report.load(where, flags.ema, flags.verify)
-    asked = report.Asked(
-        num=flags.num,
-        seed=flags.seed,
-        split=flags.split,
-        classifier=flags.classifier or users_folder() / "emoji_classifier.safetensors",
-    )
-    found = report.report(loaded, asked, parts)
+    if matching.only_clip(where):
+        matching.check_parts(parts)
+        clip = matching.load(where[0], flags.ema, flags.verify)
+        found = matching.report(clip, flags.num, flags.seed, flags.split)
+    else:
+        loaded = report.load(where, flags.ema, flags.verify)
+        asked = report.Asked(
+            num=flags.num,
+            seed=flags.seed,
+            split=flags.split,
+            classifier=flags.classifier or users_folder() / "emoji_classifier.safetensors",
+        )
+        found = report.report(loaded, asked, parts)
     with storing(flags.out):
         flags.out.parent.mkdir(parents=True, exist_ok=True)
     write_whole(flags.out, (json.dumps(finite(found), indent=1, sort_keys=True) + "\n").encode())

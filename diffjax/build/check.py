@@ -2,12 +2,13 @@
 
 import functools
 import math
+from collections.abc import Iterable, Mapping
 
 import jax
 from ml_collections import ConfigDict
 from PIL import ImageColor
 
-from diffjax.build import tasks
+from diffjax.build import contrastive, tasks
 from diffjax.build.config import one_of
 from diffjax.build.models import DTYPES, MODELS, model_of
 from diffjax.core.errors import ConfigError, require
@@ -29,7 +30,9 @@ LIMITS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(
         ("data.size_px", "text.max_tokens", "sample.num_images", "model.width", "model.patch",
          "model.head_width", "model.token_width", "model.num_blocks", "model.mults",
-         "train.evaluate_examples"),
+         "model.image_width", "model.image_layers", "model.image_heads", "model.text_width",
+         "model.text_layers", "model.text_heads", "model.embed", "tokens.length",
+         "contrastive.chunk", "train.evaluate_examples"),
         (1, 2**20),
     ),
     **dict.fromkeys(
@@ -39,7 +42,8 @@ LIMITS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(
         ("train.sample_every", "train.evaluate_every", "train.save_every", "train.snapshot_every",
          "train.keep", "train.keep_every", "data.crop_px", "low_res.size_px",
-         "optim.warmup_steps", "text.width", "model.num_heads", "model.canvas"),
+         "optim.warmup_steps", "text.width", "model.num_heads", "model.canvas",
+         "contrastive.shift_px"),
         (0, 2**31 - 1),
     ),
     **dict.fromkeys(("text.drop", "low_res.max_aug_level"), (0, 1)),
@@ -69,15 +73,18 @@ LIMITS: dict[str, tuple[float, float]] = {
     "embedding.drop": (0, 1),
     "mask.drop": (0, 1),
 }  # fmt: skip
-CHOICES = {
+# What a stage that makes pictures may choose from, beside CHOICES.
+MAKING: Mapping[str, Iterable[str]] = {
     "model.kind": MODELS,
-    "model.dtype": DTYPES,
     "diffusion.schedule": schedule.SCHEDULES,
     "diffusion.predict": KINDS,
     "diffusion.weighting": weighting.NAMES,
     "diffusion.times": (*TIMES, tasks.IMPORTANCE),
     "diffusion.objective": ("simple", "hybrid", "vlb"),
     "diffusion.over": ("u", "logsnr"),
+}
+CHOICES = {
+    "model.dtype": DTYPES,
     "data.captions": folder.CAPTIONS,
     "data.aspect": transforms.ASPECTS,
     "optim.name": optim.OPTIMISERS,
@@ -93,13 +100,11 @@ def check(config: ConfigDict, devices: int | None = None) -> None:
     Raises:
       ConfigError: a value is not allowed; names the key, its value and what is allowed.
     """
-    for key, allowed in CHOICES.items():
+    is_pairs = contrastive.is_contrastive(config)
+    for key, allowed in (*CHOICES.items(), *(contrastive.CHOICES if is_pairs else MAKING).items()):
         one_of(config, key, allowed)
     for key, (low, high) in LIMITS.items():
         check_limits(config, key, low, high)
-    tasks.schedule_of(config)
-    for name, wrong in settings.faults(tasks.settings_of(config)).items():
-        raise ConfigError(f"sample.{name}", config.sample[name], wrong)
     try:
         averages.parse(config.train.ema)
     except ValueError as error:
@@ -110,10 +115,21 @@ def check(config: ConfigDict, devices: int | None = None) -> None:
     except ValueError as error:
         raise ConfigError("optim.groups", config.optim.groups, str(error)) from None
     check_ground(config.data.ground)
+    if is_pairs:
+        contrastive.check(config)
+    else:
+        check_making(config)
+    check_mesh(config, devices or jax.device_count())
+
+
+def check_making(config: ConfigDict) -> None:
+    """Checks what only the config of a stage that makes pictures has."""
+    tasks.schedule_of(config)
+    for name, wrong in settings.faults(tasks.settings_of(config)).items():
+        raise ConfigError(f"sample.{name}", config.sample[name], wrong)
     check_told(config)
     check_learning(config)
     check_sizes(config)
-    check_mesh(config, devices or jax.device_count())
 
 
 def check_ground(colour: str) -> None:

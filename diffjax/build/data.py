@@ -1,12 +1,14 @@
 """Makes the data of a run from its config: records, embeddings, batches, and previews."""
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 
 import jax
 from ml_collections import ConfigDict
 
+from diffjax.build import contrastive
 from diffjax.build.embeddings import embeddings_of, of_known_captions
 from diffjax.core.errors import BadData, ConfigError, Ending, InputError, require
 from diffjax.core.files import read_json, write_whole
@@ -19,6 +21,8 @@ from diffjax.data.sources.open import Wanted, open_source
 from diffjax.devices import mesh as mesh_lib
 from diffjax.devices import processes
 from diffjax.encoders.cache import cache
+from diffjax.encoders.clip import encoder as clip_encoder
+from diffjax.encoders.clip import vectors
 from diffjax.encoders.t5 import TextEncoder
 from diffjax.training.program import Training
 from diffjax.training.run import Data, Shown
@@ -100,9 +104,16 @@ def records_of_all(config: ConfigDict, workdir: Path) -> tuple[RecordSource, boo
 
 
 def warn_if_untold(config: ConfigDict, records: RecordSource) -> None:
-    """Say so if a model of texts is trained on a source that is known to have no captions."""
+    """Say so if a model of texts is trained on a source that is known to have no captions.
+
+    Raises:
+      ConfigError: it is a CLIP, which would learn nothing.
+    """
     known = getattr(records, "captioned", None)
-    if "text" in config and known is not None and not known():
+    untold = known is not None and not known()
+    allowed = f"{records!r} has no captions, which a CLIP compares with pictures (docs/data.md)"
+    require(not (untold and "tokens" in config), "data.name", config.data.name, allowed)
+    if "text" in config and untold:
         print(
             f"data: {records!r} has no captions: every example trains as no text, and prompts will "
             "mean nothing; configs/folder.py makes a model without text",
@@ -174,6 +185,8 @@ def readers_of(config: ConfigDict, embed: readers.Embed | None) -> list[readers.
     found: list[readers.Reader] = (
         [] if embed is None else [readers.text(embed, config.text.max_tokens)]
     )
+    if "tokens" in config:
+        found.append(tokens_of(config))
     if "classes" in config:
         found.append(readers.label_below(config.classes.num))
     if "embedding" in config:
@@ -183,6 +196,14 @@ def readers_of(config: ConfigDict, embed: readers.Embed | None) -> list[readers.
         data.size_px, data.crop_px or None, aspect=data.aspect, ground=data.ground, flip=data.flip
     )
     return [*found, seen]
+
+
+def tokens_of(config: ConfigDict) -> readers.Reader:
+    """The reader of the ids of a caption."""
+    padded = functools.partial(
+        contrastive.tokenizer_of(config).padded, max_length=config.tokens.length
+    )
+    return readers.tokens(padded)
 
 
 def max_bad_fraction_of(config: ConfigDict) -> float:
@@ -200,11 +221,12 @@ def source_of(config: ConfigDict, split: str = "") -> RecordSource:
     require(bool(data.name), "data.name", "", "name a data set, such as folder:DIR (docs/data.md)")
     wanted = wanted_of(config, split or data.split)
     try:
-        return open_source(data.name, wanted)
+        found = open_source(data.name, wanted)
     except NoSplit as error:
         raise ConfigError("data.split", wanted.split, str(error)) from None
     except ValueError as error:
         raise ConfigError("data.name", data.name, str(error)) from None
+    return with_columns(config, found)
 
 
 def wanted_of(config: ConfigDict, split: str) -> Wanted:
@@ -215,12 +237,44 @@ def wanted_of(config: ConfigDict, split: str) -> Wanted:
         size_px=data.size_px,
         ground=data.ground,
         image_key=data.image_key,
-        caption_key=data.caption_key if "text" in config else "",
+        caption_key=data.caption_key if "text" in config or "tokens" in config else "",
         captions=data.captions,
         validation=data.validation,
         names=data.names,
-        vector_key=config.embedding.of if "embedding" in config else "",
+        vector_key=config.embedding.of if "embedding" in config and not _is_made(config) else "",
     )
+
+
+def with_columns(config: ConfigDict, records: RecordSource) -> RecordSource:
+    """The records with the column that embedding.encoder computes, if there is one.
+
+    Each process whose cache lacks it computes it.
+
+    Raises:
+      ConfigError: it is no CLIP, or its vectors have another width.
+      StorageError: the disk has no room for the vectors.
+    """
+    if not _is_made(config):
+        return records
+    name, width = config.embedding.encoder, config.embedding.width
+    prefix = clip_encoder.PREFIX
+    require(name.startswith(prefix), "embedding.encoder", name, f'want "{prefix}PLACE"')
+    try:
+        clip = clip_encoder.load(name.removeprefix(prefix))
+    except ValueError as error:
+        raise ConfigError("embedding.encoder", name, str(error)) from None
+    require(width == clip.config.embed, "embedding.width", width, f"{name} has {clip.config.embed}")
+    of, ground = config.embedding.of, config.data.ground
+    return vectors.with_vectors(records, of, clip, ground, _vectors_progress)
+
+
+def _is_made(config: ConfigDict) -> bool:
+    return bool("embedding" in config and config.embedding.encoder)
+
+
+def _vectors_progress(done: int, total: int) -> None:
+    if done == total or done % 2048 < 64:
+        print(f"vectors of pictures: {done} of {total}", flush=True)
 
 
 def held_out(config: ConfigDict, split: str) -> RecordSource:
@@ -237,7 +291,7 @@ def held_out(config: ConfigDict, split: str) -> RecordSource:
     except ValueError as error:
         raise ConfigError("data.validation_split", split, f"{error}; {remedy}") from None
     require(len(found) > 0, "data.validation_split", split, f"holds no record; {remedy}")
-    return found
+    return with_columns(config, found)
 
 
 def shown_of(
@@ -252,16 +306,21 @@ def shown_of(
     """
     count = min(config.sample.num_images, len(records))
     shown: list[Record]
-    starts_from_picture = "mask" in config or ("low_res" in config and config.low_res.size_px)
-    if config.sample.prompts and encoder is not None and not starts_from_picture:
-        shown = [{"captions": (prompt,)} for prompt in config.sample.prompts]
-        prompts = filter(None, map(clean, config.sample.prompts))
+    starts_from_picture = (
+        "mask" in config or "tokens" in config or ("low_res" in config and config.low_res.size_px)
+    )
+    prompts_of = config.sample.get("prompts", ())
+    if prompts_of and encoder is not None and not starts_from_picture:
+        shown = [{"captions": (prompt,)} for prompt in prompts_of]
+        prompts = filter(None, map(clean, prompts_of))
         embed = cache.ensure(cache.default_folder(encoder), encoder, prompts).embed
     else:
         shown = [_readable(records, i * len(records) // count) for i in range(count)]
     needed: list[readers.Reader] = [readers.caption]
     if embed is not None:
         needed.append(readers.text(embed, config.text.max_tokens))
+    if "tokens" in config:
+        needed.append(tokens_of(config))
     if "classes" in config:
         needed.append(readers.label_below(config.classes.num))
     if "embedding" in config:

@@ -12,8 +12,10 @@ from diffjax.evaluation.denoising import Bits, NoiseLevels
 from diffjax.evaluation.drawings import drawings
 from diffjax.evaluation.evaluator import Evaluator, rows_for
 from diffjax.evaluation.examples import Examples
+from diffjax.evaluation.matching import Matching
 from diffjax.evaluation.measure import Measure, Score, TrainingLoss
 from diffjax.evaluation.pictures import Fidelity, Nearest, gallery_of
+from diffjax.tasks.contrastive import Contrastive
 from diffjax.tasks.denoising import Denoising
 from diffjax.tasks.task import Task
 
@@ -81,6 +83,8 @@ def measures_of(task: Task) -> tuple[Measure, ...]:
 
 def scores_of(config: ConfigDict, task: Task) -> tuple[Score, ...]:
     """The scores of what a task makes of the examples; () if there is no truth to compare with."""
+    if isinstance(task, Contrastive):
+        return (Matching(),)
     if isinstance(task, Denoising) and task.low_res_px:
         return (Fidelity(),)
     if isinstance(task, Denoising) and is_emoji(config) and task.text:

@@ -4,24 +4,43 @@ import functools
 
 from ml_collections import ConfigDict
 
+from diffjax.build import contrastive
 from diffjax.build.models import model_of
 from diffjax.core.errors import ConfigError, require
 from diffjax.core.types import Schedule
 from diffjax.diffusion import schedule
 from diffjax.diffusion.training.times import TIMES, Importance, TimeSampler
-from diffjax.encoders.t5 import TextEncoder, load_encoder
+from diffjax.encoders.text import TextEncoder, load_encoder
 from diffjax.tasks.conditions import Class, Condition, Embedding, LowRes, Masked, Text
 from diffjax.tasks.denoising import Denoising
 from diffjax.tasks.learning import Learning
 from diffjax.tasks.settings import SampleSettings
+from diffjax.tasks.task import Task
 
 IMPORTANCE = "importance"
 # The schedules whose ends, logsnr_min and logsnr_max, can be chosen.
 WITH_ENDS = ("cosine", "sigmoid", "flow", "uniform", "edm")
 
 
+def trained_task_of(config: ConfigDict, text_width: int) -> Task:
+    """The task that the config trains, of whatever kind; text_width: as in `task_of`."""
+    if contrastive.is_contrastive(config):
+        return contrastive.task_of(config)
+    return task_of(config, text_width)
+
+
 def task_of(config: ConfigDict, text_width: int) -> Denoising:
-    """The task; text_width: the width of the text embeddings."""
+    """The task of making pictures; text_width: the width of the text embeddings.
+
+    Raises:
+      ConfigError: the config trains another kind of task.
+    """
+    require(
+        not contrastive.is_contrastive(config),
+        "stage",
+        config.stage,
+        "compares pictures with texts, and makes none; see diffjax.evaluate",
+    )
     size_px = config.data.size_px
     low_res_px = config.low_res.size_px if "low_res" in config else 0
     conditions: list[Condition] = []

@@ -68,7 +68,7 @@ def training_of(
     except ValueError as error:
         raise ConfigError("mesh", dict(config.mesh), str(error)) from None
     return Training(
-        task=tasks.task_of(config, text_width),
+        task=tasks.trained_task_of(config, text_width),
         tx=tx,
         rate=rate,
         averages=tuple(config.train.ema),

@@ -18,6 +18,7 @@ BEFORE: dict[str, Value] = {
     "data.flip": False,
     "data.allow_changed": False,
     "data.workers": 0,
+    "embedding.encoder": "",
     "diffusion.objective": "simple",
     "diffusion.over": "u",
     "diffusion.num_levels": 1000,

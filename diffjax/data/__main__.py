@@ -158,7 +158,7 @@ def _wanted(flags: argparse.Namespace, split: str = "") -> Wanted:
 
 
 def _tokens_of(encoder: str) -> Callable[[str], int]:
-    from diffjax.encoders.t5 import load_encoder
+    from diffjax.encoders.text import load_encoder
 
     tokens = load_encoder(encoder).tokens
     return lambda text: len(tokens.ids(text, MAX_COUNTED))
@@ -168,7 +168,7 @@ def _embed(out: Path, splits: Sequence[str], name: str, max_tokens: int) -> Path
     """Writes the embeddings of all captions below the folder of the data set."""
     from diffjax.data.captions import from_source
     from diffjax.encoders.cache import cache
-    from diffjax.encoders.t5 import load_encoder
+    from diffjax.encoders.text import load_encoder
 
     encoder = load_encoder(name, max_tokens)
     place = out / "embeddings"

@@ -20,6 +20,8 @@ Columns: TypeAlias = dict[str, np.ndarray]
 Reader: TypeAlias = Callable[[Record, np.random.Generator | None], Columns]
 # caption -> its embedding [l d] without padding; called from several threads.
 Embed: TypeAlias = Callable[[str], np.ndarray]
+# caption -> its token ids [l], padded; called from several threads.
+Tokenize: TypeAlias = Callable[[str], np.ndarray]
 
 
 def captioned_pictures(
@@ -65,6 +67,11 @@ def text(embed: Embed, max_length: int) -> Reader:
     return functools.partial(_text, embed=embed, max_length=max_length)
 
 
+def tokens(tokenize: Tokenize) -> Reader:
+    """`tokens` int32 [l]: the ids of one of the record's captions."""
+    return functools.partial(_tokens, tokenize=tokenize)
+
+
 def label(record: Record, rng: np.random.Generator | None) -> Columns:
     """`label` int32: the class of the record."""
     return {"label": np.asarray(label_of(record), np.int32)}
@@ -85,6 +92,10 @@ def _label_below(record: Record, rng: np.random.Generator | None, *, num: int) -
     if not 0 <= columns["label"] < num:
         raise BrokenRecord(f"its class is {columns['label']}, and there are 0 to {num - 1}")
     return columns
+
+
+def _tokens(record: Record, rng: np.random.Generator | None, *, tokenize: Tokenize) -> Columns:
+    return {"tokens": np.asarray(tokenize(_chosen(record, rng)), np.int32)}
 
 
 def _vector(record: Record, rng: np.random.Generator | None, *, of: str, width: int) -> Columns:

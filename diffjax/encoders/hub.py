@@ -26,11 +26,12 @@ def is_name(name: str) -> bool:
     return bool(NAME.fullmatch(name)) and not name.startswith(".")
 
 
-def fetch(name: str) -> Path:
+def fetch(name: str, also: Sequence[str] = ()) -> Path:
     """The local folder of the checkpoint `name`; what the hub's cache lacks is downloaded.
 
     Only what the encoder needs is downloaded: config, tokenizer, and the weights in one format.
     "NAME@REVISION" pins a branch, a tag or a commit. Without a network only the cache is used.
+    also: further files that are taken if they exist.
 
     Raises:
       ValueError: huggingface_hub is not installed; or the hub does not know the model or revision,
@@ -63,7 +64,7 @@ def fetch(name: str) -> Path:
     except Exception as error:  # without a network, the type of the error depends on the transport
         return _cached_folder(huggingface_hub, name, error)
     try:
-        wanted = needed_files(listed)
+        wanted = [*needed_files(listed), *(file for file in also if file in listed)]
         if any(file.endswith(".bin") for file in wanted):
             torch_files.import_torch(name)  # fail before tens of gigabytes are downloaded
     except ValueError as error:
@@ -77,6 +78,25 @@ def fetch(name: str) -> Path:
             f"{name!r} was not downloaded completely: {first_line(error)}: try again"
         ) from None
     return Path(folder)
+
+
+def fetch_file(name: str, file: str) -> Path:
+    """One file of the repository `name`, from the hub's cache or downloaded.
+
+    Raises:
+      ValueError: huggingface_hub is not installed, or the file is not to be had.
+    """
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise ValueError(
+            f"{file} of {name!r} must be fetched from the Hugging Face hub: "
+            "pip install huggingface_hub"
+        ) from None
+    try:
+        return Path(huggingface_hub.hf_hub_download(name, file))
+    except Exception as error:  # without a network, the type of the error depends on the transport
+        raise ValueError(f"the hub gave no {file} of {name!r}: {first_line(error)}") from None
 
 
 def needed_files(files: Sequence[str]) -> list[str]:

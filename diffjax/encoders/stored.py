@@ -50,6 +50,8 @@ class Stored:
         Beside the result only one block of a few MB is in memory, because the tensor is cast and
         transposed block by block.
         """
+        if not self.shape:
+            return np.asarray(self.window(()), dtype or self.dtype)
         order = -1 if transposed else 1
         index = index or (slice(None),) * len(self.shape)
         box = [range(*s.indices(n)) for s, n in zip(index[::order], self.shape, strict=True)]

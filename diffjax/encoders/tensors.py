@@ -37,7 +37,7 @@ def open_folder(path: str | os.PathLike, skip: Sequence[str] = ()) -> dict[str, 
     listed = _weight_map(folder / _index_of(files)) if _index_of(files) else None
     tensors: dict[str, Stored] = {}
     for file in files:
-        read = torch_files.tensors_of if file.suffix == ".bin" else _safetensors_file
+        read = torch_files.tensors_of if file.suffix == ".bin" else safetensors_file
         for stored in read(file, tuple(skip)):
             if listed is not None and listed.get(stored.name, file.name) != file.name:
                 continue  # a second copy: only the file that the index names is used
@@ -100,7 +100,12 @@ def _weight_map(index: Path) -> dict[str, str]:
     return files
 
 
-def _safetensors_file(file: Path, skip: tuple[str, ...]) -> list[Stored]:
+def safetensors_file(file: Path, skip: tuple[str, ...]) -> list[Stored]:
+    """The tensors of a safetensors file, without those whose names start with one of `skip`.
+
+    Raises:
+      ValueError: the file is damaged or of another kind.
+    """
     try:
         with safe_open(file, framework="np") as reader:
             names = [name for name in reader.keys() if not name.startswith(skip)]  # noqa: SIM118
@@ -118,7 +123,7 @@ def _safetensors_file(file: Path, skip: tuple[str, ...]) -> list[Stored]:
             # The file is opened for each block: while it is open, all pages that were read stay in
             # the memory of this process.
             with safe_open(file, framework="np") as reader:
-                return reader.get_slice(name)[box]
+                return reader.get_slice(name)[box] if box else reader.get_tensor(name)
 
         return window
 

@@ -52,13 +52,17 @@ class CutCounter:
             raise ValueError(f"max_length={max_length}: it must be at least 1, for the eos")
         if len(ids) < max_length:
             return [*ids, EOS]
+        self.note(len(ids) + 1, max_length, text)
+        return [*ids[: max_length - 1], EOS]
+
+    def note(self, length: int, max_length: int, text: str) -> None:
+        """Counts a caption of `length` tokens, which is cut to `max_length`."""
         self.captions += 1
         if str(self.captions).strip("0") == "1":
             logging.warning(
                 "%d caption(s) cut to max_length=%d tokens so far; this one has %d: %.60r",
-                self.captions, max_length, len(ids) + 1, text,
+                self.captions, max_length, length, text,
             )  # fmt: skip
-        return [*ids[: max_length - 1], EOS]
 
 
 @runtime_checkable

@@ -8,6 +8,7 @@ import numpy as np
 
 WINDOW = 200  # a loss is compared with at most so many losses before it
 LEAST = 20  # with fewer losses before it, a loss is never a spike
+NEAR = 0.01  # a loss stands at that of guessing if it differs by less than this share
 FAR = 10.0  # a spike is more than so many robust standard deviations above the median
 
 
@@ -60,6 +61,16 @@ def observe(
         recent = (*health.recent, float(loss))[-WINDOW:]
         health = replace(health, recent=recent, bad_in_a_row=0)
     return replace(health, spikes=health.spikes + len(spikes)), spikes
+
+
+def stands_at(health: Health, chance: float) -> bool:
+    """Whether the last WINDOW losses have their median within NEAR of what guessing would have.
+
+    So a network has learned nothing, or has ceased to tell its inputs apart.
+    """
+    if len(health.recent) < WINDOW:
+        return False
+    return bool(abs(float(np.median(health.recent)) - chance) <= NEAR * abs(chance))
 
 
 class SavedHealth(TypedDict, total=False):

@@ -37,7 +37,8 @@ class Journal:
     """Collects the metrics of the steps since the last line, and the health of the loss.
 
     no_readings, record: as in `program.Program`. saved: the result of `to_json`; a resumed run then
-    writes the same lines as an uninterrupted one, wherever it was interrupted.
+    writes the same lines as an uninterrupted one, wherever it was interrupted. chance: the loss of
+    a network that guesses; a line says if the loss stands there. None: unknown.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Journal:
         record: Callable[[Readings, Metrics], Readings],
         images_per_step: int,
         saved: Saved | None = None,
+        chance: float | None = None,
     ):
         self._log, self._spent, self._images = log, spent, images_per_step
         self._no_readings, self._record = no_readings, record
@@ -60,6 +62,7 @@ class Journal:
         self._early = rows.reshape(-1, max(len(self._names), 1))
         self.health = health.from_json(saved.get("health", {}))
         self.losses: list[float] = []
+        self._chance = chance
 
     def add(self, metrics: Metrics) -> None:
         """Note a step; nothing waits for it."""
@@ -101,6 +104,15 @@ class Journal:
         seconds, training = self._spent.seconds(), self._spent.training()
         line["images_per_second"] = writer.images_per_second(self._count, training, self._images)
         line |= {f"seconds_{kind}": value for kind, value in seconds.items()}
+        if self._chance is not None:
+            line["at_chance"] = float(health.stands_at(self.health, self._chance))
+            if line["at_chance"]:
+                print(
+                    f"the loss stands at {self._chance:.4g}, that of guessing, for {health.WINDOW} "
+                    f"steps until step {step}: nothing is learned; change optim.learning_rate, or "
+                    "look at the data",
+                    flush=True,
+                )
         self._log.scalars(step, line)
         self._spent.note()
         bad = f"  {int(line['skipped'])} steps skipped" if line["skipped"] else ""

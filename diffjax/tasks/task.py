@@ -141,6 +141,29 @@ class Remembering(Protocol):
         ...
 
 
+@runtime_checkable
+class Bounded(Protocol):
+    """What a task has beside `Task` if some of its parameters must stay within bounds."""
+
+    def bounded(self, params: Params) -> Params:
+        """The parameters moved into their bounds, after each step of the optimiser."""
+        ...
+
+
+@runtime_checkable
+class Guessable(Protocol):
+    """What a task has beside `Task` if the loss is known of answers that are guessed."""
+
+    def loss_by_chance(self, batch_size: int) -> float:
+        """The lowest loss of a network that tells nothing of its inputs."""
+        ...
+
+
+def bounded(task: Task, params: Params) -> Params:
+    """The parameters in their bounds; unchanged for a task that has none."""
+    return task.bounded(params) if isinstance(task, Bounded) else params
+
+
 def first_memory(task: Task) -> Memory:
     """The memory of a task before the first step; None for a task that has none."""
     return task.first_memory() if isinstance(task, Remembering) else None

@@ -21,7 +21,7 @@ from diffjax.devices import mesh, processes
 from diffjax.logs import writer
 from diffjax.logs.goodput import Goodput
 from diffjax.logs.journal import Journal
-from diffjax.tasks.task import Params
+from diffjax.tasks.task import Guessable, Params
 from diffjax.training import snapshots
 from diffjax.training.preview import Preview
 from diffjax.training.program import Program, Training, program_of
@@ -161,6 +161,7 @@ def begin(run: Run, watch: Watch, at_the_end: ExitStack) -> tuple[Opened, TrainS
         log, spent,
         no_readings=program.no_readings, record=program.record,
         images_per_step=training.batch_size, saved=position.get("log"),
+        chance=chance_of(training),
     )  # fmt: skip
     to_devices = functools.partial(mesh.to_devices, sharding=program.batch_sharding)
     preview = Preview(training.task, place.mesh, data.shown, workdir / "samples", log)
@@ -169,6 +170,12 @@ def begin(run: Run, watch: Watch, at_the_end: ExitStack) -> tuple[Opened, TrainS
         journal, preview, data.evaluate, watch, spent,
     )  # fmt: skip
     return opened, state
+
+
+def chance_of(training: Training) -> float | None:
+    """The loss of guessing, if the task knows it."""
+    task = training.task
+    return task.loss_by_chance(training.batch_size) if isinstance(task, Guessable) else None
 
 
 def _say_left_out(broken: Broken) -> None:

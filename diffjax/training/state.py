@@ -52,14 +52,16 @@ def apply_gradients(
     tx: optax.GradientTransformation,
     averages: Averages,
     good: Bool[Array, ""] | None = None,
+    bounded: Callable[[Params], Params] = lambda params: params,
 ) -> TrainState:
     """Takes one step of the optimiser and of each float32 moving average.
 
     good: whether to use the gradients. If not, parameters and optimiser stay as they are, and the
-    averages are updated with the same parameters again.
+    averages are updated with the same parameters again. bounded: moves the new parameters into
+    their bounds, before anything else sees them.
     """
     updates, opt_state = tx.update(gradients, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    params = bounded(optax.apply_updates(state.params, updates))
     if good is not None:
         params, opt_state = jax.tree.map(
             lambda new, old: jnp.where(good, new, old),

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from diffjax.core import rng
 from diffjax.core.types import PRNGKey, Scalar
-from diffjax.tasks.task import Columns, Losses, Params, Task, drawn, remembered
+from diffjax.tasks.task import Columns, Losses, Params, Task, bounded, drawn, remembered
 from diffjax.training.averages import Averages
 from diffjax.training.gradients import gradients_of
 from diffjax.training.state import TrainState, apply_gradients
@@ -61,7 +61,8 @@ def train_step(
         remembered(task, state.memory, batch, losses),
         state.memory,
     )
-    after = apply_gradients(state, gradients, tx, averages, good)
+    into_bounds = functools.partial(bounded, task)
+    after = apply_gradients(state, gradients, tx, averages, good, into_bounds)
     return after.replace(memory=memory), metrics
 
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax.build import config, data, models, tasks, training
+from diffjax.build import config, contrastive, data, models, tasks, training
 from diffjax.core import rng
 from diffjax.data import pipeline
 from diffjax.diffusion import schedule
@@ -154,9 +154,11 @@ def config_module(path):
 
 @functools.cache
 def homes():
-    """Each key of each config -> the first stage that has it."""
+    """Each key of each config -> the first stage that has it; the keys of a CLIP are below."""
     found = {"stages": None} if any("stages" in c for c in map(config.load, cascades())) else {}
     for name, options in stages().items():
+        if contrastive.is_contrastive(options):
+            continue
         for key, _ in config.leaves(options):
             found.setdefault(key, name)
     return found | HOMES
@@ -325,6 +327,42 @@ def test_another_value_changes_what_a_run_is_made_of(encoder, key):
         f"a run with {key}={changed!r} is made of the same as one with {value!r}: hand the key on, "
         "say in WITH beside what it counts, or say in ELSEWHERE which test sees what it does"
     )
+
+
+# Another value of the keys of a CLIP, where the general rule gives one that is not allowed.
+OF_A_CLIP = {
+    "tokens.vocabulary": "tests/golden/clip_merges.txt.gz",
+    "model.activation": "gelu",
+    "model.remat": "full",
+    "model.dtype": "bfloat16",
+    "contrastive.loss": "sigmoid",
+}
+
+
+@functools.cache
+def clip(key="", value=None):
+    """What a run of a tiny CLIP is made of that its own sections can change."""
+    options = config.load("configs/clip.py:tiny").copy_and_resolve_references().unlock()
+    if key:
+        put(options, key, value)
+    reader = data.tokens_of(options)
+    ids = reader({"captions": ("a red apple on a table",)}, None)["tokens"]
+    return repr(contrastive.task_of(options)), ids.tolist()
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        key
+        for key, _ in config.leaves(config.load("configs/clip.py:tiny"))
+        if key.split(".")[0] in ("tokens", "model", "contrastive") and key != "model.kind"
+    ],
+)
+def test_another_value_changes_what_a_clip_is_made_of(key):
+    value = dict(config.leaves(config.load("configs/clip.py:tiny")))[key]
+    changed = OF_A_CLIP.get(key, value + 1 if isinstance(value, int) else None)
+    assert changed != value
+    assert clip(key, changed) != clip()
 
 
 def test_the_keys_that_are_left_out_exist():

@@ -6,8 +6,11 @@ import threading
 import pytest
 
 from diffjax.encoders import hub, tensors, weights
+from diffjax.encoders.clip import encoder as clip
+from diffjax.encoders.clip import vocabulary
 from diffjax.encoders.t5 import load_encoder
 from diffjax.models.t5 import T5Config
+from tests.encoders.clip import small
 from tests.models.random_t5 import random_params
 
 CONFIG = T5Config(384, 8, 4, 8, 1, 2)
@@ -103,6 +106,26 @@ def test_only_the_needed_files_of_a_model_are_downloaded(server, model):
     }  # fmt: skip
     assert (folder / "model.safetensors").read_bytes() == model["model.safetensors"]
     assert load_encoder("owner/t5").encode(["a"])[0].shape == (1, 16, 8)
+
+
+def test_a_clip_comes_with_its_merges_and_the_scaling_of_its_pixels(server, tmp_path):
+    folder = small.write(tmp_path / "small")
+    files = {file.name: file.read_bytes() for file in folder.iterdir()}
+    server.models["owner/clip"] = {COMMITS["main"]: files | {"flax_model.msgpack": b"not wanted"}}
+    found = clip.load("owner/clip")
+    assert {f.name for f in clip.resolve("owner/clip").iterdir()} == files.keys()
+    assert (found.name, found.config) == ("owner/clip", small.CONFIG)
+    assert found.fingerprint == clip.load(folder).fingerprint
+
+
+def test_openais_merges_come_from_the_hub_without_open_clip(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(vocabulary.importlib.util, "find_spec", lambda name: None)
+    server.models[vocabulary.ON_THE_HUB] = {COMMITS["main"]: {"merges.txt": b"#version\na b\n"}}
+    assert vocabulary.load("openai").vocabulary == 512 + 1 + 2
+    server.models.clear()
+    monkeypatch.setattr(vocabulary, "ON_THE_HUB", "owner/nothing")
+    with pytest.raises(ValueError, match="pip install open-clip-torch, which has it, or name a"):
+        vocabulary.load("openai")
 
 
 def test_a_revision_can_be_a_branch_or_a_commit(server, model):

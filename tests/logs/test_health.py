@@ -8,6 +8,18 @@ def losses(n, seed=0):
     return (0.1 + 0.01 * np.random.default_rng(seed).standard_normal(n)).tolist()
 
 
+def test_a_loss_stands_at_chance_when_a_whole_window_of_losses_is_there():
+    chance = 5.0
+    at, below = [chance * 1.005] * health.WINDOW, [chance * 0.98] * health.WINDOW
+    stands = lambda some: health.stands_at(  # noqa: E731
+        health.observe(health.Health(), 1, some, [0.0] * len(some))[0], chance
+    )
+    assert stands(at)
+    assert not stands(at[1:])  # the window is not full
+    assert not stands(below)
+    assert not stands(at[:90] + below[90:])
+
+
 def test_only_a_loss_more_than_ten_deviations_above_the_median_is_a_spike():
     calm, spikes = health.observe(health.Health(), 1, losses(500), [0.0] * 500)
     assert spikes == []

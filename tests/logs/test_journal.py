@@ -34,11 +34,11 @@ def measured(num_steps):
 record = jax.jit(readings.record)
 
 
-def begin(log, every, saved=None):
+def begin(log, every, saved=None, chance=None):
     return journal.Journal(
         log, goodput.Goodput(clock=lambda: 0.0),
         no_readings=functools.partial(readings.no_readings, every), record=record,
-        images_per_step=8, saved=saved,
+        images_per_step=8, saved=saved, chance=chance,
     )  # fmt: skip
 
 
@@ -86,3 +86,18 @@ def test_rows_saved_with_other_metrics_are_left_out_of_the_next_line():
     saved = go_on(begin(Lines(), 5), rows, 0, 2, 5).to_json()
     go_on(begin(log, 5, {**saved, "names": ["a", "b", "c", "d"]}), rows, 2, 5, 5)
     assert log.written[0]["loss"] == pytest.approx(np.nanmean(rows[2:5, 1].astype(float)), rel=1e-6)
+
+
+def test_a_line_says_when_the_loss_stands_at_that_of_guessing(capsys):
+    """After a whole window of such losses, not before; other tasks have no such number."""
+    rows = measured(300)
+    rows[:, 1], rows[:, 3] = 5.0, 0.0
+    log = Lines()
+    go_on(begin(log, 100, chance=5.02), rows, 0, 300, 100)
+    assert [line["at_chance"] for line in log.written] == [0.0, 1.0, 1.0]
+    said = [line for line in capsys.readouterr().out.splitlines() if "guessing" in line]
+    assert len(said) == 2
+    assert "stands at 5.02, that of guessing, for 200 steps until step 200" in said[0]
+    plain = Lines()
+    go_on(begin(plain, 100), rows, 0, 100, 100)
+    assert "at_chance" not in plain.written[0]

@@ -1,0 +1,132 @@
+"""Makes the task of comparing pictures with texts from its config, which has other sections."""
+
+import math
+from collections.abc import Iterable, Mapping
+
+from ml_collections import ConfigDict
+
+from diffjax.build.models import DTYPES
+from diffjax.core.errors import ConfigError, require
+from diffjax.encoders.clip import vocabulary
+from diffjax.encoders.clip.bpe import BytePairs
+from diffjax.models.clip.clip import CLIP, FIRST_LOG_SCALE
+from diffjax.models.clip.sizes import ACTIVATIONS, CLIPConfig, Tower
+from diffjax.models.layers.level import KEPT
+from diffjax.tasks.contrastive import KINDS, Contrastive
+
+# The section by which such a config is known.
+SECTION = "contrastive"
+# What the logits of SigLIP start from (Zhai et al. 2023, sec. 3.2).
+SIGMOID_LOG_SCALE, SIGMOID_BIAS = math.log(10.0), -10.0
+CHOICES: Mapping[str, Iterable[str]] = {
+    "model.kind": ("clip",),
+    "model.activation": ACTIVATIONS,
+    "model.remat": ("none", *KEPT),
+    "contrastive.loss": KINDS,
+}
+
+
+def is_contrastive(config: ConfigDict) -> bool:
+    """Whether the config trains a CLIP."""
+    return SECTION in config
+
+
+def task_of(config: ConfigDict) -> Contrastive:
+    """The task.
+
+    Raises:
+      ConfigError: there is no such vocabulary.
+    """
+    sigmoid = config.contrastive.loss == "sigmoid"
+    model = CLIP(
+        clip_config_of(config),
+        remat=config.model.remat,
+        dtype=DTYPES[config.model.dtype],
+        first_log_scale=SIGMOID_LOG_SCALE if sigmoid else FIRST_LOG_SCALE,
+        first_bias=SIGMOID_BIAS if sigmoid else None,
+    )
+    return Contrastive(
+        name=config.stage,
+        model=model,
+        kind=config.contrastive.loss,
+        chunk=config.contrastive.chunk,
+        shift_px=config.contrastive.shift_px,
+    )
+
+
+def clip_config_of(config: ConfigDict) -> CLIPConfig:
+    """The sizes of the network.
+
+    Raises:
+      ConfigError: there is no such vocabulary.
+    """
+    model = config.model
+    return CLIPConfig(
+        image=_tower(config, "image"),
+        text=_tower(config, "text"),
+        size_px=config.data.size_px,
+        patch=model.patch,
+        embed=model.embed,
+        vocabulary=num_tokens(config),
+        length=config.tokens.length,
+        activation=model.activation,
+    )
+
+
+def _tower(config: ConfigDict, name: str) -> Tower:
+    width, layers, heads = (config.model[f"{name}_{part}"] for part in ("width", "layers", "heads"))
+    return Tower(width, layers, heads, 4 * width)
+
+
+def num_tokens(config: ConfigDict) -> int:
+    """The number of ids; OpenAI's is known without its file, so that any machine can plan.
+
+    Raises:
+      ConfigError: there is no such vocabulary.
+    """
+    if config.tokens.vocabulary == vocabulary.OPENAI:
+        return vocabulary.NUM_OPENAI
+    return tokenizer_of(config).vocabulary
+
+
+def tokenizer_of(config: ConfigDict) -> BytePairs:
+    """The tokenizer of config.tokens.
+
+    Raises:
+      ConfigError: there is no such vocabulary.
+    """
+    try:
+        return vocabulary.load(config.tokens.vocabulary)
+    except ValueError as error:
+        raise ConfigError("tokens.vocabulary", config.tokens.vocabulary, str(error)) from None
+
+
+def check(config: ConfigDict) -> None:
+    """Checks what only such a config has.
+
+    Raises:
+      ConfigError: a value is not allowed.
+    """
+    size_px, crop_px, patch = config.data.size_px, config.data.crop_px, config.model.patch
+    require(size_px % patch == 0, "data.size_px", size_px, f"must be a multiple of {patch}, the "
+            "model.patch")  # fmt: skip
+    require(crop_px in (0, size_px), "data.crop_px", crop_px,
+            "must be 0: a CLIP takes whole pictures; contrastive.shift_px moves them")  # fmt: skip
+    require(config.tokens.length >= 3, "tokens.length", config.tokens.length,
+            "at least 3: the start, a token and the end")  # fmt: skip
+    require(bool(config.data.caption_key), "data.caption_key", "", "a CLIP needs captions")
+    require(config.train.accumulate == 1, "train.accumulate", config.train.accumulate,
+            "must be 1: a CLIP compares the examples of a batch with each other")  # fmt: skip
+    shift = config.contrastive.shift_px
+    require(
+        shift < size_px, "contrastive.shift_px", shift, f"must be below data.size_px, {size_px}"
+    )
+    for name in ("image", "text"):
+        tower = _tower(config, name)
+        require(
+            tower.width % tower.heads == 0,
+            f"model.{name}_heads",
+            tower.heads,
+            f"must divide model.{name}_width, {tower.width}",
+        )
+    num_tokens(config)

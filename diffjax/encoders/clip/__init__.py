@@ -1,0 +1,1 @@
+"""CLIP as a frozen network: its tokenizer, its files, and features of pictures and texts."""

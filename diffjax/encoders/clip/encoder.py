@@ -1,0 +1,196 @@
+"""A frozen CLIP: unit vectors of pictures and captions, and embeddings of captions by tokens."""
+
+import dataclasses
+import functools
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jax.stages import Wrapped
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int, UInt8
+from PIL import Image
+
+from diffjax.core.trees import Params
+from diffjax.data import transforms
+from diffjax.devices import mesh as mesh_lib
+from diffjax.encoders import hub
+from diffjax.encoders.clip import vocabulary, weights
+from diffjax.encoders.clip.bpe import BytePairs
+from diffjax.encoders.t5 import TextEncoder, default_dtype
+from diffjax.images import pixels
+from diffjax.models.clip.clip import CLIP, unit
+from diffjax.models.clip.sizes import CLIPConfig
+from diffjax.models.t5 import check_dtype
+
+# What a text encoder's name begins with if it is a CLIP.
+PREFIX = "clip:"
+BATCH = 64  # rows of a call
+# The CLIPs that may be part of this package, by name; tools/ship_clip.py makes them.
+SHIPPED = {vocabulary.EMOJI: Path(__file__).parent / "emoji"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """A frozen CLIP. fingerprint: the sha256 of its weights, config and merges.
+
+    load: returns the parameters; called when they are first needed.
+    """
+
+    name: str
+    config: CLIPConfig
+    fingerprint: str
+    tokens: BytePairs = dataclasses.field(repr=False)
+    load: Callable[[], Params] = dataclasses.field(repr=False, compare=False)
+    dtype: np.dtype = dataclasses.field(default_factory=lambda: np.dtype(np.float32))
+
+    @functools.cached_property
+    def params(self) -> Params:
+        """The parameters; loaded at the first use."""
+        return jax.tree.map(jnp.asarray, self.load())
+
+    def of_pictures(self, pictures: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n e"]:
+        """Unit vectors. Pictures of another size are made the network's, bicubically."""
+        size_px = self.config.size_px
+        if pictures.shape[1:3] != (size_px, size_px):
+            pictures = np.stack(
+                [transforms.square(Image.fromarray(one), size_px, "centre") for one in pictures]
+            )
+        return self._in_batches(of_pictures(self.config, self.dtype), pictures)
+
+    def of_captions(self, captions: Sequence[str]) -> Float[np.ndarray, "n e"]:
+        """Unit vectors; captions that are too long lose their ends."""
+        ids = np.stack([self.tokens.padded(text, self.config.length) for text in captions])
+        return self._in_batches(of_captions(self.config, self.dtype), ids)
+
+    def _in_batches(self, run: Wrapped, rows: np.ndarray) -> Float[np.ndarray, "n e"]:
+        """The function of all rows; every call has BATCH of them, the last ones are repeated."""
+        made = []
+        for first in range(0, len(rows), BATCH):
+            part = rows[first : first + BATCH]
+            filled = np.concatenate([part, np.repeat(part[-1:], BATCH - len(part), axis=0)])
+            made.append(np.asarray(run(self.params, filled))[: len(part)])
+        return np.concatenate(made)
+
+
+@functools.lru_cache(maxsize=8)
+def of_pictures(config: CLIPConfig, dtype: np.dtype) -> Wrapped:
+    """The jitted (params, pictures in bytes) -> unit vectors."""
+    model = CLIP(config, dtype=dtype)
+
+    def run(params: Params, rows: UInt8[Array, "b h w 3"]) -> Float[Array, "b e"]:
+        image = pixels.from_uint8(rows)
+        return unit(model.apply({"params": params}, image, method="of_image"))  # type: ignore[arg-type]
+
+    return jax.jit(run)
+
+
+@functools.lru_cache(maxsize=8)
+def of_captions(config: CLIPConfig, dtype: np.dtype) -> Wrapped:
+    """The jitted (params, token ids) -> unit vectors."""
+    model = CLIP(config, dtype=dtype)
+
+    def run(params: Params, ids: Int[Array, "b l"]) -> Float[Array, "b e"]:
+        return unit(model.apply({"params": params}, ids, method="of_text"))  # type: ignore[arg-type]
+
+    return jax.jit(run)
+
+
+def load(path_or_name: str | os.PathLike, dtype: DTypeLike = jnp.float32) -> Clip:
+    """The CLIP in a folder of Hugging Face's or open_clip's, in a file of OpenAI's, or on the hub.
+
+    Raises:
+      ValueError: there is none, it is not a CLIP with a ViT, or it has no vocabulary.
+    """
+    path = resolve(path_or_name)
+    config, tokens = weights.check(path), tokens_of(path)
+    if tokens.vocabulary != config.vocabulary:
+        raise ValueError(
+            f"{path}: {config.vocabulary} tokens, its vocabulary has {tokens.vocabulary}"
+        )
+    name = str(path_or_name) if not Path(path_or_name).exists() else path.resolve().name
+    mark = fingerprint(path, tokens)
+    return Clip(name, config, mark, tokens, lambda: weights.load(path)[1], check_dtype(dtype))
+
+
+def resolve(path_or_name: str | os.PathLike) -> Path:
+    """The folder or file of a CLIP; names are fetched from the hub.
+
+    Raises:
+      ValueError: there is no such folder, file or model.
+    """
+    name = os.path.expanduser(path_or_name)
+    if name in SHIPPED and SHIPPED[name].is_dir():
+        return SHIPPED[name]
+    if Path(name).exists():
+        return Path(name)
+    if not hub.is_name(name):
+        raise ValueError(f"CLIP {name!r} is neither a folder, a file, nor a name on the hub")
+    try:
+        return hub.fetch(name, also=(weights.PREPROCESSOR, vocabulary.FILES[0]))
+    except ValueError as error:
+        raise ValueError(f"CLIP {name!r} is neither a folder nor a file: {error}") from None
+
+
+def tokens_of(path: Path) -> BytePairs:
+    """The tokenizer of a folder that has its merges; OpenAI's of any other."""
+    own = path.is_dir() and any((path / name).is_file() for name in vocabulary.FILES)
+    return vocabulary.load(str(path) if own else vocabulary.OPENAI)
+
+
+def fingerprint(path: Path, tokens: BytePairs) -> str:
+    """The sha256 of the files of the network and of its merges."""
+    digest = hashlib.sha256(tokens.fingerprint.encode())
+    for file in weights.files(path):
+        with open(file, "rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def load_text_encoder(
+    path_or_name: str | os.PathLike,
+    max_length: int,
+    dtype: DTypeLike | None = None,
+    mesh: Mesh | None = None,
+) -> TextEncoder:
+    """The text tower as an encoder: the state of each token after the last norm.
+
+    A token's state depends on those before it alone; the last one, which ends the text, has seen
+    all. On a mesh, rows are split and every device holds all parameters.
+
+    Raises:
+      ValueError: as `load`; or the tower reads fewer than `max_length` tokens.
+    """
+    devices = [jax.local_devices()[0]] if mesh is None else list(mesh.devices.flat)
+    used = check_dtype(default_dtype(devices[0].platform) if dtype is None else dtype)
+    clip = load(path_or_name, used)
+    if max_length > clip.config.length:
+        raise ValueError(f"it reads {clip.config.length} tokens at most, not {max_length}")
+    model = CLIP(clip.config, dtype=used)
+
+    def states(
+        params: Params, ids: Int[Array, "b l"], mask: Bool[Array, "b l"]
+    ) -> Float[Array, "b l d"]:
+        made = model.apply({"params": params}, ids, method="states_of_text")
+        return jnp.where(mask[..., None], made, 0.0).astype(used)  # type: ignore[arg-type]
+
+    apply = jax.jit(states)
+    if mesh is not None:
+        rows, whole = mesh_lib.batch_sharding(mesh), mesh_lib.replicated(mesh)
+        apply = jax.jit(states, in_shardings=(whole, rows, rows), out_shardings=rows)
+    return TextEncoder(
+        name=f"{PREFIX}{clip.name}",
+        width=clip.config.text.width,
+        max_length=max_length,
+        fingerprint=clip.fingerprint,
+        dtype=used,
+        tokens=clip.tokens,
+        load=lambda: clip.params,
+        apply=apply,
+        mesh=mesh,
+    )

@@ -1,0 +1,1 @@
+"""CLIP: a tower for pictures and one for texts, whose features can be compared."""

@@ -1,0 +1,151 @@
+"""CLIP: features of pictures and of texts (Radford et al. 2021)."""
+
+import math
+from typing import ClassVar, NamedTuple
+
+import einops
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
+
+from diffjax.core.types import Image, Scalar
+from diffjax.devices.mesh import SPLIT_INPUTS, SPLIT_OUTPUTS, Rules
+from diffjax.models.clip.sizes import CLIPConfig
+from diffjax.models.clip.transformer import Transformer, norm
+from diffjax.models.layers.level import Remat
+
+Features = Float[Array, "b e"]
+# The temperature of the paper starts at 0.07; its inverse is learned as a logarithm.
+FIRST_LOG_SCALE = math.log(1 / 0.07)
+
+SHARDING: Rules = (
+    (r".*/(qkv|up)/kernel", SPLIT_OUTPUTS),
+    (r".*/(attention_out|down)/kernel", SPLIT_INPUTS),
+    (r"(.*/)?(image|text)/(patch/kernel|tokens|projection)", (None, "fsdp")),
+    (r"(.*/)?(image|text)/(positions|class_token)", (None,)),  # a vector for each position
+    (r".*/(bias|scale)", (None,)),
+)
+
+
+class Pair(NamedTuple):
+    """What the loss reads: unit vectors of pictures and texts, and how their products count.
+
+    A logit is exp(log_scale) <image, text> + bias.
+    """
+
+    image: Features
+    text: Features
+    log_scale: Scalar
+    bias: Scalar
+
+
+class CLIP(nn.Module):
+    """Pictures [b s s 3] in [-1, 1] and token ids [b l] -> `Pair`.
+
+    dtype: of products; features are float32. first_log_scale: the logarithm of the scale before
+    training. first_bias: of the logits before training; None means that there is no bias.
+    """
+
+    config: CLIPConfig
+    remat: Remat = "none"
+    dtype: DTypeLike = jnp.float32
+    first_log_scale: float = FIRST_LOG_SCALE
+    first_bias: float | None = None
+    sharding: ClassVar[Rules] = SHARDING
+
+    @property
+    def stride(self) -> int:
+        """Sides of pictures are multiples of it."""
+        return self.config.patch
+
+    def setup(self) -> None:
+        """The towers by their names in a checkpoint."""
+        self.image = ImageTower(self.config, self.remat, self.dtype)
+        self.text = TextTower(self.config, self.remat, self.dtype)
+        constant = nn.initializers.constant
+        self.log_scale = self.param("log_scale", constant(self.first_log_scale), ())
+        if self.first_bias is not None:
+            self.bias = self.param("bias", constant(self.first_bias), ())
+
+    def __call__(self, image: Image, tokens: Int[Array, "b l"]) -> Pair:
+        """The unit vectors of both, and the parameters of the loss."""
+        bias = self.bias if self.first_bias is not None else jnp.zeros(())
+        pair = Pair(self.of_image(image), self.of_text(tokens), self.log_scale, bias)
+        return pair._replace(image=unit(pair.image), text=unit(pair.text))
+
+    def of_image(self, image: Image) -> Features:
+        """The features of pictures, not normalised."""
+        return self.image(image)
+
+    def of_text(self, tokens: Int[Array, "b l"]) -> Features:
+        """The features of texts, not normalised."""
+        return self.text(tokens)
+
+    def states_of_text(self, tokens: Int[Array, "b l"]) -> Float[Array, "b l d"]:
+        """The text tower's state at each token, after the last norm; later tokens change none."""
+        return self.text.states(tokens)
+
+
+def unit(features: Features) -> Features:
+    """x / |x|."""
+    return features / jnp.linalg.norm(features, axis=-1, keepdims=True)
+
+
+class ImageTower(nn.Module):
+    """A ViT with a class token and one more LayerNorm before its first block (sec. 2.4)."""
+
+    config: CLIPConfig
+    remat: Remat
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, image: Image) -> Features:
+        """[b s s 3] in [-1, 1] -> [b e]."""
+        config, tower = self.config, self.config.image
+        init = nn.initializers.normal(tower.width**-0.5)
+        mean, std = jnp.array(config.mean), jnp.array(config.std)
+        image = ((image + 1.0) / 2 - mean) / std
+        square, width = (config.patch, config.patch), tower.width
+        patch = nn.Conv(width, square, square, "VALID", use_bias=False, dtype=self.dtype,
+                        name="patch")  # fmt: skip
+        h = einops.rearrange(patch(image.astype(self.dtype)), "b h w d -> b (h w) d")
+        first = self.param("class_token", init, (width,))
+        places = self.param("positions", init, (config.patches + 1, width))
+        first = jnp.broadcast_to(first, (len(h), 1, width))
+        h = jnp.concatenate([first, h.astype(jnp.float32)], axis=1) + places
+        h = norm("norm_in")(h)
+        h = Transformer(tower, False, config.activation, self.remat, self.dtype, name="blocks")(h)
+        projection = self.param("projection", init, (width, config.embed))
+        return norm("norm_out")(h[:, 0]) @ projection
+
+
+class TextTower(nn.Module):
+    """A causal transformer, read at the token that ends the text, which has the highest id."""
+
+    config: CLIPConfig
+    remat: Remat
+    dtype: DTypeLike
+
+    def setup(self) -> None:
+        """The layers by their names in a checkpoint."""
+        config, tower = self.config, self.config.text
+        normal = nn.initializers.normal
+        self.tokens = self.param("tokens", normal(0.02), (config.vocabulary, tower.width))
+        self.positions = self.param("positions", normal(0.01), (config.length, tower.width))
+        self.blocks = Transformer(tower, True, config.activation, self.remat, self.dtype)
+        self.norm_out = norm()
+        self.projection = self.param(
+            "projection", normal(tower.width**-0.5), (tower.width, config.embed)
+        )
+
+    def __call__(self, tokens: Int[Array, "b l"]) -> Features:
+        """[b l] -> [b e]."""
+        last = jnp.argmax(tokens, axis=-1)[:, None, None]
+        state = jnp.take_along_axis(self.states(tokens), last, axis=1)[:, 0]
+        return state @ self.projection
+
+    def states(self, tokens: Int[Array, "b l"]) -> Float[Array, "b l d"]:
+        """[b l] -> [b l d], the residual stream after its last norm; l is at most the length."""
+        h = jnp.take(self.tokens, tokens, axis=0) + self.positions[: tokens.shape[1]]
+        return self.norm_out(self.blocks(h.astype(jnp.float32)))

@@ -1,0 +1,59 @@
+"""The sizes of a CLIP, and those of the paper's networks (Radford et al. 2021, table 20)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Activation = Literal["quick_gelu", "gelu"]
+ACTIVATIONS: tuple[Activation, ...] = ("quick_gelu", "gelu")
+# The mean and standard deviation of the pixels in [0, 1] that the paper's networks were trained on.
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class Tower:
+    """The sizes of a transformer. hidden: the width inside its feed-forwards."""
+
+    width: int
+    layers: int
+    heads: int
+    hidden: int
+
+
+def tower(width: int, layers: int, heads: int = 0) -> Tower:
+    """A tower of the paper: heads of 64 unless told otherwise, feed-forwards of four widths."""
+    return Tower(width, layers, heads or max(width // 64, 1), 4 * width)
+
+
+@dataclass(frozen=True)
+class CLIPConfig:
+    """The sizes of both towers, and what pictures and texts they take.
+
+    size_px: the side of the pictures. patch: the side of a patch. vocabulary: the number of token
+    ids, of which the highest ends a text. length: the most tokens of a text. embed: the width of
+    the features. mean, std: of pixels in [0, 1]; the image tower subtracts and divides by them.
+    """
+
+    image: Tower
+    text: Tower
+    size_px: int
+    patch: int
+    embed: int
+    vocabulary: int = 49_408
+    length: int = 77
+    activation: Activation = "quick_gelu"
+    mean: tuple[float, float, float] = MEAN
+    std: tuple[float, float, float] = STD
+
+    @property
+    def patches(self) -> int:
+        """The number of patches of a picture."""
+        return (self.size_px // self.patch) ** 2
+
+
+SIZES = {
+    "B/32": CLIPConfig(tower(768, 12), tower(512, 12), 224, 32, 512),
+    "B/16": CLIPConfig(tower(768, 12), tower(512, 12), 224, 16, 512),
+    "L/14": CLIPConfig(tower(1024, 24), tower(768, 12), 224, 14, 768),
+    "L/14@336": CLIPConfig(tower(1024, 24), tower(768, 12), 336, 14, 768),
+}

@@ -1,0 +1,82 @@
+"""Makes the files of diffjax/encoders/clip/emoji from a trained CLIP, and its card.
+
+    python -m diffjax.main --config configs/clip.py --workdir runs/clip    # an hour on 2 cores
+    python -m tools.ship_clip --workdir runs/clip
+
+It is measured by python -m diffjax.evaluate on the 100 names of the split `test`.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import jax
+
+from diffjax.build import contrastive, places
+from diffjax.encoders.clip import encoder, vocabulary, weights
+from diffjax.evaluate import main as evaluate
+
+OUT = encoder.SHIPPED[vocabulary.EMOJI]
+SPLIT, CLASSES = "test", 100
+CARD = """# clip:emoji
+
+A CLIP of {count:,} parameters for drawings of emoji of 64 px in two styles. `configs/clip.py`
+trained it on {pairs:,} pairs of a drawing of `emoji/64` (split `train`, 6,992 drawings) and a
+caption of it.
+
+Its answers on drawings whose names it has not seen (split `{split}`), with 95 % intervals:
+
+| question | right |
+|---|---|
+{rows}
+
+Use it as `text.encoder="clip:emoji"` (`text.max_tokens` at most {length}), or from Python:
+
+    from diffjax.encoders.clip import encoder
+    clip = encoder.load("emoji")
+
+It knows emoji and nothing else: neither photographs nor words that no emoji's name has. The
+drawings are OpenMoji's (CC BY-SA 4.0) and Twemoji's (CC BY 4.0).
+"""
+QUESTIONS = {
+    ("zero_shot", "top_1"): "which of {classes} names a drawing has (chance {chance:.0%})",
+    ("zero_shot", "top_5"): "the same, among the first five",
+    ("retrieval", "text_in_1"): "which of {examples} captions belongs to a drawing",
+    ("retrieval", "image_in_1"): "which of {examples} drawings belongs to a caption",
+}
+
+
+def main() -> None:
+    flags = argparse.ArgumentParser(description=__doc__)
+    flags.add_argument("--workdir", type=Path, required=True)
+    workdir = flags.parse_args().workdir
+    options = places.options_of(workdir)
+    task = contrastive.task_of(options)
+    params, step, _ = places.params_of(options, workdir, task, None)
+    weights.save(OUT, task.model.config, params)
+    shutil.copy(vocabulary.find(options.tokens.vocabulary), OUT / vocabulary.FILES[0])
+    out = workdir / "card.json"
+    asked = ["--split", SPLIT, "--num", str(CLASSES), "--out", str(out), "--overwrite"]
+    if evaluate([str(workdir), *asked]):
+        sys.exit("the CLIP could not be evaluated")
+    found = json.loads(out.read_text())
+    rows = []
+    for (part, name), question in QUESTIONS.items():
+        share = found[part][name]
+        right = f"{share['share']:.0%} ({share['low']:.0%} to {share['high']:.0%})"
+        rows.append(f"| {question.format(**found[part])} | {right} |")
+    card = CARD.format(
+        count=sum(leaf.size for leaf in jax.tree.leaves(params)),
+        pairs=int(step) * options.data.batch_size,
+        split=SPLIT,
+        rows="\n".join(rows),
+        length=task.model.config.length,
+    )
+    (OUT / "README.md").write_text(card, encoding="utf-8")
+    print(card)
+
+
+if __name__ == "__main__":
+    main()
