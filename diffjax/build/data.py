@@ -1,31 +1,29 @@
 """Makes the data of a run from its config: records, embeddings, batches, and previews."""
 
 import dataclasses
-import functools
 import json
 from pathlib import Path
 
 import jax
 from ml_collections import ConfigDict
 
-from diffjax.build import contrastive
+from diffjax.build import columns
 from diffjax.build.embeddings import embeddings_of, of_known_captions
-from diffjax.core.errors import BadData, ConfigError, Ending, InputError, require
+from diffjax.core.errors import ConfigError, Ending, InputError, require
 from diffjax.core.files import read_json, write_whole
 from diffjax.core.json_types import JsonObject
 from diffjax.data import pipeline, readers
-from diffjax.data.broken import Broken, BrokenRecord
+from diffjax.data.broken import Broken
 from diffjax.data.probe import probe
-from diffjax.data.record import NoSplit, Record, RecordSource, clean, identity_of
+from diffjax.data.record import NoSplit, RecordSource, identity_of
 from diffjax.data.sources.open import Wanted, open_source
 from diffjax.devices import mesh as mesh_lib
 from diffjax.devices import processes
-from diffjax.encoders.cache import cache
 from diffjax.encoders.clip import encoder as clip_encoder
 from diffjax.encoders.clip import vectors
 from diffjax.encoders.t5 import TextEncoder
 from diffjax.training.program import Training
-from diffjax.training.run import Data, Shown
+from diffjax.training.run import Data
 
 DATA, LEFT_OUT = "data.json", "left_out.jsonl"  # in the workdir
 # The keys that say which data are meant.
@@ -59,14 +57,14 @@ def open_data(
     rows = mesh_lib.rows_here(mesh_lib.batch_sharding(training.mesh), config.data.batch_size)
     batches = pipeline.train_iterator(
         records,
-        readers_of(config, embed),
+        columns.readers_of(config, embed),
         batch_size=config.data.batch_size,
         seed=config.seed,
         rows=rows,
         broken=broken,
         worker_count=config.data.workers,
     )
-    return Data(batches, shown_of(config, records, encoder, embed), broken=broken)
+    return Data(batches, columns.shown_of(config, records, encoder, embed), broken=broken)
 
 
 def records_of_all(config: ConfigDict, workdir: Path) -> tuple[RecordSource, bool]:
@@ -180,32 +178,6 @@ def check_classes(config: ConfigDict, records: RecordSource) -> None:
         require(right, "classes.num", config.classes.num, f"{config.data.name} has {len(names)}")
 
 
-def readers_of(config: ConfigDict, embed: readers.Embed | None) -> list[readers.Reader]:
-    """The readers of the columns that the task needs."""
-    found: list[readers.Reader] = (
-        [] if embed is None else [readers.text(embed, config.text.max_tokens)]
-    )
-    if "tokens" in config:
-        found.append(tokens_of(config))
-    if "classes" in config:
-        found.append(readers.label_below(config.classes.num))
-    if "embedding" in config:
-        found.append(readers.vector(config.embedding.of, config.embedding.width))
-    data = config.data
-    seen = readers.picture(
-        data.size_px, data.crop_px or None, aspect=data.aspect, ground=data.ground, flip=data.flip
-    )
-    return [*found, seen]
-
-
-def tokens_of(config: ConfigDict) -> readers.Reader:
-    """The reader of the ids of a caption."""
-    padded = functools.partial(
-        contrastive.tokenizer_of(config).padded, max_length=config.tokens.length
-    )
-    return readers.tokens(padded)
-
-
 def max_bad_fraction_of(config: ConfigDict) -> float:
     """The share of all records whose pictures may be broken."""
     return config.data.max_bad_fraction
@@ -292,64 +264,6 @@ def held_out(config: ConfigDict, split: str) -> RecordSource:
         raise ConfigError("data.validation_split", split, f"{error}; {remedy}") from None
     require(len(found) > 0, "data.validation_split", split, f"holds no record; {remedy}")
     return with_columns(config, found)
-
-
-def shown_of(
-    config: ConfigDict,
-    records: RecordSource,
-    encoder: TextEncoder | None,
-    embed: readers.Embed | None,
-) -> Shown:
-    """The examples of previews: the prompts of the config, or records spread over the data set.
-
-    A stage that starts from a picture always shows records, because it needs their pictures.
-    """
-    count = min(config.sample.num_images, len(records))
-    shown: list[Record]
-    starts_from_picture = (
-        "mask" in config or "tokens" in config or ("low_res" in config and config.low_res.size_px)
-    )
-    prompts_of = config.sample.get("prompts", ())
-    if prompts_of and encoder is not None and not starts_from_picture:
-        shown = [{"captions": (prompt,)} for prompt in prompts_of]
-        prompts = filter(None, map(clean, prompts_of))
-        embed = cache.ensure(cache.default_folder(encoder), encoder, prompts).embed
-    else:
-        shown = [_readable(records, i * len(records) // count) for i in range(count)]
-    needed: list[readers.Reader] = [readers.caption]
-    if embed is not None:
-        needed.append(readers.text(embed, config.text.max_tokens))
-    if "tokens" in config:
-        needed.append(tokens_of(config))
-    if "classes" in config:
-        needed.append(readers.label_below(config.classes.num))
-    if "embedding" in config:
-        needed.append(readers.vector(config.embedding.of, config.embedding.width))
-    if starts_from_picture:
-        needed.append(
-            readers.picture(
-                config.data.size_px, aspect=config.data.aspect, ground=config.data.ground
-            )
-        )
-    # Of these few any may be broken: the run itself counts them.
-    batches = pipeline.eval_batches(shown, needed, batch_size=len(shown), max_bad_fraction=1.0)
-    columns = dict(next(batches))
-    captions = tuple(str(caption) for caption in columns.pop("caption"))
-    return Shown(columns, captions)
-
-
-def _readable(records: RecordSource, index: int) -> Record:
-    """The record at `index`, or the first one after it that is not broken.
-
-    Raises:
-      BadData: all are.
-    """
-    for at in (*range(index, len(records)), *range(index)):
-        try:
-            return records[at]
-        except BrokenRecord:
-            continue
-    raise BadData(f"{records!r}: no record of it can be read")
 
 
 def _encoding_progress(done: int, total: int) -> None:

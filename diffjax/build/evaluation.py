@@ -3,7 +3,7 @@
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from diffjax.build import data
+from diffjax.build import columns, data
 from diffjax.build.embeddings import embeddings_of
 from diffjax.core.errors import require
 from diffjax.encoders.t5 import TextEncoder
@@ -70,7 +70,7 @@ def examples_of(
     """Examples spread over a split, with whole pictures and their first captions, embedded."""
     records = examples.Spread(data.held_out(config, split), count)
     embed = None if encoder is None else embeddings_of(config, records, encoder).embed
-    needed = data.readers_of(config, embed)
+    needed = columns.readers_of(config, embed)
     return examples.read(records, needed, data.max_bad_fraction_of(config))
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 
 import diffjax
-from diffjax.build import config, contrastive, data, places
+from diffjax.build import columns, config, contrastive, data, places
 from diffjax.core import digest
 from diffjax.core.errors import ConfigError, require
 from diffjax.core.json_types import Json, JsonObject
@@ -150,7 +150,7 @@ def features_of(loaded: LoadedClip, records: RecordSource, labelled: bool = Fals
       BadData: a record cannot be read, or too many are broken.
     """
     options = loaded.options
-    needed = [*data.readers_of(options, None), *([readers.label] if labelled else [])]
+    needed = [*columns.readers_of(options, None), *([readers.label] if labelled else [])]
     parts = []
     for first in range(0, len(records), BLOCK):
         rows = np.arange(first, min(first + BLOCK, len(records)))

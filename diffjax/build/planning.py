@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from diffjax.build import data, tasks
+from diffjax.build import columns, data, tasks
 from diffjax.build.check import check
 from diffjax.build.embeddings import embeddings_of, encoded
 from diffjax.build.training import loop_of, training_of
@@ -67,7 +67,7 @@ def batch_table(options: ConfigDict, records: RecordSource, encoder: TextEncoder
     batch_size = options.data.batch_size
     iterator = pipeline.train_iterator(
         records,
-        [readers.caption, *data.readers_of(options, None)],
+        [readers.caption, *columns.readers_of(options, None)],
         batch_size=batch_size,
         seed=options.seed,
         rows=range(min(batch_size, SHOWN_EXAMPLES)),

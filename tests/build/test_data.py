@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffjax.build import config, data
+from diffjax.build import columns, config, data
 from diffjax.core.errors import BadData, ConfigError, InputError
 from diffjax.data.pipeline import train_iterator
 from diffjax.data.record import captions_at
@@ -38,7 +38,7 @@ def batch_of(root, *changes):
     options = options_of(root, *changes)
     records = data.source_of(options)
     batches = train_iterator(
-        records, data.readers_of(options, None), batch_size=8, seed=0, threads=0
+        records, columns.readers_of(options, None), batch_size=8, seed=0, threads=0
     )
     return next(batches)["image"], {c for i in range(len(records)) for c in captions_at(records, i)}
 
@@ -199,9 +199,9 @@ def test_previews_show_the_next_record_in_the_place_of_one_that_cannot_be_read(t
     options.sample.num_images = 4
     names = [data.source_of(options).name(i) for i in range(4)]
     assert names.index("p000.png") == 2
-    shown = data.shown_of(options, data.source_of(options), None, None)
+    shown = columns.shown_of(options, data.source_of(options), None, None)
     assert shown.captions == tuple(made.caption(i) for i in (1, 3, 2, 2))
     for path in root.rglob("*.png"):
         path.with_suffix(".txt").write_bytes(b"caf\xe9")
     with pytest.raises(BadData, match="no record of it can be read"):
-        data.shown_of(options, data.source_of(options), None, None)
+        columns.shown_of(options, data.source_of(options), None, None)

@@ -5,7 +5,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from diffjax.build import config, data, tasks
+from diffjax.build import columns, config, data, tasks
 from diffjax.build.check import check
 from diffjax.data.pipeline import train_iterator
 from tests.data.sources import made
@@ -81,7 +81,7 @@ def test_a_preset_reads_its_data_set(which, tmp_path, monkeypatch):
     said = []
     embed = (lambda text: (said.append(text), np.zeros((3, 8)))[1]) if "text" in options else None
     batches = train_iterator(
-        records, data.readers_of(options, embed), batch_size=9, seed=0, threads=0
+        records, columns.readers_of(options, embed), batch_size=9, seed=0, threads=0
     )
     batch = next(batches)
     side = options.data.size_px

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax.build import config, contrastive, data, models, tasks, training
+from diffjax.build import columns, config, contrastive, data, models, tasks, training
 from diffjax.core import rng
 from diffjax.data import pipeline
 from diffjax.diffusion import schedule
@@ -292,14 +292,14 @@ def signature(encoder, name, values, whole_network):
     embed = embed if encoder else None
     batches = pipeline.train_iterator(
         records,
-        data.readers_of(options, embed),
+        columns.readers_of(options, embed),
         batch_size=made.batch_size,
         seed=made.seed,
         max_bad_fraction=data.max_bad_fraction_of(options),
         threads=0,
     )
     batch = next(batches)
-    shown = data.shown_of(options, records, encoder, embed)
+    shown = columns.shown_of(options, records, encoder, embed)
     return {
         "network": program(made.task) if whole_network else repr(made.task.model),
         "task": behaviour(made.task, models.out_channels(options), batch),
@@ -345,7 +345,7 @@ def clip(key="", value=None):
     options = config.load("configs/clip.py:tiny").copy_and_resolve_references().unlock()
     if key:
         put(options, key, value)
-    reader = data.tokens_of(options)
+    reader = columns.tokens_of(options)
     ids = reader({"captions": ("a red apple on a table",)}, None)["tokens"]
     return repr(contrastive.task_of(options)), ids.tolist()
 
@@ -416,7 +416,7 @@ def test_what_previews_show(encoder, name, prompts):
     options = example(encoder, name, **{"sample.prompts": prompts})
     records, said = data.source_of(options), tasks.encoder_of(options)
     embed = lambda caption: np.zeros((1, said.width), np.float32)  # noqa: E731
-    shown = data.shown_of(options, records, said, embed)
+    shown = columns.shown_of(options, records, said, embed)
     base = name.startswith("base")
     assert ("image" in shown.batch) is not base
     spread = [records[i * len(records) // 2]["captions"][0] for i in range(2)]

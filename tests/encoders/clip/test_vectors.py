@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs import pieces
-from diffjax.build import config, data
+from diffjax.build import columns, config, data
 from diffjax.core.errors import ConfigError
 from diffjax.data import pipeline, transforms
 from diffjax.data.record import fingerprint_of, image_of, stored_captions
@@ -70,7 +70,7 @@ def test_a_stage_is_told_the_vectors_of_a_clip(folder):
     options = options_of(folder)
     records = data.source_of(options)
     batches = pipeline.train_iterator(
-        records, data.readers_of(options, None), batch_size=4, seed=0, threads=0
+        records, columns.readers_of(options, None), batch_size=4, seed=0, threads=0
     )
     batch = next(batches)
     assert batch["clip_image"].shape == (4, 8)

@@ -1,0 +1,98 @@
+"""Chooses by the config what is read of records: the columns of batches and those of previews."""
+
+import functools
+
+from ml_collections import ConfigDict
+
+from diffjax.build import contrastive
+from diffjax.core.errors import BadData
+from diffjax.data import pipeline, readers
+from diffjax.data.broken import BrokenRecord
+from diffjax.data.record import Record, RecordSource, clean
+from diffjax.encoders.cache import cache
+from diffjax.encoders.t5 import TextEncoder
+from diffjax.training.run import Shown
+
+
+def readers_of(config: ConfigDict, embed: readers.Embed | None) -> list[readers.Reader]:
+    """The readers of the columns that the task needs."""
+    found: list[readers.Reader] = (
+        [] if embed is None else [readers.text(embed, config.text.max_tokens)]
+    )
+    if "tokens" in config:
+        found.append(tokens_of(config))
+    if "classes" in config:
+        found.append(readers.label_below(config.classes.num))
+    if "embedding" in config:
+        found.append(readers.vector(config.embedding.of, config.embedding.width))
+    data = config.data
+    seen = readers.picture(
+        data.size_px, data.crop_px or None, aspect=data.aspect, ground=data.ground, flip=data.flip
+    )
+    return [*found, seen]
+
+
+def tokens_of(config: ConfigDict) -> readers.Reader:
+    """The reader of the ids of a caption."""
+    padded = functools.partial(
+        contrastive.tokenizer_of(config).padded, max_length=config.tokens.length
+    )
+    return readers.tokens(padded)
+
+
+def shown_of(
+    config: ConfigDict,
+    records: RecordSource,
+    encoder: TextEncoder | None,
+    embed: readers.Embed | None,
+) -> Shown:
+    """The examples of previews: the prompts of the config, or records spread over the data set.
+
+    A stage that starts from a picture always shows records, because it needs their pictures.
+    """
+    count = min(config.sample.num_images, len(records))
+    shown: list[Record]
+    starts_from_picture = (
+        "mask" in config or "tokens" in config or ("low_res" in config and config.low_res.size_px)
+    )
+    prompts_of = config.sample.get("prompts", ())
+    if prompts_of and encoder is not None and not starts_from_picture:
+        shown = [{"captions": (prompt,)} for prompt in prompts_of]
+        prompts = filter(None, map(clean, prompts_of))
+        embed = cache.ensure(cache.default_folder(encoder), encoder, prompts).embed
+    else:
+        shown = [_readable(records, i * len(records) // count) for i in range(count)]
+    needed: list[readers.Reader] = [readers.caption]
+    if embed is not None:
+        needed.append(readers.text(embed, config.text.max_tokens))
+    if "tokens" in config:
+        needed.append(tokens_of(config))
+    if "classes" in config:
+        needed.append(readers.label_below(config.classes.num))
+    if "embedding" in config:
+        needed.append(readers.vector(config.embedding.of, config.embedding.width))
+    if starts_from_picture:
+        needed.append(
+            readers.picture(
+                config.data.size_px, aspect=config.data.aspect, ground=config.data.ground
+            )
+        )
+    # Of these few any may be broken: the run itself counts them.
+    batches = pipeline.eval_batches(shown, needed, batch_size=len(shown), max_bad_fraction=1.0)
+    columns = dict(next(batches))
+    captions = tuple(str(caption) for caption in columns.pop("caption"))
+    return Shown(columns, captions)
+
+
+def _readable(records: RecordSource, index: int) -> Record:
+    """The record at `index`, or the first one after it that is not broken.
+
+    Raises:
+      BadData: all are.
+    """
+    for at in (*range(index, len(records)), *range(index)):
+        try:
+            return records[at]
+        except BrokenRecord:
+            continue
+    raise BadData(f"{records!r}: no record of it can be read")
