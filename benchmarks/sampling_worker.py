@@ -37,6 +37,11 @@ class Given:
     text: Any
     max_length: int
 
+    @property
+    def width(self) -> int:
+        """The numbers of a token."""
+        return self.text.shape[-1]
+
     def encode(self, prompts, max_length):
         """The same embeddings for every prompt."""
         return self.text, jnp.ones((1, max_length), bool)

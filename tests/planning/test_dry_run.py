@@ -12,7 +12,7 @@ from diffjax.build.training import training_of
 from diffjax.core.errors import ConfigError
 from diffjax.data.sources import fake
 from diffjax.devices import mesh
-from diffjax.planning import dry_run, liveness, plan, shapes
+from diffjax.planning import dry_run, liveness, shapes
 from tests.tiny_t5 import save_tiny
 
 
@@ -57,8 +57,8 @@ def test_a_dry_run_tells_everything_and_writes_nothing(tmp_path, encoder, capsys
 def test_its_figures_are_those_of_the_compiled_plan(encoder):
     options = config.load("configs/base64.py:tiny")
     options.text.encoder = encoder
-    made = plan.plan(options)
-    text = "\n".join(dry_run.parts(options))
+    made = planning.plan_of(options)
+    text = "\n".join(planning.dry_run_of(options))
     assert f"{made.parameters:,} parameters" in text
     assert f"FLOPs: {made.model_flops:.3g} an image" in text
     work = shapes.training(training_of(options, text_width_of(options)))
