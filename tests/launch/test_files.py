@@ -124,7 +124,14 @@ def test_files_that_do_not_belong_in_the_image_are_left_out(path):
 
 
 @pytest.mark.parametrize(
-    "path", ["diffjax/main.py", "configs/base64.py", "launch/constraints.txt", "pyproject.toml"]
+    "path",
+    [
+        "diffjax/main.py",
+        "configs/base64.py",
+        "launch/constraints.txt",
+        "pyproject.toml",
+        "setup.py",
+    ],
 )
 def test_files_that_belong_in_the_image_are_copied(path):
     assert enters_the_image(path)
