@@ -28,10 +28,11 @@ $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	$(BIN)/uv pip install --quiet --python $(PY) -r requirements-dev.txt
 	@touch $@
 
-# k-diffusion without its dependencies: one of them holds numpy back, and its sampling needs few
+# k-diffusion without its dependencies: one of them holds numpy back, and its sampling needs few;
+# torch-fidelity without torchvision, which its metrics do not need
 $(VENV)/.installed-peers: requirements-peers.txt $(VENV)/.installed-dev
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-peers.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps k-diffusion==0.1.1.post1
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps k-diffusion==0.1.1.post1 torch-fidelity==0.4.0
 	@touch $@
 
 setup: $(VENV)/.installed-dev  ## create .venv with all that lint and test need
