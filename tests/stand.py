@@ -128,10 +128,11 @@ def of_ema(stand, cascade):
 
 
 def of_evaluate(stand, cascade):
-    from diffjax.build import places, report
+    from diffjax.build import matching, places, report
     from diffjax.devices import mesh
 
     stand.put(places, "stage_dirs", gives=lambda *args, **more: [Path("a")])
+    stand.put(matching, "only_clip", False)
     stand.put(report, "load", "loaded")
     stand.put(report, "report", {"stages": []})
     stand.put(mesh, "keep_compilations")

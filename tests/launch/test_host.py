@@ -53,7 +53,7 @@ def until(condition, seconds=60):
 
 
 def end_of(process):
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=300)
     return process.returncode, out
 
 
@@ -183,6 +183,6 @@ def test_a_connection_lost_on_the_way_is_taken_up_by_the_loop(home, tmp_path):
         os.kill(int(pid), signal.SIGKILL)
     time.sleep(0.5)
     (home / "go").write_text("0")
-    out, _ = loop.communicate(timeout=60)
+    out, _ = loop.communicate(timeout=300)
     assert loop.returncode == 0, out
     assert starts(home) == 1

@@ -104,7 +104,7 @@ def boot(machine):
     script = (ROOT / "launch" / "startup.sh").read_text()
     return subprocess.run(
         ["bash"], input=script, text=True, capture_output=True,
-        env=machine.env(HOME=str(home), DIFFJAX_WORKER="0"), timeout=60,
+        env=machine.env(HOME=str(home), DIFFJAX_WORKER="0"), timeout=300,
     )  # fmt: skip
 
 

@@ -49,7 +49,7 @@ def test_what_is_nasty_arrives_in_the_pod_that_xpk_describes(tmp_path):
     cloud = Cloud(tmp_path)
     cloud.program("python", SHOW)
     process = pod(cloud, manifest(cloud, *NASTY))
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=300) == 0
     assert arrived(tmp_path) == ["-m", "diffjax.main", *NASTY]
     assert not list(tmp_path.rglob("broken"))
 
@@ -64,7 +64,7 @@ def test_a_pod_that_is_told_to_end_saves_and_is_started_again(arguments, tmp_pat
     while not (tmp_path / "running").exists():
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGTERM)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=300)
     assert "saved" in out
     assert process.returncode == 143
     codes = re.search(r"onExitCodes:.*?values: \[([\d,]+)\]", text, re.DOTALL)[1].split(",")

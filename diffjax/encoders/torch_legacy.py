@@ -1,0 +1,134 @@
+"""Reads files of PyTorch before 1.6 without PyTorch and without running any code.
+
+Such a file is a row of pickles, the last of which lists storages, followed by the numbers of each
+storage. The pickles are read by an unpickler that knows only tensors and dictionaries.
+"""
+
+import collections
+import io
+import math
+import pickle
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from diffjax.encoders.unreadable import cannot_read, first_line
+
+MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
+STORAGES: dict[str, np.dtype] = {
+    "DoubleStorage": np.dtype("<f8"),
+    "FloatStorage": np.dtype("<f4"),
+    "HalfStorage": np.dtype("<f2"),
+    "LongStorage": np.dtype("<i8"),
+    "IntStorage": np.dtype("<i4"),
+}
+
+
+class Kind(NamedTuple):
+    """Stands for a class of storages."""
+
+    dtype: np.dtype
+
+
+class Storage(NamedTuple):
+    """A storage whose numbers come later in the file."""
+
+    key: str
+    dtype: np.dtype
+    length: int
+
+
+class Described(NamedTuple):
+    """A tensor, by its place in a storage."""
+
+    storage: Storage
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+def read(file: Path) -> dict[str, np.ndarray]:
+    """The tensors by name.
+
+    Raises:
+      ValueError: the file is damaged, of another kind, or its pickle holds more than tensors.
+    """
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise cannot_read(file, error) from None
+    try:
+        return _tensors(io.BytesIO(data))
+    except Exception as error:  # pickle and NumPy raise many types of errors
+        raise ValueError(
+            f"{file}: more than tensors in it, or damage ({first_line(error)}): get it again from "
+            "a source that you trust"
+        ) from None
+
+
+def _tensors(stream: io.BytesIO) -> dict[str, np.ndarray]:
+    start = [_Unpickler(stream).load() for _ in range(3)]
+    if start[:2] != [MAGIC, PROTOCOL] or not start[2].get("little_endian"):
+        raise ValueError("does not begin as such files do")
+    described, keys = _Unpickler(stream).load(), _Unpickler(stream).load()
+    if not isinstance(described, dict):
+        raise ValueError(f"holds a {type(described).__name__}, want tensors by name")
+    wanted: dict[str, Storage] = {}
+    for name, tensor in described.items():
+        if not isinstance(tensor, Described):
+            raise ValueError(f"{str(name)[:60]} is a {type(tensor).__name__}, want a tensor")
+        storage = tensor.storage
+        if wanted.setdefault(storage.key, storage) != storage:
+            raise ValueError(f"storage {storage.key[:60]} is said to be two things")
+    numbers: dict[str, np.ndarray] = {}
+    for key in keys:
+        count = int.from_bytes(stream.read(8), "little")
+        if count != wanted[key].length:
+            raise ValueError(f"storage {key} has {count} numbers, want {wanted[key].length}")
+        dtype = wanted[key].dtype
+        numbers[key] = np.frombuffer(stream.read(count * dtype.itemsize), dtype, count)
+    return {str(name): _array(tensor, numbers) for name, tensor in described.items()}
+
+
+def _array(tensor: Described, numbers: dict[str, np.ndarray]) -> np.ndarray:
+    """A tensor of a storage, whose places are checked: strides must not lead out of it."""
+    whole = numbers[tensor.storage.key]
+    if min((tensor.offset, *tensor.size, *tensor.stride)) < 0:
+        raise ValueError("a tensor with negative sizes")
+    steps = zip(tensor.size, tensor.stride, strict=True)
+    last = tensor.offset + sum((n - 1) * step for n, step in steps)
+    if math.prod(tensor.size) and last >= len(whole):
+        raise ValueError("a tensor larger than its storage")
+    strides = [step * whole.itemsize for step in tensor.stride]
+    view = np.lib.stride_tricks.as_strided(
+        whole[tensor.offset :], tensor.size, strides, writeable=False
+    )
+    return np.array(view)
+
+
+class _Unpickler(pickle.Unpickler):
+    """Makes descriptions of tensors, and dictionaries, alone."""
+
+    def find_class(self, module: str, name: str) -> object:
+        """What stands for a class or function of the pickle."""
+        if module == "torch" and name in STORAGES:
+            return Kind(STORAGES[name])
+        if (module, name) == ("collections", "OrderedDict"):
+            return collections.OrderedDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return _described
+        raise pickle.UnpicklingError(f"{module}.{name} is no part of a tensor")
+
+    def persistent_load(self, pid: object) -> Storage:
+        """A storage: ("storage", its class, key, device, count, no view of another)."""
+        match pid:
+            case ("storage", Kind(dtype), str(key), _, int(count), None):
+                return Storage(key, dtype, count)
+        raise pickle.UnpicklingError(f"{str(pid)[:60]} is no storage")
+
+
+def _described(
+    storage: Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *rest: object
+) -> Described:
+    return Described(storage, offset, size, stride)

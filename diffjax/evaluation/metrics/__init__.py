@@ -1,0 +1,1 @@
+"""Numbers of sets of features: the mathematics alone, in float64 on this machine."""
