@@ -16,20 +16,25 @@ from diffjax.training.run import Shown
 
 def readers_of(config: ConfigDict, embed: readers.Embed | None) -> list[readers.Reader]:
     """The readers of the columns that the task needs."""
-    found: list[readers.Reader] = (
-        [] if embed is None else [readers.text(embed, config.text.max_tokens)]
+    data = config.data
+    seen = readers.picture(
+        data.size_px, data.crop_px or None, aspect=data.aspect, ground=data.ground, flip=data.flip
     )
+    return [*told_of(config, embed), seen]
+
+
+def told_of(config: ConfigDict, embed: readers.Embed | None) -> list[readers.Reader]:
+    """The readers of what is told of a picture: of all columns but the picture itself."""
+    found: list[readers.Reader] = []
+    if embed is not None:
+        found.append(readers.text(embed, config.text.max_tokens))
     if "tokens" in config:
         found.append(tokens_of(config))
     if "classes" in config:
         found.append(readers.label_below(config.classes.num))
     if "embedding" in config:
         found.append(readers.vector(config.embedding.of, config.embedding.width))
-    data = config.data
-    seen = readers.picture(
-        data.size_px, data.crop_px or None, aspect=data.aspect, ground=data.ground, flip=data.flip
-    )
-    return [*found, seen]
+    return found
 
 
 def tokens_of(config: ConfigDict) -> readers.Reader:
@@ -62,15 +67,7 @@ def shown_of(
         embed = cache.ensure(cache.default_folder(encoder), encoder, prompts).embed
     else:
         shown = [_readable(records, i * len(records) // count) for i in range(count)]
-    needed: list[readers.Reader] = [readers.caption]
-    if embed is not None:
-        needed.append(readers.text(embed, config.text.max_tokens))
-    if "tokens" in config:
-        needed.append(tokens_of(config))
-    if "classes" in config:
-        needed.append(readers.label_below(config.classes.num))
-    if "embedding" in config:
-        needed.append(readers.vector(config.embedding.of, config.embedding.width))
+    needed = [readers.caption, *told_of(config, embed)]
     if starts_from_picture:
         needed.append(
             readers.picture(
