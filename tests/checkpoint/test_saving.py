@@ -214,3 +214,21 @@ def test_a_state_donated_during_its_save_is_saved_correctly(tmp_path):
         checkpoint.finish(checkpoints)
         restored, _ = checkpoint.restore(checkpoints, like())
     assert digest.digest_of(restored, {}) == want
+
+
+def test_only_large_arrays_are_cut_into_parts_for_the_devices_that_hold_them(tmp_path, monkeypatch):
+    """orbax cuts by `slice_in_dim`, a call for each device's part."""
+    cut, slice_in_dim = [], jax.lax.slice_in_dim
+
+    def noted(array, *args, **kwargs):
+        cut.append(array.shape)
+        return slice_in_dim(array, *args, **kwargs)
+
+    monkeypatch.setattr(jax.lax, "slice_in_dim", noted)
+    devices = jax.sharding.Mesh(jax.devices(), ("all",))
+    everywhere = jax.sharding.NamedSharding(devices, jax.sharding.PartitionSpec())
+    large = (len(jax.devices()), saving.SMALL_BYTES)  # one byte a number: a part is just enough
+    arrays = {"small": np.ones((64, 16), np.uint8), "large": np.ones(large, np.uint8)}
+    with checkpoint.open_dir(tmp_path, keep=1) as checkpoints:
+        checkpoint.save(checkpoints, 1, jax.device_put(arrays, everywhere), POSITION)
+    assert set(cut) == {large}
