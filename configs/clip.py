@@ -4,7 +4,7 @@
     python -m diffjax.evaluate runs/clip --out clip.json
 
 emoji (the default): about 7,000 captioned drawings of 64 px and a tokenizer of their captions, a
-net of 2.2 M parameters; under an hour on 2 CPU cores. tiny: for tests, takes seconds.
+net of 2.2 M parameters; about an hour on 2 CPU cores. tiny: for tests, takes seconds.
 
 At the paper's scale, for accelerators: b32, b16 and l14 are the ViT-B/32, ViT-B/16 and ViT-L/14 of
 151, 150 and 428 M parameters; the paper's batch of 32,768 and 32 epochs of its 400 M pairs are

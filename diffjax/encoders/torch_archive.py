@@ -113,15 +113,27 @@ class _Unpickler(pickle.Unpickler):
 def _tensor(
     storage: np.ndarray, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *rest: object
 ) -> np.ndarray:
-    """A tensor of a storage, whose places are checked: strides must not lead out of it."""
+    return tensor_of(storage, offset, size, stride)
+
+
+def tensor_of(
+    storage: np.ndarray, offset: int, size: tuple[int, ...], stride: tuple[int, ...]
+) -> np.ndarray:
+    """A tensor of a storage. Its places are checked, because a file may name any.
+
+    Raises:
+      ValueError: its strides lead out of the storage, or it has more numbers than the storage: a
+        stride of 0 could ask for all memory.
+    """
     if min((offset, *size, *stride), default=0) < 0:
-        raise pickle.UnpicklingError("a tensor with negative sizes")
+        raise ValueError("a tensor with negative sizes")
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    if math.prod(size) and last >= len(storage):
-        raise pickle.UnpicklingError("a tensor larger than its storage")
+    count: int = math.prod(size)
+    if count > len(storage) or (count and last >= len(storage)):
+        raise ValueError("a tensor larger than its storage")
     steps = [step * storage.itemsize for step in stride]
     view = np.lib.stride_tricks.as_strided(storage[offset:], size, steps, writeable=False)
-    return np.ascontiguousarray(view).reshape(size)
+    return np.array(view).reshape(size)
 
 
 def _tensors(value: object, name: str) -> collections.abc.Iterator[tuple[str, np.ndarray]]:

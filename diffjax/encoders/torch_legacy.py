@@ -6,29 +6,16 @@ storage. The pickles are read by an unpickler that knows only tensors and dictio
 
 import collections
 import io
-import math
 import pickle
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from diffjax.encoders.torch_archive import STORAGES, Kind, tensor_of
 from diffjax.encoders.unreadable import cannot_read, first_line
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
-STORAGES: dict[str, np.dtype] = {
-    "DoubleStorage": np.dtype("<f8"),
-    "FloatStorage": np.dtype("<f4"),
-    "HalfStorage": np.dtype("<f2"),
-    "LongStorage": np.dtype("<i8"),
-    "IntStorage": np.dtype("<i4"),
-}
-
-
-class Kind(NamedTuple):
-    """Stands for a class of storages."""
-
-    dtype: np.dtype
 
 
 class Storage(NamedTuple):
@@ -88,23 +75,10 @@ def _tensors(stream: io.BytesIO) -> dict[str, np.ndarray]:
             raise ValueError(f"storage {key} has {count} numbers, want {wanted[key].length}")
         dtype = wanted[key].dtype
         numbers[key] = np.frombuffer(stream.read(count * dtype.itemsize), dtype, count)
-    return {str(name): _array(tensor, numbers) for name, tensor in described.items()}
-
-
-def _array(tensor: Described, numbers: dict[str, np.ndarray]) -> np.ndarray:
-    """A tensor of a storage, whose places are checked: strides must not lead out of it."""
-    whole = numbers[tensor.storage.key]
-    if min((tensor.offset, *tensor.size, *tensor.stride)) < 0:
-        raise ValueError("a tensor with negative sizes")
-    steps = zip(tensor.size, tensor.stride, strict=True)
-    last = tensor.offset + sum((n - 1) * step for n, step in steps)
-    if math.prod(tensor.size) and last >= len(whole):
-        raise ValueError("a tensor larger than its storage")
-    strides = [step * whole.itemsize for step in tensor.stride]
-    view = np.lib.stride_tricks.as_strided(
-        whole[tensor.offset :], tensor.size, strides, writeable=False
-    )
-    return np.array(view)
+    return {
+        str(name): tensor_of(numbers[one.storage.key], one.offset, one.size, one.stride)
+        for name, one in described.items()
+    }
 
 
 class _Unpickler(pickle.Unpickler):

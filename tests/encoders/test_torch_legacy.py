@@ -51,6 +51,7 @@ def test_a_tensor_is_read_by_its_offset_and_strides(tmp_path):
         (dict(function="os\nsystem"), "os.system is no part of a tensor"),
         (dict(size=(4, 3)), "larger than its storage"),
         (dict(stride=(-3, 1)), "negative sizes"),
+        (dict(size=(10**6, 10**6), stride=(0, 0)), "larger than its storage"),
     ],
 )
 def test_anything_but_tensors_is_refused(tmp_path, change, message):
