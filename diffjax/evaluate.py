@@ -86,7 +86,7 @@ def run(flags: argparse.Namespace) -> Path:
         where = places.stage_dirs(None if shipped else where[0], flag="WHERE")
     mesh.keep_compilations()
     if matching.only_clip(where):
-        matching.check_parts(parts)
+        matching.check_flags(parts, flags.classifier)
         clip = matching.load(where[0], flags.ema, flags.verify)
         found = matching.report(clip, flags.num, flags.seed, flags.split)
     else:

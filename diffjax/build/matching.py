@@ -202,7 +202,13 @@ def only_clip(where: Sequence[Path]) -> bool:
     return any(are)
 
 
-def check_parts(parts: Sequence[str]) -> None:
-    """Refuses parts of a report that a CLIP does not have."""
+def check_flags(parts: Sequence[str], classifier: Path | None) -> None:
+    """Refuses what can be asked of other stages and has no effect on a CLIP's report.
+
+    Raises:
+      ConfigError: parts of a report, or a classifier of drawings.
+    """
     allowed = "a CLIP has retrieval and zero_shot, and always both: leave it out"
     require(not parts, "--parts", ",".join(parts), allowed)
+    unused = "a CLIP's report names drawings by the CLIP itself: leave it out"
+    require(classifier is None, "--classifier", str(classifier), unused)

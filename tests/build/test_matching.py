@@ -1,9 +1,12 @@
 """The report on a CLIP, over labelled and over named records, against a count by hand."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from diffjax.build import config, data, matching
+from diffjax.core.errors import ConfigError
 from diffjax.data import transforms
 from diffjax.data.record import image_of
 from diffjax.data.sources.fake import SHAPES, Shapes
@@ -72,3 +75,13 @@ def test_records_that_say_nothing_have_no_classes(loaded, monkeypatch):
 
     monkeypatch.setattr(data, "held_out", lambda options, split: Mute(6, 16))
     assert "neither labels nor names" in matching.zero_shot(loaded, "v", None)["why_not"]
+
+
+@pytest.mark.parametrize(
+    ("parts", "classifier", "key"),
+    [(["loss"], None, "--parts"), ([], Path("some.safetensors"), "--classifier")],
+)
+def test_flags_of_other_stages_are_refused_for_a_clip(parts, classifier, key):
+    matching.check_flags([], None)
+    with pytest.raises(ConfigError, match=f"{key} = .*leave it out"):
+        matching.check_flags(parts, classifier)
