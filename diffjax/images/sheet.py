@@ -57,18 +57,22 @@ def contact_sheet(
 def wrap_text(text: str, font: letters.Font, width_px: int, max_lines: int = 4) -> str:
     """`text` broken at spaces into lines of at most `width_px`; a text too long ends in dots.
 
-    A word that is wider than a line, as a sentence in Chinese may be, is broken too.
+    A word that is wider than that and the margin, as a sentence in Chinese may be, is broken too.
     """
-    lines = [""]
+    lines, most = [""], width_px + MARGIN_PX
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
         if letters.length(longer, font) <= width_px:
             lines[-1] = longer
             continue
-        first, *more = _broken(word, font, width_px)
+        fits = letters.length(word, font) <= most
+        first, *more = [word] if fits else _broken(word, font, width_px)
         lines = [*lines, first, *more] if lines[-1] else [first, *more]
     if len(lines) > max_lines:
-        lines = [*lines[: max_lines - 1], lines[max_lines - 1] + " ..."]
+        last = lines[max_lines - 1]
+        while len(last) > 1 and letters.length(f"{last} ...", font) > most:
+            last = last[:-1]
+        lines = [*lines[: max_lines - 1], f"{last} ..."]
     return "\n".join(lines)
 
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from diffjax.images import letters
 from diffjax.images.sheet import MARGIN_PX, contact_sheet, wrap_text
 
 
@@ -33,6 +34,15 @@ def test_long_captions_are_wrapped_and_end_in_dots():
     assert len(lines) == 4
     assert lines[-1].endswith("...")
     assert all(font.getlength(line) <= 60 for line in lines[:-1])
+
+
+def test_captions_of_small_cells_stay_in_them_and_a_word_that_nearly_fits_stays_whole():
+    font = letters.plain(11)
+    width = int(letters.length("green", font)) - 1
+    lines = wrap_text("a green pentagon on white", font, width, max_lines=3).split("\n")
+    assert lines[:2] == ["a", "green"]
+    assert lines[2].endswith(" ...")
+    assert all(letters.length(line, font) <= width + MARGIN_PX for line in lines)
 
 
 def test_a_missing_caption_is_refused():
