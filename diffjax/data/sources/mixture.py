@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 
@@ -13,9 +14,12 @@ from diffjax.data.record import (
     RecordSource,
     fingerprint_of,
     identity_of,
+    label_of,
     name_at,
     stored_captions,
 )
+
+Labels: TypeAlias = tuple[int, ...]
 
 
 class Mixture:
@@ -23,6 +27,9 @@ class Mixture:
 
     weights: a record of a part with weight 2 is seen twice as often as one of a part with weight
     1. Where all are equal, every epoch has each record once.
+
+    Where the parts have different classes, the mixture has all of them, once each: labels of equal
+    names become one. A label without a name is then left out, since it could mean any of them.
     """
 
     def __init__(self, parts: Sequence[RecordSource], weights: Sequence[float]):
@@ -30,13 +37,7 @@ class Mixture:
             raise ValueError(f"weights {list(weights)}: want {len(parts)} numbers above 0")
         self.parts, self.weights = tuple(parts), tuple(float(weight) for weight in weights)
         self._ends = list(itertools.accumulate(map(len, parts)))
-        classes = {getattr(part, "classes", ()) for part in parts}
-        if len(classes) > 1:
-            raise ValueError(
-                "the parts of the mixture have different classes: "
-                + "; ".join(str(list(each))[:60] for each in sorted(classes))
-            )
-        self.classes: tuple[str, ...] = classes.pop()
+        self.classes, self._labels = merged_classes([_classes(part) for part in parts])
         self.unchecked = any(getattr(part, "unchecked", False) for part in parts)
 
     def __len__(self) -> int:
@@ -46,7 +47,13 @@ class Mixture:
     def __getitem__(self, index: int) -> Record:
         """The record at `index`."""
         part, inside = self._place(index)
-        return self.parts[part][inside]
+        record = self.parts[part][inside]
+        labels = self._labels[part]
+        if labels is None or "label" not in record:
+            return record
+        label = label_of(record)
+        rest = {name: value for name, value in record.items() if name != "label"}
+        return rest | {"label": labels[label]} if 0 <= label < len(labels) else rest
 
     def __repr__(self) -> str:
         """As messages name it."""
@@ -99,3 +106,21 @@ class Mixture:
             raise IndexError(f"index {index} of {len(self)} records")
         part = bisect.bisect_right(self._ends, index)
         return part, index - (self._ends[part - 1] if part else 0)
+
+
+def merged_classes(
+    parts: Sequence[tuple[str, ...]],
+) -> tuple[tuple[str, ...], list[Labels | None]]:
+    """(The classes of all parts, for each part its labels' new numbers, None to keep them).
+
+    Classes come in the order of the parts, and each once. Equal classes keep their numbers.
+    """
+    merged = tuple(dict.fromkeys(itertools.chain.from_iterable(parts)))
+    if len(set(parts)) == 1:
+        return parts[0], [None] * len(parts)
+    number = {name: label for label, name in enumerate(merged)}
+    return merged, [tuple(number[name] for name in classes) for classes in parts]
+
+
+def _classes(part: RecordSource) -> tuple[str, ...]:
+    return tuple(getattr(part, "classes", ()))

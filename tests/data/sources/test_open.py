@@ -206,10 +206,42 @@ def test_a_mixture_has_captions_if_a_part_has(names, tmp_path):
     assert open_source(f"{silent} + fake:3").captioned()
 
 
-def test_parts_of_other_classes_are_refused(names, tmp_path):
+class Labelled:
+    """Two records, of the first and the last of its classes."""
+
+    def __init__(self, *classes, last=None):
+        self.classes, self.last = classes, len(classes) - 1 if last is None else last
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return {"captions": (), "label": (0, self.last)[index]}
+
+
+def test_a_mixture_has_the_classes_of_all_parts_and_equal_names_are_one_class():
+    source = Mixture(
+        [Labelled("cat", "dog"), Labelled("ant", "cat"), Labelled("dog", "ant")], [1] * 3
+    )
+    assert source.classes == ("cat", "dog", "ant")
+    assert [source[i]["label"] for i in range(6)] == [0, 1, 2, 0, 1, 2]
+
+
+def test_equal_classes_keep_their_numbers_and_labels_without_names_too():
+    assert Mixture([Labelled("a", "b"), Labelled("a", "b")], [1, 1])[3]["label"] == 1
+    assert Mixture([Labelled(last=7), Labelled(last=8)], [1, 1])[3]["label"] == 8
+
+
+def test_a_label_without_a_name_is_left_out_beside_named_ones():
+    source = Mixture([Labelled("a", "b"), Labelled(last=1)], [1, 1])
+    assert [source[i].get("label") for i in range(4)] == [0, 1, None, None]
+
+
+def test_a_folder_of_classes_mixes_with_pictures_without(names, tmp_path):
     other = made.folder(tmp_path / "classes", "classes")
-    with pytest.raises(ValueError, match="different classes"):
-        open_source(f"{names['parquet']} + folder:{other}")
+    source = open_source(f"{names['parquet']} + folder:{other}")
+    assert source.classes == tuple(dict.fromkeys(source.parts[0].classes + source.parts[1].classes))
+    assert source.classes[source[len(source) - 1]["label"]] == source.parts[1].classes[-1]
 
 
 @pytest.mark.parametrize(
