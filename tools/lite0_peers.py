@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from efficientnet_lite_pytorch import EfficientNet
 
-from tools import lite0_random
+from tools import random_tensors
 
 
 def shapes() -> dict[str, tuple[int, ...]]:
@@ -19,9 +19,9 @@ def shapes() -> dict[str, tuple[int, ...]]:
 def answer(seed: int) -> tuple[np.ndarray, np.ndarray]:
     """(features [b d], logits [b k]) of the random weights and pictures of a seed."""
     network = EfficientNet.from_name("efficientnet-lite0").eval()
-    weights = lite0_random.weights(seed, shapes())
+    weights = random_tensors.weights(seed, shapes())
     network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
-    x = torch.from_numpy(lite0_random.pictures(seed).transpose(0, 3, 1, 2).copy())
+    x = torch.from_numpy(random_tensors.pictures(seed).transpose(0, 3, 1, 2).copy())
     with torch.inference_mode():
         pooled = network.extract_features(x).mean(dim=(2, 3))
         return pooled.numpy(), network(x).numpy()

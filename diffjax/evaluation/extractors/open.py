@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from diffjax.core.errors import InputError
-from diffjax.evaluation.extractors import clip, lite0
+from diffjax.evaluation.extractors import clip, dinov2, inception, lite0
 from diffjax.evaluation.extractors.extractor import Extractor
 
 
@@ -19,6 +19,8 @@ class Kind(NamedTuple):
 
 KINDS: dict[str, Kind] = {
     "lite0": Kind(lambda file: lite0.load(Path(file) if file else None), "FILE", alone=True),
+    "inception": Kind(lambda file: inception.load(Path(file)), "FILE"),
+    "dinov2": Kind(lambda place: dinov2.load(Path(place)), "FOLDER"),
     "clip": Kind(clip.load, "WHERE"),
 }
 

@@ -154,6 +154,8 @@ def test_what_is_no_picture_is_refused(given, said):
     [
         ("fid", "extractor 'fid': want one of lite0, lite0:FILE"),
         ("lite0:", "want one of"),
+        ("inception", "extractor 'inception' has no weights: want inception:FILE"),
+        ("inception:/nowhere.pth", "/nowhere.pth: no such file"),
         ("clip", "extractor 'clip' has no weights: want clip:WHERE"),
         ("lite0:/nowhere/file.pth", "/nowhere/file.pth: no such file"),
         ("clip:/nowhere", "neither a folder"),

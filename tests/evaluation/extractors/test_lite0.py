@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from diffjax.evaluation.extractors import lite0
 from diffjax.models.efficientnet_lite import Lite0
-from tools import lite0_random
+from tools import random_tensors
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "lite0.safetensors"
 DAISY, PALACE = 985, 698
@@ -23,8 +23,8 @@ def apply(params, x):
 
 
 def answer(seed, shapes):
-    params = lite0.from_torch(lite0_random.weights(seed, shapes))
-    return apply(params, jnp.asarray(lite0_random.pictures(seed)))
+    params = lite0.from_torch(random_tensors.weights(seed, shapes))
+    return apply(params, jnp.asarray(random_tensors.pictures(seed)))
 
 
 def test_features_and_logits_equal_pytorchs():
