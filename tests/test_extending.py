@@ -22,6 +22,8 @@ from diffjax.diffusion.process import diffuse
 from diffjax.diffusion.sampling import sampler
 from diffjax.evaluation.evaluator import Evaluator
 from diffjax.evaluation.examples import Examples
+from diffjax.evaluation.extractors.extractor import Extractor, features
+from diffjax.evaluation.extractors.open import KINDS, Kind, open_extractor
 from diffjax.tasks.conditions import Class
 from diffjax.tasks.denoising import Denoising
 from diffjax.tasks.settings import SampleSettings
@@ -322,6 +324,22 @@ def test_a_new_source_is_a_length_and_an_item_by_index():
     batch = next(pipeline.train_iterator(records, [picture(8), caption], batch_size=3, seed=0))
     assert batch["image"].shape == (3, 8, 8, 3)
     assert list(batch["caption"]) == ["a square"] * 3
+
+
+def test_a_new_extractor_is_a_pure_function_and_a_line_of_the_kinds(monkeypatch):
+    def brightness(params, pictures):
+        return params["gain"] * pictures.mean((1, 2))
+
+    def opened(place):
+        gain = {"gain": jnp.float32(place)}
+        return Extractor(f"brightness {place}", "none", 3, "fd_lite0", gain, brightness)
+
+    monkeypatch.setitem(KINDS, "brightness", Kind(opened, "GAIN"))
+    pictures = np.arange(4 * 2 * 2 * 3, dtype=np.uint8).reshape(4, 2, 2, 3)
+    found = features(open_extractor("brightness:2"), pictures, mesh=mesh_lib.make_mesh())
+    np.testing.assert_allclose(found, 2 * pictures.mean((1, 2)), rtol=1e-6)
+    with pytest.raises(ValueError, match="brightness:GAIN"):
+        open_extractor("brightness")
 
 
 def test_optimiser_groups_stop_what_their_pattern_names():

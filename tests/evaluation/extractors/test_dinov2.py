@@ -55,7 +55,7 @@ def test_the_class_token_equals_that_of_transformers(tmp_path, seed):
     net.save_pretrained(tmp_path)
     config, params = as_transformers_does(dinov2.load(tmp_path))
     x = random_tensors.pictures(seed)[:, :70, :70]
-    found = Dinov2(config).apply({"params": params}, jnp.asarray(x))
+    found = jax.jit(Dinov2(config).apply)({"params": params}, jnp.asarray(x))
     np.testing.assert_allclose(found, dinov2_peers.answer(net, x), atol=3e-5)
 
 
