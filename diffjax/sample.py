@@ -59,6 +59,20 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument(
         "--anyway", action="store_true", help="--like even if the picture's parameters were others"
     )
+    flags.add_argument(
+        "--best-of",
+        type=int,
+        default=1,
+        metavar="N",
+        help="make N candidates of each picture and keep the one that --clip says fits its prompt "
+        "best",
+    )
+    flags.add_argument(
+        "--clip",
+        metavar="WHERE",
+        help="the CLIP that chooses: the workdir or export of one, a folder, file or name of "
+        "others' ones, or shipped by default",
+    )
     jobs.add_settings(flags)
     flags.add_argument(
         "--out", type=command.path, default=Path("out"), help="folder for the pictures"
@@ -87,9 +101,8 @@ def run(flags: argparse.Namespace) -> Path:
     """Makes and writes the pictures that are not there yet; returns the path of the sheet."""
     from diffjax.build import loading
     from diffjax.devices import mesh
-    from diffjax.generation import folder, jobs, rows
+    from diffjax.generation import folder, jobs, making
     from diffjax.generation.wanted import check_guidance, jobs_of
-    from diffjax.logs.progress import Progress
     from diffjax.tasks.settings import SampleSettings
 
     like = read_like(flags.like) if flags.like else None
@@ -102,6 +115,7 @@ def run(flags: argparse.Namespace) -> Path:
     settings = jobs.settings_of(flags, [stage.settings for stage in stages.stages])
     todo = jobs_of(wanted, stages)
     check_guidance(wanted, settings, [stage.task.guide for stage in stages.stages])
+    best = chooser(flags, todo, stages)
     stages = stages.with_settings(settings)
     if flags.film:
         watch.check_memory(stages)
@@ -112,16 +126,10 @@ def run(flags: argparse.Namespace) -> Path:
         films=flags.film,
         metadata=not flags.no_metadata,
         overwrite=flags.overwrite,
+        best=best,
     )
     folder.delete_half_written(flags.out)
-    missing = [slot for slot in slots if slot.missing]
-    with Progress(len(slots), warm=rows.rows_per_call()) as progress:
-        progress.skip(len(slots) - len(missing))
-        made = rows.make(stages, [slot.job for slot in missing])
-        for slot, pictures in zip(missing, made, strict=True):
-            reel = watch.frames(stages, slot.job, pictures) if flags.film else ()
-            folder.write(slot, pictures, reel)
-            progress.tick()
+    slots = making.write_missing(slots, stages, best)
     if like:
         print(folder.compare(flags.like, like, slots, stages))
     return folder.write_sheet(flags.out, slots)
@@ -144,6 +152,32 @@ def asked(flags: argparse.Namespace, like):
         negative = like.negative if flags.negative is None else negative
     label = like.label if like else None
     return Wanted(prompts, seeds, negative, flags.classes, label, also)
+
+
+def chooser(flags: argparse.Namespace, todo, stages):
+    """What chooses among candidates, from --best-of and --clip; None for one candidate each.
+
+    Raises:
+      ConfigError: a flag has a wrong value or no effect, or there is nothing to compare with.
+    """
+    from diffjax.build import clips
+    from diffjax.generation import best
+    from diffjax.generation.recipe import MAX_CANDIDATES
+
+    of = flags.best_of
+    require(1 <= of <= MAX_CANDIDATES, "--best-of", of, f"1, which is off, to {MAX_CANDIDATES}")
+    if of == 1:
+        require(
+            flags.clip is None, "--clip", flags.clip, "has no effect without --best-of 2 or more"
+        )
+        return None
+    name = stages.stages[0].task.name
+    no_text = f"compares pictures with prompts, and {name} takes no text"
+    require(stages.encoder is not None, "--best-of", of, no_text)
+    blank = "compares pictures with their prompts, and one is blank"
+    require(all(job.prompt.strip() for job in todo), "--best-of", of, blank)
+    clip = clips.load(flags.clip or clips.SHIPPED, verify=flags.verify)
+    return best.Best(of, clip.fingerprint, best.scorer(clip))
 
 
 def read_like(path: Path):

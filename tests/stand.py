@@ -81,9 +81,11 @@ def of_loading(stand, cascade):
 
 
 def of_sample(stand, cascade):
-    from diffjax.build import guiding
-    from diffjax.generation import rows, watch
+    from diffjax.build import clips, guiding
+    from diffjax.generation import best, rows, watch
 
+    stand.put(clips, "load", SimpleNamespace(fingerprint="c" * 64))
+    stand.put(best, "scorer", gives=lambda clip: lambda prompt, picture: 0.5)
     stand.put(guiding, "guided", gives=lambda stages, guides, verify: stages)
     of_loading(stand, cascade)
     stand.put(rows, "make", gives=lambda stages, todo: iter([[GREY[:8, :8], GREY]] * len(todo)))
