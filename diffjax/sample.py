@@ -70,10 +70,10 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument(
         "--clip",
         metavar="WHERE",
-        help="the CLIP that chooses: the workdir or export of one, a folder, file or name of "
-        "others' ones, or shipped by default",
+        help="the CLIP that chooses and guides: the workdir or export of one, a folder, file or "
+        "name of others' ones, or shipped; else that of the config",
     )
-    jobs.add_settings(flags)
+    jobs.add_settings(flags, clip=True)
     flags.add_argument(
         "--out", type=command.path, default=Path("out"), help="folder for the pictures"
     )
@@ -115,8 +115,8 @@ def run(flags: argparse.Namespace) -> Path:
     settings = jobs.settings_of(flags, [stage.settings for stage in stages.stages])
     todo = jobs_of(wanted, stages)
     check_guidance(wanted, settings, [stage.task.guide for stage in stages.stages])
-    best = chooser(flags, todo, stages)
     stages = stages.with_settings(settings)
+    stages, best = criticised(flags, dirs, like, stages, todo)
     if flags.film:
         watch.check_memory(stages)
     slots = folder.plan_files(
@@ -154,30 +154,23 @@ def asked(flags: argparse.Namespace, like):
     return Wanted(prompts, seeds, negative, flags.classes, label, also)
 
 
-def chooser(flags: argparse.Namespace, todo, stages):
-    """What chooses among candidates, from --best-of and --clip; None for one candidate each.
-
-    Raises:
-      ConfigError: a flag has a wrong value or no effect, or there is nothing to compare with.
-    """
+def criticised(flags: argparse.Namespace, dirs: Sequence[Path], like, stages, todo):
+    """(the stages, guided by a CLIP if their settings say so; what chooses among candidates)."""
     from diffjax.build import clips
     from diffjax.generation import best
-    from diffjax.generation.recipe import MAX_CANDIDATES
 
-    of = flags.best_of
-    require(1 <= of <= MAX_CANDIDATES, "--best-of", of, f"1, which is off, to {MAX_CANDIDATES}")
-    if of == 1:
-        require(
-            flags.clip is None, "--clip", flags.clip, "has no effect without --best-of 2 or more"
-        )
-        return None
-    name = stages.stages[0].task.name
-    no_text = f"compares pictures with prompts, and {name} takes no text"
-    require(stages.encoder is not None, "--best-of", of, no_text)
-    blank = "compares pictures with their prompts, and one is blank"
-    require(all(job.prompt.strip() for job in todo), "--best-of", of, blank)
-    clip = clips.load(flags.clip or clips.SHIPPED, verify=flags.verify)
-    return best.Best(of, clip.fingerprint, best.scorer(clip))
+    guides = any(stage.settings.clip_guidance for stage in stages.stages)
+    clips.check_flags(flags.best_of, flags.clip, guides, todo, stages)
+    if flags.best_of == 1 and not guides:
+        return stages, None
+    clip = clips.load(flags.clip or clips.named_by(dirs), verify=flags.verify)
+    if guides:
+        if like and not flags.anyway:
+            clips.check_like(like, clip)
+        stages = clips.guided(stages, clip)
+    if flags.best_of == 1:
+        return stages, None
+    return stages, best.Best(flags.best_of, clip.fingerprint, best.scorer(clip))
 
 
 def read_like(path: Path):
@@ -196,11 +189,12 @@ def read_like(path: Path):
 
 def load(flags: argparse.Namespace, dirs: Sequence[Path], like):
     """The stages of the workdirs, or with `like` those of them that made that picture."""
-    from diffjax.build import guiding, loading
+    from diffjax.build import clips, guiding, loading
 
     guides = guiding.parse(flags.guide_by) if flags.guide_by is not None else []
     if like is None:
-        return guiding.guided(loading.load(dirs, flags.ema, flags.verify), guides, flags.verify)
+        stages = clips.configured(loading.load(dirs, flags.ema, flags.verify))
+        return guiding.guided(stages, guides, flags.verify)
     stages = loading.load_like(like, dirs, flags.ema, flags.verify, flags.anyway)
     guides = guides or guiding.of_recipe(like, dirs)
     stages = guiding.guided(stages, guides, flags.verify)

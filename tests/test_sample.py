@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import subprocess
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from diffjax.build import clips, loading
 from diffjax.generation import best, folder, rows
 from diffjax.images import film, png
 from tests import tiny_cascade
+from tests.encoders.clip import small
 from tests.images.crafted import crafted, ours
 
 NASTY = ["../../x", "/etc/passwd", "..", ".", "\0", "a\nb", "a/b\\c", "🍏" * 40, "x" * 5000, "",
@@ -187,8 +187,8 @@ def judged(monkeypatch):
         asked.append(prompt)
         return float(picture.mean()) / 255
 
-    fake = SimpleNamespace(fingerprint="c" * 64)
-    monkeypatch.setattr(clips, "load", lambda where, **more: fake)
+    monkeypatch.setattr(clips, "load", lambda where, **more: small.fake())
+    monkeypatch.setattr(clips, "named_by", lambda dirs: "shipped")
     monkeypatch.setattr(best, "scorer", lambda clip: score)
     return asked
 

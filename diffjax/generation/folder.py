@@ -28,6 +28,7 @@ from diffjax.generation.chain import Cascade
 from diffjax.generation.jobs import Job, name_of
 from diffjax.images import film, png
 from diffjax.images.sheet import contact_sheet
+from diffjax.tasks.settings import SampleSettings
 
 SHEET = "grid.png"
 SHEET_METADATA: JsonObject = {"format": recipe.FORMAT, "kind": "contact sheet"}
@@ -44,6 +45,7 @@ CALLED = {
     "also": "list of prompts",
     "stages": "model or settings",
     "chosen": "choice among candidates",
+    "clip": "CLIP",
 }
 
 
@@ -90,9 +92,8 @@ def plan_files(
     for index, asked in enumerate(jobs):
         stem = f"{index:04d}_seed{asked.seed}"
         paths = tuple(out / f"{stem}_{origin.size_px}px.png" for origin in trained.origins)
-        job, chosen, candidates = asked, None, ()
-        if best is not None:
-            job, chosen, candidates = best_lib.known(best, asked, paths)
+        known = best_lib.known(best, asked, paths) if best is not None else None
+        job, chosen, candidates = known or (asked, None, ())
         said = tuple(recipes_of(job, trained, chosen)) if metadata else (None,) * len(paths)
         missing = {
             path for path, one in zip(paths, said, strict=True) if _is_free(path, one, overwrite)
@@ -141,9 +142,15 @@ def recipes_of(
             also=job.also,
             made_with=made_with,
             chosen=chosen,
+            clip=None if trained.clip is None or not _by_clip(upto) else trained.clip.fingerprint,
         )
         for upto in itertools.accumulate([stage] for stage in stages)
     ]
+
+
+def _by_clip(stages: Sequence[tuple[recipe.Origin, SampleSettings]]) -> bool:
+    """Whether a CLIP guided one of the stages."""
+    return any(settings.clip_guidance for _, settings in stages)
 
 
 def write(

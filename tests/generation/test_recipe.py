@@ -35,12 +35,14 @@ def test_the_largest_values_come_back_too():
     """Each limit is allowed itself; one beyond is refused below."""
     most = SampleSettings(**{name: high for name, (_, high) in settings.LIMITS.items()})
     origin = Origin("n" * 40, 8192, 2**53, "a" * 80, "0" * 64)
-    largest = Recipe("x" * 10_000, 2**31 - 1, ((origin, most),), "f" * 64, RECIPE.made_with)
+    largest = Recipe(
+        "x" * 10_000, 2**31 - 1, ((origin, most),), "f" * 64, RECIPE.made_with, clip="e" * 64
+    )
     assert recipe.from_json(json.loads(json.dumps(recipe.to_json(largest)))) == largest
 
 
 def test_a_class_further_prompts_and_a_guide_come_back_and_are_not_said_where_there_is_none():
-    assert not {"label", "also", "chosen"} & set(PLAIN)
+    assert not {"label", "also", "chosen", "clip"} & set(PLAIN)
     assert not any("guide" in stage for stage in PLAIN["stages"])
     (first, how), *rest = RECIPE.stages
     more = dataclasses.replace(
@@ -120,6 +122,10 @@ def test_the_settings_are_all_checked():
         ("chosen", {**CHOSEN, "score": True}, "chosen.score: want a number"),
         ("chosen", {**CHOSEN, "more": 1}, "chosen: want no more"),
         ("chosen", [3], "chosen: want an object"),
+        ("clip", "e" * 63, "clip: want a text"),
+        ("clip", "e" * 64, "clip: want one if and only if one guided"),
+        ("stages.0.settings.clip_guidance", 1.0, "clip: want one if and only if one guided"),
+        ("stages.0.settings.clip_guidance", -1, "clip_guidance: a number from 0 to 1000"),
         ("also", {}, "also: want a list of at most 4"),
         ("also", [["x", 1.0]] * 5, "also: want a list of at most 4"),
         ("also", [["x"]], "also: want pairs"),
