@@ -119,6 +119,7 @@ def test_a_value_that_is_not_allowed_is_refused_with_its_key(key, value, said):
         check.check(options, devices=1)
 
 
+@pytest.mark.slow
 def test_a_clip_of_noised_pictures_is_trained_loaded_and_judges_clean_ones(tmp_path):
     steps = ["train.num_steps=2", "contrastive.noised=True"]
     assert train(tmp_path, *steps, "train.sample_every=2", "train.evaluate_every=2") == 0

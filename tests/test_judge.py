@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import re
+import shlex
+from pathlib import Path
 
 import pytest
 
@@ -121,6 +124,13 @@ def test_a_system_may_be_added_later_with_settings_of_its_own(command, tmp_path)
 def test_bad_input_ends_with_one_line_and_code_2(flags, words, command):
     code, _, err = command(*flags)
     assert (code, words in err, err.count("\n")) == (2, True, 1)
+
+
+def test_the_commands_of_the_page_have_flags_that_there_are():
+    text = (Path(judge.__file__).parent.parent / "docs/judging.md").read_text()
+    lines = re.findall(r"^python -m diffjax\.judge (.*)$", text, re.M)
+    asked = [judge.parser().parse_args(shlex.split(line)).command for line in lines]
+    assert asked == ["make", "page", "tally"]
 
 
 def test_other_prompts_are_not_mixed_into_a_folder(command, tmp_path):

@@ -19,7 +19,7 @@ from diffjax.core.errors import InputError, require
 from diffjax.core.files import storing, write_whole
 from diffjax.core.json_types import Json, JsonObject
 from diffjax.evaluation.judging import collection as collection_lib
-from diffjax.evaluation.judging.collection import PAGES, Collection
+from diffjax.evaluation.judging.collection import PAGES
 from diffjax.images import png
 
 INDEX, PICTURES = "index.html", "pictures"
@@ -74,10 +74,10 @@ def write(
     fits = 0 < len(question.strip()) <= MAX_QUESTION
     require(fits, "--question", question[:40], f"1 to {MAX_QUESTION} characters")
     items = items_of(len(found.prompts), systems, seed)
-    pictures = {name: _encoded(folder, name, found) for name in systems}
-    names = {
-        system: [[_name(one) for one in row] for row in pictures[system]] for system in pictures
-    }
+    index = out / INDEX
+    free = overwrite or not index.exists()
+    files = {name: collection_lib.pictures_of(folder, name, found) for name in systems}
+    names = {name: _copied(files[name], out / PICTURES if free else None) for name in systems}
     shown: list[Json] = [
         {
             "prompt": found.prompts[one.prompt].text,
@@ -92,20 +92,10 @@ def write(
     whole = json.dumps([question, shown, key], sort_keys=True)
     mark = hashlib.sha256(whole.encode()).hexdigest()
     text = html_of({"page": mark, "question": question, "items": shown})
-    index = out / INDEX
-    other = index.exists() and index.read_bytes() != text.encode()
-    require(
-        overwrite or not other, "--out", str(out), "holds another page; --overwrite replaces it"
-    )
-    with storing(out):
-        (out / PICTURES).mkdir(parents=True, exist_ok=True)
+    same = free or index.read_bytes() == text.encode()
+    require(same, "--out", str(out), "holds another page; --overwrite replaces it")
+    with storing(folder):
         (folder / PAGES).mkdir(exist_ok=True)
-    for system in systems:
-        for row in pictures[system]:
-            for data in row:
-                path = out / PICTURES / _name(data)
-                if not path.exists() or path.read_bytes() != data:
-                    write_whole(path, data)
     said: JsonObject = {"format": 1, "page": mark, "systems": [*systems], "seed": seed}
     said |= {"question": question, "items": key}
     write_whole(folder / PAGES / f"{mark}.json", (json.dumps(said, indent=1) + "\n").encode())
@@ -122,22 +112,27 @@ def html_of(data: JsonObject) -> str:
     return template.read_text(encoding="utf-8").replace("{{data}}", text)
 
 
-def _encoded(folder: Path, system: str, found: Collection) -> list[list[bytes]]:
-    """The pictures of each prompt as PNGs without metadata.
+def _copied(files: Sequence[Sequence[Path]], into: Path | None) -> list[list[str]]:
+    """The names of the pictures of each prompt, which are written to `into` without metadata.
+
+    into: None only gives the names. One picture is in memory at a time.
 
     Raises:
-      InputError: one is missing or damaged.
+      InputError: a picture is damaged.
+      StorageError: the disk is full or fails.
     """
+    if into is not None:
+        with storing(into):
+            into.mkdir(parents=True, exist_ok=True)
+    return [[_copy(path, into) for path in row] for row in files]
+
+
+def _copy(path: Path, into: Path | None) -> str:
     try:
-        return [
-            [png.encode(png.read(path)) for path in row]
-            for row in collection_lib.pictures_of(folder, system, found)
-        ]
-    except InputError:
-        raise
+        data = png.encode(png.read(path))
     except ValueError as error:
         raise InputError(str(error)) from None
-
-
-def _name(data: bytes) -> str:
-    return f"{hashlib.sha256(data).hexdigest()[:32]}.png"
+    name = f"{hashlib.sha256(data).hexdigest()[:32]}.png"
+    if into is not None and not ((into / name).is_file() and (into / name).read_bytes() == data):
+        write_whole(into / name, data)
+    return name

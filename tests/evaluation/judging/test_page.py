@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from diffjax.core.errors import ConfigError
+from diffjax.core.errors import ConfigError, InputError
 from diffjax.evaluation.judging import page, tally
 from diffjax.evaluation.judging.collection import Prompt
 from diffjax.images import png
@@ -106,6 +106,16 @@ def test_the_hash_changes_with_the_question_and_the_sides(tmp_path):
     for number, changes in enumerate([{}, {"question": "Which are sharper?"}, {"seed": SEED}]):
         page.write(folder, tmp_path / f"page{number}", **changes)
     assert len(list((folder / "pages").glob("*.json"))) == 3
+
+
+def test_a_damaged_picture_ends_in_one_line(tmp_path):
+    folder = made.pictures(tmp_path / "judged")
+    path = folder / "b" / "0002_seed0_8px.png"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(InputError, match=r"b/0002_seed0_8px.png: ") as error:
+        page.write(folder, tmp_path / "page")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "page" / "index.html").exists()
 
 
 @pytest.mark.parametrize(
