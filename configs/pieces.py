@@ -84,6 +84,7 @@ def contrastive() -> ConfigDict:
             loss="softmax",  # CLIP's; or "sigmoid", SigLIP's
             chunk=512,  # rows of logits in memory at a time, each against the whole batch
             shift_px=0,  # pictures are moved by up to so many pixels, at random
+            noised=False,  # compare noised pictures, for guidance (docs/sampling.md)
         )
     )
 
@@ -240,6 +241,8 @@ def sample() -> ConfigDict:
             threshold="dynamic",  # "static", "none"
             percentile=99.5,
             aug_level=0.1,
+            clip_guidance=0.0,  # scale of guidance by a CLIP, in diffjax.sample alone; 0: none
+            clip="shipped",  # the CLIP that guides: a workdir, a folder, ... (docs/clip.md)
             prompts=(),  # of the grids made while training; none: captions of the data
             num_images=8,
         )

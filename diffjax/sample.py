@@ -59,7 +59,21 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument(
         "--anyway", action="store_true", help="--like even if the picture's parameters were others"
     )
-    jobs.add_settings(flags)
+    flags.add_argument(
+        "--best-of",
+        type=int,
+        default=1,
+        metavar="N",
+        help="make N candidates of each picture and keep the one that --clip says fits its prompt "
+        "best",
+    )
+    flags.add_argument(
+        "--clip",
+        metavar="WHERE",
+        help="the CLIP that chooses and guides: the workdir or export of one, a folder, file or "
+        "name of others' ones, or shipped; else that of the config",
+    )
+    jobs.add_settings(flags, clip=True)
     flags.add_argument(
         "--out", type=command.path, default=Path("out"), help="folder for the pictures"
     )
@@ -87,9 +101,8 @@ def run(flags: argparse.Namespace) -> Path:
     """Makes and writes the pictures that are not there yet; returns the path of the sheet."""
     from diffjax.build import loading
     from diffjax.devices import mesh
-    from diffjax.generation import folder, jobs, rows
+    from diffjax.generation import folder, jobs, making
     from diffjax.generation.wanted import check_guidance, jobs_of
-    from diffjax.logs.progress import Progress
     from diffjax.tasks.settings import SampleSettings
 
     like = read_like(flags.like) if flags.like else None
@@ -103,6 +116,7 @@ def run(flags: argparse.Namespace) -> Path:
     todo = jobs_of(wanted, stages)
     check_guidance(wanted, settings, [stage.task.guide for stage in stages.stages])
     stages = stages.with_settings(settings)
+    stages, best = criticised(flags, dirs, like, stages, todo)
     if flags.film:
         watch.check_memory(stages)
     slots = folder.plan_files(
@@ -112,16 +126,10 @@ def run(flags: argparse.Namespace) -> Path:
         films=flags.film,
         metadata=not flags.no_metadata,
         overwrite=flags.overwrite,
+        best=best,
     )
     folder.delete_half_written(flags.out)
-    missing = [slot for slot in slots if slot.missing]
-    with Progress(len(slots), warm=rows.rows_per_call()) as progress:
-        progress.skip(len(slots) - len(missing))
-        made = rows.make(stages, [slot.job for slot in missing])
-        for slot, pictures in zip(missing, made, strict=True):
-            reel = watch.frames(stages, slot.job, pictures) if flags.film else ()
-            folder.write(slot, pictures, reel)
-            progress.tick()
+    slots = making.write_missing(slots, stages, best)
     if like:
         print(folder.compare(flags.like, like, slots, stages))
     return folder.write_sheet(flags.out, slots)
@@ -146,6 +154,25 @@ def asked(flags: argparse.Namespace, like):
     return Wanted(prompts, seeds, negative, flags.classes, label, also)
 
 
+def criticised(flags: argparse.Namespace, dirs: Sequence[Path], like, stages, todo):
+    """(the stages, guided by a CLIP if their settings say so; what chooses among candidates)."""
+    from diffjax.build import clips
+    from diffjax.generation import best
+
+    guides = any(stage.settings.clip_guidance for stage in stages.stages)
+    clips.check_flags(flags.best_of, flags.clip, guides, todo, stages)
+    if flags.best_of == 1 and not guides:
+        return stages, None
+    clip = clips.load(flags.clip or clips.named_by(dirs), verify=flags.verify)
+    if guides:
+        if like and not flags.anyway:
+            clips.check_like(like, clip)
+        stages = clips.guided(stages, clip)
+    if flags.best_of == 1:
+        return stages, None
+    return stages, best.Best(flags.best_of, clip.fingerprint, best.scorer(clip))
+
+
 def read_like(path: Path):
     """The recipe in a picture's metadata.
 
@@ -162,11 +189,12 @@ def read_like(path: Path):
 
 def load(flags: argparse.Namespace, dirs: Sequence[Path], like):
     """The stages of the workdirs, or with `like` those of them that made that picture."""
-    from diffjax.build import guiding, loading
+    from diffjax.build import clips, guiding, loading
 
     guides = guiding.parse(flags.guide_by) if flags.guide_by is not None else []
     if like is None:
-        return guiding.guided(loading.load(dirs, flags.ema, flags.verify), guides, flags.verify)
+        stages = clips.configured(loading.load(dirs, flags.ema, flags.verify))
+        return guiding.guided(stages, guides, flags.verify)
     stages = loading.load_like(like, dirs, flags.ema, flags.verify, flags.anyway)
     guides = guides or guiding.of_recipe(like, dirs)
     stages = guiding.guided(stages, guides, flags.verify)

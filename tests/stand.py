@@ -12,6 +12,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from tests.encoders.clip import small
+
 GREY = np.full((16, 16, 3), 128, np.uint8)
 
 
@@ -81,9 +83,13 @@ def of_loading(stand, cascade):
 
 
 def of_sample(stand, cascade):
-    from diffjax.build import guiding
-    from diffjax.generation import rows, watch
+    from diffjax.build import clips, guiding
+    from diffjax.generation import best, rows, watch
 
+    stand.put(clips, "load", small.fake())
+    stand.put(clips, "named_by", "the config's")
+    stand.put(clips, "guided", gives=lambda stages, clip: stages)
+    stand.put(best, "scorer", gives=lambda clip: lambda prompt, picture: 0.5)
     stand.put(guiding, "guided", gives=lambda stages, guides, verify: stages)
     of_loading(stand, cascade)
     stand.put(rows, "make", gives=lambda stages, todo: iter([[GREY[:8, :8], GREY]] * len(todo)))
@@ -138,6 +144,13 @@ def of_evaluate(stand, cascade):
     stand.put(mesh, "keep_compilations")
 
 
+def of_judge(stand, cascade):
+    from diffjax.generation import rows
+
+    of_loading(stand, cascade)
+    stand.put(rows, "make", gives=lambda stages, todo: iter([[GREY[:8, :8], GREY]] * len(todo)))
+
+
 def of_doctor(stand, cascade):
     from diffjax import doctor
 
@@ -154,8 +167,12 @@ def of_serving(stand, cascade):
 def of_app(stand, cascade):
     from diffjax.app import __main__ as app
     from diffjax.app import drawing, page, server
+    from diffjax.build import clips
+    from diffjax.generation import best
 
     of_loading(stand, cascade)
+    stand.put(clips, "load", small.fake())
+    stand.put(best, "scorer", gives=lambda clip: lambda prompt, picture: 0.5)
     stand.put(app.importlib.util, "find_spec", True)  # Gradio, which is not asked for anything
     stand.put(app, "check_free")
     stand.put(drawing, "warm_up")

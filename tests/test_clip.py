@@ -2,11 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from diffjax import evaluate, main, sample
-from diffjax.build import check, config
+from diffjax.build import check, clips, config
 from diffjax.core.errors import ConfigError
 from tests import runs
 
@@ -116,6 +117,18 @@ def test_a_value_that_is_not_allowed_is_refused_with_its_key(key, value, said):
     options[section][last] = value
     with pytest.raises(ConfigError, match=said):
         check.check(options, devices=1)
+
+
+@pytest.mark.slow
+def test_a_clip_of_noised_pictures_is_trained_loaded_and_judges_clean_ones(tmp_path):
+    steps = ["train.num_steps=2", "contrastive.noised=True"]
+    assert train(tmp_path, *steps, "train.sample_every=2", "train.evaluate_every=2") == 0
+    clip = clips.load(str(tmp_path))
+    assert clip.config.noised
+    picture = np.full((1, 16, 16, 3), 200, np.uint8)
+    found = clip.of_pictures(picture) @ clip.of_captions(["a red apple"]).T
+    assert -1 <= float(found[0, 0]) <= 1
+    assert "level" in clip.params["image"]
 
 
 @pytest.mark.parametrize("preset", ["emoji", "tiny", "b32", "b16", "l14"])

@@ -9,6 +9,7 @@ import argparse
 import dataclasses
 import hashlib
 import importlib
+import json
 import re
 import shlex
 from pathlib import Path
@@ -19,11 +20,13 @@ from PIL import Image
 
 import diffjax
 from diffjax import checkpoint
+from diffjax.evaluation.judging import page
 from diffjax.generation import jobs
 from diffjax.tasks.conditions import Class
 from tests import stand as stand_lib
 from tests import tiny_cascade
 from tests.checkpoint.states import fill
+from tests.evaluation.judging import made
 from tests.stand import Stand
 
 # What each command is asked without the flag in question. {here}: a folder of the test's own.
@@ -39,6 +42,9 @@ PLAIN = {
     "ema list": "--workdir w",
     "ema reconstruct": "--workdir w --sigma_rel 0.1",
     "evaluate": "w",
+    "judge make": "{files}/p.csv w --num 1",
+    "judge page": "{files}/judged",
+    "judge tally": "{files}/judged {files}/a.answers",
     "doctor": "",
     "serving": "--out serve",
     "app": "",
@@ -88,6 +94,9 @@ FLAGS = {
     "sample --like": "--like {files}/like.png",
     "sample --anyway": ("--like {files}/like.png", "--anyway"),
     "sample --film": "--film",
+    "sample --best-of": "--best-of 2",
+    "sample --clip-guidance": "--clip-guidance 2",
+    "sample --clip": ("--best-of 2", "--clip runs/clip"),
     "--guide-by": "--guide-by live",
     "--and": "--and pear:0.5",
     "edit inpaint --mask": "--mask {files}/n.png",
@@ -126,12 +135,28 @@ FLAGS = {
     "evaluate --out": "--out other.json",
     "evaluate --overwrite": ("--out {files}/taken.json", "--overwrite"),
     "evaluate --classifier": "--classifier c.safetensors",
+    "judge make prompts": "={files}/q.csv w --num 1",
+    "judge make where": "={files}/p.csv w v --num 1",
+    "judge make --names": "--names other",
+    "judge make --num": "--num 2",
+    "judge make --seed": "--seed 5",
+    "judge page pictures": "={files}/judged2",
+    "judge page --systems": "--systems b,c",
+    "judge page --question": "--question Which?",
+    "judge page --seed": "--seed 5",
+    "judge page --overwrite": ("--out {files}/taken", "--overwrite"),
+    "judge tally pictures": "={files}/judged2 {files}/a.answers",
+    "judge tally answers": "={files}/judged {files}/b.answers",
+    "judge tally --seed": "--seed 5",
+    "judge tally --out": "--out other.json",
+    "judge tally --overwrite": ("--out {files}/taken.json", "--overwrite"),
     "doctor --wait_s": "--wait_s 4",
     "serving --batch": "--batch 2",
     "serving --platforms": "--platforms cpu,cuda",
     "app --host": "--host 0.0.0.0",
     "app --port": "--port 7000",
     "app --auth": "--auth a:b",
+    "app --clip": "--clip runs/clip",
     "checkpoint list workdir": "={files}/two",
     "checkpoint verify workdir": "={files}/two",
     "checkpoint digest workdir": "={files}/one",
@@ -166,6 +191,7 @@ DEFAULTS = {
     "--out": "out",
     "--verify": "full",
     "--fit": "crop",
+    "sample --best-of": 1,
     "edit --seeds": "0",
     "main --mode": "train",
     "main --connect_s": 300,
@@ -185,6 +211,12 @@ DEFAULTS = {
     "embed --shard-mib": 256,
     "embed --every": 30,
     "evaluate --out": "out/evaluation.json",
+    "judge --seed": 0,
+    "judge make --num": 8,
+    "judge make --out": "judged",
+    "judge page --out": "page",
+    "judge page --question": "Which pictures fit the text better?",
+    "judge tally --out": "tally.json",
     "data --split": "train",
     "data --captions": "auto",
     "data --image-key": "image",
@@ -244,6 +276,10 @@ def files(tmp_path_factory):
     for px in (8, 16):
         Image.fromarray(colours[:px, :px]).save(folder / f"taken/0000_seed0_{px}px.png")
     (folder / "taken.json").write_text("{}")
+    (folder / "taken/index.html").write_text("mine")
+    (folder / "p.csv").write_text("Prompts,Category\na dog,Animals\n")
+    (folder / "q.csv").write_text("Prompts,Category\na cat,Animals\n")
+    judging(folder)
     fill(folder / "one/checkpoints", 1)
     fill(folder / "two/checkpoints", 1, 2)
     from diffjax.checkpoint import portable
@@ -255,14 +291,27 @@ def files(tmp_path_factory):
     return folder
 
 
+def judging(folder):
+    """Two collections with a page of one hash, and answers of two persons."""
+    page.write(made.pictures(folder / "judged", "abc"), folder / "page", ["a", "b"])
+    made.pictures(folder / "judged2", "abd")
+    key = made.key_of(folder / "judged")
+    (folder / "judged2/pages").mkdir()
+    renamed = json.dumps(key).replace('"b"', '"d"')
+    (folder / f"judged2/pages/{key['page']}.json").write_text(renamed)
+    for number, side in enumerate(("left", "right")):
+        path = folder / f"{'ab'[number]}.answers"
+        made.answers(path, key["page"], number, {"0": side, "1": "tie"})
+
+
 @pytest.fixture(scope="module")
 def cascade(tmp_path_factory):
     """Two stages, the first of which is told a class too."""
-    made = tiny_cascade.cascade(tmp_path_factory.mktemp("t5"))
-    first = made.stages[0]
+    whole = tiny_cascade.cascade(tmp_path_factory.mktemp("t5"))
+    first = whole.stages[0]
     told = (*first.task.conditions, Class(3))
     first = dataclasses.replace(first, task=dataclasses.replace(first.task, conditions=told))
-    return dataclasses.replace(made, stages=(first, made.stages[1]))
+    return dataclasses.replace(whole, stages=(first, whole.stages[1]))
 
 
 # A folder whose name is the clock's, and the clock.

@@ -31,6 +31,7 @@ from diffjax.tasks.task import ALONE, Losses, register
 from diffjax.training import loop, optim
 from diffjax.training.program import Training, program_of
 from diffjax.training.run import Data, LoopSettings, Run, Shown
+from tests.tiny_cascade import Told
 
 RULES = ((r".*", (None, None)),)
 
@@ -170,6 +171,37 @@ def test_a_new_condition_trains_resumes_and_guides(tmp_path):
     other = sample(params, {"label": jnp.array([1, 1])}, keys, **how)
     assert float(jnp.abs(one[0] - other[0]).max()) > 0
     np.testing.assert_allclose(one[1], other[1], atol=1e-6)
+
+
+# --- a critic: a log-probability whose gradient guides
+
+
+@dataclasses.dataclass(frozen=True)
+class Near:
+    """Says that data are the likelier the nearer they are to the column `wanted`."""
+
+    of_clean: bool = True
+    reads: tuple = ("wanted",)
+
+    def log_prob(self, params, columns, x, logsnr):
+        return -params["weight"] * jnp.sum((x - columns["wanted"]) ** 2, axis=-1)
+
+
+def test_a_new_critic_guides_to_what_its_column_says():
+    from diffjax.tasks.sampling import sample
+
+    short(Near)
+    task = Denoising(
+        "toy", Told(lambda x_t, logsnr_t: 0.5 * jnp.tanh(x_t)), (4,), predict="x_0",
+        critic=Near(), frozen={"critic": {"weight": jnp.float32(1.0)}},
+    )  # fmt: skip
+    how = SampleSettings(num_steps=8, sampler="ddim", threshold="none", guidance_from=-2.0)
+    wanted, far = {"wanted": jnp.full((2, 4), 0.4)}, []
+    for scale in (0.0, 0.5):
+        settings = dataclasses.replace(how, clip_guidance=scale)
+        made = sample({}, wanted, jax.random.split(jax.random.key(0)), task=task, settings=settings)
+        far.append(np.linalg.norm(made - wanted["wanted"], axis=1))
+    assert (far[1] < 0.95 * far[0]).all()
 
 
 # --- a task with frozen weights, and one that compares examples

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from diffjax import sample
-from diffjax.build import loading
-from diffjax.generation import folder, rows
+from diffjax.build import clips, loading
+from diffjax.generation import best, folder, rows
 from diffjax.images import film, png
 from tests import tiny_cascade
+from tests.encoders.clip import small
 from tests.images.crafted import crafted, ours
 
 NASTY = ["../../x", "/etc/passwd", "..", ".", "\0", "a\nb", "a/b\\c", "🍏" * 40, "x" * 5000, "",
@@ -175,6 +176,77 @@ def test_a_batch_that_was_cut_off_goes_on(command, tmp_path, monkeypatch):
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
     assert command(*asked)[0] == 0
     assert made[-1] == 0  # nothing is left to do
+
+
+@pytest.fixture
+def judged(monkeypatch):
+    """A CLIP that likes bright pictures; how often it was asked."""
+    asked = []
+
+    def score(prompt, picture):
+        asked.append(prompt)
+        return float(picture.mean()) / 255
+
+    monkeypatch.setattr(clips, "load", lambda where, **more: small.fake())
+    monkeypatch.setattr(clips, "named_by", lambda dirs: "shipped")
+    monkeypatch.setattr(best, "scorer", lambda clip: score)
+    return asked
+
+
+def test_of_several_candidates_the_best_is_kept_and_made_again_without_the_others(
+    command, judged, tmp_path
+):
+    assert command("--prompt", "a red apple", "--seeds", "3-4", "--best-of", "4")[0] == 0
+    assert len(judged) == 8
+    names = ["0000_seed3_16px.png", "0000_seed3_8px.png", "0001_seed4_16px.png"]
+    assert sorted(contents(tmp_path / "out"))[:3] == names
+    every = ",".join(map(str, best.seeds_of(4, 4)))
+    assert command("--prompt", "a red apple", "--seeds", every, out="every")[0] == 0
+    all_four = {
+        png.read(path).mean(): path for path in sorted((tmp_path / "every").glob("*_16px.png"))
+    }
+    kept = tmp_path / "out" / "0001_seed4_16px.png"
+    found, alone = png.read_metadata(kept), png.read_metadata(all_four[max(all_four)])
+    assert (png.read(kept) == png.read(all_four[max(all_four)])).all()
+    chosen = found.pop("chosen")
+    assert found == alone
+    assert chosen == {"seed": 4, "of": 4, "clip": "c" * 64, "score": max(all_four) / 255}
+    judged.clear()
+    code, out, _ = command("--like", kept, out="again")
+    assert (code, "in every pixel" in out, judged) == (0, True, [])
+
+
+def test_a_choice_that_was_cut_off_goes_on_and_what_was_chosen_is_not_chosen_again(
+    command, judged, tmp_path
+):
+    asked = ["--prompt", "x", "--prompt", "y", "--best-of", "3"]
+    assert command(*asked)[0] == 0
+    whole_run = contents(tmp_path / "out")
+    for name in ("0000_seed0_16px.png", "0001_seed0_8px.png", "0001_seed0_16px.png", "grid.png"):
+        (tmp_path / "out" / name).unlink()
+    judged.clear()
+    assert command(*asked)[0] == 0
+    assert contents(tmp_path / "out") == whole_run
+    assert judged == ["y"] * 3
+    for other in (["--best-of", "2"], []):
+        code, _, err = command("--prompt", "x", "--prompt", "y", *other)
+        assert code == 2
+        assert "is a picture of another" in err
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--best-of", "0"], "1, which is off, to 1000"),
+        (["--best-of", "1001"], "1, which is off, to 1000"),
+        (["--clip", "runs/clip"], "has no effect without --best-of"),
+        (["--best-of", "2", "--prompt", " "], "one is blank"),
+        (["--best-of", "2", "--clip", "/absent"], "neither a folder, a file, nor a name"),
+    ],
+)
+def test_a_choice_that_cannot_be_made_is_refused_in_one_line(flags, words, command):
+    code, _, err = command("--prompt", "x", *flags)
+    assert (code, words in err, err.count("\n")) == (2, True, 1)
 
 
 def test_what_a_killed_process_left_half_written_goes_and_nothing_else(command, tmp_path):

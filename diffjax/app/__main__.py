@@ -30,6 +30,11 @@ def parser() -> argparse.ArgumentParser:
     )
     flags.add_argument("--port", type=int, default=7860)
     flags.add_argument("--auth", help="USER:PASSWORD that visitors must give")
+    flags.add_argument(
+        "--clip",
+        metavar="WHERE",
+        help="show how well pictures fit their prompts, as this CLIP says; see diffjax.sample",
+    )
     return flags
 
 
@@ -47,21 +52,25 @@ def run(flags: argparse.Namespace) -> int:
     if not is_loopback(flags.host) and not auth:
         say(f"warning: anyone who reaches {flags.host} can draw; --auth USER:PASSWORD asks who")
     from diffjax.app import drawing, page, server
-    from diffjax.build import loading, places
+    from diffjax.build import clips, loading, places
     from diffjax.devices import mesh
+    from diffjax.generation import best
 
     dirs = places.stage_dirs(flags.workdir, flags.stages)
     mesh.keep_compilations()
     cascade = loading.load(dirs, flags.ema)
     cascade.text_encoder()
-    drawing.warm_up(cascade, say)
+    score = best.scorer(clips.load(flags.clip)) if flags.clip is not None else None
+    drawing.warm_up(cascade, say, score)
     drawing.keep_no_more_programs()
     stop = threading.Event()
     signals.on_signals(lambda *_: stop.set())
     with tempfile.TemporaryDirectory(prefix="diffjax-app-", ignore_cleanup_errors=True) as name:
         folder = Path(name).resolve()
         server.own_environment(folder)
-        address = server.launch(page.build(cascade, folder), folder, flags.host, flags.port, auth)
+        address = server.launch(
+            page.build(cascade, folder, score), folder, flags.host, flags.port, auth
+        )
         say(f"the page is at {address}; Ctrl+C ends it")
         while not stop.wait(page.SWEEP_SECONDS):
             server.delete_old(folder, time.time() - page.KEPT_SECONDS)

@@ -19,7 +19,7 @@ from diffjax.app.limits import Painting, Wish
 from diffjax.core.json_types import Json, JsonObject
 from diffjax.core.types import Resized
 from diffjax.editing import inpaint, request
-from diffjax.generation import folder, recipe
+from diffjax.generation import best, folder, recipe
 from diffjax.generation import rows as rows_lib
 from diffjax.generation.chain import Cascade, generate
 from diffjax.generation.jobs import Job
@@ -134,7 +134,7 @@ def forget(paths: Sequence[Path]) -> None:
             path.parent.rmdir()
 
 
-def warm_up(trained: Cascade, say: Callable[[str], None]) -> None:
+def warm_up(trained: Cascade, say: Callable[[str], None], score: best.Score | None = None) -> None:
     """Runs the programs of the page's first settings once, so that they are compiled."""
     size_px = trained.stages[-1].task.size_px
     mask = np.zeros((size_px, size_px), bool)
@@ -142,12 +142,15 @@ def warm_up(trained: Cascade, say: Callable[[str], None]) -> None:
     blank = Painting(np.full((size_px, size_px, 3), 255, np.uint8), mask)
     jobs = [Job("a picture", 0)]
     kinds = {"drawing": draw(trained, jobs), "drawing anew": paint(trained, jobs, blank)}
+    since = time.monotonic()
     for kind, pictures_ in kinds.items():
-        since = time.monotonic()
         for made in pictures_:
             name = trained.stages[made.stage].task.name
             say(f"compiled {kind}, {name}: {time.monotonic() - since:.1f} s")
             since = time.monotonic()
+    if score is not None:
+        score(jobs[0].prompt, blank.picture)
+        say(f"compiled the CLIP: {time.monotonic() - since:.1f} s")
 
 
 def keep_no_more_programs() -> None:

@@ -90,6 +90,17 @@ def wish(
     )
 
 
+def switch(name: str, value: object) -> bool:
+    """Checks the value of a checkbox.
+
+    Raises:
+      Refused: it is neither true nor false.
+    """
+    if not isinstance(value, bool):
+        raise Refused(f"{name}: want true or false")
+    return value
+
+
 def painting(value: object, folder: Path) -> Painting:
     """Reads what the page's editor sends: the files of a background and of layers painted over it.
 

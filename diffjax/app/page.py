@@ -16,6 +16,7 @@ from diffjax.app import drawing, gate, limits
 from diffjax.core.errors import StorageError
 from diffjax.core.json_types import JsonObject
 from diffjax.generation import folder, recipe
+from diffjax.generation.best import Score
 from diffjax.generation.chain import Cascade
 from diffjax.generation.jobs import Job
 
@@ -27,24 +28,30 @@ EDITOR_PX = 512
 BRUSH = 3 / 32  # radius of the brush, as a fraction of the picture's side
 
 
-Request = TypeVar("Request", limits.Wish, limits.Painting)
+Request = TypeVar("Request", limits.Wish, limits.Painting, bool)
 
 
 class Kept(NamedTuple):
-    """A picture that a visitor made: the files of its stages, small to large, and its caption."""
+    """A picture that a visitor made: the files of its stages, small to large, and its caption.
+
+    score: how well a CLIP says that it fits its prompt; None without one.
+    """
 
     paths: tuple[str, ...]
     caption: str
+    score: float | None = None
 
 
 class Frame(NamedTuple):
     """What the page shows of a request at one time.
 
     stages: for each stage the (path, caption) of its pictures so far. told: a line of progress.
+    scores: of the pictures of the last stage, if a CLIP is loaded.
     """
 
     stages: list[list[tuple[str, str]]]
     told: str
+    scores: Sequence[float] = ()
 
 
 def shown_frames(
@@ -53,21 +60,27 @@ def shown_frames(
     jobs: Sequence[Job],
     made: Iterator[drawing.Drawn],
     said_of: Callable[[Job], list[JsonObject]],
+    score: Score | None = None,
 ) -> Iterator[Frame]:
     """Writes each picture to `folder` as it is made, and gives a frame that shows it.
 
-    said_of: a job -> the metadata of the picture of each stage.
+    said_of: a job -> the metadata of the picture of each stage. score: of the largest pictures.
     """
     stages: list[list[tuple[str, str]]] = [[] for _ in trained.stages]
+    scores: list[float] = []
     said = [said_of(job) for job in jobs]
     sizes = [stage.task.size_px for stage in trained.stages]
     yield Frame(stages, f"{sizes[0]} px: 0 of {len(jobs)}")
     for one in made:
         job = jobs[one.index]
         path = drawing.keep(folder, job, one, said[one.index])
-        stages[one.stage].append((str(path), caption_of(job)))
+        caption = caption_of(job)
+        if score is not None and one.stage == len(sizes) - 1:
+            scores.append(score(job.prompt, one.picture))
+            caption += f", fits {scores[-1]:.3f}"
+        stages[one.stage].append((str(path), caption))
         done = len(stages[one.stage])
-        yield Frame(stages, f"{sizes[one.stage]} px: {done} of {len(jobs)}")
+        yield Frame(stages, f"{sizes[one.stage]} px: {done} of {len(jobs)}", scores)
 
 
 def caption_of(job: Job) -> str:
@@ -75,8 +88,29 @@ def caption_of(job: Job) -> str:
     return f"{folder.caption(job.prompt)} ({job.seed})"
 
 
-def build(trained: Cascade, folder: Path):
-    """The page of a cascade, a gr.Blocks, which keeps its files in `folder`."""
+def ranked(frame: Frame, only_best: bool = False) -> tuple[list[Kept], list[Kept]]:
+    """(the pictures of a finished request, those to forget): the best first, if there are scores.
+
+    only_best: keep one, if there are scores.
+    """
+    rows = zip(*frame.stages, strict=True)
+    scores: Sequence[float | None] = frame.scores or [None] * len(frame.stages[-1])
+    found = [
+        Kept(tuple(path for path, _ in row), row[-1][1], score)
+        for row, score in zip(rows, scores, strict=True)
+    ]
+    if not frame.scores:
+        return found, []
+    found.sort(key=lambda one: -(one.score or 0.0))
+    count = 1 if only_best else len(found)
+    return found[:count], found[count:]
+
+
+def build(trained: Cascade, folder: Path, score: Score | None = None):
+    """The page of a cascade, a gr.Blocks, which keeps its files in `folder`.
+
+    score: of a prompt and a picture; with it, pictures show their scores, the best first.
+    """
     import gradio as gr
 
     def checked(check: Callable[..., Request], *values: object) -> Request:
@@ -91,34 +125,40 @@ def build(trained: Cascade, folder: Path):
         # the message of a gr.Error is shown as HTML
         return gr.Error(html.escape(line, quote=False), title="Not drawn", print_exception=False)
 
-    def shown(kept: list[Kept], wish: limits.Wish, coming: Iterator[Frame]) -> Iterator[dict]:
+    def shown(
+        kept: list[Kept], wish: limits.Wish, coming: Iterator[Frame], only_best: bool
+    ) -> Iterator[dict]:
         yield {seed: wish.jobs[0].seed}
         frame = None
         columns = 1 if len(wish.jobs) == 1 else 2
         try:
             for frame in coming:
-                pictures = [
-                    gr.Gallery([path for path, _ in stage], columns=columns)
-                    for stage in frame.stages
-                ]
+                stages = frame.stages if score else [[p for p, _ in s] for s in frame.stages]
+                pictures = [gr.Gallery(stage, columns=columns) for stage in stages]
                 yield {**dict(zip(galleries, pictures, strict=True)), told: frame.told}
         except StorageError:
             raise refusal("There is no room for further pictures.") from None
-        rows = zip(*frame.stages, strict=True) if frame else ()
-        new = [Kept(tuple(path for path, _ in row), row[0][1]) for row in rows]
-        kept = [*reversed(new), *kept][:KEPT_JOBS]
+        new, others = ranked(frame, only_best) if frame else ([], [])
+        if score is not None:
+            for i, gallery in enumerate(galleries):
+                yield {gallery: gr.Gallery([(one.paths[i], one.caption) for one in new])}
+            forget(others)
+        kept = [*(new if score else reversed(new)), *kept][:KEPT_JOBS]
         whole = [(path, one.caption) for one in kept for path in one.paths[-1:]]
         shelf = gr.Gallery(whole, visible=True)
         yield {made: kept, mine: shelf, told: "Done. Open a picture to download it."}
 
-    def draw(prompt, negative, new_seed, seed, guidance, steps, count, kept):
+    def draw(prompt, negative, new_seed, seed, guidance, steps, count, best, kept):
+        only = checked(limits.switch, "only the best", best)
         wish = checked(limits.wish, prompt, negative, new_seed, seed, guidance, steps, count)
         here = drawing.wished(trained, wish)
         said_of = lambda job: drawing.drawn_of(job, here)  # noqa: E731
-        coming = shown_frames(here, folder, wish.jobs, drawing.draw(here, wish.jobs), said_of)
-        yield from shown(kept, wish, coming)
+        coming = drawing.draw(here, wish.jobs)
+        frames = shown_frames(here, folder, wish.jobs, coming, said_of, score)
+        yield from shown(kept, wish, frames, only)
 
-    def paint(edited, prompt, negative, new_seed, seed, guidance, steps, count, kept):
+    def paint(edited, prompt, negative, new_seed, seed, guidance, steps, count, best, kept):
+        only = checked(limits.switch, "only the best", best)
         wish = checked(limits.wish, prompt, negative, new_seed, seed, guidance, steps, count)
         painting = checked(limits.painting, edited, folder)
         here = drawing.wished(trained, wish)
@@ -126,7 +166,8 @@ def build(trained: Cascade, folder: Path):
             raise refusal("picture: paint within its middle square")
         said_of = lambda job: drawing.painted_of(job, here, painting)  # noqa: E731
         coming = drawing.paint(here, wish.jobs, painting)
-        yield from shown(kept, wish, shown_frames(here, folder, wish.jobs, coming, said_of))
+        frames = shown_frames(here, folder, wish.jobs, coming, said_of, score)
+        yield from shown(kept, wish, frames, only)
 
     def take_last(kept):
         if not kept:
@@ -182,6 +223,12 @@ def build(trained: Cascade, folder: Path):
                     count = gr.Slider(
                         1, limits.MAX_PICTURES, 1, step=1, label="Pictures", elem_id="count"
                     )
+                    best = gr.Checkbox(
+                        False,
+                        label="Keep only the one that fits best",
+                        visible=score is not None,
+                        elem_id="best",
+                    )
                     negative = prompt_box(
                         gr, "Negative prompt: what to keep away from", "", "negative"
                     )
@@ -218,7 +265,7 @@ def build(trained: Cascade, folder: Path):
             visible=False,
             elem_id="mine",
         )
-        settings = [negative, new_seed, seed, guidance, steps, count, made]
+        settings = [negative, new_seed, seed, guidance, steps, count, best, made]
         outputs = [*galleries, told, made, mine, seed]
         one_at_a_time = functools.partial(
             gr.on,

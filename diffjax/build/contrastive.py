@@ -70,6 +70,7 @@ def clip_config_of(config: ConfigDict) -> CLIPConfig:
         vocabulary=num_tokens(config),
         length=config.tokens.length,
         activation=model.activation,
+        noised=config.contrastive.noised,
     )
 
 

@@ -1,5 +1,6 @@
 """Loads trained stages: their tasks, the parameters of an average, and where these come from."""
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -98,6 +99,8 @@ def load_stage(
 ) -> tuple[TrainedStage, Origin]:
     """A task with its parameters on every device that samples, and where they come from.
 
+    Its settings are those of its config, but no CLIP guides it (see `clips.configured`).
+
     Raises what `places.params_of` does.
     """
     with config.interpreting(place):
@@ -113,7 +116,7 @@ def load_stage(
     )
     everywhere = mesh.replicated(mesh.make_mesh(devices=mesh.sampling_devices()))
     params = jax.device_put(params, everywhere)
-    return TrainedStage(task, params, task.settings), origin
+    return TrainedStage(task, params, dataclasses.replace(task.settings, clip_guidance=0.0)), origin
 
 
 def identity(options: ConfigDict) -> JsonObject:

@@ -52,7 +52,9 @@ def load(place: Path, ema: str | None = None, verify: str = "full") -> LoadedCli
         task, tokens = contrastive.task_of(options), contrastive.tokenizer_of(options)
     params, step, average = places.params_of(options, place, task, ema, verify)
     print(f"{options.stage}: step {step} of {place}, {average}")
-    whose: JsonObject = {"model": repr(task.model.config), "vocabulary": tokens.fingerprint}
+    # as it was before there was the last field, so that fingerprints of older CLIPs stay
+    sizes = repr(task.model.config).replace(", noised=False", "")
+    whose: JsonObject = {"model": sizes, "vocabulary": tokens.fingerprint}
     mark = digest.digest_of(params, whose)
     clip = Clip(options.stage, task.model.config, mark, tokens, lambda: params)
     return LoadedClip(options, clip, step, average)

@@ -12,7 +12,7 @@ from diffjax.core.tables import align_columns
 # Keys that must not change when a run is continued, because its checkpoint would not fit.
 FIXED = (
     "model", "diffusion", "text", "tokens", "classes.num", "embedding", "mask", "low_res",
-    "contrastive.loss", "optim.name",
+    "contrastive.loss", "contrastive.noised", "optim.name",
     "data.size_px", "train.ema",
 )  # fmt: skip
 

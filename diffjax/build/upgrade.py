@@ -33,6 +33,9 @@ BEFORE: dict[str, Value] = {
     "sample.guidance_rescale": 0.0,
     "sample.guidance_from": -100.0,
     "sample.guidance_to": 100.0,
+    "sample.clip_guidance": 0.0,
+    "sample.clip": "shipped",
+    "contrastive.noised": False,
 }
 
 # Keys that have another name now.

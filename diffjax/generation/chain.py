@@ -9,6 +9,7 @@ from jaxtyping import Array, Int
 from diffjax.core import rng
 from diffjax.core.errors import ConfigError, require
 from diffjax.core.types import Image, Resized, Text, TextMask
+from diffjax.encoders.clip.encoder import Clip
 from diffjax.encoders.t5 import TextEncoder
 from diffjax.generation.recipe import Origin
 from diffjax.tasks import sampling
@@ -31,12 +32,13 @@ class TrainedStage:
 class Cascade:
     """Stages that fit together, smallest first, with their origins and their encoder.
 
-    encoder: None if no stage has a text condition.
+    encoder: None if no stage has a text condition. clip: the one that guides, None for none.
     """
 
     stages: tuple[TrainedStage, ...]
     origins: tuple[Origin, ...]
     encoder: TextEncoder | None
+    clip: Clip | None = None
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
@@ -110,8 +112,9 @@ def prompt_columns(
 
 
 def read_by(task: Denoising, columns: Columns) -> dict[str, Array]:
-    """The columns that the task's conditions read, also those of negative prompts."""
+    """The columns that the task's conditions and critic read, also those of negative prompts."""
     known = {*task.prompts(), SHARE} if task.text else set(task.prompts())
+    known |= set(task.critic.reads) if task.critic else set()
     return {name: column for name, column in columns.items() if unprefixed(name) in known}
 
 

@@ -21,11 +21,14 @@ import diffjax
 from diffjax.core.errors import ConfigError, require
 from diffjax.core.files import storing
 from diffjax.core.json_types import JsonObject
+from diffjax.generation import best as best_lib
 from diffjax.generation import recipe
+from diffjax.generation.best import Best
 from diffjax.generation.chain import Cascade
 from diffjax.generation.jobs import Job, name_of
 from diffjax.images import film, png
 from diffjax.images.sheet import contact_sheet
+from diffjax.tasks.settings import SampleSettings
 
 SHEET = "grid.png"
 SHEET_METADATA: JsonObject = {"format": recipe.FORMAT, "kind": "contact sheet"}
@@ -37,7 +40,13 @@ HALF_WRITTEN = re.compile(
 )
 CAPTION_CHARACTERS, WORD_CHARACTERS = 160, 18
 # Fields of the metadata that messages call by another name.
-CALLED = {"label": "class", "also": "list of prompts", "stages": "model or settings"}
+CALLED = {
+    "label": "class",
+    "also": "list of prompts",
+    "stages": "model or settings",
+    "chosen": "choice among candidates",
+    "clip": "CLIP",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +55,8 @@ class Slot:
 
     paths: of the pictures, small to large. recipes: the metadata of each, None for none. film: the
     path of the film without its ending, None for no film. missing: the paths that must be written.
-    words: the caption on the sheet.
+    words: the caption on the sheet. candidates: the jobs of which the best is to be found; () if
+    `job` is the one that is made. seed: the one that was asked for.
     """
 
     job: Job
@@ -55,6 +65,8 @@ class Slot:
     film: Path | None
     missing: frozenset[Path]
     words: str
+    seed: int
+    candidates: tuple[Job, ...] = ()
 
 
 def plan_files(
@@ -65,18 +77,24 @@ def plan_files(
     films: bool = False,
     metadata: bool = True,
     overwrite: bool = False,
+    best: Best | None = None,
 ) -> list[Slot]:
     """A slot for every job, in order. The folder `out` is read but not changed.
+
+    best: each job has candidates, of which the best is kept. If a file of it is there, it says
+    which one that was.
 
     Raises:
       ConfigError: another file has one of the names, and `overwrite` is False.
     """
     require(out.is_dir() or not out.exists(), "--out", str(out), "is not a folder")
     slots = []
-    for index, job in enumerate(jobs):
-        stem = f"{index:04d}_seed{job.seed}"
+    for index, asked in enumerate(jobs):
+        stem = f"{index:04d}_seed{asked.seed}"
         paths = tuple(out / f"{stem}_{origin.size_px}px.png" for origin in trained.origins)
-        said = tuple(recipes_of(job, trained)) if metadata else (None,) * len(paths)
+        known = best_lib.known(best, asked, paths) if best is not None else None
+        job, chosen, candidates = known or (asked, None, ())
+        said = tuple(recipes_of(job, trained, chosen)) if metadata else (None,) * len(paths)
         missing = {
             path for path, one in zip(paths, said, strict=True) if _is_free(path, one, overwrite)
         }
@@ -84,7 +102,10 @@ def plan_files(
         if reel:
             ends = tuple(film.film_paths(reel))
             missing |= {path for path in ends if _is_free(path, said[-1], overwrite)}
-        slots.append(Slot(job, paths, said, reel, frozenset(missing), words_of(job, trained)))
+        words = words_of(job, trained)
+        slots.append(
+            Slot(job, paths, said, reel, frozenset(missing), words, asked.seed, candidates)
+        )
     _is_free(out / SHEET, SHEET_METADATA if metadata else None, overwrite)
     return slots
 
@@ -97,7 +118,9 @@ def words_of(job: Job, trained: Cascade) -> str:
     return ", ".join(filter(None, (words, name_of(job.label, trained.classes))))
 
 
-def recipes_of(job: Job, trained: Cascade) -> list[recipe.Recipe]:
+def recipes_of(
+    job: Job, trained: Cascade, chosen: recipe.Chosen | None = None
+) -> list[recipe.Recipe]:
     """The recipe of the picture of each stage, which has the stages up to that one."""
     stages = [
         (origin, stage.settings)
@@ -118,9 +141,16 @@ def recipes_of(job: Job, trained: Cascade) -> list[recipe.Recipe]:
             label=job.label,
             also=job.also,
             made_with=made_with,
+            chosen=chosen,
+            clip=None if trained.clip is None or not _by_clip(upto) else trained.clip.fingerprint,
         )
         for upto in itertools.accumulate([stage] for stage in stages)
     ]
+
+
+def _by_clip(stages: Sequence[tuple[recipe.Origin, SampleSettings]]) -> bool:
+    """Whether a CLIP guided one of the stages."""
+    return any(settings.clip_guidance for _, settings in stages)
 
 
 def write(
@@ -155,7 +185,7 @@ def compare(path: Path, like: recipe.Recipe, slots: Sequence[Slot], stages: Casc
     """A line that says whether the picture at `path`, of recipe `like`, was made again exactly."""
     for slot in slots:
         again = recipes_of(slot.job, stages)[-1]
-        if again == dataclasses.replace(like, made_with=again.made_with):
+        if again == dataclasses.replace(like, made_with=again.made_with, chosen=None):
             break
     else:
         return f"made with other settings or parameters than {path}"
@@ -179,8 +209,8 @@ def compare(path: Path, like: recipe.Recipe, slots: Sequence[Slot], stages: Casc
 def write_sheet(out: Path, slots: Sequence[Slot]) -> Path:
     """Writes a sheet of the first pictures with their prompts; returns its path."""
     shown = slots[:SHEET_CELLS]
-    several = len({slot.job.seed for slot in slots}) > 1
-    captions = [caption(slot.words) + (f" ({slot.job.seed})" if several else "") for slot in shown]
+    several = len({slot.seed for slot in slots}) > 1
+    captions = [caption(slot.words) + (f" ({slot.seed})" if several else "") for slot in shown]
     least, most = TILE_PX
     width, _ = png.read_size(shown[0].paths[-1])
     tile_px = min(max(width, least), most)

@@ -27,6 +27,10 @@ SETTINGS = {
     "--guidance-to": ("guidance_to", float, "guidance is off at log SNRs above this"),
     "--aug-level": ("aug_level", float, "noise on the small picture, 0 to 1"),
 }
+# That of commands that can load a CLIP.
+BY_CLIP = {
+    "--clip-guidance": ("clip_guidance", float, "guidance by --clip, for instance 1; 0 is off"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,9 +49,12 @@ class Job:
     also: tuple[tuple[str, float], ...] = ()
 
 
-def add_settings(flags: argparse.ArgumentParser) -> None:
-    """Adds the flags of SETTINGS; each takes one value for all stages, or one per stage."""
-    for flag, (_, _, what) in SETTINGS.items():
+def add_settings(flags: argparse.ArgumentParser, clip: bool = False) -> None:
+    """Adds the flags of SETTINGS; each takes one value for all stages, or one per stage.
+
+    clip: also those of BY_CLIP.
+    """
+    for flag, (_, _, what) in (SETTINGS | (BY_CLIP if clip else {})).items():
         flags.add_argument(flag, help=f"{what}; or one per stage, with commas")
 
 
@@ -170,15 +177,16 @@ def settings_of(
       ConfigError: a value is not allowed, or the number of values is not that of the stages.
     """
     settings = list(defaults)
-    for flag, (name, kind, _) in SETTINGS.items():
-        text = getattr(flags, flag[2:].replace("-", "_"))
+    every = SETTINGS | BY_CLIP
+    for flag, (name, kind, _) in every.items():
+        text = getattr(flags, flag[2:].replace("-", "_"), None)
         if text is not None:
             values = per_stage(flag, name, text, kind, len(settings))
             settings = [
                 dataclasses.replace(one, **{name: value})
                 for one, value in zip(settings, values, strict=True)
             ]
-    flag_of = {field: flag for flag, (field, _, _) in SETTINGS.items()}
+    flag_of = {field: flag for flag, (field, _, _) in every.items()}
     for one in settings:
         for name, wrong in faults(one).items():
             raise ConfigError(flag_of[name], getattr(one, name), wrong)

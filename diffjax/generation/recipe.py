@@ -21,14 +21,15 @@ MAX_SEED = 2**31 - 1
 MAX_STAGES = 8
 MAX_LABEL = 2**24
 MAX_ALSO = 4
+MAX_CANDIDATES = 1_000
 # Fields that are written only if they have a value.
-OPTIONAL = ("label", "also")
+OPTIONAL = ("label", "also", "chosen", "clip")
 # The fields of a stage beside its settings.
 ORIGIN = ("name", "size_px", "step", "average", "checkpoint")
 FROM_A_FILE = "file"
 # Settings that did not exist when the first pictures were written. If a picture lacks them, it has
 # their defaults.
-LATER = ("guidance_rescale", "guidance_from", "guidance_to")
+LATER = ("guidance_rescale", "guidance_from", "guidance_to", "clip_guidance")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,12 +54,27 @@ class Origin:
 
 
 @dataclasses.dataclass(frozen=True)
+class Chosen:
+    """How a picture was chosen among candidates that differ in their seeds alone.
+
+    seed: the one that was asked for. of: the number of candidates. clip: the sha256 of the CLIP
+    that scored them. score: the cosine of picture and prompt, the highest of all.
+    """
+
+    seed: int
+    of: int
+    clip: str
+    score: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Recipe:
     """Everything that a picture depends on. The last of `stages` made it.
 
     negative: the negative prompt, if any. encoder: the sha256 of the text encoder, None without
     text. made_with: the versions of "diffjax" and "jax", and the "platform"; only the last bits
-    depend on these. label: the class; None for stages without a class condition.
+    depend on these. label: the class; None for stages without a class condition. chosen: how it was
+    chosen among candidates; no pixel depends on it. clip: the sha256 of the CLIP that guided.
     """
 
     prompt: str
@@ -70,6 +86,8 @@ class Recipe:
     kind: str = SAMPLE
     label: int | None = None
     also: tuple[tuple[str, float], ...] = ()
+    chosen: Chosen | None = None
+    clip: str | None = None
 
 
 def to_json(recipe: Recipe) -> JsonObject:
@@ -89,6 +107,8 @@ def to_json(recipe: Recipe) -> JsonObject:
         "made_with": dict(recipe.made_with),
         **({} if recipe.label is None else {"label": recipe.label}),
         **({"also": [[prompt, share] for prompt, share in recipe.also]} if recipe.also else {}),
+        **({} if recipe.chosen is None else {"chosen": dataclasses.asdict(recipe.chosen)}),
+        **({} if recipe.clip is None else {"clip": recipe.clip}),
     }
 
 
@@ -127,6 +147,7 @@ def from_json(value: object) -> Recipe:
         raise ValueError(f"stages: want a list of 1 to {MAX_STAGES}")
     made_with = _fields(fields["made_with"], "made_with", ("diffjax", "jax", "platform"))
     negative, encoder, label = fields["negative"], fields["encoder"], fields.get("label")
+    clip = fields.get("clip")
     recipe = Recipe(
         prompt=_prompt(fields["prompt"], "prompt"),
         negative=None if negative is None else _prompt(negative, "negative"),
@@ -135,6 +156,8 @@ def from_json(value: object) -> Recipe:
         encoder=None if encoder is None else _word(encoder, "encoder", "[0-9a-f]{64}"),
         label=None if label is None else _integer(label, "label", 0, MAX_LABEL),
         also=_also(fields.get("also", [])),
+        chosen=None if fields.get("chosen") is None else _chosen(fields["chosen"]),
+        clip=None if clip is None else _word(clip, "clip", "[0-9a-f]{64}"),
         made_with={
             name: _word(made_with[name], f"made_with.{name}", r"[\w.+-]{1,40}")
             for name in made_with
@@ -143,6 +166,8 @@ def from_json(value: object) -> Recipe:
     said = recipe.prompt or recipe.negative is not None or recipe.also
     what = "want a text like [0-9a-f]{64}, as there is a prompt"
     _require(recipe.encoder is not None or not said, "encoder", what)
+    guided = any(settings.clip_guidance for _, settings in recipe.stages)
+    _require(guided == (recipe.clip is not None), "clip", "want one if and only if one guided")
     sizes = [origin.size_px for origin, _ in recipe.stages]
     growing = all(a < b for a, b in itertools.pairwise(sizes))
     _require(growing, "stages", f"sizes {sizes}, want them to grow")
@@ -210,6 +235,19 @@ def _also(value: object) -> tuple[tuple[str, float], ...]:
         wrong = f"want shares from {low:g} to {high:g}"
         _require(number and low <= share <= high, "also", wrong)
     return tuple((_prompt(prompt, "also"), float(share)) for prompt, share in value)
+
+
+def _chosen(value: object) -> Chosen:
+    fields = _fields(value, "chosen", [field.name for field in dataclasses.fields(Chosen)])
+    score = fields["score"]
+    if isinstance(score, bool) or not isinstance(score, int | float) or not -1 <= score <= 1:
+        raise ValueError("chosen.score: want a number from -1 to 1")
+    return Chosen(
+        seed=_integer(fields["seed"], "chosen.seed", 0, MAX_SEED),
+        of=_integer(fields["of"], "chosen.of", 2, MAX_CANDIDATES),
+        clip=_word(fields["clip"], "chosen.clip", "[0-9a-f]{64}"),
+        score=float(score),
+    )
 
 
 def _fields(

@@ -5,6 +5,7 @@ on the size of a batch and on the place in it. Accelerators get full batches; th
 of a picture may depend on the others.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias, TypeVar
@@ -12,7 +13,7 @@ from typing import TypeAlias, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, UInt8
+from jaxtyping import Array, Float, Int, UInt8
 
 from diffjax.core.types import Resized, Text, TextMask
 from diffjax.data.record import clean
@@ -23,6 +24,7 @@ from diffjax.generation.chain import Cascade, generate, prompt_columns
 from diffjax.generation.jobs import Job
 from diffjax.images import pixels
 from diffjax.tasks.conditions import SHARE, Condition, also
+from diffjax.tasks.critic import CLIP_TEXT
 from diffjax.tasks.text import null_text
 
 # Pictures per call on accelerators; more if there are more devices.
@@ -32,13 +34,15 @@ KEPT_EMBEDDINGS = 256
 Item = TypeVar("Item")
 # prompt -> its embeddings and their mask.
 Embed: TypeAlias = Callable[[str], tuple[Text, TextMask]]
+# prompt -> what a CLIP that guides compares pictures with.
+Match: TypeAlias = Callable[[str], Float[np.ndarray, "1 e"]]
 
 
 def make(trained: Cascade, jobs: Sequence[Job]) -> Iterator[list[UInt8[np.ndarray, "_ _ 3"]]]:
     """For each job, in order, the pictures of all stages in bytes, small to large."""
-    embed = embedder(trained)
+    embed, match = embedder(trained), matcher(trained)
     for padded, count in in_calls(jobs):
-        columns, seeds = inputs_of(padded, embed, trained.conditions)
+        columns, seeds = inputs_of(padded, embed, trained.conditions, match)
         yield from pictures_of(generate(trained.stages, columns, seeds=seeds), count)
 
 
@@ -74,6 +78,18 @@ def embedder(trained: Cascade) -> Embed | None:
     return keep(lambda prompt: embedded(encoder, [prompt]))
 
 
+def matcher(trained: Cascade) -> Match | None:
+    """prompt -> the CLIP's unit vector, cached; zeros if it is blank. None if no CLIP guides.
+
+    Each prompt is encoded alone, because rounding may depend on the others of a batch.
+    """
+    if trained.clip is None:
+        return None
+    clip = dataclasses.replace(trained.clip, batch=1)
+    keep = functools.lru_cache(maxsize=KEPT_EMBEDDINGS)
+    return keep(lambda prompt: clip.of_captions([prompt]) * bool(clean(prompt)))
+
+
 def embedded(encoder: TextEncoder, prompts: Sequence[str]) -> tuple[Text, TextMask]:
     """(embeddings, mask) of the prompts, rounded to bfloat16 as those of training are.
 
@@ -88,13 +104,16 @@ def embedded(encoder: TextEncoder, prompts: Sequence[str]) -> tuple[Text, TextMa
 
 
 def inputs_of(
-    jobs: Sequence[Job], embed: Embed | None, conditions: Sequence[Condition] = ()
+    jobs: Sequence[Job],
+    embed: Embed | None,
+    conditions: Sequence[Condition] = (),
+    match: Match | None = None,
 ) -> tuple[dict[str, Array], Int[Array, " b"]]:
     """The columns of a call, of prompts, negative prompts and classes, and its seeds.
 
     The rows are split over the devices. embed(prompt) gives the embeddings and mask of a prompt;
     None if the stages have no text. conditions: of the stages; if a job has no value for one, it
-    gets the value that means nothing.
+    gets the value that means nothing. match: of a prompt, for a CLIP that guides.
 
     Raises:
       ValueError: only some of the jobs have a negative prompt or a class, or their numbers of
@@ -120,6 +139,9 @@ def inputs_of(
             columns |= {f"{also(i)}{name}": column for name, column in own.items()}
     if labels:
         columns["label"] = jnp.array(labels, jnp.int32)
+    if match is not None:
+        vectors = [match(job.prompt) for job in jobs]
+        columns[CLIP_TEXT] = jnp.asarray(np.concatenate(vectors))
     seeds = jnp.array([job.seed for job in jobs], jnp.int32)
     return jax.device_put((columns, seeds), split)
 

@@ -41,7 +41,8 @@ def frames(
     its picture, from `pictures`.
     """
     count = len(sampling_devices())  # one row per device, of which the first is shown
-    columns, seeds = rows.inputs_of([job] * count, rows.embedder(trained), trained.conditions)
+    embed, match = rows.embedder(trained), rows.matcher(trained)
+    columns, seeds = rows.inputs_of([job] * count, embed, trained.conditions, match)
     keys = rng.per_example(seeds)
     size_px = pictures[-1].shape[0]
     side_px = min(size_px * -(-LEAST_SIDE_PX // size_px), MAX_SIDE_PX)

@@ -12,8 +12,10 @@ from jaxtyping import Array, Float, Int
 from diffjax.core import rng
 from diffjax.core.types import Image, PerExample, PRNGKey, PRNGKeys
 from diffjax.devices.mesh import Rules
+from diffjax.diffusion.process import diffuse
 from diffjax.images import pixels
 from diffjax.models.clip.clip import CLIP, Features, Pair
+from diffjax.tasks.pictures import COSINE
 from diffjax.tasks.task import (
     ALONE,
     Columns,
@@ -40,6 +42,7 @@ class Contrastive:
     kind: "softmax" is CLIP's loss, "sigmoid" SigLIP's. chunk: so many rows of logits are in memory
     at a time, each against the whole batch; the backward pass computes them again. So their memory
     grows linearly with the batch. shift_px: in training a picture is moved by up to so many pixels.
+    If the model takes noised pictures, training noises them, at levels uniform in u.
     """
 
     name: str
@@ -75,12 +78,15 @@ class Contrastive:
         return self.model.init(key, image, tokens)["params"]
 
     def draw(self, key: PRNGKey, batch: Columns, step: Int[Array, ""]) -> Columns:
-        """With `shift` [b 2], in pixels, if pictures are moved."""
-        if not self.shift_px:
-            return batch
-        count, most = len(batch["image"]), self.shift_px
-        drawn = jax.random.randint(rng.stream(key, "shift"), (count, 2), -most, most + 1)
-        return {**batch, "shift": drawn}
+        """With `shift` [b 2], in pixels, if pictures are moved; with `u` and `eps` of noise."""
+        count, most, drawn = len(batch["image"]), self.shift_px, {}
+        if most:
+            key_shift = rng.stream(key, "shift")
+            drawn["shift"] = jax.random.randint(key_shift, (count, 2), -most, most + 1)
+        if self.model.config.noised:
+            drawn["u"] = jax.random.uniform(rng.stream(key, "level"), (count,))
+            drawn["eps"] = jax.random.normal(rng.stream(key, "noise"), batch["image"].shape)
+        return {**batch, **drawn}
 
     def loss(self, params: Params, batch: Columns, peers: Peers = ALONE) -> Losses:
         """Of each row, against the pictures and texts of the whole batch.
@@ -96,11 +102,14 @@ class Contrastive:
         return Losses(loss, {**found, "scale": scale})
 
     def pair(self, params: Params, batch: Columns) -> Pair:
-        """The unit vectors of the pictures and texts of a batch."""
-        image = pixels.from_uint8(batch["image"])
+        """The unit vectors of the pictures and texts of a batch; x_t if the batch has noise."""
+        image, logsnr = pixels.from_uint8(batch["image"]), None
         if "shift" in batch:
             image = shifted(image, batch["shift"], self.shift_px)
-        found: Pair = self.model.apply({"params": params}, image, batch["tokens"])  # type: ignore[assignment]
+        if "eps" in batch:
+            logsnr = COSINE(batch["u"])
+            image = diffuse(image, batch["eps"], logsnr)
+        found: Pair = self.model.apply({"params": params}, image, batch["tokens"], logsnr)  # type: ignore[assignment]
         return found
 
     def bounded(self, params: Params) -> Params:

@@ -16,6 +16,7 @@ from diffjax.diffusion.training.times import Importance, TimeSampler, record, un
 from diffjax.images import pixels
 from diffjax.tasks import sampling
 from diffjax.tasks.conditions import COSINE, Condition, LowRes, Masked, Text, told_by
+from diffjax.tasks.critic import Critic
 from diffjax.tasks.learning import Learning
 from diffjax.tasks.settings import SampleSettings
 from diffjax.tasks.task import (
@@ -42,7 +43,9 @@ class Denoising:
     side `crop_px`. A uint8 column is a picture and is learned in [-1, 1]. times: how noise levels
     are drawn. settings: how previews are sampled. learning: what is learned beside x_0 and how
     errors count. guide: a weaker version of it, whose parameters are `frozen["guide"]`: guidance
-    leads away from what that says (Karras et al. 2024b), in place of the null condition.
+    leads away from what that says (Karras et al. 2024b), in place of the null condition. critic:
+    says how well data fit what was asked for, with the parameters `frozen["critic"]`; guidance
+    follows its gradient, as far as `settings.clip_guidance` says.
     """
 
     name: str
@@ -60,6 +63,7 @@ class Denoising:
     whole_batch: bool = False
     frozen: Params = field(default_factory=dict, compare=False)
     guide: "Denoising | None" = None
+    critic: Critic | None = None
 
     @property
     def sharding(self) -> Rules:

@@ -19,6 +19,7 @@ from diffjax.diffusion.sampling import guidance, sampler, spacing
 from diffjax.diffusion.sampling.step import Multistep, Step
 from diffjax.diffusion.training.self_condition import for_sampling
 from diffjax.tasks.conditions import SHARE, Condition, also
+from diffjax.tasks.critic import Critic
 from diffjax.tasks.settings import SampleSettings
 from diffjax.tasks.task import Columns, Params
 
@@ -111,7 +112,7 @@ def denoiser(
     condition says in the other half is its `absent`: a low-resolution picture keeps its noise
     there, so that guidance acts on the other conditions alone, and a negative prompt in `columns`
     takes the place of the null text. Further prompts are `composed`; the task's own guide takes
-    the place of the other half.
+    the place of the other half. A critic moves the result; a task without one is not guided so.
     """
     rescale = settings.guidance_rescale
     kind = task.predict if rescale else "x_0"
@@ -134,9 +135,27 @@ def denoiser(
             rescale=rescale,
             kind=kind,
         )
+    if task.critic is not None and settings.clip_guidance:
+        denoise = criticised(denoise, columns, task, task.critic, settings)
     if settings.threshold == "dynamic":
         return guidance.dynamic_threshold(denoise, settings.percentile)
     return guidance.static_threshold(denoise) if settings.threshold == "static" else denoise
+
+
+def criticised(
+    denoise: Denoiser,
+    columns: Columns,
+    task: "Denoising",
+    critic: Critic,
+    settings: SampleSettings,
+) -> Denoiser:
+    """The denoiser guided by the gradient of the task's critic, in the interval of guidance."""
+
+    def log_prob(x: Data, logsnr_t: LogSnr) -> PerExample:
+        return critic.log_prob(task.frozen["critic"], columns, x, logsnr_t)
+
+    scale = limited(settings, settings.clip_guidance, outside=0.0)
+    return guidance.guided_by(denoise, log_prob, scale, of_clean=critic.of_clean)
 
 
 def composed(
@@ -187,10 +206,15 @@ def plain_denoiser(
 
 def weight_of(settings: SampleSettings) -> guidance.Weight:
     """The guidance weight, which is 1 outside the interval of log SNRs if there is one."""
+    return limited(settings, settings.guidance_weight)
+
+
+def limited(settings: SampleSettings, weight: float, outside: float = 1.0) -> guidance.Weight:
+    """The weight inside the interval of log SNRs, if there is one; `outside` turns it off."""
     low, high = settings.guidance_from, settings.guidance_to
     if (low, high) == (SampleSettings.guidance_from, SampleSettings.guidance_to):
-        return settings.guidance_weight
-    return guidance.interval(settings.guidance_weight, low, high)
+        return weight
+    return guidance.interval(weight, low, high, outside)
 
 
 def absent_by(conditions: tuple[Condition, ...], given: Columns, columns: Columns) -> Columns:

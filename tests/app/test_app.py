@@ -247,6 +247,30 @@ def test_a_picture_of_the_page_is_made_again_byte_for_byte(cascade, tmp_path, mo
         assert again.read_bytes() == path.read_bytes()
 
 
+def test_with_a_clip_pictures_say_how_well_they_fit_and_the_best_come_first(cascade, tmp_path):
+    score = lambda prompt, picture: {"a red apple": 0.1, "a frog": 0.25}[prompt]  # noqa: E731
+    told = lambda job: drawing.drawn_of(job, cascade)  # noqa: E731
+    made = drawing.draw(cascade, WISH.jobs)
+    *_, last = page.shown_frames(cascade, tmp_path, WISH.jobs, made, told, score)
+    assert last.scores == [0.1, 0.25]
+    assert [caption for _, caption in last.stages[0]] == ["a red apple (3)", "a frog (9)"]
+    kept, others = page.ranked(last)
+    captions = ["a frog (9), fits 0.250", "a red apple (3), fits 0.100"]
+    assert ([one.caption for one in kept], others) == (captions, [])
+    assert kept[0].paths == (last.stages[0][1][0], last.stages[1][1][0])
+    assert page.ranked(last, only_best=True) == (kept[:1], kept[1:])
+    plain, others = page.ranked(last._replace(scores=()), only_best=True)
+    assert not others
+    assert [one.paths for one in plain] == [one.paths for one in reversed(kept)]
+
+
+@pytest.mark.parametrize("value", [None, 1, "yes", [True]])
+def test_a_switch_is_true_or_false(value):
+    assert limits.switch("only the best", True) is True
+    with pytest.raises(Refused, match="only the best: want true or false"):
+        limits.switch("only the best", value)
+
+
 def test_the_metadata_of_a_painted_picture_say_what_it_was_made_of(cascade):
     mask = np.ones((20, 16), bool)
     said = drawing.painted_of(WISH.jobs[0], cascade, limits.Painting(COLOURS, mask))

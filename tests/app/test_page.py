@@ -130,8 +130,8 @@ def server(workdir, tmp_path_factory):
     assert list(tmp.glob("diffjax-app-*")) == []
 
 
-def draw(**changes):
-    return [*test_app.request(**{"guidance": 3.0, "steps": 4, **changes}), None]
+def draw(best=False, **changes):
+    return [*test_app.request(**{"guidance": 3.0, "steps": 4, **changes}), best, None]
 
 
 def test_a_downloaded_picture_is_made_again_byte_for_byte(server, workdir, tmp_path):
@@ -170,7 +170,13 @@ def test_bad_requests_are_refused_and_cost_nothing(server, tmp_path):
     ]  # fmt: skip
     bad = [("draw", draw(**{name: value})) for name, value in test_app.BAD]
     bad += [("paint", [editor, *draw()]) for editor in editors]
-    bad += [("draw", []), ("draw", draw()[:3]), ("draw", {}), ("paint", draw())]
+    bad += [
+        ("draw", draw(best="yes")),
+        ("draw", []),
+        ("draw", draw()[:3]),
+        ("draw", {}),
+        ("paint", draw()),
+    ]
     assert len(bad) >= 50
     assert server.ask("draw", draw())[1] is None
     pictures, before = len(server.made()), server.rss_mb()

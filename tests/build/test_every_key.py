@@ -27,6 +27,8 @@ from tests.tiny_t5 import save_tiny
 # Keys whose effect cannot be seen without a run or another data set, and where a test sees it.
 ELSEWHERE = {
     "stages": "the parts of a cascade: below",
+    "sample.clip": "names the CLIP that guides: tests/test_sample_clip.py",
+    "sample.clip_guidance": "guides diffjax.sample alone: tests/test_sample_clip.py",
     "classes.names": "what diffjax.sample --class takes: tests/test_sample_told.py",
     "data.split": "chooses among records: tests/build/test_data.py",
     "data.validation_split": "of what an evaluation looks at: tests/test_evaluate.py",
@@ -336,6 +338,7 @@ OF_A_CLIP = {
     "model.remat": "full",
     "model.dtype": "bfloat16",
     "contrastive.loss": "sigmoid",
+    "contrastive.noised": True,
 }
 
 

@@ -21,6 +21,7 @@ RECIPE = Recipe(
     made_with={"diffjax": "0.1.0", "jax": "0.10.2", "platform": "cpu"},
 )
 GUIDE = {"name": "base64", "size_px": 64, "step": 2, "average": "live", "checkpoint": "d" * 64}
+CHOSEN = {"seed": 3, "of": 8, "clip": "e" * 64, "score": 0.25}
 PLAIN = json.loads(json.dumps(recipe.to_json(RECIPE)))
 
 
@@ -34,20 +35,23 @@ def test_the_largest_values_come_back_too():
     """Each limit is allowed itself; one beyond is refused below."""
     most = SampleSettings(**{name: high for name, (_, high) in settings.LIMITS.items()})
     origin = Origin("n" * 40, 8192, 2**53, "a" * 80, "0" * 64)
-    largest = Recipe("x" * 10_000, 2**31 - 1, ((origin, most),), "f" * 64, RECIPE.made_with)
+    largest = Recipe(
+        "x" * 10_000, 2**31 - 1, ((origin, most),), "f" * 64, RECIPE.made_with, clip="e" * 64
+    )
     assert recipe.from_json(json.loads(json.dumps(recipe.to_json(largest)))) == largest
 
 
 def test_a_class_further_prompts_and_a_guide_come_back_and_are_not_said_where_there_is_none():
-    assert not {"label", "also"} & set(PLAIN)
+    assert not {"label", "also", "chosen", "clip"} & set(PLAIN)
     assert not any("guide" in stage for stage in PLAIN["stages"])
     (first, how), *rest = RECIPE.stages
     more = dataclasses.replace(
-        RECIPE, label=7, also=(("a pear", 0.5), ("worms", -1.0)),
+        RECIPE, label=7, also=(("a pear", 0.5), ("worms", -1.0)), chosen=recipe.Chosen(**CHOSEN),
         stages=((first.by(Origin("base64", 64, 2, "live", "d" * 64)), how), *rest),
     )  # fmt: skip
     plain = json.loads(json.dumps(recipe.to_json(more)))
     assert plain["stages"][0]["guide"] == GUIDE
+    assert plain["chosen"] == CHOSEN
     assert recipe.from_json(plain) == more
     no_text = dataclasses.replace(RECIPE, prompt="", negative=None, encoder=None, label=3)
     assert recipe.from_json(json.loads(json.dumps(recipe.to_json(no_text)))) == no_text
@@ -111,6 +115,17 @@ def test_the_settings_are_all_checked():
         ("encoder", None, "encoder: want a text"),
         ("label", -1, "label: want a number from 0"),
         ("label", "7", "label: want a number"),
+        ("chosen", {**CHOSEN, "of": 1}, "chosen.of: want a number from 2 to 1000"),
+        ("chosen", {**CHOSEN, "seed": -1}, "chosen.seed: want a number"),
+        ("chosen", {**CHOSEN, "clip": "c"}, "chosen.clip: want a text"),
+        ("chosen", {**CHOSEN, "score": float("nan")}, "chosen.score: want a number"),
+        ("chosen", {**CHOSEN, "score": True}, "chosen.score: want a number"),
+        ("chosen", {**CHOSEN, "more": 1}, "chosen: want no more"),
+        ("chosen", [3], "chosen: want an object"),
+        ("clip", "e" * 63, "clip: want a text"),
+        ("clip", "e" * 64, "clip: want one if and only if one guided"),
+        ("stages.0.settings.clip_guidance", 1.0, "clip: want one if and only if one guided"),
+        ("stages.0.settings.clip_guidance", -1, "clip_guidance: a number from 0 to 1000"),
         ("also", {}, "also: want a list of at most 4"),
         ("also", [["x", 1.0]] * 5, "also: want a list of at most 4"),
         ("also", [["x"]], "also: want pairs"),

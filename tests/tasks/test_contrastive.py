@@ -211,6 +211,36 @@ def test_a_picture_is_moved_by_whole_pixels_and_its_edge_repeated():
     assert TASK.draw(KEY, batch_of(), jnp.int32(0)).keys() == batch_of().keys()
 
 
+NOISED = Contrastive("pairs", CLIP(dataclasses.replace(CONFIG, noised=True)))
+
+
+def test_a_task_of_noised_pictures_compares_pictures_at_levels_of_its_own():
+    """x_t = alpha x_0 + sigma eps with alpha^2 = sigmoid(logsnr), and the network told logsnr."""
+    batch, params = batch_of(), params_of(NOISED)
+    drawn = NOISED.draw(KEY, batch, jnp.int32(0))
+    assert drawn.keys() - batch.keys() == {"u", "eps"}
+    assert drawn["eps"].std() == pytest.approx(1.0, abs=0.06)
+    assert 0 <= drawn["u"].min() < 0.3 < 0.7 < drawn["u"].max() <= 1
+    logsnr = np.asarray(contrastive.COSINE(drawn["u"]), np.float64)
+    alpha, sigma = (np.sqrt(1 / (1 + np.exp(s * logsnr)))[:, None, None, None] for s in (-1, 1))
+    x_t = alpha * np.asarray(pixels.from_uint8(batch["image"])) + sigma * np.asarray(drawn["eps"])
+    run = jax.jit(
+        lambda image, at: NOISED.model.apply({"params": params}, image, batch["tokens"], at)
+    )
+    wanted = run(jnp.asarray(x_t, jnp.float32), jnp.asarray(logsnr, jnp.float32))
+    got = jax.jit(NOISED.pair)(params, drawn)
+    np.testing.assert_allclose(got.image, wanted.image, atol=2e-5)
+    plain = jax.jit(NOISED.pair)(params, batch)  # without noise, at the level of clean pictures
+    clean = run(pixels.from_uint8(batch["image"]), jnp.full(ROWS, 20.0))
+    np.testing.assert_allclose(plain.image, clean.image, atol=1e-6)
+    assert np.abs(plain.image - got.image).max() > 1e-3
+
+
+@pytest.mark.slow
+def test_a_task_of_noised_pictures_is_the_same_on_eight_devices():
+    equal_to_one_device(NOISED, (2, 2, 2))
+
+
 def test_a_preview_shows_for_each_text_the_picture_that_fits_best():
     params, batch = params_of(TASK), batch_of(4)
     made = jax.jit(TASK.preview)(params, batch, jax.random.split(KEY, 4))

@@ -175,6 +175,18 @@ def classifier_guidance(denoise: Denoiser, log_prob: LogProb, weight: Weight = 1
     return guided
 
 
+def guided_by(
+    denoise: Denoiser, log_prob: LogProb, scale: Weight, *, of_clean: bool = False
+) -> Denoiser:
+    """Guidance by the gradient of any log_prob, such as a CLIP's or a classifier's: 0 is off.
+
+    of_clean: `log_prob` knows only clean data, so it is asked about x_0_hat(x_t)
+    (`reconstruction_guidance`); otherwise about x_t itself (`classifier_guidance`).
+    """
+    make = reconstruction_guidance if of_clean else classifier_guidance
+    return make(denoise, log_prob, scale)
+
+
 def reconstruction_guidance(denoise: Denoiser, log_prob: LogProb, weight: Weight = 1.0) -> Denoiser:
     """x_0_hat + w (sigma_t^2 / alpha_t) grad_{x_t} log p(y | x_0_hat(x_t)): w = 0 is off.
 

@@ -39,7 +39,7 @@ SHIPPED = {vocabulary.EMOJI: Path(__file__).parent / "emoji"}
 class Clip:
     """A frozen CLIP. fingerprint: the sha256 of its weights, config and merges.
 
-    load: returns the parameters; called when they are first needed.
+    load: returns the parameters; called when they are first needed. batch: rows of a call.
     """
 
     name: str
@@ -48,6 +48,7 @@ class Clip:
     tokens: BytePairs = dataclasses.field(repr=False)
     load: Callable[[], Params] = dataclasses.field(repr=False, compare=False)
     dtype: np.dtype = dataclasses.field(default_factory=lambda: np.dtype(np.float32))
+    batch: int = BATCH
 
     @functools.cached_property
     def params(self) -> Params:
@@ -69,11 +70,11 @@ class Clip:
         return self._in_batches(of_captions(self.config, self.dtype), ids)
 
     def _in_batches(self, run: Wrapped, rows: np.ndarray) -> Float[np.ndarray, "n e"]:
-        """The function of all rows; every call has BATCH of them, the last ones are repeated."""
+        """The function of all rows; every call has `batch` of them, the last ones are repeated."""
         made = []
-        for first in range(0, len(rows), BATCH):
-            part = rows[first : first + BATCH]
-            filled = np.concatenate([part, np.repeat(part[-1:], BATCH - len(part), axis=0)])
+        for first in range(0, len(rows), self.batch):
+            part = rows[first : first + self.batch]
+            filled = np.concatenate([part, np.repeat(part[-1:], self.batch - len(part), axis=0)])
             made.append(np.asarray(run(self.params, filled))[: len(part)])
         return np.concatenate(made)
 

@@ -9,19 +9,23 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from diffjax.core.types import Image, Scalar
+from diffjax.core.types import Image, LogSnr, Scalar
 from diffjax.devices.mesh import SPLIT_INPUTS, SPLIT_OUTPUTS, Rules
 from diffjax.models.clip.sizes import CLIPConfig
 from diffjax.models.clip.transformer import Transformer, norm
+from diffjax.models.layers.embedding import NoiseLevelEmbedding
 from diffjax.models.layers.level import Remat
 
 Features = Float[Array, "b e"]
 # The temperature of the paper starts at 0.07; its inverse is learned as a logarithm.
 FIRST_LOG_SCALE = math.log(1 / 0.07)
+# The log SNR of a picture without noise.
+CLEAN = 20.0
 
 SHARDING: Rules = (
     (r".*/(qkv|up)/kernel", SPLIT_OUTPUTS),
     (r".*/(attention_out|down)/kernel", SPLIT_INPUTS),
+    (r"(.*/)?image/level/dense_[01]/kernel", SPLIT_OUTPUTS),
     (r"(.*/)?(image|text)/(patch/kernel|tokens|projection)", (None, "fsdp")),
     (r"(.*/)?(image|text)/(positions|class_token)", (None,)),  # a vector for each position
     (r".*/(bias|scale)", (None,)),
@@ -68,15 +72,20 @@ class CLIP(nn.Module):
         if self.first_bias is not None:
             self.bias = self.param("bias", constant(self.first_bias), ())
 
-    def __call__(self, image: Image, tokens: Int[Array, "b l"]) -> Pair:
-        """The unit vectors of both, and the parameters of the loss."""
+    def __call__(
+        self, image: Image, tokens: Int[Array, "b l"], logsnr: LogSnr | None = None
+    ) -> Pair:
+        """The unit vectors of both, and the parameters of the loss. logsnr: as in `of_image`."""
         bias = self.bias if self.first_bias is not None else jnp.zeros(())
-        pair = Pair(self.of_image(image), self.of_text(tokens), self.log_scale, bias)
+        pair = Pair(self.of_image(image, logsnr), self.of_text(tokens), self.log_scale, bias)
         return pair._replace(image=unit(pair.image), text=unit(pair.text))
 
-    def of_image(self, image: Image) -> Features:
-        """The features of pictures, not normalised."""
-        return self.image(image)
+    def of_image(self, image: Image, logsnr: LogSnr | None = None) -> Features:
+        """The features of pictures, not normalised.
+
+        logsnr: of noised pictures, for a network that takes these; None means CLEAN.
+        """
+        return self.image(image, logsnr)
 
     def of_text(self, tokens: Int[Array, "b l"]) -> Features:
         """The features of texts, not normalised."""
@@ -100,7 +109,7 @@ class ImageTower(nn.Module):
     dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, image: Image) -> Features:
+    def __call__(self, image: Image, logsnr: LogSnr | None = None) -> Features:
         """[b s s 3] in [-1, 1] -> [b e]."""
         config, tower = self.config, self.config.image
         init = nn.initializers.normal(tower.width**-0.5)
@@ -114,6 +123,10 @@ class ImageTower(nn.Module):
         places = self.param("positions", init, (config.patches + 1, width))
         first = jnp.broadcast_to(first, (len(h), 1, width))
         h = jnp.concatenate([first, h.astype(jnp.float32)], axis=1) + places
+        if config.noised:
+            level = jnp.full(len(h), CLEAN) if logsnr is None else logsnr
+            token = NoiseLevelEmbedding(width, name="level")(level)
+            h = jnp.concatenate([h, token[:, None]], axis=1)
         h = norm("norm_in")(h)
         h = Transformer(tower, False, config.activation, self.remat, self.dtype, name="blocks")(h)
         projection = self.param("projection", init, (width, config.embed))

@@ -32,6 +32,8 @@ class CLIPConfig:
     size_px: the side of the pictures. patch: the side of a patch. vocabulary: the number of token
     ids, of which the highest ends a text. length: the most tokens of a text. embed: the width of
     the features. mean, std: of pixels in [0, 1]; the image tower subtracts and divides by them.
+    noised: the image tower is told the log SNR of its pictures, as one more token (Nichol et al.
+    2022, sec. 2.4).
     """
 
     image: Tower
@@ -44,6 +46,7 @@ class CLIPConfig:
     activation: Activation = "quick_gelu"
     mean: tuple[float, float, float] = MEAN
     std: tuple[float, float, float] = STD
+    noised: bool = False
 
     @property
     def patches(self) -> int:

@@ -8,7 +8,7 @@ import pytest
 from diffjax.core.types import Guess
 from diffjax.diffusion import predict
 from diffjax.diffusion.process import alpha_sigma
-from diffjax.diffusion.sampling import guidance
+from diffjax.diffusion.sampling import guidance, sampler
 from tests.diffusion import oracles
 from tests.diffusion.helpers import SHAPES, constant_denoiser, gaussian_denoiser, images
 
@@ -409,6 +409,56 @@ def test_reconstruction_guidance_by_a_measurement_is_the_posteriors_denoiser(lev
         got = jax.jit(guided)(x_t, logsnr_t)
         wanted = gaussian_denoiser(posterior_m, posterior_c)(x_t, logsnr_t)
         np.testing.assert_allclose(got, wanted, atol=1e-8)
+
+
+def tilted(m, c, y, r):
+    """The mean and variance of the density N(x; m, c) exp(-(x - y)^2 / 2r), normalised."""
+    variance = 1 / (1 / c + 1 / r)
+    return variance * (m / c + y / r), variance
+
+
+def likeness_to(m, c, y, r):
+    """log E[exp(-(x_0 - y)^2 / 2r) | x_t] for x_0 ~ N(m, c), up to a constant of the level."""
+
+    def log_prob(x_t, logsnr_t):
+        alpha_t, sigma_t = alpha_sigma(logsnr_t, x_t)
+        left = c * sigma_t**2 / (alpha_t**2 * c + sigma_t**2)
+        guess = gaussian_denoiser(m, c)(x_t, logsnr_t)
+        return -0.5 * jnp.sum((guess - y) ** 2 / (r + left), axis=(1, 2, 3))
+
+    return log_prob
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_guidance_by_a_quadratic_likeness_is_the_denoiser_of_the_tilted_density(level):
+    m, c, r, y = 0.2, 0.3, 0.1, 0.9
+    with jax.enable_x64(True):
+        x_t = jax.random.normal(jax.random.key(0), (4, 2, 3, 1), jnp.float64)
+        logsnr_t = jnp.full((4,), level, jnp.float64)
+        denoise = gaussian_denoiser(m, c)
+        guided = guidance.guided_by(denoise, likeness_to(m, c, y, r), 1.0)
+        wanted = gaussian_denoiser(*tilted(m, c, y, r))(x_t, logsnr_t)
+        np.testing.assert_allclose(jax.jit(guided)(x_t, logsnr_t), wanted, atol=1e-8)
+
+
+def test_samples_guided_by_a_quadratic_likeness_have_the_tilted_mean_and_variance():
+    m, c, r, y = -0.3, 0.4, 0.2, 0.8
+    guided = guidance.guided_by(gaussian_denoiser(m, c), likeness_to(m, c, y, r), 1.0)
+    x_T = jax.random.normal(jax.random.key(0), (64, 8, 8, 4))
+    logsnrs = jnp.append(jnp.linspace(-12.0, 12.0, 100), jnp.inf)
+    made = jax.jit(
+        lambda x: sampler.sample(
+            guided, x, logsnrs=logsnrs, step=sampler.by_name("heun", 0.0), key=jax.random.key(1)
+        )
+    )(x_T)
+    mean, variance = tilted(m, c, y, r)
+    assert float(made.mean()) == pytest.approx(mean, abs=0.02)
+    assert float(made.var()) == pytest.approx(variance, rel=0.06)
+
+
+@pytest.mark.parametrize("of_clean", [False, True])
+def test_guidance_of_scale_zero_is_the_denoiser_itself(of_clean):
+    assert guidance.guided_by(unconditional, refuse, 0.0, of_clean=of_clean) is unconditional
 
 
 # what holds for all of them

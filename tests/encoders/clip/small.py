@@ -6,10 +6,16 @@ import jax
 import jax.numpy as jnp
 
 from diffjax.encoders.clip import vocabulary, weights
+from diffjax.encoders.clip.encoder import Clip
 from diffjax.models.clip.clip import CLIP
 from diffjax.models.clip.sizes import CLIPConfig, tower
 
 CONFIG = CLIPConfig(tower(16, 1, 2), tower(16, 1, 2), 16, 8, 8, vocabulary=1538, length=20)
+
+
+def fake():
+    """A CLIP that has no parameters, for what asks only who it is."""
+    return Clip("fake", CONFIG, "c" * 64, vocabulary.load("emoji"), dict)
 
 
 def write(folder):
