@@ -1,6 +1,7 @@
 """EfficientNet-lite0 (Tan & Le 2019, without squeeze-and-excitation and with ReLU6), for inference.
 
-Names of layers are those of the conversion in evaluation/lite0.py. Padding is TensorFlow's SAME.
+Names of layers are those of the conversion in evaluation/extractors/lite0.py. Padding is
+TensorFlow's SAME.
 """
 
 from typing import NamedTuple

@@ -22,6 +22,7 @@ from diffjax.evaluation.metrics.moments import Moments, merged, moments_of
 
 KIND, FORMAT = "diffjax statistics", "1"
 HEX = 64
+NO_PICTURES = "0" * HEX  # the hash of none
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,11 @@ def hash_of(pictures: UInt8[np.ndarray, "n h w c"]) -> str:
     return _hex(total)
 
 
+def hash_together(a: str, b: str) -> str:
+    """The hash of two sets of pictures together, from their hashes."""
+    return _hex(int(a, 16) + int(b, 16))
+
+
 def together(a: Statistics, b: Statistics) -> Statistics:
     """The statistics of both sets of pictures.
 
@@ -76,7 +82,7 @@ def together(a: Statistics, b: Statistics) -> Statistics:
       InputError: the extractors or the resizes differ.
     """
     check_alike(a, b, any_count=True)
-    pictures = _hex(int(a.pictures, 16) + int(b.pictures, 16))
+    pictures = hash_together(a.pictures, b.pictures)
     return dataclasses.replace(a, pictures=pictures, moments=merged(a.moments, b.moments))
 
 

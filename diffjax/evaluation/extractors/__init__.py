@@ -1,0 +1,1 @@
+"""Networks that turn pictures into features, by which sets of pictures are compared."""
