@@ -98,6 +98,7 @@ def data(size_px: int) -> ConfigDict:
             validation=0.0,  # share kept out of training, of a source that has no splits
             validation_split="validation",  # what train.evaluate_every looks at
             names=(),  # keep only records with these names; none: keep all
+            validation_names=(),  # the same for validation_split, to which names does not apply
             size_px=size_px,
             crop_px=0,  # train on random crops of this side; 0: whole pictures
             batch_size=32,  # over all devices
@@ -216,6 +217,7 @@ def train() -> ConfigDict:
             sample_every=2_000,
             evaluate_every=0,  # losses, likelihoods and more on held-out data; 0: never
             evaluate_examples=64,  # so many of them, spread over data.validation_split
+            evaluate_scores=(),  # "lite0": FD-lite0 and KID of them as a set; "clip:WHERE"
             save_every=2_000,
             keep=3,
             keep_every=0,  # and every step that this divides, for good; 0: none

@@ -141,6 +141,7 @@ def of_evaluate(stand, cascade):
     stand.put(matching, "only_clip", False)
     stand.put(report, "load", "loaded")
     stand.put(report, "report", {"stages": []})
+    stand.put(report, "swept", [{"sweep": {"axes": [], "rows": []}}])
     stand.put(mesh, "keep_compilations")
 
 

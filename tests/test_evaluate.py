@@ -14,14 +14,17 @@ from PIL import Image
 
 from diffjax import evaluate, main
 from diffjax.build import config, data, evaluation, tasks
+from diffjax.build.sets import part
 from diffjax.core.errors import ConfigError
 from diffjax.data.sources import tfds
 from diffjax.devices import mesh
 from diffjax.evaluation.pictures import Fidelity
 from tests import runs
+from tests.evaluation.toys import extractor
 from tests.tiny_t5 import save_tiny
 
 EVERY = ("train.evaluate_every=2", "train.evaluate_examples=8", "optim.decay=constant",
+         "train.evaluate_scores=('lite0',)",
          "train.sample_every=0", "train.snapshot_every=0", "train.log_every=4")  # fmt: skip
 
 
@@ -44,6 +47,9 @@ def toys(tmp_path_factory):
         patch.setattr(tasks, "model_of", lambda config: Toy())
         # the command has one CPU of its own; here it shares the programs of the training's eight
         patch.setattr(mesh, "sampling_devices", jax.local_devices)
+        # six means in the place of a large network, which is in a wheel that need not be installed
+        patch.setattr(evaluation, "open_extractor", lambda name: extractor())
+        patch.setattr(part, "not_installed", lambda asked: "not asked for here")
         patch.setenv("DIFFJAX_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
         yield
 
@@ -166,6 +172,25 @@ def test_evaluating_changes_nothing_of_the_training_and_resuming_nothing_of_it(
     assert [line["step"] for line in held_out(whole)] == [2, 4]
 
 
+def test_a_curve_of_the_distance_of_sets_is_logged_when_it_is_asked_for(whole):
+    """Eight examples are more than the six features, so it is a distance of full rank."""
+    curve = [(line["step"], line["evaluate/fd_lite0"]) for line in held_out(whole)]
+    assert [step for step, _ in curve] == [2, 4]
+    assert all(value > 0 for _, value in curve)
+    assert all("evaluate/kid_lite0" in line for line in held_out(whole))
+
+
+def test_what_the_demo_learns_by_heart_is_what_its_evaluation_looks_at():
+    options = config.load("configs/base64.py:demo")
+    found = data.held_out(options, options.data.validation_split)
+    names = {str(found[i]["name"]) for i in range(len(found))}
+    assert names == set(options.data.names)
+    options.data.validation_names = ("banana",)
+    assert len(data.held_out(options, "train")) < len(found)
+    with pytest.raises(ConfigError, match=r"data\.validation_split = 'validation'"):
+        data.held_out(options, "validation")
+
+
 def test_other_examples_and_another_seed_give_other_numbers(whole, said, tmp_path):
     before = said[0]["stages"][0]["numbers"]
     for flag, value in (("--num", "16"), ("--seed", "1"), ("--split", "test")):
@@ -186,6 +211,10 @@ def test_other_examples_and_another_seed_give_other_numbers(whole, said, tmp_pat
          "validation, test; name another, or train with train.evaluate_every=0"),
         (["train.evaluate_every=-1"], "train.evaluate_every = -1: must be at least 0"),
         (["train.evaluate_examples=0"], "train.evaluate_examples = 0: must be "),
+        (["train.evaluate_every=2", "train.evaluate_scores=('clip:./no where',)"],
+         "train.evaluate_scores = './no where': CLIP './no where' is neither a folder, a file"),
+        (["train.evaluate_every=2", "train.evaluate_scores=('lite0',)",
+          "train.evaluate_examples=1"], "real: 1 pictures, want at least 2"),
     ],
 )  # fmt: skip
 def test_a_run_that_cannot_be_evaluated_is_refused_before_it_compiles(
@@ -228,7 +257,7 @@ def test_digits_have_nothing_to_be_evaluated_on(tmp_path, capsys):
         (["--seed", "-1"], "--seed = -1: 0 to 2147483647"),
         (["--split", " "], "--split = ' ': name one"),
         (["--split", "dev"], "data.validation_split = 'dev': made-up pictures have no"),
-        (["--parts", "stages,fid"], "--parts = 'fid': allowed: stages, chain, emoji, guidance"),
+        (["--parts", "stages,fid"], "'fid': allowed: stages, chain, emoji, guidance, sets"),
         (["--parts", "emoji"], "--parts = 'emoji': fake/16 is not the emoji data set"),
         (["--parts", "chain"], "--parts = 'chain': wants two stages or more"),
         (["--out", "report.txt"], "--out = 'report.txt': must end with .json"),

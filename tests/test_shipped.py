@@ -35,6 +35,20 @@ def test_the_card_has_the_figures_that_were_measured():
     assert card == ship_cascade.card(card, json.loads(ship_cascade.FIGURES.read_text()))
 
 
+def test_scores_of_sets_stand_in_the_card_with_their_spread():
+    found = {
+        "examples": 78, "seeds": [0, 1], "clip": {"name": "emoji", "weights": "a" * 64},
+        "extractor": {"name": "a network"},
+        "numbers": {"kid_lite0": 0.0123, "clip_score": 25.0}, "deviation": {"kid_lite0": 0.001},
+    }  # fmt: skip
+    rows = ship_cascade.scores({"style": found})
+    assert "by a network and the CLIP emoji (aaaaaaaaaaaa); means over the seeds 0, 1" in rows[1]
+    (row,) = [row for row in rows if row.startswith("| style")]
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells == ["style", "78", "-", "1.230 ± 0.100", "-", "-", "25.00", "-", "-", "-"]
+    assert len(rows[3].split("|")) == len(row.split("|"))
+
+
 def test_the_files_are_those_that_the_configs_train():
     for place in PLACES:
         options = places.options_of(place)

@@ -2,9 +2,11 @@
 
     python -m diffjax.main --config configs/cascade.py --workdir runs/emoji    # hours on 2 cores
     python -m tools.ship_cascade --workdir runs/emoji                          # half an hour
+    python -m tools.ship_cascade --scores              # only the scores of sets: an hour
     python -m tools.ship_cascade --card                # only the card, from known figures
 
-The stages are exported in bfloat16 and measured as they ship (python -m diffjax.evaluate).
+The stages are exported in bfloat16 and measured as they ship (python -m diffjax.evaluate). Scores
+of sets want pip install diffjax[lite0].
 """
 
 import argparse
@@ -16,10 +18,16 @@ from typing import Any
 from diffjax.build import config, places
 from diffjax.checkpoint.__main__ import main as checkpoint
 from diffjax.core import tensorfile
+from diffjax.encoders.clip import encoder
 from diffjax.evaluate import main as evaluate
 
 FIGURES = Path(__file__).resolve().parent.parent / "benchmarks/results/shipped.json"
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
+# The split of each set that is scored, and how many pictures of the first stage each seed draws. A
+# distance of full rank wants more than the 1,280 features.
+SCORED = {"seen": ("train", 1300), "style": ("style", 100), "compositional": ("compositional", 78),
+          "test": ("test", 100)}  # fmt: skip
+SEEDS, CLIP = "0-2", "emoji"
 SETS = {
     "seen": "its drawing was trained on",
     "style": "training saw the thing in the other style only",
@@ -45,6 +53,23 @@ def measure() -> None:
     found = json.loads(out.read_text())
     names = ("settings", "sets", "enlarged")
     figures = {name: found["emoji"][name] for name in names} | {"curve": found["guidance"]["curve"]}
+    FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
+    out.unlink()
+    score()
+
+
+def score() -> None:
+    """Adds the scores of sets to the figures: what `evaluate` says of `sets` for each split."""
+    out = FIGURES.with_name("shipped_sets.json")
+    clip = ["--clip", CLIP] if encoder.SHIPPED[CLIP].is_dir() else []
+    scored: dict[str, Any] = {}
+    for name, (split, count) in SCORED.items():
+        place = str(places.shipped() / "base64.safetensors")
+        words = ["--split", split, "--num", str(count), "--seed", SEEDS, *clip, "--overwrite"]
+        if evaluate([place, "--parts", "sets", *words, "--out", str(out)]):
+            sys.exit(f"the set {name} could not be scored")
+        scored[name] = json.loads(out.read_text())["sets"]
+    figures = json.loads(FIGURES.read_text()) | {"scored": scored}
     FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
     out.unlink()
 
@@ -113,7 +138,53 @@ def tables(figures: dict[str, Any]) -> str:
             f"{found['bicubic_psnr']:.2f} dB | {found['gain_db']:+.2f} dB | "
             f"{found['made_ssim']:.3f} | {found['bicubic_ssim']:.3f} |"
         )
+    rows += scores(figures["scored"]) if "scored" in figures else []
     return "\n".join(rows)
+
+
+# The columns of the table of scores: a title, the number, its format, and what it is multiplied by.
+COLUMNS = (
+    ("FD-lite0", "fd_lite0", ".2f", 1),
+    ("100 KID-lite0", "kid_lite0", ".3f", 100),
+    ("precision", "precision", ".2f", 1),
+    ("recall", "recall", ".2f", 1),
+    ("CLIP score", "clip_score", ".2f", 1),
+    ("of true pictures", "clip_score_real", ".2f", 1),
+    ("R-precision", "r_precision", ".2f", 1),
+    ("diversity", "diversity", ".3f", 1),
+)
+
+
+def scores(scored: dict[str, Any]) -> list[str]:
+    """The table of the scores of sets: means over the seeds, with their deviation."""
+    first = next(iter(scored.values()))
+    clip, seeds = first["clip"], ", ".join(map(str, first["seeds"]))
+    by = f" and the CLIP {clip['name']} ({clip['weights'][:12]})" if clip else ""
+    rows = [
+        "",
+        f"Pictures of 64 px as sets, by {first['extractor']['name']}{by}; means over the seeds "
+        f"{seeds} and their standard deviation:",
+        "",
+        f"| prompts | pictures of a seed | {' | '.join(title for title, *_ in COLUMNS)} |",
+        "|---|---|" + "---|" * len(COLUMNS),
+    ]
+    for name, found in scored.items():
+        cells = [spread(found, number, form, times) for _, number, form, times in COLUMNS]
+        rows.append(f"| {name} | {found['examples']} | {' | '.join(cells)} |")
+    return [
+        *rows,
+        "",
+        "Where FD-lite0 is missing there are fewer pictures than its 1,280 features.",
+    ]
+
+
+def spread(found: dict[str, Any], name: str, form: str, times: float = 1.0) -> str:
+    """A number with its standard deviation over the seeds; a dash for none."""
+    if name not in found["numbers"]:
+        return "-"
+    mean = f"{times * found['numbers'][name]:{form}}"
+    deviation = found.get("deviation", {}).get(name)
+    return mean if not deviation else f"{mean} ± {times * deviation:{form}}"
 
 
 def card(text: str, figures: dict[str, Any]) -> str:
@@ -129,11 +200,14 @@ def main() -> None:
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--workdir", type=Path, help="of the trained cascade")
+    what.add_argument("--scores", action="store_true", help="measure the scores of sets alone")
     what.add_argument("--card", action="store_true", help="write the card again, nothing else")
     flags = parser.parse_args()
     if flags.workdir:
         export(flags.workdir)
         measure()
+    if flags.scores:
+        score()
     page = places.shipped() / "README.md"
     page.write_text(card(page.read_text(), json.loads(FIGURES.read_text())))
 

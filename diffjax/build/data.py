@@ -250,7 +250,9 @@ def _vectors_progress(done: int, total: int) -> None:
 
 
 def held_out(config: ConfigDict, split: str) -> RecordSource:
-    """The records of a split that is not trained on, whatever names data.names trains.
+    """The records of a split that is not trained on, of data.validation_names if there are some.
+
+    data.names, which are trained on, does not apply.
 
     Raises:
       ConfigError: the data set has no such split.
@@ -258,7 +260,8 @@ def held_out(config: ConfigDict, split: str) -> RecordSource:
     remedy = "name another, or train with train.evaluate_every=0"
     try:
         found = open_source(
-            config.data.name, dataclasses.replace(wanted_of(config, split), names=())
+            config.data.name,
+            dataclasses.replace(wanted_of(config, split), names=config.data.validation_names),
         )
     except ValueError as error:
         raise ConfigError("data.validation_split", split, f"{error}; {remedy}") from None

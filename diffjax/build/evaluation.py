@@ -3,18 +3,21 @@
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from diffjax.build import columns, data
+from diffjax.build import clips, columns, data
 from diffjax.build.embeddings import embeddings_of
 from diffjax.core.errors import require
+from diffjax.encoders.clip import encoder as clip_encoder
 from diffjax.encoders.t5 import TextEncoder
 from diffjax.evaluation import examples, fidelity
 from diffjax.evaluation.denoising import Bits, NoiseLevels
 from diffjax.evaluation.drawings import drawings
 from diffjax.evaluation.evaluator import Evaluator, rows_for
 from diffjax.evaluation.examples import Examples
+from diffjax.evaluation.extractors.open import open_extractor
 from diffjax.evaluation.matching import Matching
 from diffjax.evaluation.measure import Measure, Score, TrainingLoss
 from diffjax.evaluation.pictures import Fidelity, Nearest, gallery_of
+from diffjax.evaluation.scores import distance_to, fit_to
 from diffjax.tasks.contrastive import Contrastive
 from diffjax.tasks.denoising import Denoising
 from diffjax.tasks.task import Task
@@ -61,7 +64,8 @@ def evaluator_of(
         len(found),
         f"must be a multiple of {rows}: {task.name} compares the examples of a batch",
     )
-    return Evaluator(task, found, measures_of(task), scores_of(config, task), mesh, rows, seed)
+    scores = (*scores_of(config, task), *asked_scores(config, task, found))
+    return Evaluator(task, found, measures_of(task), scores, mesh, rows, seed)
 
 
 def examples_of(
@@ -91,6 +95,25 @@ def scores_of(config: ConfigDict, task: Task) -> tuple[Score, ...]:
         every = drawings(config.data.size_px)
         return (Nearest(gallery_of(every.images, every.names, every.captions)),)
     return ()
+
+
+def asked_scores(config: ConfigDict, task: Task, found: Examples) -> tuple[Score, ...]:
+    """The scores of train.evaluate_scores: a distance of sets for an extractor, and CLIP's score.
+
+    Raises:
+      ConfigError: the task makes no pictures, or there is no such extractor or CLIP.
+      InputError: weights are missing or damaged, or the examples show nothing or have no captions.
+    """
+    key, wanted = "train.evaluate_scores", config.train.evaluate_scores
+    makes = isinstance(task, Denoising) and task.of == "image"
+    require(makes or not wanted, key, wanted, f"{task.name} makes no pictures: leave it empty")
+    scores: list[Score] = []
+    for name in wanted:
+        if name.startswith(clip_encoder.PREFIX):
+            scores.append(fit_to(found, clips.load(name.removeprefix(clip_encoder.PREFIX), key)))
+        else:
+            scores.append(distance_to(found, open_extractor(name)))
+    return tuple(scores)
 
 
 def is_emoji(config: ConfigDict) -> bool:

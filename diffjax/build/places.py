@@ -10,7 +10,6 @@ from ml_collections import ConfigDict
 
 from diffjax import checkpoint
 from diffjax.build import config
-from diffjax.build.training import sampled_average
 from diffjax.checkpoint.portable import LIVE
 from diffjax.core import tensorfile
 from diffjax.core.errors import ConfigError, StorageError, require
@@ -130,6 +129,11 @@ def params_of(
         except ValueError as error:
             raise ConfigError("--stages", str(place), str(error)) from None
     raise ConfigError("--stages", str(place), "has no checkpoint yet")
+
+
+def sampled_average(options: ConfigDict) -> str:
+    """The average that pictures are made with by default: the first one, if there is any."""
+    return next(iter(options.train.ema), LIVE)
 
 
 def params_shape(task: Task) -> Params:

@@ -1,8 +1,7 @@
 """Makes a report on trained stages, as plain data in several parts."""
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +9,9 @@ import jax
 from ml_collections import ConfigDict
 
 import diffjax
-from diffjax.build import config, evaluation, loading, places, tasks
+from diffjax.build import evaluation
+from diffjax.build.loaded import Asked, Loaded, load, no_chain
+from diffjax.build.sets import folder, part, sweep
 from diffjax.core.errors import require
 from diffjax.core.json_types import Json, JsonObject
 from diffjax.devices import mesh as mesh_lib
@@ -20,30 +21,20 @@ from diffjax.evaluation.denoising import TIMES, CascadeBits, lowest
 from diffjax.evaluation.drawings import drawings
 from diffjax.evaluation.evaluator import Evaluator, rows_for
 from diffjax.generation.chain import TrainedStage
-from diffjax.generation.recipe import Origin, settings_to_json
+from diffjax.generation.recipe import settings_to_json
 
-
-@dataclass(frozen=True)
-class Loaded:
-    """A trained stage with its config. encoder: None if it has no text condition."""
-
-    options: ConfigDict
-    stage: TrainedStage
-    origin: Origin
-    encoder: TextEncoder | None
-
-
-@dataclass(frozen=True)
-class Asked:
-    """How a report is made. num, seed, split: None means the value of each stage's config.
-
-    classifier: the file of the network that tells emoji apart; if missing, it is trained first.
-    """
-
-    num: int | None
-    seed: int | None
-    split: str | None
-    classifier: Path
+__all__ = [
+    "PARTS",
+    "Asked",
+    "Loaded",
+    "Part",
+    "load",
+    "made_with",
+    "of_pictures",
+    "report",
+    "swept",
+    "whose",
+]
 
 
 class Part(NamedTuple):
@@ -51,29 +42,6 @@ class Part(NamedTuple):
 
     ask: Callable[[Sequence[Loaded], Asked], Json]
     fault: Callable[[Sequence[Loaded]], str]
-
-
-def load(dirs: Sequence[Path], ema: str | None = None, verify: str = "full") -> list[Loaded]:
-    """The stages of these places, which need not fit together.
-
-    Raises:
-      ConfigError: one has no checkpoint or no such average.
-      StorageError: a checkpoint is damaged.
-    """
-    encoders: dict[tuple[str, int], TextEncoder] = {}
-    loaded = []
-    for place, name in zip(dirs, loading.names_of(ema, len(dirs)), strict=True):
-        options = places.options_of(place)
-        encoder = None
-        with config.interpreting(place):
-            if "text" in options:
-                key = (options.text.encoder, options.text.max_tokens)
-                encoder = encoders.get(key) or tasks.encoder_of(options)
-                encoders[key] = encoder
-            task = tasks.task_of(options, encoder.width if encoder else 0)
-        stage, origin = loading.load_stage(options, place, task, name, verify)
-        loaded.append(Loaded(options, stage, origin, encoder))
-    return loaded
 
 
 def report(loaded: Sequence[Loaded], asked: Asked, parts: Sequence[str] = ()) -> JsonObject:
@@ -85,19 +53,65 @@ def report(loaded: Sequence[Loaded], asked: Asked, parts: Sequence[str] = ()) ->
       ConfigError: these stages cannot have a part, or there is no such split.
     """
     faults = {name: PARTS[name].fault(loaded) for name in parts or USUAL}
+    if not parts:
+        faults["sets"] = faults["sets"] or part.not_installed(asked)
     for name, fault in faults.items():
         require(not parts or not fault, "--parts", name, fault)
         if fault:
             print(f"no {name}: {fault}", flush=True)
     made = {name: PARTS[name].ask(loaded, asked) for name, fault in faults.items() if not fault}
-    versions = {"diffjax": diffjax.__version__, "jax": jax.__version__}
     return {
         "format": 1,
         "asked": {"num": asked.num, "seed": asked.seed, "split": asked.split},
-        "made_with": {**versions, "platform": jax.devices()[0].platform},
-        "of": [_whose(one) for one in loaded],
+        "made_with": made_with(),
+        "of": [whose(one) for one in loaded],
         **made,
     }
+
+
+def swept(
+    loaded: Sequence[Loaded], asked: Asked, axes: Sequence[sweep.Axis], out: Path | None
+) -> Iterator[JsonObject]:
+    """The report of a sweep, after each of its rows.
+
+    out: a file with the same sweep, begun earlier, whose rows are kept; None to begin anew.
+
+    Raises:
+      ConfigError: these stages make no pictures, settings do not go together, or the file holds
+        something else.
+    """
+    fault = part.fault(loaded)
+    require(not fault, sweep.FLAG, axes[0][0], fault)
+    same: JsonObject = {
+        "format": 1,
+        "asked": {
+            "num": asked.num, "seeds": list(part.seeds_of(loaded, asked)), "split": asked.split,
+            "extractor": asked.extractor, "clip": asked.clip, "against": asked.against,
+            "any_count": asked.any_count,
+        },
+        "of": [whose(one) for one in loaded],
+    }  # fmt: skip
+    names = [name for name, _ in axes]
+    there = [] if out is None else sweep.kept_rows(out, same, names)
+    for rows in sweep.rows_of(loaded, asked, axes, _mesh(), there):
+        yield {**same, "made_with": made_with(), "sweep": {"axes": list(names), "rows": rows}}
+
+
+def of_pictures(source: str, asked: Asked) -> JsonObject:
+    """The report on pictures that are there already; see `sets.folder`."""
+    return {
+        "format": 1,
+        "asked": {"num": asked.num, "split": asked.split},
+        "made_with": made_with(),
+        "of": [],
+        "sets": folder.report(source, asked, _mesh()),
+    }
+
+
+def made_with() -> JsonObject:
+    """The versions and the platform of this process."""
+    platform = jax.devices()[0].platform
+    return {"diffjax": diffjax.__version__, "jax": jax.__version__, "platform": platform}
 
 
 def stages(loaded: Sequence[Loaded], asked: Asked) -> Json:
@@ -144,15 +158,15 @@ def guidance(loaded: Sequence[Loaded], asked: Asked) -> Json:
     return {**_judged(loaded, asked), "curve": curve}
 
 
+def drawn_sets(loaded: Sequence[Loaded], asked: Asked) -> Json:
+    """The pictures that the stages make, compared as a set with real ones."""
+    found = part.sets(loaded, asked, _mesh())
+    part.say(found)
+    return found
+
+
 def _no_chain(loaded: Sequence[Loaded]) -> str:
-    sides = [(one.stage.task.low_res_px, one.stage.task.size_px) for one in loaded]
-    starts, ends = [start for start, _ in sides], [None, *(end for _, end in sides[:-1])]
-    if len(loaded) < 2:
-        return "wants two stages or more"
-    if starts != ends:
-        return f"stages start from {starts} px, the stages before them make {ends}"
-    told = {one.encoder.fingerprint if one.encoder else "" for one in loaded}
-    return "" if len(told) == 1 else "its stages are told their text by unequal encoders"
+    return "wants two stages or more" if len(loaded) < 2 else no_chain(loaded)
 
 
 def _no_emoji(loaded: Sequence[Loaded]) -> str:
@@ -170,9 +184,10 @@ PARTS: dict[str, Part] = {
     "chain": Part(chain, _no_chain),
     "emoji": Part(drawn, _no_emoji),
     "guidance": Part(guidance, _no_emoji),
+    "sets": Part(drawn_sets, part.fault),
 }
 # The parts that are made by default. Guidance takes as long as all others together.
-USUAL = ("stages", "chain", "emoji")
+USUAL = ("stages", "chain", "sets", "emoji")
 
 
 def _stage(one: Loaded, asked: Asked) -> JsonObject:
@@ -209,7 +224,8 @@ def _data(options: ConfigDict, split: str, count: int, seed: int) -> JsonObject:
     return {"data": options.data.name, "split": split, "examples": count, "seed": seed}
 
 
-def _whose(one: Loaded) -> JsonObject:
+def whose(one: Loaded) -> JsonObject:
+    """Where the parameters of a stage come from, and how it is sampled."""
     origin, settings = one.origin, settings_to_json(one.stage.settings)
     return {
         "name": origin.name,

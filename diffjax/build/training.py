@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from diffjax.build import data, evaluation, resume, tasks
 from diffjax.build.check import check
-from diffjax.checkpoint.portable import LIVE
+from diffjax.build.places import sampled_average
 from diffjax.core.errors import ConfigError
 from diffjax.devices import mesh as mesh_lib
 from diffjax.encoders.t5 import TextEncoder
@@ -102,8 +102,3 @@ def optimiser_of(config: ConfigDict) -> tuple[optim.Optimiser, optim.Rate]:
     groups = tuple(map(optim.parse_group, options.groups))
     own = {name: options[name] for name in names}
     return optim.optimiser(options.name, rate, **own, groups=groups), rate
-
-
-def sampled_average(config: ConfigDict) -> str:
-    """The average that pictures are made with by default: the first one, if there is any."""
-    return next(iter(config.train.ema), LIVE)

@@ -11,7 +11,13 @@ import numpy as np
 from jaxtyping import Float, Num
 
 from diffjax.core.errors import InputError
-from diffjax.evaluation.metrics.features import check_finite, check_widths
+from diffjax.evaluation.metrics.features import (
+    Features,
+    Others,
+    check_finite,
+    check_widths,
+    checked_pair,
+)
 from diffjax.evaluation.metrics.moments import Moments, check_moments
 
 Vector: TypeAlias = Num[np.ndarray | jax.Array, " _"]
@@ -51,6 +57,24 @@ def distance(a: Moments, b: Moments, *, asked: int | None = None, full_rank: boo
     check_moments("made", a, asked=asked, full_rank=full_rank)
     check_moments("real", b, full_rank=full_rank)
     return frechet_distance(a.mean, a.covariance(), b.mean, b.covariance())
+
+
+def distance_of_few(made: Features, real: Others) -> float:
+    """The Frechet distance of sets with fewer rows than features, without their covariances.
+
+    X and Y are the centred rows, n and m of them. The singular values of sqrt(A) sqrt(B) are those
+    of X Y^T / sqrt((n - 1) (m - 1)), a small matrix. Both covariances are singular, and the value
+    depends mainly on n and m: compare it with distances of as many rows alone.
+
+    Raises:
+      InputError: what `checked_pair` refuses.
+    """
+    x, y = checked_pair(made, real)
+    mean_x, mean_y = x.mean(axis=0), y.mean(axis=0)
+    x, y = (x - mean_x) / np.sqrt(len(x) - 1), (y - mean_y) / np.sqrt(len(y) - 1)
+    product = np.linalg.svd(x @ y.T, compute_uv=False).sum()
+    shift, traces = mean_x - mean_y, float(np.sum(x * x) + np.sum(y * y))
+    return max(0.0, float(shift @ shift) + traces - 2 * float(product))
 
 
 def _exact(name: str, values: Num[np.ndarray | jax.Array, "..."]) -> Float[np.ndarray, "..."]:

@@ -34,6 +34,7 @@ ELSEWHERE = {
     "data.validation_split": "of what an evaluation looks at: tests/test_evaluate.py",
     "data.validation": "chooses among records: tests/build/test_data.py",
     "data.names": "made-up pictures are all taken: tests/data/sources/tfds/test_records.py",
+    "data.validation_names": "of what an evaluation looks at: tests/test_evaluate.py",
     "data.image_key": "made-up pictures have no fields: tests/data/sources/tfds/test_records.py",
     "data.caption_key": "made-up pictures have no fields: tests/data/sources/tfds/test_records.py",
     "data.captions": "made-up pictures lie in no folder: tests/build/test_data.py",
@@ -46,6 +47,7 @@ ELSEWHERE = {
     "model.kind": "changes which other keys there are: tests/build/test_check.py",
     "text.width": "0 asks the encoder, any other number must be its own: test_check.py",
     "train.evaluate_examples": "how many an evaluation looks at: tests/test_evaluate.py",
+    "train.evaluate_scores": "what an evaluation says of their set: tests/test_evaluate.py",
     "train.allow_dtype_change": "allows what a resume refuses: test_resume.py",
 }
 # Another allowed value, where the general rule of `other` gives one that is not.

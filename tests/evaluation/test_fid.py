@@ -101,3 +101,12 @@ def test_fid_infinity_is_below_the_distance_of_all_pictures():
     assert found == fid_infinity(MADE, real, points=8, smallest=12)
     with pytest.raises(ValueError, match=r"48 pictures, points = 8, smallest = 6: .* 6 features"):
         fid_infinity(MADE, real, points=8, smallest=6)
+
+
+def test_of_few_rows_the_distance_is_that_of_their_covariances():
+    """Without the covariances themselves, by the smaller matrix of products of rows."""
+    draw = np.random.default_rng(3)
+    x, y = draw.normal(size=(5, 9)), 2 + draw.normal(size=(7, 9))
+    wanted = fid.distance(*map(moments.moments_of, (x, y)), full_rank=False)
+    assert fid.distance_of_few(x, y) == pytest.approx(wanted, rel=1e-6)
+    assert fid.distance_of_few(x, x) < 1e-12

