@@ -13,7 +13,7 @@ import ml_collections
 
 from diffjax.build.config_file import load, shipped
 from diffjax.build.upgrade import upgraded
-from diffjax.core.errors import ConfigError, Ending, require
+from diffjax.core.errors import ConfigError, Ending, StorageError, require
 from diffjax.core.files import parse_json_object, read_json, write_whole
 from diffjax.core.json_types import Json, JsonObject
 
@@ -145,15 +145,31 @@ def save(config: ml_collections.ConfigDict, path: Path) -> None:
 def restore(path: Path) -> ml_collections.ConfigDict:
     """Reads the config that `save` wrote; lists become tuples.
 
+    If it cannot be used, the copy in the run's newest checkpoint is taken, with a warning.
+
     Raises:
       ConfigError: there is no such file, or it is not a config that this version understands.
       StorageError: the file is damaged.
     """
     try:
-        found = read_json(path, "bring back a copy, or name another workdir")
-    except FileNotFoundError:
-        raise ConfigError("workdir", str(path.parent), "holds no config.json: not a run") from None
-    return _restored(found, path.parent)
+        return _restored(read_json(path, "bring back a copy, or name another workdir"), path.parent)
+    except (FileNotFoundError, StorageError, ConfigError) as error:
+        from diffjax.checkpoint import config_copy  # orbax takes a second to import
+
+        copy = config_copy.instead_of(path.parent, error)
+        if copy is not None:
+            return _restored(copy, path.parent)
+        if not isinstance(error, FileNotFoundError):
+            raise
+    raise ConfigError("workdir", str(path.parent), "holds no config.json: not a run")
+
+
+def copy_of(workdir: Path, step: int | None = None) -> ml_collections.ConfigDict | None:
+    """The config that `step`, or the newest step that has one, was trained with; None for none."""
+    from diffjax.checkpoint import config_copy
+
+    copy = config_copy.newest(workdir, step)
+    return None if copy is None else _restored(copy, workdir)
 
 
 @contextlib.contextmanager

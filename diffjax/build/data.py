@@ -9,8 +9,8 @@ from ml_collections import ConfigDict
 
 from diffjax.build import columns
 from diffjax.build.embeddings import embeddings_of, of_known_captions
-from diffjax.core.errors import ConfigError, Ending, InputError, require
-from diffjax.core.files import read_json, write_whole
+from diffjax.core.errors import ConfigError, Ending, InputError, StorageError, require
+from diffjax.core.files import read_json, set_aside, write_whole
 from diffjax.core.json_types import JsonObject
 from diffjax.data import pipeline, readers
 from diffjax.data.broken import Broken
@@ -154,8 +154,12 @@ def same_data(config: ConfigDict, records: RecordSource, workdir: Path) -> bool:
         data.allow_changed.
     """
     try:
-        before = read_json(workdir / DATA, "delete it, and the data are taken as they are")
+        before = read_json(workdir / DATA, "the data are taken as they are")
     except FileNotFoundError:
+        return False
+    except StorageError as error:
+        if processes.is_first():
+            set_aside(workdir / DATA, str(error).removeprefix(f"{workdir / DATA}: "))
         return False
     now = described(config, records)
     if any(before.get(name) != now[name] for name in ASKED_FOR):

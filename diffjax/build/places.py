@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from diffjax import checkpoint
-from diffjax.build import config
+from diffjax.build import config, resume
+from diffjax.build.training import sampled_average
 from diffjax.checkpoint.portable import LIVE
 from diffjax.core import tensorfile
 from diffjax.core.errors import ConfigError, StorageError, require
@@ -49,12 +50,17 @@ def stage_dirs(
             None,
             "no trained cascade came along; `make demo` trains one: --workdir runs/demo",
         )
-    if is_file(workdir) or (workdir / CONFIG).exists():
+    if is_file(workdir) or _is_run(workdir):
         return [workdir]
-    found = [path.parent for path in workdir.glob(f"*/{CONFIG}")]
+    found = [path for path in workdir.glob("*") if _is_run(path)]
     found = found or list(workdir.glob(f"*{SAFETENSORS}"))
     require(bool(found), flag, str(workdir), "holds no trained stage; train one first")
     return sorted(found, key=_size_px)
+
+
+def _is_run(place: Path) -> bool:
+    """Whether a run was begun in the folder; its config.json may be gone."""
+    return (place / CONFIG).exists() or (place / "checkpoints").is_dir()
 
 
 def _size_px(place: Path) -> int:
@@ -100,7 +106,8 @@ def params_of(
     of the checkpoint if it exists, else the newest.
 
     Raises:
-      ConfigError: there is no such average, no checkpoint, or it belongs to another network.
+      ConfigError: there is no such average, no checkpoint, or it belongs to another network, or was
+        trained with another config.
       StorageError: a checkpoint is damaged, or holds numbers that are not finite.
     """
     like = params_shape(task)
@@ -123,11 +130,12 @@ def params_of(
     for wanted in (step, None) if step is not None else (None,):
         try:
             params, at = checkpoint.restore_part(found, where, like, step=wanted, verify=verify)
-            return _finite(params, place), at, name
         except FileNotFoundError:
             continue
         except ValueError as error:
             raise ConfigError("--stages", str(place), str(error)) from None
+        resume.check_copy(options, place, at)
+        return _finite(params, place), at, name
     raise ConfigError("--stages", str(place), "has no checkpoint yet")
 
 

@@ -15,6 +15,8 @@ FIXED = (
     "contrastive.loss", "contrastive.noised", "optim.name",
     "data.size_px", "train.ema",
 )  # fmt: skip
+# Of these, the ones that no checkpoint depends on: where an encoder lies, how a network computes.
+FREE = ("model.dtype", "model.remat", "text.encoder", "embedding.encoder")
 
 
 class Change(NamedTuple):
@@ -33,10 +35,12 @@ def allowed_changes(options: ConfigDict, workdir: Path) -> list[Change]:
     Raises:
       ConfigError: a change is not allowed; the message shows old and new values in two columns.
     """
-    path = workdir / "config.json"
-    if not path.exists():
+    path, copy = workdir / "config.json", config.copy_of(workdir)
+    if not path.exists() and copy is None:
         return []
     before, now = (dict(config.leaves(c)) for c in (config.restore(path), options))
+    if copy is not None:  # the checkpoint knows best what it was trained with
+        before |= {key: value for key, value in config.leaves(copy) if _is_bound(key)}
     changed = [Change(k, before[k], now[k]) for k in now if k in before and before[k] != now[k]]
     refused = [c for c in changed if c.key.startswith(FIXED) and not _allowed(c, options)]
     if refused:
@@ -47,6 +51,30 @@ def allowed_changes(options: ConfigDict, workdir: Path) -> list[Change]:
             f"{workdir} was begun with {first.before!r}; {_hint(refused)}\n{change_table(refused)}",
         )
     return changed
+
+
+def check_copy(options: ConfigDict, workdir: Path, step: int) -> None:
+    """Refuse a config.json with another network than the checkpoint was trained with.
+
+    Raises:
+      ConfigError: names the key, and both values.
+    """
+    copy = config.copy_of(workdir, step)
+    trained = {} if copy is None else dict(config.leaves(copy))
+    for key, value in config.leaves(options):
+        bound = _is_bound(key) and not key.startswith("train.")
+        if bound and key in trained and trained[key] != value:
+            raise ConfigError(
+                key,
+                value,
+                f"stands in {workdir / 'config.json'}, and its step {step} was trained with "
+                f"{trained[key]!r}; delete that file, and the copy in the checkpoint is used",
+            )
+
+
+def _is_bound(key: str) -> bool:
+    """Whether a checkpoint depends on the key."""
+    return key.startswith(FIXED) and key not in FREE
 
 
 def _allowed(change: Change, options: ConfigDict) -> bool:

@@ -18,11 +18,11 @@ from pathlib import Path
 import jax
 
 from diffjax import checkpoint
-from diffjax.checkpoint import portable, steps, workdir
+from diffjax.checkpoint import manifest, portable, reading, steps, workdir
 from diffjax.checkpoint.manifest import GOOD, UNVERIFIED, StepReport
 from diffjax.core import command, digest
 from diffjax.core.errors import EXIT_STORAGE, require
-from diffjax.core.files import storing
+from diffjax.core.files import storing, write_whole
 from diffjax.core.tables import align_columns, format_bytes
 
 
@@ -80,7 +80,8 @@ def print_steps(path: Path, full: bool) -> int:
     code = 0
     for directory in step_folders(path):
         start = time.perf_counter()
-        found = checkpoint.survey(directory, full=full)
+        look = reading.inspect if full else manifest.inspect
+        found = checkpoint.survey(directory, full=full, look=look)
         seconds = time.perf_counter() - start
         print(f"{directory}:")
         for line in step_table(found):
@@ -139,8 +140,8 @@ def import_file(flags: argparse.Namespace) -> None:
     with workdir.lock(flags.workdir):
         workdir.check_space(flags.workdir, checkpoint.needed_bytes(state))
         if config and not (flags.workdir / portable.CONFIG).exists():
-            (flags.workdir / portable.CONFIG).write_text(config)
-        with checkpoint.open_dir(target, keep=sys.maxsize) as checkpoints:
+            write_whole(flags.workdir / portable.CONFIG, config.encode())
+        with checkpoint.open_dir(target, keep=sys.maxsize, config=config) as checkpoints:
             checkpoint.save(checkpoints, number, state, position)
     print(f"{target / str(number)}: step {number} from {flags.file}")
 

@@ -1,7 +1,9 @@
 """The manifest of a checkpoint: the size and sha256 of each of its files; it is written last.
 
 orbax writes arrays without a checksum and loads a flipped bit without an error. So a step without
-a manifest counts as incomplete, and a step is read only if its files match its manifest.
+a manifest counts as incomplete, and a step is read only if its files match its manifest. The
+manifest also has the number of the step and the name of its run. A folder that was renamed, or
+copied from another run, is not taken for what it is not.
 """
 
 import concurrent.futures
@@ -13,8 +15,9 @@ import re
 import time
 from collections.abc import Collection
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import NotRequired, TypedDict, cast
 
+from diffjax.checkpoint import identity
 from diffjax.core.files import parse_json_object, write_whole
 
 NAME = "manifest.json"
@@ -25,6 +28,7 @@ METADATA = "_CHECKPOINT_METADATA"
 MARK = {"manifest": FORMAT}
 
 GOOD, INCOMPLETE, CORRUPT, UNVERIFIED = "good", "incomplete", "corrupt", "unverified"
+FOREIGN = "foreign"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,9 +36,11 @@ class StepReport:
     """The state of a step on the disk.
 
     state: "good"; "incomplete": its save was interrupted; "corrupt": a file differs from what was
-    written; "unverified": it was saved before manifests existed.
+    written; "unverified": it was saved before manifests existed; "foreign": it is another step, or
+    a step of another run, in a folder that was renamed or copied.
     why: unless the step is good, one line that names the file. num_bytes: its size on the disk.
-    saved: when, in seconds since 1970.
+    saved: when, in seconds since 1970. named: whether its manifest has its number, which those of
+    version 0.1.0 have not.
     """
 
     step: int
@@ -42,6 +48,7 @@ class StepReport:
     why: str
     num_bytes: int
     saved: float
+    named: bool = False
 
 
 class Entry(TypedDict):
@@ -52,17 +59,23 @@ class Entry(TypedDict):
 
 
 class Manifest(TypedDict):
-    """The content of a manifest. saved: seconds since 1970. files: by their path in the step."""
+    """The content of a manifest. saved: seconds since 1970. files: by their path in the step.
+
+    step: its number. run: the name of its run. Manifests of version 0.1.0 have neither.
+    """
 
     format: str
     saved: float
     files: dict[str, Entry]
+    step: NotRequired[int]
+    run: NotRequired[str]
 
 
-def write(folder: Path) -> None:
+def write(folder: Path, run: str = "") -> None:
     """Sync and hash all files of the finished step `folder`; then write its manifest.
 
-    So a manifest on the disk proves that the files are on the disk too.
+    So a manifest on the disk proves that the files are on the disk too. The name of the folder is
+    the number of the step. run: the name of the run, "" for none.
 
     Raises:
       OSError: the disk is full or fails.
@@ -77,7 +90,10 @@ def write(folder: Path) -> None:
             name: {"bytes": (folder / name).stat().st_size, "sha256": digest}
             for name, digest in zip(names, digests, strict=True)
         },
+        "step": int(folder.name),
     }
+    if run:
+        content["run"] = run
     write_whole(folder / NAME, _to_bytes(content))
 
 
@@ -86,8 +102,10 @@ def inspect(folder: Path, *, full: bool) -> StepReport:
     size = sum((folder / name).stat().st_size for name in _files(folder))
     saved = folder.stat().st_mtime
 
+    named = False
+
     def report(state: str, why: str = "") -> StepReport:
-        return StepReport(int(folder.name), state, why, size, saved)
+        return StepReport(int(folder.name), state, why, size, saved, named)
 
     try:
         raw = (folder / NAME).read_bytes()
@@ -101,7 +119,10 @@ def inspect(folder: Path, *, full: bool) -> StepReport:
         content = _from_bytes(raw)
     except ValueError:
         return report(CORRUPT, f"{NAME} differs from what was written")
-    saved = content["saved"]
+    saved, named = content["saved"], "step" in content
+    why = _other(content, folder)
+    if why:
+        return report(FOREIGN, why)
     files = content["files"]
     for name, entry in files.items():
         try:
@@ -117,6 +138,35 @@ def inspect(folder: Path, *, full: bool) -> StepReport:
                 if fault:
                     return report(CORRUPT, f"{name} {fault}")
     return report(GOOD)
+
+
+def _other(content: Manifest, folder: Path) -> str:
+    """Why a step is not that of its folder; "" if it is, or if its manifest does not say."""
+    step, run = content.get("step"), content.get("run")
+    if step is not None and step != int(folder.name):
+        return f"it is step {step} in a folder that was renamed or copied"
+    here = identity.read(folder.parent)
+    if run and here and run != here:
+        return f"it is of the run {run}, and this is the run {here}"
+    return ""
+
+
+def read(folder: Path, name: str) -> bytes | None:
+    """The bytes of one file of a step; None unless they are those that the manifest has."""
+    try:
+        entry = _from_bytes((folder / NAME).read_bytes())["files"][name]
+        content = (folder / name).read_bytes()
+    except (OSError, ValueError, KeyError):
+        return None
+    return content if hashlib.sha256(content).hexdigest() == entry["sha256"] else None
+
+
+def run_of(folder: Path) -> str:
+    """The name of the run in the manifest of a step; "" if it cannot be read or has none."""
+    try:
+        return _from_bytes((folder / NAME).read_bytes()).get("run", "")
+    except (OSError, ValueError):
+        return ""
 
 
 def _files(folder: Path) -> list[str]:

@@ -8,9 +8,10 @@ import flax.traverse_util
 import ml_dtypes
 import numpy as np
 
+from diffjax.checkpoint import config_copy
 from diffjax.checkpoint.reading import read
 from diffjax.core import digest, tensorfile
-from diffjax.core.errors import require
+from diffjax.core.errors import StorageError, require
 from diffjax.core.files import parse_json_object, read_json
 from diffjax.core.json_types import JsonObject
 from diffjax.core.trees import PyTree, named_leaves
@@ -74,16 +75,19 @@ def default_average(config: str) -> str:
 
 
 def config_of(workdir: Path) -> str:
-    """The text of a workdir's config.json; "" if it has none.
+    """The text of a workdir's config.json, or of its copy in a step; "" if there is neither.
 
     Raises:
-      StorageError: the file is damaged.
+      StorageError: the file is damaged, and no step has a copy.
     """
+    found: JsonObject | None
     try:
         found = read_json(workdir / CONFIG, "bring back a copy, or name another workdir")
-    except FileNotFoundError:
-        return ""
-    return json.dumps(found, indent=2) + "\n"
+    except (FileNotFoundError, StorageError) as error:
+        found = config_copy.instead_of(workdir, error)
+        if found is None and isinstance(error, StorageError):
+            raise
+    return json.dumps(found, indent=2) + "\n" if found else ""
 
 
 def load(file: Path) -> tuple[int, PyTree, JsonObject, str]:

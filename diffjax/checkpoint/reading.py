@@ -1,5 +1,6 @@
 """Restores checkpoints. The files are hashed first; damaged and incomplete steps are skipped."""
 
+import dataclasses
 import functools
 import operator
 from pathlib import Path
@@ -9,7 +10,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from diffjax.checkpoint import manifest, steps
-from diffjax.checkpoint.manifest import CORRUPT, GOOD, INCOMPLETE, UNVERIFIED
+from diffjax.checkpoint.manifest import (
+    CORRUPT,
+    FOREIGN,
+    GOOD,
+    INCOMPLETE,
+    UNVERIFIED,
+    StepReport,
+)
 from diffjax.checkpoint.saving import Checkpoints, decide_on_first_process, wait_for_save
 from diffjax.core.errors import StorageError
 from diffjax.core.trees import PyTree, map_named, named_leaves
@@ -96,14 +104,14 @@ def _verified(checkpoints: Checkpoints, step: int | None, full: bool) -> int:
         raise FileNotFoundError(f"{what} under {checkpoints.directory}")
     skipped = []
     for candidate in reversed(saved) if step is None else [step]:
-        found = manifest.inspect(checkpoints.directory / str(candidate), full=full)
+        found = inspect(checkpoints.directory / str(candidate), full=full)
         if found.state in (GOOD, UNVERIFIED):
             if found.state == UNVERIFIED:
                 print(f"warning: step {candidate} cannot be verified: {found.why}", flush=True)
             return candidate
         skipped.append(found)
-        if found.state == CORRUPT:
-            checkpoints._bad[candidate] = found.why
+        if found.state in (CORRUPT, FOREIGN):
+            checkpoints._bad[candidate] = found
         print(f"step {candidate} is {found.state}, skipped: {found.why}", flush=True)
     if step is None and all(found.state == INCOMPLETE for found in skipped):
         raise FileNotFoundError(f"no checkpoint under {checkpoints.directory} was finished")
@@ -113,6 +121,29 @@ def _verified(checkpoints: Checkpoints, step: int | None, full: bool) -> int:
         + ("" if step is not None else ", and no other step is complete")
         + ": restore it from a copy, or move it away to start from the beginning"
     )
+
+
+def inspect(folder: Path, *, full: bool) -> StepReport:
+    """The state of a step, as `manifest.inspect` has it, also where its manifest has no number.
+
+    Then the step that the state itself has counts, as it is saved with the parameters.
+    """
+    found = manifest.inspect(folder, full=full)
+    if found.named or found.state not in (GOOD, UNVERIFIED):
+        return found
+    within = _step_within(folder)
+    if within in (None, found.step):
+        return found
+    why = f"it is step {within} in a folder that was renamed or copied"
+    return dataclasses.replace(found, state=FOREIGN, why=why)
+
+
+def _step_within(folder: Path) -> int | None:
+    """The step that the state in a folder has; None if it has none or cannot be read."""
+    try:
+        return int(read(folder, "step")[0])
+    except (KeyError, TypeError, ValueError, OSError):
+        return None
 
 
 def _part(name: str, tree: PyTree) -> PyTree:

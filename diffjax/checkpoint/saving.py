@@ -1,9 +1,11 @@
 """Saves checkpoints in the background, through orbax.
 
 A save has these parts: orbax writes the step and commits it; every file is synced and hashed; the
-manifest is written; only then are older steps deleted.
+manifest is written; only then are older steps deleted. A step also holds a copy of the run's
+config.json, from which the workdir's own can be mended.
 """
 
+import functools
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,15 +15,16 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from diffjax.checkpoint import manifest, steps
-from diffjax.checkpoint.manifest import CORRUPT, GOOD, INCOMPLETE, UNVERIFIED, StepReport
+from diffjax.checkpoint import identity, manifest, steps
+from diffjax.checkpoint.manifest import FOREIGN, GOOD, INCOMPLETE, UNVERIFIED, StepReport
 from diffjax.core.errors import StorageError
-from diffjax.core.files import free_bytes
+from diffjax.core.files import free_bytes, storing
 from diffjax.core.tables import format_bytes
 from diffjax.core.trees import PyTree, named_leaves
 
 SAVE, EXISTS, FULL = 0, 1, 2
 SMALL_BYTES = 2**20  # the least part of an array that a device writes for itself
+CONFIG = "config.json"  # the copy of the run's config in a step
 FINISH_SECONDS = 60  # how long a process waits for the others, some of which may have died
 
 
@@ -29,14 +32,15 @@ class Checkpoints:
     """The steps in a folder, made by `open_dir` or `open_to_read`; `finish` or `with` closes it.
 
     keep: how many complete steps are kept; None for a reader, which deletes none. keep_every:
-    multiples of it are never deleted; 0 means that there are no such steps.
+    multiples of it are never deleted; 0 means that there are no such steps. config: the text of
+    config.json, which each step gets a copy of; "" for none.
     """
 
-    def __init__(self, directory: Path, keep: int | None, keep_every: int):
+    def __init__(self, directory: Path, keep: int | None, keep_every: int, config: str = ""):
         self.directory, self.keep, self.keep_every = directory, keep, keep_every
-        self._bad: dict[
-            int, str
-        ] = {}  # steps that a check of all hashes found corrupt, with the reason
+        self._config, self._run = config, ""
+        # steps that a check of more than the sizes found corrupt or foreign
+        self._bad: dict[int, StepReport] = {}
         self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
         self._error: StorageError | None = None
@@ -52,13 +56,7 @@ class Checkpoints:
 
     def survey(self) -> list[StepReport]:
         """Every step with its state, by the sizes of its files and earlier checks of hashes."""
-        found = steps.survey(self.directory)
-        return [
-            StepReport(f.step, CORRUPT, self._bad[f.step], f.num_bytes, f.saved)
-            if f.step in self._bad
-            else f
-            for f in found
-        ]
+        return [self._bad.get(found.step, found) for found in steps.survey(self.directory)]
 
     def __enter__(self) -> "Checkpoints":
         """Return this object."""
@@ -69,19 +67,35 @@ class Checkpoints:
         finish(self)
 
 
-def open_dir(path: Path, *, keep: int = 3, keep_every: int = 0) -> Checkpoints:
+def open_dir(path: Path, *, keep: int = 3, keep_every: int = 0, config: str = "") -> Checkpoints:
     """The checkpoints in `path`, which is made if it does not exist, for a trainer.
 
     Only one trainer may save there. Unfinished steps of an earlier process are deleted. Whoever
-    only reads, perhaps beside a trainer, uses `open_to_read`.
+    only reads, perhaps beside a trainer, uses `open_to_read`. config: see `Checkpoints`.
+
+    Raises:
+      StorageError: the disk is full or fails.
     """
-    checkpoints = Checkpoints(path.resolve(), keep, keep_every)
+    checkpoints = Checkpoints(path.resolve(), keep, keep_every, config)
     if jax.process_index() == 0:
-        checkpoints.directory.mkdir(parents=True, exist_ok=True)
+        with storing(checkpoints.directory):
+            checkpoints.directory.mkdir(parents=True, exist_ok=True)
         steps.delete_leftovers(checkpoints.directory)
+        checkpoints._run = identity.establish(
+            checkpoints.directory, functools.partial(_newest_run, checkpoints.directory)
+        )
         for step in steps.incomplete_steps(checkpoints.survey()):
             steps.remove(checkpoints.directory, step)
     return checkpoints
+
+
+def _newest_run(directory: Path) -> str:
+    """The name of the run in the newest good manifest that has one; "" if none has."""
+    for found in reversed(steps.survey(directory)):
+        run = manifest.run_of(directory / str(found.step)) if found.state == GOOD else ""
+        if run:
+            return run
+    return ""
 
 
 def open_to_read(path: Path) -> Checkpoints:
@@ -166,8 +180,11 @@ def _make_way(checkpoints: Checkpoints, step: int, needed: int) -> int:
         found = manifest.inspect(target, full=False)
         if found.state in (GOOD, UNVERIFIED) and step not in checkpoints._bad:
             return EXISTS
-        steps.remove(checkpoints.directory, step)
-        checkpoints._bad.pop(step, None)
+        found = checkpoints._bad.pop(step, found)
+        if found.state == FOREIGN:
+            steps.set_aside(checkpoints.directory, step, found.why)
+        else:
+            steps.remove(checkpoints.directory, step)
     return FULL if free_bytes(checkpoints.directory) < needed else SAVE
 
 
@@ -187,7 +204,9 @@ def _complete(
     try:
         checkpointer.wait_until_finished()
         if first:
-            manifest.write(directory / str(step))
+            if checkpoints._config:
+                (directory / str(step) / CONFIG).write_text(checkpoints._config)
+            manifest.write(directory / str(step), checkpoints._run)
             for old in steps.steps_to_prune(
                 checkpoints.survey(), checkpoints.keep or 1, checkpoints.keep_every
             ):

@@ -23,6 +23,29 @@ def storing(path: Path) -> Iterator[None]:
         raise StorageError(f"{path}: {error.strerror or error}") from None
 
 
+@contextlib.contextmanager
+def side_output(path: Path) -> Iterator[None]:
+    """Turns errors of the code inside it into a warning, the first time for each path.
+
+    For what a run writes beside its checkpoints: no such file is worth the end of the run.
+    """
+    try:
+        yield
+    except Exception as error:  # also of those who draw what is to be written
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        _warn_once(path, (why.strip() or type(error).__name__).splitlines()[0])
+
+
+_warned: set[Path] = set()
+
+
+def _warn_once(path: Path, why: str) -> None:
+    if path not in _warned:
+        _warned.add(path)
+        said = why if why.startswith(str(path)) else f"{path}: {why}"
+        print(f"warning: {said}; the run goes on without it", file=sys.stderr, flush=True)
+
+
 def publish(temporary: Path, path: Path) -> None:
     """Syncs a temporary file, renames it to its path, and syncs the folder."""
     sync(temporary)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from absl import logging
 
 from diffjax.core.errors import BadData
-from diffjax.core.files import parse_json_object, set_aside, storing
+from diffjax.core.files import parse_json_object, set_aside, side_output
 from diffjax.data.record import BadRecord
 
 SAID = 20  # so many are said one by one in the log; the file has all
@@ -66,7 +66,6 @@ class Broken:
 
         Raises:
           BadData: one more than the limit; the message is one line that names the record.
-          StorageError: the list cannot be written.
         """
         if skipped.record in self.seen:
             return
@@ -75,7 +74,7 @@ class Broken:
             raise too_many(skipped, others, self.limit, self.records)
         self.seen[skipped.record] = skipped
         if self.listed_in is not None:
-            with storing(self.listed_in), open(self.listed_in, "a") as stream:
+            with side_output(self.listed_in), open(self.listed_in, "a") as stream:
                 stream.write(json.dumps(skipped._asdict()) + "\n")
         if others < SAID:
             logging.warning(

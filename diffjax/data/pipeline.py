@@ -175,7 +175,8 @@ class Ahead(Generic[Read, Place, OnDevices]):
     """An iterator that sends `depth` batches to the devices ahead of time.
 
     put: starts to send a batch to the devices. `get_state()` returns the position after the batch
-    that was returned last, however many have been read ahead.
+    that was returned last, however many have been read ahead. If one cannot be read, `failure` is
+    the error from then on, and it is raised once the batches before it have been returned.
     """
 
     def __init__(
@@ -187,14 +188,21 @@ class Ahead(Generic[Read, Place, OnDevices]):
         self._batches, self._put, self._depth = batches, put, depth
         self._waiting: deque[tuple[OnDevices, Place]] = deque()
         self._state = batches.get_state()
+        self.failure: Exception | None = None
 
     def __iter__(self) -> "Ahead[Read, Place, OnDevices]":  # noqa: D105
         return self
 
     def __next__(self) -> OnDevices:  # noqa: D105
-        while len(self._waiting) <= self._depth:
-            batch = self._put(next(self._batches))
-            self._waiting.append((batch, self._batches.get_state()))
+        while len(self._waiting) <= self._depth and self.failure is None:
+            try:
+                batch = self._put(next(self._batches))
+            except Exception as error:
+                self.failure = error
+            else:
+                self._waiting.append((batch, self._batches.get_state()))
+        if not self._waiting and self.failure is not None:
+            raise self.failure
         batch, self._state = self._waiting.popleft()
         return batch
 
@@ -205,7 +213,7 @@ class Ahead(Generic[Read, Place, OnDevices]):
     def set_state(self, state: Place) -> None:
         """Continues from a position; batches that were read ahead are dropped."""
         self._batches.set_state(state)
-        self._state = state
+        self._state, self.failure = state, None
         self._waiting.clear()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypedDict, cast
 
 from diffjax.core.errors import StorageError
-from diffjax.core.files import read_json, set_aside, write_whole
+from diffjax.core.files import read_json, set_aside, side_output, write_whole
 from diffjax.core.json_types import Json, JsonObject
 from diffjax.core.tables import align_columns
 
@@ -106,16 +106,13 @@ class Goodput:
         self.note()
 
     def note(self) -> None:
-        """Write the seconds to the file, completely or not at all.
-
-        Raises:
-          StorageError: the disk is full or fails.
-        """
+        """Write the seconds to the file, completely or not at all; a failure only warns."""
         if self._path is None:
             return
         self._count_with_the_save()
         noted = Note(written=self._wall(), seconds=self.seconds(), saves=self._saves)
-        write_whole(self._path, (json.dumps(noted) + "\n").encode())
+        with side_output(self._path):
+            write_whole(self._path, (json.dumps(noted) + "\n").encode())
 
     def _count_with_the_save(self) -> None:
         """Seconds between a save and the next batch are kept with it: no resume does them again.

@@ -17,7 +17,7 @@ from tensorboard.plugins.text import metadata as text_metadata
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tensorboard.util import tensor_util
 
-from diffjax.core.files import parse_json_object, set_aside, storing, write_whole
+from diffjax.core.files import parse_json_object, set_aside, side_output, write_whole
 from diffjax.core.tables import format_clock
 from diffjax.core.trees import PyTree
 from diffjax.logs.background import Background
@@ -112,10 +112,10 @@ def parameter_table(params: PyTree) -> str:
 class Log:
     """Writes metrics.jsonl and TensorBoard events in a workdir; one process has it enabled.
 
-    Each line of metrics.jsonl is written completely at once; if that fails, a StorageError is
-    raised. The events are written in the background: if their writer fails or hangs, they are lost
-    with a warning. Entries of an earlier process for steps after `resumed_at` are dropped, because
-    those steps are trained again.
+    Each line of metrics.jsonl is written at once; if that fails, there is a warning, and the line
+    is written with the next one. The events are written in the background: if their writer fails
+    or hangs, they are lost with a warning. Entries of an earlier process for steps after
+    `resumed_at` are dropped, because those steps are trained again.
     """
 
     def __init__(
@@ -133,7 +133,8 @@ class Log:
         self._path = workdir / "metrics.jsonl"
         keep_until(self._path, resumed_at)
         self._resumed_at, self._there = resumed_at, names_at(self._path, resumed_at)
-        self._lines = self._path.open("a", buffering=1)
+        self._lines = self._path.open("ab", buffering=0)
+        self._unwritten = b""
         self._behind = Background("the TensorBoard writer")
         self._writer: MetricWriter
 
@@ -149,9 +150,15 @@ class Log:
         if self._enabled:
             numbers = {k: float(v) for k, v in values.items()}
             line = {k: v if math.isfinite(v) else None for k, v in numbers.items()}
-            with storing(self._path):
-                self._lines.write(json.dumps({"step": step, **line}) + "\n")
+            self._unwritten += (json.dumps({"step": step, **line}) + "\n").encode()
+            self._write_lines()
             self._behind.submit(lambda: self._writer.write_scalars(step, numbers))
+
+    def _write_lines(self) -> None:
+        """Write the lines that are not on the disk; a full disk may take a part of them."""
+        with side_output(self._path):
+            while self._unwritten:
+                self._unwritten = self._unwritten[self._lines.write(self._unwritten) :]
 
     def has(self, step: int, prefix: str) -> bool:
         """Whether an earlier process logged names that begin so, at the step that it came to."""
@@ -172,6 +179,7 @@ class Log:
     def close(self) -> None:
         """Write everything to the disk. If TensorBoard's writer hangs, give up after 2 s."""
         if self._enabled:
+            self._write_lines()
             self._lines.close()
             self._behind.submit(lambda: self._writer.close())
             self._behind.close(seconds=2.0)

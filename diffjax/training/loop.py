@@ -13,17 +13,9 @@ from diffjax import checkpoint
 from diffjax.checkpoint.workdir import lock
 from diffjax.core import command
 from diffjax.core.digest import digest_of
-from diffjax.core.errors import (
-    EXIT_TERMINATED,
-    BadData,
-    Diverged,
-    OutOfTime,
-    StorageError,
-    Terminated,
-)
+from diffjax.core.errors import EXIT_TERMINATED, Diverged, OutOfTime, StorageError, Terminated
 from diffjax.core.signals import signals
 from diffjax.devices import processes
-from diffjax.encoders.cache.cache import Damaged
 from diffjax.logs import writer
 from diffjax.logs.goodput import goodput_table
 from diffjax.training.run import Opened, Run, begin
@@ -55,6 +47,7 @@ def train(run: Run) -> Report:
       StorageError: the disk has no room for checkpoints; those on the disk are intact.
       BadData, Damaged: a record cannot be trained on, or data.embeddings lacks a caption or is
         damaged; the last finished step has been saved.
+      Exception: whatever else ends the run between two steps; the same holds.
     """
     with signals() as watch, ExitStack() as at_the_end:
         with watch.meanwhile(nothing_lost):
@@ -69,9 +62,39 @@ def train(run: Run) -> Report:
         return ended(opened, state)
 
 
+@dataclass
+class Finished:
+    """The last finished step, its state, and the position in the data after it.
+
+    state: None while a step overwrites it. saved: whether this step is on the disk, or must not be.
+    """
+
+    step: int
+    state: TrainState | None
+    position: dict[str, int]
+    saved: bool
+
+
 def loop(opened: Opened, state: TrainState) -> TrainState:
-    """Trains up to the last step and returns the state after it."""
+    """Trains up to the last step and returns the state after it.
+
+    Whatever ends it, the last finished step is saved first, if it can be. With several processes
+    only an ending that all agree on can be: a save needs them all.
+    """
+    last = Finished(opened.first_step, state, opened.batches.get_state(), saved=True)
+    try:
+        return steps(opened, last)
+    except Exception:
+        if last.state is not None and not last.saved and jax.process_count() == 1:
+            save(opened, last.step, last.state, last.position)
+        raise
+
+
+def steps(opened: Opened, last: Finished) -> TrainState:
+    """The body of `loop`, which keeps `last` up to date."""
     every, task, step = opened.run.loop, opened.run.training.task, opened.first_step
+    assert last.state is not None, "no step has begun"
+    state = last.state
     train_step, before = opened.program.step, None
     rescue: Callable[[], int] | None = nothing_lost
     agree, alone = processes.Agreement(), jax.process_count() == 1
@@ -82,32 +105,37 @@ def loop(opened: Opened, state: TrainState) -> TrainState:
     while step < every.num_steps:
         opened.spent.switch_to("data")
         with opened.watch.meanwhile(rescue):
-            batch = next_batch(opened, step, state)
+            batch = next(opened.batches)
         if step == opened.first_step:
             opened.spent.switch_to("compile")
             with opened.watch.meanwhile(nothing_lost):
                 train_step = _compile(train_step, state, batch, task)
                 processes.wait_for_all(f"{task.name} step {step}")
         opened.spent.switch_to("step")
+        last.state = None
         state, metrics = train_step(state, batch, task)
         opened.journal.add(metrics)
         jax.block_until_ready(before)  # at most two steps are queued: a signal need not wait long
         before = metrics["loss"]
         step += 1
+        position = opened.batches.get_state()
+        last.step, last.state, last.position, last.saved = step, state, position, False
         if due(every.log_every):
             opened.journal.write(step, every.num_steps)
+            last.saved = True  # a diverged state must not be saved
             _check_health(opened, step)
-        stop = agree(bool(opened.watch) or _time_is_up(opened)) and step < every.num_steps
-        position = opened.batches.get_state()
+            last.saved = False
+        stop = agree(_must_stop(opened)) and step < every.num_steps
         if due(every.save_every) or stop:
             jax.block_until_ready(before)
             opened.spent.switch_to("checkpoint")
+            last.saved = True  # also if this fails: it would fail again
             save(opened, step, state, position)
         if due(every.snapshot_every):
             opened.spent.switch_to("checkpoint")
             opened.snapshots.save(step, state)
         if stop:
-            raise _stopped(opened, step)
+            raise opened.batches.failure or _stopped(opened, step)
         # The state can be saved until the next step overwrites it, but with several processes only
         # by all of them together.
         rescue = functools.partial(rescued, opened, step, state, position) if alone else None
@@ -132,17 +160,6 @@ def evaluate(opened: Opened, step: int, state: TrainState) -> None:
         opened.log.scalars(step, {f"{EVALUATED}{name}": x for name, x in numbers.items()})
     shown = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
     print(f"evaluation at step {step}: {shown}", flush=True)
-
-
-def next_batch(opened: Opened, step: int, state: TrainState) -> dict[str, jax.Array]:
-    """The next batch; if the data cannot be read, the finished steps are saved first."""
-    position = opened.batches.get_state()
-    try:
-        return next(opened.batches)
-    except (BadData, Damaged):
-        if step > opened.first_step:
-            save(opened, step, state, position)
-        raise
 
 
 def save(opened: Opened, step: int, state: TrainState, data_position: dict[str, int]) -> None:
@@ -177,9 +194,11 @@ def rescued(opened: Opened, step: int, state: TrainState, data_position: dict[st
     return EXIT_TERMINATED
 
 
-def _time_is_up(opened: Opened) -> bool:
+def _must_stop(opened: Opened) -> bool:
+    """Whether a signal came, the time is up, or one of the next batches cannot be read."""
     limit = opened.run.loop.max_seconds
-    return bool(limit) and opened.spent.elapsed() >= limit
+    time_is_up = bool(limit) and opened.spent.elapsed() >= limit
+    return bool(opened.watch) or time_is_up or opened.batches.failure is not None
 
 
 def _stopped(opened: Opened, step: int) -> Exception:

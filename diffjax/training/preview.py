@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from diffjax.core import rng
+from diffjax.core.files import side_output
 from diffjax.devices import mesh as mesh_lib
 from diffjax.devices import processes
 from diffjax.images import pixels, sheet
@@ -50,17 +51,22 @@ class Preview:
         columns = mesh_lib.to_host(compiled_preview()(self._task, params, batch, seeds))
         path = self._folder / f"{step:07d}.png"
         if processes.is_first():
-            pictures = [columns[name] for name in (*STARTED_FROM, "made") if name in columns]
-            shown = [np.asarray(pixels.to_uint8(jnp.asarray(column))) for column in pictures]
-            if any(name in columns for name in STARTED_FROM):
-                shown.append(self._batch["image"])
-            rows = list(zip(*shown, strict=True))
-            tile_px = tile_of(columns["made"].shape[1])
-            drawn = sheet.contact_sheet(rows, self._captions, tile_px=tile_px)
-            sheet.save(drawn, path)
-            self._log.image(step, "samples", np.asarray(drawn))
-            print(f"samples: {path}", flush=True)
+            with side_output(path):
+                self._write(path, step, columns)
         return path
+
+    def _write(self, path: Path, step: int, columns: Mapping[str, np.ndarray]) -> None:
+        """Draw the sheet, write it and log it."""
+        pictures = [columns[name] for name in (*STARTED_FROM, "made") if name in columns]
+        shown = [np.asarray(pixels.to_uint8(jnp.asarray(column))) for column in pictures]
+        if any(name in columns for name in STARTED_FROM):
+            shown.append(self._batch["image"])
+        rows = list(zip(*shown, strict=True))
+        tile_px = tile_of(columns["made"].shape[1])
+        drawn = sheet.contact_sheet(rows, self._captions, tile_px=tile_px)
+        sheet.save(drawn, path)
+        self._log.image(step, "samples", np.asarray(drawn))
+        print(f"samples: {path}", flush=True)
 
 
 def tile_of(side_px: int) -> int:

@@ -12,8 +12,8 @@ import numpy as np
 
 from diffjax import checkpoint
 from diffjax.checkpoint.workdir import check_space
-from diffjax.core.errors import ConfigError
-from diffjax.core.files import write_whole
+from diffjax.core.errors import ConfigError, StorageError
+from diffjax.core.files import read_json, set_aside, write_whole
 from diffjax.core.signals import Watch
 from diffjax.data import pipeline
 from diffjax.data.broken import Broken
@@ -128,10 +128,13 @@ def begin(run: Run, watch: Watch, at_the_end: ExitStack) -> tuple[Opened, TrainS
     place = program.place
     check_space(workdir, checkpoint.needed_bytes(place.state_shape))
     if first:
-        write_whole(workdir / "config.json", f"{run.config_json}\n".encode())
+        _write_config(workdir / "config.json", f"{run.config_json}\n")
     at_the_end.callback(spent.note)
     checkpoints = checkpoint.open_dir(
-        workdir / "checkpoints", keep=run.loop.keep, keep_every=run.loop.keep_every
+        workdir / "checkpoints",
+        keep=run.loop.keep,
+        keep_every=run.loop.keep_every,
+        config=f"{run.config_json}\n",
     )
     at_the_end.callback(checkpoint.finish, checkpoints)
     try:
@@ -170,6 +173,20 @@ def begin(run: Run, watch: Watch, at_the_end: ExitStack) -> tuple[Opened, TrainS
         journal, preview, data.evaluate, watch, spent,
     )  # fmt: skip
     return opened, state
+
+
+def _write_config(path: Path, text: str) -> None:
+    """Write the run's config. A damaged one that lies there is set aside."""
+    try:
+        damaged = not isinstance(read_json(path, "").get("stage"), str)
+        why = "not the config of a run"
+    except FileNotFoundError:
+        damaged = False
+    except StorageError as error:
+        damaged, why = True, str(error).removeprefix(f"{path}: ").removesuffix("; ")
+    if damaged:
+        set_aside(path, f"{why}; written anew")
+    write_whole(path, text.encode())
 
 
 def chance_of(training: Training) -> float | None:

@@ -1,10 +1,14 @@
+import shutil
 import time
 
 import pytest
 
 from diffjax.build import config, resume
 from diffjax.core.errors import ConfigError
+from diffjax.training import run
 from tests import runs
+from tests.checkpoint.states import fill
+from tests.damage import KINDS
 from tests.tiny_t5 import save_tiny
 
 BEGUN = "configs/base64.py:tiny"
@@ -80,6 +84,51 @@ def test_a_run_of_a_version_without_a_key_can_be_continued(begun):
 
 def test_any_config_can_start_in_an_empty_workdir(tmp_path):
     assert resume.allowed_changes(options_of("model.width=32"), tmp_path) == []
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A workdir with a checkpoint, which has a copy of the config."""
+    folder = tmp_path_factory.mktemp("whole")
+    config.save(options_of(), folder / "config.json")
+    fill(folder / "checkpoints", 2, config=(folder / "config.json").read_text())
+    return folder
+
+
+@pytest.fixture
+def saved(whole, tmp_path):
+    return shutil.copytree(whole, tmp_path / "saved")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_damaged_config_is_taken_from_the_checkpoint_and_set_aside(kind, saved, capsys):
+    text = (saved / "config.json").read_text()
+    KINDS[kind](saved / "config.json")
+    assert config.restore(saved / "config.json") == options_of()
+    assert f"{saved / 'config.json'}" in capsys.readouterr().err
+    assert resume.allowed_changes(options_of(), saved) == []
+    run._write_config(saved / "config.json", text)
+    assert (saved / "config.json").read_text() == text
+    assert [path.name for path in saved.glob("*.damaged")] == ["config.json.damaged"]
+
+
+def test_a_config_that_is_gone_is_taken_from_the_checkpoint(saved):
+    (saved / "config.json").unlink()
+    assert config.restore(saved / "config.json") == options_of()
+    with pytest.raises(ConfigError, match=r"model\.width = 32"):
+        resume.allowed_changes(options_of("model.width=32"), saved)
+
+
+def test_a_config_that_was_edited_is_held_against_that_of_the_checkpoint(saved):
+    """A run cannot be led to another network by an edit of config.json; sampling is refused."""
+    edited = options_of("model.width=32", "sample.num_steps=7", "text.encoder=moved")
+    config.save(edited, saved / "config.json")
+    with pytest.raises(ConfigError, match=r"begun with 16"):
+        resume.allowed_changes(edited, saved)
+    with pytest.raises(ConfigError, match=r"model\.width = 32: .* its step 2 was trained with 16"):
+        resume.check_copy(edited, saved, 2)
+    resume.check_copy(options_of("sample.num_steps=7", "text.encoder=moved"), saved, 2)
+    resume.check_copy(edited, saved, 1)  # no such step, so nothing contradicts it
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ for _ in range(2):
         raise SystemExit("the disk took more than it holds")
     except StorageError as error:
         print(error)
-    assert sorted(p.name for p in path.iterdir()) == ["1"], list(path.iterdir())
+    assert sorted(p.name for p in path.iterdir()) == ["1", "run.json"], list(path.iterdir())
 (path.parent / "ballast").unlink()
 checkpoint.save(checkpoints, 2, state(2), POSITION)
 checkpoint.finish(checkpoints)

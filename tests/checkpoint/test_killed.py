@@ -22,7 +22,7 @@ from diffjax import checkpoint
 from diffjax.checkpoint import manifest
 from tests.checkpoint.states import POSITION, like, state
 write = manifest.write
-manifest.write = lambda path: (time.sleep(0.1), write(path), time.sleep(0.1))
+manifest.write = lambda *of: (time.sleep(0.1), write(*of), time.sleep(0.1))
 checkpoints = checkpoint.open_dir(Path(sys.argv[1]), keep=2)
 try:
     step = int(checkpoint.restore(checkpoints, like(size=4096))[0].step)

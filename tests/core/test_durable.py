@@ -71,9 +71,11 @@ def test_who_reads_a_file_while_it_is_replaced_has_the_old_one(name, tmp_path):
 
 
 def test_the_files_of_a_checkpoint_are_on_the_disk_before_its_manifest_is(disk, tmp_path):
+    step = tmp_path / "7"
+    step.mkdir()
     for name in ("state", "data"):
-        (tmp_path / name).write_bytes(b"1234")
-    manifest.write(tmp_path)
+        (step / name).write_bytes(b"1234")
+    manifest.write(step)
     (named,) = [event for event in disk if event[0] == "rename"]
     before = disk[: disk.index(named)]
-    assert {str(tmp_path / "state"), str(tmp_path / "data")} <= {event[1] for event in before}
+    assert {str(step / "state"), str(step / "data")} <= {event[1] for event in before}

@@ -26,3 +26,18 @@ def test_an_os_error_becomes_a_storage_error_of_one_line(tmp_path):
         files.storing(tmp_path / "absent"),
     ):
         (tmp_path / "absent").read_text()
+
+
+def test_a_side_output_that_fails_is_one_warning_however_often_and_for_whatever_reason(
+    tmp_path, capsys
+):
+    (tmp_path / "file").write_text("")
+    for error in (OSError(28, "No space left on device"), ValueError("no such letter\nat all")):
+        for _ in range(3):
+            with files.side_output(tmp_path / type(error).__name__):
+                raise error
+    said = capsys.readouterr().err.splitlines()
+    assert [line.partition(": ")[2] for line in said] == [
+        f"{tmp_path / 'OSError'}: No space left on device; the run goes on without it",
+        f"{tmp_path / 'ValueError'}: no such letter; the run goes on without it",
+    ]

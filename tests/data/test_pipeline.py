@@ -317,3 +317,30 @@ def test_what_is_read_ahead_is_behind_no_position(taken):
     take(ahead, 2)
     ahead.set_state({"next_example": 3 * taken})
     assert_equal(take(ahead, 3), whole[taken : taken + 3])
+
+
+def test_a_batch_that_cannot_be_read_is_known_ahead_and_raised_in_its_place():
+    """So a run can end in order, and several processes at the same step."""
+    read = iter([1, 2, 3, 4, ValueError("the fifth"), 6])
+
+    class Numbers:
+        def __next__(self):
+            found = next(read)
+            if isinstance(found, Exception):
+                raise found
+            return found
+
+        def get_state(self):
+            return {}
+
+        def set_state(self, state):
+            pass
+
+    ahead = pipeline.Ahead(Numbers(), lambda number: number, depth=2)
+    assert [(next(ahead), ahead.failure is None) for _ in range(2)] == [(1, True), (2, True)]
+    assert [(next(ahead), str(ahead.failure)) for _ in range(2)] == [
+        (3, "the fifth"), (4, "the fifth"),
+    ]  # fmt: skip
+    for _ in range(2):
+        with pytest.raises(ValueError, match="the fifth"):
+            next(ahead)

@@ -1,3 +1,4 @@
+import errno
 import json
 import threading
 import time
@@ -128,3 +129,33 @@ def test_a_log_loses_a_cut_line_and_later_steps_each_alone(before, after, tmp_pa
     path.write_text(before)
     keep_until(path, 2)
     assert path.read_text() == after
+
+
+class Full:
+    """A file on a disk that takes some bytes of each write, or none."""
+
+    def __init__(self, takes):
+        self.written, self._takes = b"", takes
+
+    def write(self, data):
+        room = self._takes.pop(0) if self._takes else len(data)
+        if not room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.written += data[:room]
+        return min(room, len(data))
+
+    def close(self):
+        pass
+
+
+def test_lines_that_a_full_disk_did_not_take_are_written_with_the_next_one(tmp_path, capsys):
+    """Neither ends the run: its checkpoints do not depend on them."""
+    log = Log(tmp_path, open_events=lambda folder: None)
+    log._lines.close()
+    log._lines = full = Full([7, 0, 0])
+    for step in (1, 2, 3):
+        log.scalars(step, {"loss": step / 2})
+    log.close()
+    kept = [json.loads(line) for line in full.written.splitlines()]
+    assert kept == [{"step": step, "loss": step / 2} for step in (1, 2, 3)]
+    assert capsys.readouterr().err.count("No space left on device") == 1

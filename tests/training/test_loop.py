@@ -10,13 +10,10 @@ import pytest
 
 from diffjax import checkpoint
 from diffjax.core import signals
-from diffjax.core.errors import BadData
 from diffjax.core.trees import named_leaves
 from diffjax.devices import mesh
 from diffjax.logs import goodput, journal, writer
 from diffjax.training import loop, preview
-from diffjax.training.run import Opened
-from diffjax.training.state import TrainState
 from tests import runs
 from tests.tiny_t5 import save_tiny
 
@@ -146,7 +143,7 @@ def test_bad_batches_without_end_stop_the_run_and_leave_finite_checkpoints(
     assert "steps 4 to 6" in error
     assert "goes on from step 5" in error
     assert "lower optim.learning_rate (0.001)" in error
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["5"]
+    assert [path.name for path in (tmp_path / "checkpoints").glob("[0-9]*")] == ["5"]
     arrays, _ = saved(tmp_path, 5)
     assert all(np.isfinite(array).all() for array in arrays.values())
 
@@ -157,7 +154,7 @@ def test_parameters_that_are_not_finite_are_never_saved(tmp_path, encoder, capsy
     flags = [*FLAGS, "train.save_every=1", "optim.learning_rate=1e39"]
     assert runs.run(tmp_path, encoder, *flags) == 4
     assert "after step 1 is not finite, and was not saved" in capsys.readouterr().err
-    assert list((tmp_path / "checkpoints").iterdir()) == []
+    assert list((tmp_path / "checkpoints").glob("[0-9]*")) == []
 
 
 def test_a_signal_while_pictures_are_made_saves_the_step_from_beside(
@@ -185,24 +182,3 @@ def test_a_signal_while_pictures_are_made_saves_the_step_from_beside(
         np.testing.assert_array_equal(array, arrays[f"ema_params/decay_0.999/{name}"])
     assert any(np.any(array != arrays[f"params/{name}"]) for name, array in shown.items())
     assert position["data"] == {"next_example": 32}
-
-
-def test_a_batch_that_cannot_be_read_saves_steps_that_were_made_and_no_others(monkeypatch):
-    """At the first step of a process there is nothing that is not on the disk."""
-
-    class Broken:
-        def get_state(self):
-            return {"next_example": 8}
-
-        def __next__(self):
-            raise BadData("record 3 is broken")
-
-    kept = []
-    monkeypatch.setattr(loop, "save", lambda opened, step, state, at: kept.append((step, at)))
-    opened, state = object.__new__(Opened), TrainState(3, {}, {}, {})
-    object.__setattr__(opened, "batches", Broken())
-    object.__setattr__(opened, "first_step", 3)
-    for step in (3, 4):
-        with pytest.raises(BadData):
-            loop.next_batch(opened, step, state)
-    assert kept == [(4, {"next_example": 8})]

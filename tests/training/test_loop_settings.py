@@ -8,7 +8,7 @@ import pytest
 
 from diffjax import checkpoint
 from diffjax.core import signals
-from diffjax.core.errors import Diverged, OutOfTime, Terminated
+from diffjax.core.errors import BadData, Diverged, OutOfTime, Terminated
 from diffjax.logs.health import Health
 from diffjax.training import loop
 from diffjax.training import run as run_lib
@@ -21,11 +21,20 @@ PLAIN = LoopSettings(num_steps=10, log_every=3, save_every=4, snapshot_every=5, 
 class Stands:
     """All that the loop works with; each notes the step at which it is asked."""
 
-    def __init__(self, first_step=0, bad_from=None, seconds=0.0, signal_at=None):
+    def __init__(
+        self,
+        first_step=0,
+        bad_from=None,
+        seconds=0.0,
+        signal_at=None,
+        unread_at=None,
+        fails_at=None,
+    ):
         self.at = {"log": [], "save": [], "snapshot": [], "preview": []}
         self.step, self._bad_from, self._signal_at = first_step, bad_from, signal_at
         self.watch = signals.Watch(leave=lambda code: None)
         self.seconds, self.losses = seconds, []
+        self._unread_at, self._fails_at, self.failure = unread_at, fails_at, None
 
     def lower(self, *shapes):
         return self
@@ -50,15 +59,24 @@ class Stands:
         parts = dict(
             run=run, program=SimpleNamespace(step=self), first_step=first_step, watch=self.watch,
             batches=self, journal=self, checkpoints=self, snapshots=self, spent=self,
-            preview=lambda step, params: self.at["preview"].append(step),
+            preview=self.preview,
         )  # fmt: skip
         made = object.__new__(Opened)
         for name, value in parts.items():
             object.__setattr__(made, name, value)
         return made
 
-    # the batches
+    def preview(self, step, params):
+        if step == self._fails_at:
+            raise ValueError("a picture cannot be drawn")
+        self.at["preview"].append(step)
+
+    # the batches; which cannot be read is known one step ahead
     def __next__(self):
+        if self._unread_at is not None and self.step + 1 >= self._unread_at:
+            self.failure = BadData(f"the batch of step {self._unread_at} is broken")
+        if self.failure is not None and self.step >= self._unread_at:
+            raise self.failure
         return {"x": jnp.zeros(1)}
 
     def get_state(self):
@@ -100,7 +118,7 @@ def ran(monkeypatch):
         monkeypatch.setattr(checkpoint, "finish", lambda checkpoints: None)
         try:
             loop.loop(stands.opened(settings, first_step), TrainState(first_step, {}, {}, {}))
-        except (Diverged, OutOfTime, Terminated) as ending:
+        except (BadData, Diverged, OutOfTime, Terminated, ValueError) as ending:
             return stands.at, ending
         return stands.at, None
 
@@ -172,7 +190,10 @@ def test_as_many_checkpoints_are_kept_as_the_settings_say(tmp_path, monkeypatch)
         object.__setattr__(run, name, value)
     with pytest.raises(Seen) as seen, run_lib.ExitStack() as at_the_end:
         run_lib.begin(run, signals.Watch(), at_the_end)
-    assert seen.value.args == (tmp_path / "checkpoints", {"keep": 5, "keep_every": 20})
+    assert seen.value.args == (
+        tmp_path / "checkpoints",
+        {"keep": 5, "keep_every": 20, "config": "{}\n"},
+    )
 
 
 # Fields that other files test.
@@ -186,3 +207,33 @@ def test_every_field_is_looked_at_here():
         "num_steps", "log_every", "save_every", "snapshot_every", "sample_every", "keep",
         "keep_every", "max_bad_steps", "max_seconds", "learning_rate",
     }  # fmt: skip
+
+
+def test_a_batch_that_cannot_be_read_ends_the_run_after_the_steps_before_it_are_saved(ran):
+    at, ended = ran(PLAIN, unread_at=7)
+    assert at["save"] == [4, 7]
+    assert str(ended) == "the batch of step 7 is broken"
+
+
+def test_a_batch_that_cannot_be_read_does_not_end_a_run_that_needs_it_no_more(ran):
+    at, ended = ran(PLAIN, unread_at=10)
+    assert (at["save"], ended) == ([4, 8, 10], None)
+
+
+def test_a_first_batch_that_cannot_be_read_saves_nothing(ran):
+    at, ended = ran(PLAIN, unread_at=0)
+    assert (at["save"], str(ended)) == ([], "the batch of step 0 is broken")
+
+
+@pytest.mark.parametrize(("fails_at", "saved"), [(6, [4, 6]), (8, [4, 8])])
+def test_whatever_ends_a_run_between_two_steps_the_finished_one_is_saved_once(ran, fails_at, saved):
+    settings = dataclasses.replace(PLAIN, sample_every=fails_at)
+    at, ended = ran(settings, fails_at=fails_at)
+    assert at["save"] == saved
+    assert str(ended) == "a picture cannot be drawn"
+
+
+def test_a_diverged_step_is_not_saved_on_the_way_out(ran):
+    at, ended = ran(dataclasses.replace(PLAIN, max_bad_steps=1, save_every=100), bad_from=5)
+    assert isinstance(ended, Diverged)
+    assert at["save"] == []

@@ -240,7 +240,8 @@ def unfinished(checkpoints):
         return []
     return [
         path for path in checkpoints.iterdir()
-        if "orbax-checkpoint-tmp" in path.name or not (path / "manifest.json").exists()
+        if path.is_dir()
+        and ("orbax-checkpoint-tmp" in path.name or not (path / "manifest.json").exists())
     ]  # fmt: skip
 
 

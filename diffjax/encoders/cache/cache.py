@@ -18,6 +18,7 @@ from absl import logging
 from jaxtyping import Bool, Shaped
 
 from diffjax.core.errors import BadData
+from diffjax.data.broken import BrokenRecord
 from diffjax.encoders.cache import index as indices
 from diffjax.encoders.cache import records, shards, unseen
 from diffjax.encoders.cache.records import STORAGES, Damaged
@@ -75,8 +76,17 @@ class Embeddings:
 
         The null text is zeros, seen at one position (tasks/text.py: null_text), and not what the
         encoder computes for an empty text. It needs no place in the cache.
+
+        Raises:
+          MissingCaption: the cache does not have the caption.
+          BrokenRecord: the record in the cache is damaged, so the one in the data cannot be used.
         """
-        return self[caption] if caption else null_text(self.header.width)
+        if not caption:
+            return null_text(self.header.width)
+        try:
+            return self[caption]
+        except Damaged as error:
+            raise BrokenRecord(str(error)) from None
 
     def batch(
         self, captions: Sequence[str], length: int

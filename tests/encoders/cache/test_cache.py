@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from diffjax.core.errors import StorageError
+from diffjax.data.broken import BrokenRecord
 from diffjax.encoders.cache import cache, records, shards
 from tests.encoders.stub import Stub
 
@@ -273,6 +274,8 @@ def test_deleting_a_damaged_shard_and_extending_restores_the_cache(tmp_path):
     path.write_bytes(raw[:at] + b"q" + raw[at + 1 :])
     with pytest.raises(cache.Damaged, match=rf"{path.name} is damaged at record \d+ \(.*delete"):
         [made[caption] for caption in captions]
+    with pytest.raises(BrokenRecord, match=path.name):  # in training, another record stands in
+        [made.embed(caption) for caption in captions]
     path.unlink()
     lost = len(captions) - len(cache.open_cache(folder))
     assert cache.extend(folder, Stub(), captions) == lost > 0

@@ -35,16 +35,19 @@ class ArrayRecords:
         return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, index: int, /) -> bytes:
-        """The bytes of a record; RuntimeError if the file is damaged."""
+        """The bytes of a record; RuntimeError, with the name of the file, if it is damaged."""
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} of {len(self)} records")
         file = bisect.bisect_right(self._ends, index)
         place = self._ranges[file][index - (self._ends[file - 1] if file else 0)]
-        reader = self._reader(file)
-        if place >= reader.num_records():  # a file whose end is damaged opens as an empty one
-            raise RuntimeError(f"{self._paths[file].name} ends before record {place}")
-        # A range, because reading a list of places takes time for every record of the file.
-        return reader.read(place, place + 1)[0]
+        try:
+            reader = self._reader(file)
+            if place >= reader.num_records():  # a file whose end is damaged opens as an empty one
+                raise RuntimeError(f"it ends before record {place}")
+            # A range, because reading a list of places takes time for every record of the file.
+            return reader.read(place, place + 1)[0]
+        except (RuntimeError, IndexError) as error:
+            raise RuntimeError(f"{self._paths[file].name}: {error}") from None
 
     def _reader(self, file: int) -> ArrayRecordReader:
         with self._lock:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TypeAlias
 
 import tensorflow_datasets as tfds
+from google.protobuf.message import DecodeError
 from tensorflow_datasets.core import read_only_builder
 
-from diffjax.core.errors import BadData
+from diffjax.data.broken import BrokenRecord
 from diffjax.data.emoji.builder import SIZES_PX, prepare, resolve_data_dir
-from diffjax.data.record import NoSplit, Record
+from diffjax.data.record import BadRecord, NoSplit, Record
 from diffjax.data.sources.tfds.fields import TextField, text_field
 from diffjax.data.sources.tfds.plain import Fields
 from diffjax.data.sources.tfds.prepared import builder_of
@@ -121,7 +122,7 @@ class Source:
         Raises:
           IndexError: there is no such record.
           BadRecord: a caption is not UTF-8.
-          BadData: the files are damaged.
+          BrokenRecord: the file is damaged there; names the file and the remedy.
         """
         raw = self._read(self._whole, index)
         record: dict[str, object] = {"name": self._name(raw), "captions": self._texts_of(raw)}
@@ -201,13 +202,16 @@ class Source:
 
     def _read(self, wanted: Fields, index: int) -> dict[str, object]:
         try:
-            raw = self._records[self._indices[index]]
-        except RuntimeError as error:  # ArrayRecord raises this for damaged bytes
-            raise BadData(
+            return wanted.read(self._records[self._indices[index]])
+        except BadRecord:
+            raise
+        # ArrayRecord raises a RuntimeError for damaged bytes, and the reader of fields many others
+        except (RuntimeError, OSError, ValueError, LookupError, TypeError, DecodeError) as error:
+            why = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise BrokenRecord(
                 f"{self._described[0]} is damaged at record {self._indices[index]} "
-                f"({str(error).splitlines()[0]}); delete the data set and prepare it anew"
+                f"({why}); delete the data set and prepare it anew"
             ) from None
-        return wanted.read(raw)
 
     def _name(self, raw: dict[str, object]) -> str:
         name = raw.get(self._name_key, "")

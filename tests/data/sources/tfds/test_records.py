@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from diffjax.core.errors import BadData
 from diffjax.data import transforms
+from diffjax.data.broken import BrokenRecord
 from diffjax.data.record import RecordSource
 from diffjax.data.sources import fake
 from diffjax.data.sources.tfds import open_source
@@ -203,7 +203,8 @@ def test_a_flipped_byte_names_the_folder_and_the_remedy(labelled, tmp_path):
     raw[raw.index(b"IHDR")] ^= 1
     path.write_bytes(raw)
     source = open_source(str(folder), "train", image_key="picture", caption_key="title")
-    with pytest.raises(BadData, match=r"damaged at record 0 .*; delete the data set") as caught:
+    match = rf"damaged at record 0 \({path.name}: .*; delete the data set"
+    with pytest.raises(BrokenRecord, match=match) as caught:
         source[0]
     assert str(caught.value).startswith(str(folder))
     assert "\n" not in str(caught.value)
