@@ -10,7 +10,6 @@ from ml_collections import ConfigDict
 
 from diffjax import checkpoint
 from diffjax.build import config, resume
-from diffjax.build.training import sampled_average
 from diffjax.checkpoint.portable import LIVE
 from diffjax.core import tensorfile
 from diffjax.core.errors import ConfigError, StorageError, require
