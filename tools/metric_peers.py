@@ -18,7 +18,7 @@ STUBS = ("torchvision", "torchvision.datasets", "torchvision.models", "torchvisi
          "torchvision.transforms.functional")  # fmt: skip
 
 with mock.patch.dict(sys.modules, {name: mock.MagicMock() for name in STUBS}):
-    from torch_fidelity import metric_fid, metric_isc, metric_kid, metric_prc
+    from torch_fidelity import metric_fid, metric_isc, metric_kid, metric_prc, utils  # noqa: F401
 
 KID = {"kid_subsets": 6, "kid_subset_size": 20}
 SPLITS = 5

@@ -94,7 +94,7 @@ def from_torch(tensors: Mapping[str, np.ndarray]) -> Params:
         for part in ("conv.weight", *NORM):
             if part not in parts:
                 raise ValueError(f"tensor {layer}.{part} is missing")
-        path = (*layer.split("."), "conv")
+        path = tuple(layer.split("."))
         kernel, bias = folded(*(parts[part] for part in ("conv.weight", *NORM)))
         flat |= {(*path, "kernel"): kernel, (*path, "bias"): bias}
     return weights.nested(flat)
