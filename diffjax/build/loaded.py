@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax
 from ml_collections import ConfigDict
 
+import diffjax
 from diffjax.build import config, loading, places, tasks
+from diffjax.core.json_types import JsonObject
 from diffjax.encoders.t5 import TextEncoder
 from diffjax.generation.chain import TrainedStage
-from diffjax.generation.recipe import Origin
+from diffjax.generation.recipe import Origin, settings_to_json
 
 
 @dataclass(frozen=True)
@@ -76,3 +79,23 @@ def no_chain(loaded: Sequence[Loaded]) -> str:
         return f"stages start from {starts} px, the stages before them make {ends}"
     told = {one.encoder.fingerprint if one.encoder else "" for one in loaded}
     return "" if len(told) == 1 else "its stages are told their text by unequal encoders"
+
+
+def whose(one: Loaded) -> JsonObject:
+    """Where the parameters of a stage come from, and how it is sampled."""
+    origin, settings = one.origin, settings_to_json(one.stage.settings)
+    return {
+        "name": origin.name,
+        "size_px": origin.size_px,
+        "step": origin.step,
+        "average": origin.average,
+        "checkpoint": origin.checkpoint,
+        "encoder": one.encoder.fingerprint if one.encoder else None,
+        "settings": settings,
+    }
+
+
+def made_with() -> JsonObject:
+    """The versions and the platform of this process."""
+    platform = jax.devices()[0].platform
+    return {"diffjax": diffjax.__version__, "jax": jax.__version__, "platform": platform}

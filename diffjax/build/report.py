@@ -8,10 +8,9 @@ from typing import NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-import diffjax
 from diffjax.build import evaluation
-from diffjax.build.loaded import Asked, Loaded, load, no_chain
-from diffjax.build.sets import folder, part, sweep
+from diffjax.build.loaded import Asked, Loaded, load, made_with, no_chain, whose
+from diffjax.build.sets import folder, part, said, sweep
 from diffjax.core.errors import require
 from diffjax.core.json_types import Json, JsonObject
 from diffjax.devices import mesh as mesh_lib
@@ -108,12 +107,6 @@ def of_pictures(source: str, asked: Asked) -> JsonObject:
     }
 
 
-def made_with() -> JsonObject:
-    """The versions and the platform of this process."""
-    platform = jax.devices()[0].platform
-    return {"diffjax": diffjax.__version__, "jax": jax.__version__, "platform": platform}
-
-
 def stages(loaded: Sequence[Loaded], asked: Asked) -> Json:
     """The evaluation of train.evaluate_every, of each stage."""
     return [_stage(one, asked) for one in loaded]
@@ -161,7 +154,7 @@ def guidance(loaded: Sequence[Loaded], asked: Asked) -> Json:
 def drawn_sets(loaded: Sequence[Loaded], asked: Asked) -> Json:
     """The pictures that the stages make, compared as a set with real ones."""
     found = part.sets(loaded, asked, _mesh())
-    part.say(found)
+    said.say(found)
     return found
 
 
@@ -222,20 +215,6 @@ def _choices(options: ConfigDict, asked: Asked) -> tuple[str, int, int]:
 
 def _data(options: ConfigDict, split: str, count: int, seed: int) -> JsonObject:
     return {"data": options.data.name, "split": split, "examples": count, "seed": seed}
-
-
-def whose(one: Loaded) -> JsonObject:
-    """Where the parameters of a stage come from, and how it is sampled."""
-    origin, settings = one.origin, settings_to_json(one.stage.settings)
-    return {
-        "name": origin.name,
-        "size_px": origin.size_px,
-        "step": origin.step,
-        "average": origin.average,
-        "checkpoint": origin.checkpoint,
-        "encoder": one.encoder.fingerprint if one.encoder else None,
-        "settings": settings,
-    }
 
 
 def _base(loaded: Sequence[Loaded]) -> tuple[TrainedStage, TextEncoder]:

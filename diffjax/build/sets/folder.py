@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from diffjax.build.loaded import Asked
-from diffjax.build.sets import opening, part
+from diffjax.build.sets import opening, said
 from diffjax.core.errors import ConfigError, InputError, require
 from diffjax.core.json_types import JsonObject
 from diffjax.data import transforms
@@ -85,11 +85,11 @@ def report(source: str, asked: Asked, mesh: Mesh) -> JsonObject:
         "split": asked.split,
         "examples": len(records),
         "against": asked.against,
-        **part.judged_by(judges, real, made.whole.statistics),
+        **said.judged_by(judges, real, made.whole.statistics),
         "numbers": dict(found.numbers),
         "left_out": dict(found.left_out),
     }
-    part.say(result)
+    said.say(result)
     return result
 
 

@@ -1,9 +1,7 @@
 """The part `sets` of a report: what stages make, compared as a set with real pictures."""
 
 import functools
-import hashlib
 import importlib.util
-import json
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from diffjax.build.loaded import Asked, Loaded, no_chain
-from diffjax.build.sets import drawing, opening
+from diffjax.build.sets import drawing, opening, said
 from diffjax.build.sets.drawing import Prompts
 from diffjax.build.sets.opening import Judges
 from diffjax.core.json_types import JsonObject
@@ -23,9 +21,7 @@ from diffjax.evaluation.extractors import lite0
 from diffjax.evaluation.metrics import statistics
 from diffjax.evaluation.metrics.diversity import diversity
 from diffjax.evaluation.metrics.features import Features
-from diffjax.evaluation.metrics.statistics import Statistics
 from diffjax.evaluation.sets import Found, Set
-from diffjax.generation.recipe import settings_to_json
 
 ONE_SEED = "it compares the pictures of several seeds: --seed 0-3"
 
@@ -128,9 +124,9 @@ def scored(loaded: Sequence[Loaded], scene: Scene, asked: Asked) -> JsonObject:
         "examples": len(scene.captions),
         "seeds": list(seeds),
         "size_px": stages[-1].task.size_px,
-        "stages": [_sampled(one) for one in loaded],
+        "stages": [said.sampled(one) for one in loaded],
         "against": asked.against,
-        **judged_by(judges, scene.real, whole),
+        **said.judged_by(judges, scene.real, whole),
         "numbers": dict(means),
         "left_out": dict(functools.reduce(operator.or_, found, several).left_out),
     }
@@ -138,70 +134,6 @@ def scored(loaded: Sequence[Loaded], scene: Scene, asked: Asked) -> JsonObject:
         result["deviation"] = dict(deviations)
         result["by_seed"] = [dict(one.numbers) for one in found]
     return result
-
-
-def judged_by(judges: Judges, real: Set | None, made: Statistics) -> JsonObject:
-    """The extractor and the CLIP, and which pictures were compared.
-
-    statistics_hash: changes with the pictures, extractor or resize of either set.
-    """
-    extractor, clip = judges.extractor, judges.clip
-    sides = {"made": made} if real is None else {"real": real.statistics, "made": made}
-    told: JsonObject = {
-        name: {"count": one.count, "pictures": one.pictures} for name, one in sides.items()
-    }
-    mark = json.dumps([extractor.name, extractor.resize, told], sort_keys=True)
-    return {
-        "extractor": {
-            "name": extractor.name,
-            "resize": extractor.resize,
-            "features": extractor.width,
-        },
-        "clip": None if clip is None else {"name": clip.name, "weights": clip.fingerprint},
-        "statistics": told,
-        "statistics_hash": hashlib.sha256(mark.encode()).hexdigest(),
-    }
-
-
-def say(found: JsonObject) -> None:
-    """Prints the numbers with their spread, and what they depend on."""
-    numbers, deviations = found["numbers"], found.get("deviation", {})
-    left_out = found["left_out"]
-    assert isinstance(numbers, dict)
-    assert isinstance(deviations, dict)
-    assert isinstance(left_out, dict)
-    for name, value in numbers.items():
-        spread = f" +- {deviations[name]:.2g}" if name in deviations else ""
-        print(f"sets: {name} {value:.5g}{spread}", flush=True)
-    for name, why in left_out.items():
-        print(f"sets: no {name}: {why}", flush=True)
-    for line in told(found):
-        print(f"sets: {line}", flush=True)
-
-
-def told(found: JsonObject) -> list[str]:
-    """What the numbers depend on, in a few lines."""
-    extractor, stages = found["extractor"], found.get("stages", [])
-    assert isinstance(extractor, dict)
-    assert isinstance(stages, list)
-    lines = []
-    if "seeds" in found:
-        assert isinstance(found["seeds"], list)
-        seeds = ", ".join(map(str, found["seeds"]))
-        lines.append(
-            f"{found['examples']} pictures of {found['data']} {found['split']}, seeds {seeds}"
-        )
-    for one in stages:
-        assert isinstance(one, dict)
-        how = one["settings"]
-        assert isinstance(how, dict)
-        lines.append(
-            f"{one['name']}: {how['sampler']}, {how['num_steps']} steps, guidance "
-            f"{how['guidance_weight']:g}, average {one['average']} of step {one['step']}"
-        )
-    lines.append(f"{extractor['name']}, {extractor['resize']}")
-    lines.append(f"statistics {str(found['statistics_hash'])[:16]}")
-    return lines
 
 
 def _of_one(made: Collected, scene: Scene, asked: Asked) -> Found:
@@ -225,12 +157,3 @@ def _of_all(made: Sequence[Collected]) -> Found:
         return Found(left_out={"diversity": ONE_SEED})
     features = [one.whole.features for one in made if one.whole.features is not None]
     return Found({"diversity": float(np.mean(diversity(np.stack(features, axis=1))))})
-
-
-def _sampled(one: Loaded) -> JsonObject:
-    return {
-        "name": one.origin.name,
-        "average": one.origin.average,
-        "step": one.origin.step,
-        "settings": settings_to_json(one.stage.settings),
-    }

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from diffjax.build.loaded import Asked, Loaded
 from diffjax.build.sets import part
+from diffjax.build.sets import said as said_lib
 from diffjax.core.errors import ConfigError, StorageError, require
 from diffjax.core.files import read_json
 from diffjax.core.json_types import Json, JsonObject
@@ -121,7 +122,7 @@ def rows_of(
             continue
         print(f"sweep: {points.index(point) + 1} of {len(points)}: {said(point)}", flush=True)
         found = part.scored(ready, scene, asked)
-        part.say(found)
+        said_lib.say(found)
         rows.append({"at": dict(point), **found})
         yield rows
 
