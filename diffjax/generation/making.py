@@ -9,6 +9,8 @@ from diffjax.generation import folder, rows, watch
 from diffjax.generation.best import Best
 from diffjax.generation.chain import Cascade
 from diffjax.generation.folder import Slot
+from diffjax.generation.jobs import Job
+from diffjax.generation.recipe import Chosen
 from diffjax.logs.progress import Progress
 
 
@@ -38,9 +40,9 @@ def write_missing(slots: Sequence[Slot], stages: Cascade, best: Best | None = No
     return done
 
 
-def _of(slot: Slot, stages: Cascade, best: Best, job: folder.Job, score: float) -> Slot:
+def _of(slot: Slot, stages: Cascade, best: Best, job: Job, score: float) -> Slot:
     """The slot of the candidate that was kept."""
-    chosen = folder.recipe.Chosen(seed=slot.seed, of=best.of, clip=best.clip, score=score)
+    chosen = Chosen(seed=slot.seed, of=best.of, clip=best.clip, score=score)
     said = tuple(folder.recipes_of(job, stages, chosen))
     recipes = slot.recipes if slot.recipes[0] is None else said
     return dataclasses.replace(slot, job=job, recipes=recipes, candidates=())

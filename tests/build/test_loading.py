@@ -1,8 +1,12 @@
 """Whose parameters are taken for the same: what a checkpoint's identity holds."""
 
+from pathlib import Path
+
+import jax.numpy as jnp
 import pytest
 
-from diffjax.build import config, loading, upgrade
+from diffjax.build import clips, config, loading, places, tasks, upgrade
+from diffjax.generation.chain import Cascade
 
 # What the pictures of given parameters depend on.
 OF_PICTURES = ("model.", "diffusion.", "low_res.", "stage", "data.size_px", "text.max_tokens")
@@ -42,3 +46,16 @@ def test_an_identity_is_the_same_for_a_config_that_is_older_than_some_of_its_key
             del old[section][last]
     assert loading.identity(old) == loading.identity(upgrade.upgraded(old))
     assert loading.identity(plain) == loading.identity(old)
+
+
+def test_a_stage_is_loaded_without_guidance_by_a_clip_until_it_is_asked_for(monkeypatch):
+    """So commands that load no CLIP sample without it, and say so in their metadata."""
+    options = config.load("base64:tiny")
+    options.sample.clip_guidance = 2.0
+    monkeypatch.setattr(places, "params_of", lambda *_: ({"w": jnp.zeros(2)}, 3, "live"))
+    task = tasks.task_of(options, 16)
+    stage, origin = loading.load_stage(options, Path("x"), task, None)
+    assert stage.settings.clip_guidance == 0
+    (asked,) = clips.configured(Cascade((stage,), (origin,), None)).stages
+    assert asked.settings == task.settings
+    assert asked.settings.clip_guidance == 2.0

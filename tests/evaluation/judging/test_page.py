@@ -224,3 +224,64 @@ def test_the_script_keeps_answers_and_saves_what_the_tally_reads(written, tmp_pa
     assert said["none"] == [None, None, None]
     assert said["keys"] == [None, None]
     assert said["changed"] == {"0": "tie"}
+
+
+# As much of a browser as the page asks for. Each start is a visit with what the last one stored.
+BROWSER = """
+const stored = {}, visits = [], saved = [];
+globalThis.localStorage = {
+  getItem: (name) => stored[name] ?? null, setItem: (name, text) => { stored[name] = text; },
+};
+globalThis.Blob = class { constructor(parts) { this.text = parts.join(""); } };
+globalThis.URL = {createObjectURL: (blob) => { saved.push(blob.text); return "blob:"; },
+                  revokeObjectURL: () => {}};
+globalThis.setTimeout = () => {};
+function visit(keys) {
+  const found = {}, listeners = [];
+  const element = () => ({
+    children: [], clicks: [], textContent: "", click() { this.clicks.forEach((f) => f()); },
+    addEventListener(kind, f) { this.clicks.push(f); },
+    replaceChildren(...all) { this.children = all; },
+  });
+  globalThis.document = {
+    getElementById: (id) => (found[id] ??= element()), createElement: element,
+    addEventListener: (kind, f) => listeners.push(f),
+  };
+  document.getElementById("data").textContent = DATA;
+  run();
+  for (const key of keys) {
+    const event = {key, preventDefault() {}};
+    if (key.startsWith("choose")) found[key].click();
+    else listeners.forEach((f) => f(event));
+  }
+  const shown = (side) => found[side].children.map((one) => [one.src, one.alt]);
+  visits.push({prompt: found.prompt.textContent, told: found.told.textContent,
+               left: shown("left"), right: shown("right"), off: found["choose-tie"].disabled});
+}
+"""
+
+
+@pytest.mark.skipif(NODE is None, reason="needs node")
+def test_the_page_shows_questions_takes_keys_and_goes_on_at_the_next_visit(written, tmp_path):
+    text = written[2]
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.S)
+    data = data_of(text)
+    visits = [[], ["1", "ArrowRight", "Backspace", "0"], ["choose-left", "x", "2", "2", "2", "s"]]
+    code = f"const DATA = {json.dumps(json.dumps(data))};\n{script}\n{BROWSER}"
+    code += f"for (const keys of {json.dumps(visits)}) visit(keys);\n"
+    code += "console.log(JSON.stringify([visits, saved]));\n"
+    (tmp_path / "page.js").write_text(code)
+    ran = subprocess.run([NODE, tmp_path / "page.js"], capture_output=True, text=True, check=True)
+    (first, second, last), (file,) = json.loads(ran.stdout)
+    for visit, at in ((first, 0), (second, 2)):
+        assert visit["prompt"] == data["items"][at]["prompt"]
+        for side in ("left", "right"):
+            files = [f"pictures/{name}" for name in data["items"][at][side]]
+            alts = [f"{side.title()}, picture {i} of 2" for i in (1, 2)]
+            assert visit[side] == [list(pair) for pair in zip(files, alts, strict=True)]
+    assert (first["told"], second["told"]) == (
+        "Question 1 of 6. 0 answered.", "Question 3 of 6. 2 answered.",
+    )  # fmt: skip
+    assert (last["off"], last["left"], last["told"]) == (True, [], "6 answered.")
+    sides = ["left", "tie", "left", "right", "right", "right"]
+    assert json.loads(file)["answers"] == {str(at): side for at, side in enumerate(sides)}
