@@ -30,18 +30,19 @@ def frechet_distance(mean_a: Vector, cov_a: Matrix, mean_b: Vector, cov_b: Matri
     """|mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2))  (Dowson & Landau 1982; Heusel et al. 2017).
 
     A and B are the covariances. tr (A B)^(1/2) is the sum of the roots of the eigenvalues of the
-    symmetric product sqrt(A) B sqrt(A). These roots are the singular values of sqrt(A) sqrt(B), and
-    computed as such: the product would square them and lose half of the digits of small ones. Both
-    roots are those of symmetric matrices, so no complex number appears. Everything is in float64.
+    symmetric product sqrt(A) B sqrt(A). These roots are the singular values of R^T S for any
+    R R^T = A and S S^T = B, and computed as such: the product would square them and lose half of
+    the digits of small ones. R and S come from the eigenvectors of symmetric matrices, so no
+    complex number appears, and leave out directions without variance. Everything is in float64.
 
     Raises:
       InputError: the widths differ, a number is not finite, or a matrix is no covariance.
     """
     a, b = _exact("mean_a", mean_a), _exact("mean_b", mean_b)
     check_widths("mean_a", len(a), "mean_b", len(b))
-    root_a, trace_a = _root("cov_a", cov_a, len(a))
-    root_b, trace_b = _root("cov_b", cov_b, len(b))
-    return _distance(a - b, root_a, trace_a, root_b, trace_b)
+    factor_a, trace_a = _factor("cov_a", cov_a, len(a))
+    factor_b, trace_b = _factor("cov_b", cov_b, len(b))
+    return _distance(a - b, factor_a, trace_a, factor_b, trace_b)
 
 
 def distance(a: Moments, b: Moments, *, asked: int | None = None, full_rank: bool = True) -> float:
@@ -83,8 +84,8 @@ def _exact(name: str, values: Num[np.ndarray | jax.Array, "..."]) -> Float[np.nd
     return exact
 
 
-def _root(name: str, covariance: Matrix, width: int) -> tuple[Float[np.ndarray, "d d"], float]:
-    """(the symmetric root of a covariance, its trace)."""
+def _factor(name: str, covariance: Matrix, width: int) -> tuple[Float[np.ndarray, "d r"], float]:
+    """(R with R R^T = covariance and as many columns as its rank, the trace)."""
     exact = _exact(name, covariance)
     if exact.shape != (width, width):
         raise InputError(f"{name}: shape {exact.shape}, want {(width, width)} as its mean has")
@@ -95,17 +96,17 @@ def _root(name: str, covariance: Matrix, width: int) -> tuple[Float[np.ndarray, 
     values, vectors = np.linalg.eigh((exact + exact.T) / 2)
     if values[0] < -ROUNDING * largest:
         raise InputError(f"{name}: has the eigenvalue {values[0]:.3g} < 0: want a covariance")
-    root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
-    return root, float(np.trace(exact))
+    varied = values > values[-1] * width * np.finfo(np.float64).eps
+    return vectors[:, varied] * np.sqrt(values[varied]), float(np.trace(exact))
 
 
 def _distance(
     shift: Float[np.ndarray, " d"],
-    root_a: Float[np.ndarray, "d d"],
+    factor_a: Float[np.ndarray, "d r"],
     trace_a: float,
-    root_b: Float[np.ndarray, "d d"],
+    factor_b: Float[np.ndarray, "d s"],
     trace_b: float,
 ) -> float:
-    product = np.linalg.svd(root_a @ root_b, compute_uv=False).sum()
+    product = np.linalg.svd(factor_a.T @ factor_b, compute_uv=False).sum()
     # rounding may lead a little below zero, where no distance is
     return max(0.0, float(shift @ shift) + trace_a + trace_b - 2 * float(product))

@@ -53,6 +53,15 @@ def test_directions_with_little_variance_lose_no_digits():
     assert fid.frechet_distance(zero, a, zero, b) == pytest.approx(1e-12, rel=1e-3)
 
 
+def test_directions_without_variance_add_nothing():
+    """With a covariance v v^T the middle term is 2 sqrt(v^T B v), and with zeros there is none."""
+    v, b = np.array([3.0, -1.0, 2.0]), np.diag([1.0, 4.0, 0.5])
+    zero = np.zeros(3)
+    found = fid.frechet_distance(zero, np.outer(v, v), zero, b)
+    assert found == pytest.approx(v @ v + 5.5 - 2 * np.sqrt(v @ b @ v), rel=1e-12)
+    assert fid.frechet_distance(zero, np.zeros((3, 3)), zero, b) == pytest.approx(5.5, rel=1e-12)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -63,6 +63,21 @@ def test_features_and_logits_equal_those_of_torch_fidelity(height, width):
     equal(layers(params, jnp.asarray(pictures), 299), inception_peers.answer(3, pictures, 299))
 
 
+@pytest.mark.peers
+@pytest.mark.parametrize("zipped", [True, False], ids=["zipped", "before PyTorch 1.6"])
+def test_a_file_that_pytorch_wrote_is_read(tmp_path, zipped):
+    torch = pytest.importorskip("torch")
+    if importlib.util.find_spec("torch_fidelity") is None:
+        pytest.skip("torch-fidelity is not installed")
+    from tools import inception_peers
+
+    net, path = inception_peers.network(5), tmp_path / "inception.pth"
+    torch.save(net.state_dict(), path, _use_new_zipfile_serialization=zipped)
+    found = inception.load(path)
+    want = inception.from_torch(random_tensors.weights(5, recorded()[0]))
+    jax.tree.map(np.testing.assert_array_equal, found.params, want)
+
+
 def test_pictures_are_enlarged_as_torch_fidelity_enlarges_them():
     _, _, want = recorded()
     x = random_tensors.blocks(0, 2, 10, 13)[:1].astype(np.float32)
