@@ -152,6 +152,24 @@ def test_a_stage_of_super_resolution_starts_from_true_small_pictures(cascade):
     assert np.corrcoef(small.ravel(), seen.ravel())[0, 1] > 0.3
 
 
+def test_pictures_of_all_seeds_have_noise_of_their_own(cascade, monkeypatch):
+    """Also where the examples are read in several blocks, and calls are filled up."""
+    given, real = [], drawing.generate
+
+    def noted(stages, columns, *, seeds):
+        given.append(np.asarray(seeds).tolist())
+        return real(stages, columns, seeds=seeds)
+
+    monkeypatch.setattr(drawing, "generate", noted)
+    whole = [made_by(cascade[:1], seed, 7)[0] for seed in (0, 1)]
+    one_each = [set(seeds) for seeds in given]
+    assert one_each == [set(range(8)), {drawing.STRIDE + i for i in range(8)}]
+    monkeypatch.setattr(opening, "BLOCK", 3)
+    parts = made_by(cascade[:1], 1, 7)[0]
+    np.testing.assert_allclose(parts.astype(int), whole[1].astype(int), atol=1)
+    assert (whole[0] != whole[1]).any()
+
+
 def test_few_pictures_have_no_distance_of_full_rank(ask):
     found = ask("--num", "6")["sets"]
     assert "fd_lite0" not in found["numbers"]

@@ -7,6 +7,7 @@ from diffjax.diffusion.sampling.guidance import (
     classifier_free_doubled,
     classifier_guidance,
     composed,
+    guided_by,
     interval,
     reconstruction_guidance,
 )
@@ -86,6 +87,7 @@ __all__ = [
     "explicit",
     "extrapolated",
     "guesses",
+    "guided_by",
     "half_step",
     "heun",
     "image_of",
