@@ -43,6 +43,60 @@ def pairs_stage(name: str, size_px: int) -> ConfigDict:
     return config
 
 
+def autoencoder_stage(name: str, size_px: int) -> ConfigDict:
+    """The defaults of a stage that shortens pictures of `size_px` to latents."""
+    config = ConfigDict()
+    config.stage = name
+    config.seed = 0
+    config.data = data(size_px)
+    config.data.caption_key = ""
+    config.model = autoencoder_model()
+    config.autoencoding = autoencoding()
+    config.optim = optim()
+    config.optim.update(learning_rate=4.5e-6, warmup_steps=0, b1=0.5, b2=0.9, clip_norm=0.0)
+    config.train = train()
+    config.train.ema = ()
+    config.sample = ConfigDict(dict(num_images=8))
+    config.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))  # -1: what is left
+    return config
+
+
+def autoencoder_model() -> ConfigDict:
+    """The encoder and the decoder; a level has `channels` times its entry of `mults`."""
+    return ConfigDict(
+        dict(
+            kind="autoencoder",
+            channels=128,
+            mults=(1, 2, 4, 4),  # each level but the last halves the picture
+            num_blocks=2,  # one more in the decoder
+            attention_levels=(),
+            latent=4,  # channels of the latent
+            codes=0,  # vectors of its codebook; 0: the latent is drawn from a Gaussian
+            remat="none",  # "products": the backward pass computes all but these again; "full"
+            dtype="bfloat16",
+        )
+    )
+
+
+def autoencoding() -> ConfigDict:
+    """The loss of an autoencoder, in the units of its paper (docs/autoencoder.md)."""
+    return ConfigDict(
+        dict(
+            perceptual="lite0",  # EfficientNet-lite0's activations (extra lite0); "": none
+            perceptual_weight=1.0,
+            kl_weight=1e-6,  # of a Gaussian latent
+            code_weight=1.0,  # of a codebook: how codes come to latents
+            commitment=0.25,  # and latents to codes
+            code_average=0.0,  # above 0: codes are averages that keep this share in a step
+            code_restart=0.0,  # codes chosen less often in a step begin anew; 0: none
+            adversary_weight=0.5,  # 0: no discriminator
+            adversary_start=50_001,  # its first step
+            adversary_layers=3,
+            adversary_width=64,
+        )
+    )
+
+
 # The paper decays all weights that are not gains or biases (Radford et al. 2021, sec. 2.5).
 NO_DECAY = (r".*(scale|bias) weight_decay=0",)
 

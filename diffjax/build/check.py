@@ -8,7 +8,7 @@ import jax
 from ml_collections import ConfigDict
 from PIL import ImageColor
 
-from diffjax.build import contrastive, tasks
+from diffjax.build import tasks
 from diffjax.build.config import one_of
 from diffjax.build.models import DTYPES, MODELS, model_of
 from diffjax.core.errors import ConfigError, require
@@ -32,7 +32,8 @@ LIMITS: dict[str, tuple[float, float]] = {
          "model.head_width", "model.token_width", "model.num_blocks", "model.mults",
          "model.image_width", "model.image_layers", "model.image_heads", "model.text_width",
          "model.text_layers", "model.text_heads", "model.embed", "tokens.length",
-         "contrastive.chunk", "train.evaluate_examples"),
+         "contrastive.chunk", "train.evaluate_examples", "model.channels", "model.latent",
+         "autoencoding.adversary_layers", "autoencoding.adversary_width"),
         (1, 2**20),
     ),
     **dict.fromkeys(
@@ -43,7 +44,7 @@ LIMITS: dict[str, tuple[float, float]] = {
         ("train.sample_every", "train.evaluate_every", "train.save_every", "train.snapshot_every",
          "train.keep", "train.keep_every", "data.crop_px", "low_res.size_px",
          "optim.warmup_steps", "text.width", "model.num_heads", "model.canvas",
-         "contrastive.shift_px"),
+         "contrastive.shift_px", "model.codes", "autoencoding.adversary_start"),
         (0, 2**31 - 1),
     ),
     **dict.fromkeys(("text.drop", "low_res.max_aug_level"), (0, 1)),
@@ -72,6 +73,12 @@ LIMITS: dict[str, tuple[float, float]] = {
     "embedding.width": (1, 2**20),
     "embedding.drop": (0, 1),
     "mask.drop": (0, 1),
+    **dict.fromkeys(
+        ("autoencoding.perceptual_weight", "autoencoding.kl_weight", "autoencoding.code_weight",
+         "autoencoding.commitment", "autoencoding.code_restart", "autoencoding.adversary_weight"),
+        (0, 1e6),
+    ),
+    "autoencoding.code_average": (0, math.nextafter(1, 0)),
 }  # fmt: skip
 # What a stage that makes pictures may choose from, beside CHOICES.
 MAKING: Mapping[str, Iterable[str]] = {
@@ -100,8 +107,9 @@ def check(config: ConfigDict, devices: int | None = None) -> None:
     Raises:
       ConfigError: a value is not allowed; names the key, its value and what is allowed.
     """
-    is_pairs = contrastive.is_contrastive(config)
-    for key, allowed in (*CHOICES.items(), *(contrastive.CHOICES if is_pairs else MAKING).items()):
+    kind = tasks.other_kind(config)
+    own = MAKING if kind is None else kind.choices
+    for key, allowed in (*CHOICES.items(), *own.items()):
         one_of(config, key, allowed)
     for key, (low, high) in LIMITS.items():
         check_limits(config, key, low, high)
@@ -115,10 +123,10 @@ def check(config: ConfigDict, devices: int | None = None) -> None:
     except ValueError as error:
         raise ConfigError("optim.groups", config.optim.groups, str(error)) from None
     check_ground(config.data.ground)
-    if is_pairs:
-        contrastive.check(config)
-    else:
+    if kind is None:
         check_making(config)
+    else:
+        kind.check(config)
     check_mesh(config, devices or jax.device_count())
 
 

@@ -57,8 +57,8 @@ def shown_of(
     """
     count = min(config.sample.num_images, len(records))
     shown: list[Record]
-    starts_from_picture = (
-        "mask" in config or "tokens" in config or ("low_res" in config and config.low_res.size_px)
+    starts_from_picture = any(name in config for name in ("mask", "tokens", "autoencoding")) or (
+        "low_res" in config and config.low_res.size_px
     )
     prompts_of = config.sample.get("prompts", ())
     if prompts_of and encoder is not None and not starts_from_picture:

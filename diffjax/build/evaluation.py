@@ -16,8 +16,9 @@ from diffjax.evaluation.examples import Examples
 from diffjax.evaluation.extractors.open import open_extractor
 from diffjax.evaluation.matching import Matching
 from diffjax.evaluation.measure import Measure, Score, TrainingLoss
-from diffjax.evaluation.pictures import Fidelity, Nearest, gallery_of
+from diffjax.evaluation.pictures import Fidelity, Nearest, Rebuilt, gallery_of
 from diffjax.evaluation.scores import distance_to, fit_to
+from diffjax.tasks.autoencoding import Autoencoding
 from diffjax.tasks.contrastive import Contrastive
 from diffjax.tasks.denoising import Denoising
 from diffjax.tasks.task import Task
@@ -89,6 +90,8 @@ def scores_of(config: ConfigDict, task: Task) -> tuple[Score, ...]:
     """The scores of what a task makes of the examples; () if there is no truth to compare with."""
     if isinstance(task, Contrastive):
         return (Matching(),)
+    if isinstance(task, Autoencoding):
+        return (Rebuilt(),)
     if isinstance(task, Denoising) and task.low_res_px:
         return (Fidelity(),)
     if isinstance(task, Denoising) and is_emoji(config) and task.text:
@@ -105,7 +108,7 @@ def asked_scores(config: ConfigDict, task: Task, found: Examples) -> tuple[Score
       InputError: weights are missing or damaged, or the examples show nothing or have no captions.
     """
     key, wanted = "train.evaluate_scores", config.train.evaluate_scores
-    makes = isinstance(task, Denoising) and task.of == "image"
+    makes = isinstance(task, Autoencoding) or (isinstance(task, Denoising) and task.of == "image")
     require(makes or not wanted, key, wanted, f"{task.name} makes no pictures: leave it empty")
     scores: list[Score] = []
     for name in wanted:

@@ -1,10 +1,12 @@
 """Makes the task that a config trains."""
 
 import functools
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from diffjax.build import contrastive
+from diffjax.build import autoencoding, contrastive
 from diffjax.build.models import model_of
 from diffjax.core.errors import ConfigError, require
 from diffjax.core.types import Schedule
@@ -22,11 +24,45 @@ IMPORTANCE = "importance"
 WITH_ENDS = ("cosine", "sigmoid", "flow", "uniform", "edm")
 
 
+class Kind(NamedTuple):
+    """How another kind of task than making pictures from noise is made of its config.
+
+    choices: the values that its keys may have. check: refuses what only such a config can have
+    wrong. instead: what it does instead of making pictures from noise, for messages.
+    """
+
+    task_of: Callable[[ConfigDict], Task]
+    check: Callable[[ConfigDict], None]
+    choices: Mapping[str, Iterable[str]]
+    instead: str
+
+
+# Kinds of tasks by the section that only their configs have; a config without makes pictures.
+KINDS: Mapping[str, Kind] = {
+    contrastive.SECTION: Kind(
+        contrastive.task_of,
+        contrastive.check,
+        contrastive.CHOICES,
+        "compares pictures with texts, and makes none; see diffjax.evaluate",
+    ),
+    autoencoding.SECTION: Kind(
+        autoencoding.task_of,
+        autoencoding.check,
+        autoencoding.CHOICES,
+        "shortens pictures and makes them again, but makes none from noise",
+    ),
+}
+
+
+def other_kind(config: ConfigDict) -> Kind | None:
+    """The kind of task that the config trains; None if it makes pictures from noise."""
+    return next((kind for section, kind in KINDS.items() if section in config), None)
+
+
 def trained_task_of(config: ConfigDict, text_width: int) -> Task:
     """The task that the config trains, of whatever kind; text_width: as in `task_of`."""
-    if contrastive.is_contrastive(config):
-        return contrastive.task_of(config)
-    return task_of(config, text_width)
+    kind = other_kind(config)
+    return task_of(config, text_width) if kind is None else kind.task_of(config)
 
 
 def task_of(config: ConfigDict, text_width: int) -> Denoising:
@@ -35,12 +71,8 @@ def task_of(config: ConfigDict, text_width: int) -> Denoising:
     Raises:
       ConfigError: the config trains another kind of task.
     """
-    require(
-        not contrastive.is_contrastive(config),
-        "stage",
-        config.stage,
-        "compares pictures with texts, and makes none; see diffjax.evaluate",
-    )
+    kind = other_kind(config)
+    require(kind is None, "stage", config.stage, kind.instead if kind else "")
     size_px = config.data.size_px
     low_res_px = config.low_res.size_px if "low_res" in config else 0
     conditions: list[Condition] = []

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Array, Float, UInt8
 
 from diffjax.evaluation import fidelity, retrieval
 from diffjax.evaluation.examples import Examples
@@ -22,13 +22,30 @@ class Fidelity:
         """`psnr`, `ssim`, `psnr_bicubic`, `ssim_bicubic`; no SSIM of too small pictures."""
         real = examples.columns["image"]
         plain = pixels.resize(jnp.asarray(made["low_res"]), *real.shape[1:3])
-        numbers = {}
-        for end, picture in (("", jnp.asarray(made["made"])), ("_bicubic", plain)):
-            bytes_ = np.asarray(pixels.to_uint8(picture))
-            numbers[f"psnr{end}"] = fidelity.psnr(bytes_, real)
-            if min(real.shape[1:3]) >= fidelity.WINDOW:
-                numbers[f"ssim{end}"] = fidelity.ssim(bytes_, real)
-        return numbers
+        enlarged = {f"{name}_bicubic": rows for name, rows in likeness(plain, real).items()}
+        return {**likeness(made["made"], real), **enlarged}
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """PSNR and SSIM of pictures that were made from latents of the true ones."""
+
+    def __call__(
+        self, made: Mapping[str, np.ndarray], examples: Examples
+    ) -> dict[str, Float[np.ndarray, "..."]]:
+        """`psnr`, `ssim`; no SSIM of too small pictures."""
+        return likeness(made["made"], examples.columns["image"])
+
+
+def likeness(
+    made: np.ndarray | Array, real: UInt8[np.ndarray, "b h w c"]
+) -> dict[str, Float[np.ndarray, "..."]]:
+    """`psnr` and `ssim` of pictures in [-1, 1], rounded to bytes; no SSIM of too small ones."""
+    bytes_ = np.asarray(pixels.to_uint8(jnp.asarray(made)))
+    numbers = {"psnr": fidelity.psnr(bytes_, real)}
+    if min(real.shape[1:3]) >= fidelity.WINDOW:
+        numbers["ssim"] = fidelity.ssim(bytes_, real)
+    return numbers
 
 
 @dataclass(frozen=True, eq=False)

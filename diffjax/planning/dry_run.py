@@ -15,6 +15,7 @@ from diffjax.core import trees
 from diffjax.core.tables import format_memory
 from diffjax.devices import chips, mesh
 from diffjax.planning import jaxprs, liveness, memory, shapes
+from diffjax.tasks.task import networks_of
 from diffjax.training.program import Training, program_of
 from diffjax.training.run import LoopSettings
 
@@ -39,7 +40,7 @@ def parts(
         "parameters and where they lie:\n"
         f"{mesh.state_table(place.state_sharding, place.state_shape)}"
     )
-    yield costs(work, devices[0])
+    yield costs(work, devices[0], networks_of(training.task))
     yield disk(loop.keep, place.state_shape, workdir)
     yield data()
 
@@ -63,8 +64,11 @@ def _split(leaf: jax.ShapeDtypeStruct) -> str:
     return str(leaf.sharding.shard_shape(leaf.shape))
 
 
-def costs(work: shapes.Work, device: jax.Device) -> str:
-    """FLOPs of a step, and the memory that its arrays take on a device."""
+def costs(work: shapes.Work, device: jax.Device, networks: Sequence[str] = ()) -> str:
+    """FLOPs of a step, and the memory that its arrays take on a device.
+
+    networks: names of parts of the parameters that are counted by themselves too.
+    """
     products = list(jaxprs.products(work.one_device))
     per_image = sum(product.flops for product in products) / work.rows
     state = _on_a_device(work.arguments[0])
@@ -76,6 +80,7 @@ def costs(work: shapes.Work, device: jax.Device) -> str:
     of_limit = f" of {format_memory(limit)}" if limit else ""
     lines = [
         f"{trees.num_values(work.params):,} parameters",
+        *(f"  {trees.num_values(work.params[name]):,} in the {name}" for name in networks),
         f"FLOPs: {per_image:.3g} an image, {per_image * work.batch:.3g} a step",
         f"memory of a device: state {format_memory(state)}, batch {format_memory(batch)}, "
         f"activations and gradients {format_memory(rest)} to {format_memory(SLACK * rest)}; "

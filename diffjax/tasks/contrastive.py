@@ -21,6 +21,7 @@ from diffjax.tasks.task import (
     Columns,
     ExampleShapes,
     Losses,
+    Memory,
     Params,
     Peers,
     register,
@@ -112,7 +113,7 @@ class Contrastive:
         found: Pair = self.model.apply({"params": params}, image, batch["tokens"], logsnr)  # type: ignore[assignment]
         return found
 
-    def bounded(self, params: Params) -> Params:
+    def bounded(self, params: Params, memory: Memory = None) -> Params:
         """The scale held in its limits, as CLIP holds it after each step; SigLIP does not."""
         if self.kind == "sigmoid":
             return params

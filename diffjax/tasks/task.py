@@ -45,11 +45,13 @@ class Model(Protocol):
 class Losses(NamedTuple):
     """The loss of each row, whose mean training lowers, and other metrics of each row.
 
-    metrics: logged as means over the rows that have them; NaN means that a row has none.
+    metrics: logged as means over the rows that have them; NaN means that a row has none. seen:
+    further columns, for the memory of the task alone.
     """
 
     per_example: Float[Array, " b"]
     metrics: Mapping[str, Float[Array, " b"]]
+    seen: Mapping[str, Array] = {}
 
 
 @dataclass(frozen=True)
@@ -145,8 +147,11 @@ class Remembering(Protocol):
 class Bounded(Protocol):
     """What a task has beside `Task` if some of its parameters must stay within bounds."""
 
-    def bounded(self, params: Params) -> Params:
-        """The parameters moved into their bounds, after each step of the optimiser."""
+    def bounded(self, params: Params, memory: Memory = None) -> Params:
+        """The parameters moved into their bounds, after each step of the optimiser.
+
+        memory: that after the step, of a task that has one.
+        """
         ...
 
 
@@ -159,9 +164,24 @@ class Guessable(Protocol):
         ...
 
 
-def bounded(task: Task, params: Params) -> Params:
+@runtime_checkable
+class Several(Protocol):
+    """What a task has beside `Task` if its parameters are those of several networks."""
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Their names, under which the parameters of each lie."""
+        ...
+
+
+def networks_of(task: Task) -> tuple[str, ...]:
+    """The names of its networks; () for a task that has one."""
+    return task.networks if isinstance(task, Several) else ()
+
+
+def bounded(task: Task, params: Params, memory: Memory = None) -> Params:
     """The parameters in their bounds; unchanged for a task that has none."""
-    return task.bounded(params) if isinstance(task, Bounded) else params
+    return task.bounded(params, memory) if isinstance(task, Bounded) else params
 
 
 def first_memory(task: Task) -> Memory:

@@ -61,7 +61,7 @@ def train_step(
         remembered(task, state.memory, batch, losses),
         state.memory,
     )
-    into_bounds = functools.partial(bounded, task)
+    into_bounds = functools.partial(bounded, task, memory=memory)
     after = apply_gradients(state, gradients, tx, averages, good, into_bounds)
     return after.replace(memory=memory), metrics
 

@@ -10,13 +10,14 @@ import functools
 import hashlib
 import inspect
 import re
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax.build import columns, config, contrastive, data, models, tasks, training
+from diffjax.build import autoencoding, columns, config, contrastive, data, models, tasks, training
 from diffjax.core import rng
 from diffjax.data import pipeline
 from diffjax.diffusion import schedule
@@ -158,10 +159,10 @@ def config_module(path):
 
 @functools.cache
 def homes():
-    """Each key of each config -> the first stage that has it; the keys of a CLIP are below."""
+    """Each key of each config -> the first stage that has it; those of other kinds are below."""
     found = {"stages": None} if any("stages" in c for c in map(config.load, cascades())) else {}
     for name, options in stages().items():
-        if contrastive.is_contrastive(options):
+        if tasks.other_kind(options):
             continue
         for key, _ in config.leaves(options):
             found.setdefault(key, name)
@@ -368,6 +369,43 @@ def test_another_value_changes_what_a_clip_is_made_of(key):
     changed = OF_A_CLIP.get(key, value + 1 if isinstance(value, int) else None)
     assert changed != value
     assert clip(key, changed) != clip()
+
+
+# Another value of the keys of an autoencoder, where the general rule gives one that is not allowed.
+OF_AN_AUTOENCODER = {
+    "model.mults": (1, 2, 2),
+    "model.attention_levels": (0,),
+    "model.remat": "full",
+    "model.dtype": "bfloat16",
+    "autoencoding.perceptual": "lite0",
+    "autoencoding.adversary_weight": 0.25,
+}
+
+
+@functools.cache
+def autoencoder(key="", value=None):
+    """What a run of a tiny autoencoder is made of that its own sections can change."""
+    options = config.load("configs/autoencoder.py:tiny").copy_and_resolve_references().unlock()
+    if key:
+        put(options, key, value)
+    task = autoencoding.task_of(options)
+    return repr(dataclasses.replace(task, frozen={})), sorted(task.frozen)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        key
+        for key, _ in config.leaves(config.load("configs/autoencoder.py:tiny"))
+        if key.split(".")[0] in ("model", "autoencoding") and key != "model.kind"
+    ],
+)
+def test_another_value_changes_what_an_autoencoder_is_made_of(key, monkeypatch):
+    monkeypatch.setattr(autoencoding.lite0, "load", lambda: types.SimpleNamespace(params={}))
+    value = dict(config.leaves(config.load("configs/autoencoder.py:tiny")))[key]
+    changed = OF_AN_AUTOENCODER[key] if key in OF_AN_AUTOENCODER else other(key, value)
+    assert changed != value
+    assert autoencoder(key, changed) != autoencoder()
 
 
 def test_the_keys_that_are_left_out_exist():

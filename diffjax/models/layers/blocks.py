@@ -60,7 +60,7 @@ class Norm(nn.Module):
         groups = num_groups(channels)
         gain = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
-        h = h.astype(jnp.float32)
+        h = h.astype(jnp.promote_types(h.dtype, jnp.float32))
         grouped = lambda m: m.reshape(-1, groups, channels // groups).mean(2)  # noqa: E731
         mean = grouped(jnp.mean(h, axis=(1, 2)))
         variance = jnp.maximum(grouped(jnp.mean(h * h, axis=(1, 2))) - mean**2, 0.0)

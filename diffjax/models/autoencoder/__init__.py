@@ -1,0 +1,1 @@
+"""Networks that shorten pictures to latents and back, and those that judge them."""
