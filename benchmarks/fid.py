@@ -72,9 +72,9 @@ def ours(work: Work) -> Step:
 def theirs(work: Work) -> Step:
     """torch-fidelity's steps, through the functions that its command calls."""
     import torch
-    from torch_fidelity import metric_fid, utils
 
-    from tools import inception_peers  # imports torch_fidelity without torchvision
+    from tools import inception_peers
+    from tools.metric_peers import metric_fid, utils  # imported there without torchvision
 
     net = inception_peers.feature_extractor_inceptionv3.FeatureExtractorInceptionV3(
         "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(work.weights)

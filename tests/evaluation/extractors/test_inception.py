@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+from diffjax.evaluation import fid
 from diffjax.evaluation.extractors import extractor as extractors
 from diffjax.evaluation.extractors import inception, weights
 from diffjax.evaluation.extractors.open import open_extractor
+from diffjax.evaluation.metrics import inception_score, kid, moments, neighbours
 from diffjax.models.inception import Inception
 from tests.encoders import test_torch_legacy
 from tools import random_tensors
@@ -61,6 +63,35 @@ def test_features_and_logits_equal_those_of_torch_fidelity(height, width):
     pictures = random_tensors.blocks(3, 2, height, width)
     params = inception.from_torch(random_tensors.weights(3, shapes))
     equal(layers(params, jnp.asarray(pictures), 299), inception_peers.answer(3, pictures, 299))
+
+
+@pytest.mark.peers
+@pytest.mark.slow
+def test_numbers_of_sets_of_pictures_equal_those_of_torch_fidelity():
+    """From the bytes to FID, KID, Inception score, precision and recall, with random weights."""
+    if importlib.util.find_spec("torch_fidelity") is None:
+        pytest.skip("torch-fidelity is not installed")
+    from tools import inception_peers, metric_peers
+
+    sets = [random_tensors.blocks(seed, 22, 6, 8) for seed in (6, 7)]
+    sets[1] = sets[1] // 2 + 90  # paler
+    params = inception.from_torch(random_tensors.weights(6, recorded()[0]))
+    kernel = np.asarray(params["fc"]["kernel"])
+    ours = extractors.Extractor("i", inception.RESIZE, 2048, "fid", params, inception.pool3, kernel)
+    made, real = (extractors.features(ours, one, batch=22) for one in sets)
+    logits = made @ ours.classes
+    found = {
+        "fid": fid.distance(*(moments.moments_of(x) for x in (made, real)), full_rank=False),
+        "kid": kid.kid(made, real, **{name.removeprefix("kid_"): n
+                                      for name, n in metric_peers.KID.items()}),
+        "inception_score": inception_score.inception_score(logits, splits=metric_peers.SPLITS),
+        "precision_recall": neighbours.precision_recall(made, real),
+    }  # fmt: skip
+    answers = [inception_peers.answer(6, one, 299) for one in sets]
+    wide = [one["2048"].astype(np.float64) for one in answers]
+    want = metric_peers.numbers(*wide, answers[0]["logits_unbiased"].astype(np.float64))
+    for name, value in found.items():
+        np.testing.assert_allclose(value, want[name], rtol=1e-3, atol=1e-9, err_msg=name)
 
 
 @pytest.mark.peers
