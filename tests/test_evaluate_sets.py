@@ -4,6 +4,7 @@ The stages are put in the place of trained ones, and an extractor of six means i
 network; all else is the command's.
 """
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -235,6 +236,19 @@ def test_numbers_that_are_not_finite_are_refused(refused, monkeypatch):
     monkeypatch.setattr(drawing, "generate", nan)
     line = refused("--parts", "sets")
     assert "made, pictures 0 to 7 of seed 0: 1536 of 1536 numbers are not finite" in line
+
+
+def test_drawings_of_emoji_are_scored_by_the_clip_that_ships_if_it_is_there(
+    cascade, monkeypatch, tmp_path
+):
+    drawings = config.load("configs/base64.py:emoji")
+    emoji = [dataclasses.replace(cascade[0], options=drawings)]
+    monkeypatch.setitem(part.encoder.SHIPPED, "emoji", tmp_path)
+    assert part.clip_of(emoji, asked()) == "emoji"
+    assert part.clip_of(emoji, asked(clip="another")) == "another"
+    assert part.clip_of(cascade, asked()) is None
+    monkeypatch.setitem(part.encoder.SHIPPED, "emoji", tmp_path / "not there")
+    assert part.clip_of(emoji, asked()) is None
 
 
 def test_a_missing_extractor_leaves_the_part_out_unless_it_is_asked_for(

@@ -1,19 +1,21 @@
 """The part `sets` of a report: what stages make, compared as a set with real pictures."""
 
+import dataclasses
 import functools
 import importlib.util
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from jax.sharding import Mesh
 
+from diffjax.build import evaluation
 from diffjax.build.loaded import Asked, Loaded, no_chain
 from diffjax.build.sets import drawing, opening, said
 from diffjax.build.sets.drawing import Prompts
 from diffjax.build.sets.opening import Judges
 from diffjax.core.json_types import JsonObject
+from diffjax.encoders.clip import encoder, vocabulary
 from diffjax.evaluation import sets as sets_lib
 from diffjax.evaluation import texts
 from diffjax.evaluation.collect import Collected
@@ -26,7 +28,7 @@ from diffjax.evaluation.sets import Found, Set
 ONE_SEED = "it compares the pictures of several seeds: --seed 0-3"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Scene:
     """All that stays the same when stages are sampled with other settings or seeds.
 
@@ -63,6 +65,13 @@ def seeds_of(loaded: Sequence[Loaded], asked: Asked) -> tuple[int, ...]:
     return asked.seeds or (only,)
 
 
+def clip_of(loaded: Sequence[Loaded], asked: Asked) -> str | None:
+    """The CLIP that is asked for; without one, of drawings of emoji, the one that ships."""
+    ships = encoder.SHIPPED[vocabulary.EMOJI].is_dir()
+    usual = vocabulary.EMOJI if ships and evaluation.is_emoji(loaded[-1].options) else None
+    return asked.clip or usual
+
+
 def scene_of(loaded: Sequence[Loaded], asked: Asked, mesh: Mesh) -> Scene:
     """Opens the examples, the judges and the real pictures.
 
@@ -73,7 +82,7 @@ def scene_of(loaded: Sequence[Loaded], asked: Asked, mesh: Mesh) -> Scene:
         show nothing.
     """
     prompts = drawing.prompts_of(loaded, asked)
-    judges = opening.judges_of(asked, mesh)
+    judges = opening.judges_of(dataclasses.replace(asked, clip=clip_of(loaded, asked)), mesh)
     count, captions = len(prompts.records), prompts.captions()
     if asked.against is None:
         there = len(prompts.whole) if asked.any_count else count
