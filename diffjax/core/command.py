@@ -2,7 +2,6 @@
 
 import argparse
 import errno
-import functools
 import os
 import sys
 import traceback
@@ -10,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn, TypeAlias
 
-from diffjax.core import signals
+from diffjax.core import limits, signals
 from diffjax.core.errors import EXIT_INPUT, EXIT_STORAGE, ConfigError, Ending
 
 Work: TypeAlias = Callable[[argparse.Namespace], int | None]
@@ -102,7 +101,12 @@ def run_command(
         parsed = flags.parse_args(arguments)
     hold_precision()
     hold_threads()
-    return exit_code_of(functools.partial(work, parsed))
+
+    def checked() -> int | None:
+        limits.check_flags(parsed)
+        return work(parsed)
+
+    return exit_code_of(checked)
 
 
 def exit_code_of(work: Callable[[], int | None]) -> int:
