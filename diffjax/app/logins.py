@@ -62,6 +62,6 @@ def login(text: str | None, file: Path | None) -> tuple[str, str] | None:
         except (OSError, UnicodeDecodeError) as error:
             why = getattr(error, "strerror", None) or "not a text"
             raise ConfigError("--auth-file", str(file), why) from None
-    user, _, password = (told if text is None else text).partition(":")
+    user, _, password = (text or told or "").partition(":")
     require(bool(user and password), named[0], "...", "want USER:PASSWORD")
     return user, password

@@ -52,14 +52,13 @@ def launch(
       OSError: the port is taken.
     """
     import gradio as gr
-    from starlette.middleware import Middleware
 
     from diffjax.app import connections
 
-    connections.hurry()
-    guard = Middleware(
-        gate.gate, folder=room.folder, origins=origins, followers=followers, room=room
-    )
+    def guard(app: gate.App) -> gate.App:
+        return gate.gate(app, room.folder, origins, followers, room)
+
+    connections.hurry(guard)
     page.launch(
         server_name=host,
         server_port=port,
@@ -76,7 +75,6 @@ def launch(
         pwa=False,
         max_file_size=gate.POSTS["/gradio_api/upload"],
         state_session_capacity=MAX_SESSIONS,
-        app_kwargs={"middleware": [guard]},
         theme=gr.themes.Default(),
         css=STYLE,
     )

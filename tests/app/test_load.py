@@ -232,7 +232,7 @@ class Base:
 
     def __init__(self, others):
         self.connections, self.cycle, self.later = set(range(others)), None, []
-        self.loop = self
+        self.loop, self.app = self, answering(200)
 
     def call_later(self, seconds, call):
         self.later.append((seconds, call))
@@ -256,6 +256,7 @@ def test_a_connection_without_a_whole_request_is_closed_and_one_that_is_answered
     made.cycle = SimpleNamespace(response_complete=True)  # and then half of another request
     made.later[-1][1]()
     assert transport.closed == 1
+    assert connections.hurried(Base, lambda app: ("guarded", app))(0).app[0] == "guarded"
     timer = made._look
     made.connection_lost(None)
     assert timer.cancelled
