@@ -10,17 +10,16 @@ import html
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from diffjax.app import drawing, limits
 from diffjax.app.followers import Followers
+from diffjax.app.frames import Frame, Kept, ranked, shown_frames
 from diffjax.app.room import Room
 from diffjax.core.errors import StorageError
-from diffjax.core.json_types import JsonObject
-from diffjax.generation import folder, recipe
+from diffjax.generation import recipe
 from diffjax.generation.best import Score
 from diffjax.generation.chain import Cascade
-from diffjax.generation.jobs import Job
 
 MAX_WAITING = 16
 KEPT_JOBS = 40
@@ -31,81 +30,6 @@ BRUSH = 3 / 32  # radius of the brush, as a fraction of the picture's side
 
 
 Request = TypeVar("Request", limits.Wish, limits.Painting, bool)
-
-
-class Kept(NamedTuple):
-    """A picture that a visitor made: the files of its stages, small to large, and its caption.
-
-    score: how well a CLIP says that it fits its prompt; None without one.
-    """
-
-    paths: tuple[str, ...]
-    caption: str
-    score: float | None = None
-
-
-class Frame(NamedTuple):
-    """What the page shows of a request at one time.
-
-    stages: for each stage the (path, caption) of its pictures so far. told: a line of progress.
-    scores: of the pictures of the last stage, if a CLIP is loaded.
-    """
-
-    stages: list[list[tuple[str, str]]]
-    told: str
-    scores: Sequence[float] = ()
-
-
-def shown_frames(
-    trained: Cascade,
-    folder: Path,
-    jobs: Sequence[Job],
-    made: Iterator[drawing.Drawn],
-    said_of: Callable[[Job], list[JsonObject]],
-    score: Score | None = None,
-) -> Iterator[Frame]:
-    """Writes each picture to `folder` as it is made, and gives a frame that shows it.
-
-    said_of: a job -> the metadata of the picture of each stage. score: of the largest pictures.
-    """
-    stages: list[list[tuple[str, str]]] = [[] for _ in trained.stages]
-    scores: list[float] = []
-    said = [said_of(job) for job in jobs]
-    sizes = [stage.task.size_px for stage in trained.stages]
-    yield Frame(stages, f"{sizes[0]} px: 0 of {len(jobs)}")
-    for one in made:
-        job = jobs[one.index]
-        path = drawing.keep(folder, job, one, said[one.index])
-        caption = caption_of(job)
-        if score is not None and one.stage == len(sizes) - 1:
-            scores.append(score(job.prompt, one.picture))
-            caption += f", fits {scores[-1]:.3f}"
-        stages[one.stage].append((str(path), caption))
-        done = len(stages[one.stage])
-        yield Frame(stages, f"{sizes[one.stage]} px: {done} of {len(jobs)}", scores)
-
-
-def caption_of(job: Job) -> str:
-    """The prompt, shortened if it is long, and the seed."""
-    return f"{folder.caption(job.prompt)} ({job.seed})"
-
-
-def ranked(frame: Frame, only_best: bool = False) -> tuple[list[Kept], list[Kept]]:
-    """(the pictures of a finished request, those to forget): the best first, if there are scores.
-
-    only_best: keep one, if there are scores.
-    """
-    rows = zip(*frame.stages, strict=True)
-    scores: Sequence[float | None] = frame.scores or [None] * len(frame.stages[-1])
-    found = [
-        Kept(tuple(path for path, _ in row), row[-1][1], score)
-        for row, score in zip(rows, scores, strict=True)
-    ]
-    if not frame.scores:
-        return found, []
-    found.sort(key=lambda one: -(one.score or 0.0))
-    count = 1 if only_best else len(found)
-    return found[:count], found[count:]
 
 
 def build(trained: Cascade, room: Room, followers: Followers, score: Score | None = None):

@@ -20,7 +20,7 @@ from PIL import Image
 
 from diffjax import sample
 from diffjax.app import __main__ as command
-from diffjax.app import drawing, gate, limits, page, server
+from diffjax.app import drawing, frames, gate, limits, server
 from diffjax.app.limits import Refused
 from diffjax.app.room import Room
 from diffjax.build import loading
@@ -234,7 +234,9 @@ def test_a_picture_of_the_page_is_made_again_byte_for_byte(cascade, tmp_path, mo
     wish = dataclasses.replace(WISH, jobs=(jobs.Job("a red apple", 3, "pears"),))
     here = drawing.wished(cascade, wish)
     told = lambda job: drawing.drawn_of(job, here)  # noqa: E731
-    for frame in page.shown_frames(here, tmp_path, wish.jobs, drawing.draw(here, wish.jobs), told):
+    for frame in frames.shown_frames(
+        here, tmp_path, wish.jobs, drawing.draw(here, wish.jobs), told
+    ):
         last = frame
     small, large = (stage[0][0] for stage in last.stages)
     assert last.told == "16 px: 1 of 1"
@@ -252,15 +254,15 @@ def test_with_a_clip_pictures_say_how_well_they_fit_and_the_best_come_first(casc
     score = lambda prompt, picture: {"a red apple": 0.1, "a frog": 0.25}[prompt]  # noqa: E731
     told = lambda job: drawing.drawn_of(job, cascade)  # noqa: E731
     made = drawing.draw(cascade, WISH.jobs)
-    *_, last = page.shown_frames(cascade, tmp_path, WISH.jobs, made, told, score)
+    *_, last = frames.shown_frames(cascade, tmp_path, WISH.jobs, made, told, score)
     assert last.scores == [0.1, 0.25]
     assert [caption for _, caption in last.stages[0]] == ["a red apple (3)", "a frog (9)"]
-    kept, others = page.ranked(last)
+    kept, others = frames.ranked(last)
     captions = ["a frog (9), fits 0.250", "a red apple (3), fits 0.100"]
     assert ([one.caption for one in kept], others) == (captions, [])
     assert kept[0].paths == (last.stages[0][1][0], last.stages[1][1][0])
-    assert page.ranked(last, only_best=True) == (kept[:1], kept[1:])
-    plain, others = page.ranked(last._replace(scores=()), only_best=True)
+    assert frames.ranked(last, only_best=True) == (kept[:1], kept[1:])
+    plain, others = frames.ranked(last._replace(scores=()), only_best=True)
     assert not others
     assert [one.paths for one in plain] == [one.paths for one in reversed(kept)]
 
