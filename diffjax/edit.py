@@ -169,8 +169,6 @@ def _check(flags: argparse.Namespace, given: list, prompts: list, seeds: list) -
     require(0 < strength <= 1, "--strength", strength, "above 0 and at most 1")
     if flags.kind != "interpolate":
         return
-    require(2 <= flags.frames <= 1000, "--frames", flags.frames, "2 to 1000")
-    require(10 <= flags.ms <= 10_000, "--ms", flags.ms, "10 to 10000 milliseconds")
     ends = len(given) or len(prompts)
     what = "--picture" if given else "--prompt"
     require(2 <= ends <= 50, what, ends, "2 to 50 of them: a path has two ends")

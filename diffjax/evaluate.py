@@ -78,7 +78,6 @@ def run(flags: argparse.Namespace) -> Path:
     from diffjax.build.sets import folder, sweep
     from diffjax.devices import mesh
 
-    require(flags.num is None or flags.num > 0, "--num", flags.num, "at least 1")
     seeds = set_flags.seeds_of(flags.seed)
     require(flags.split is None or bool(flags.split.strip()), "--split", flags.split, "name one")
     parts = flags.parts.split(",") if flags.parts is not None else []

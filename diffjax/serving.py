@@ -48,7 +48,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def work(flags: argparse.Namespace) -> None:
     """Loads the stages and writes them as one program."""
     platforms = flags.platforms.split(",")
-    require(flags.batch > 0, "--batch", flags.batch, "must be at least 1")
     allowed = f"allowed: {', '.join(PLATFORMS)}"
     require(set(platforms) <= set(PLATFORMS), "--platforms", flags.platforms, allowed)
     from diffjax.build.loading import load, stage_dirs

@@ -183,7 +183,9 @@ def of_app(stand, cascade):
     stand.put(server, "own_environment")
     stand.put(
         server, "launch",
-        gives=lambda page, folder, host, port, auth: stand.noted.append((host, port, auth)),
+        gives=lambda page, room, host, port, auth, origins, followers: stand.noted.append(
+            (host, port, auth, sorted(origins.behind), origins.addresses)
+        ),
     )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """What commands say of JSON that is damaged, file by file: one line that names it, and no more."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ from diffjax.checkpoint import __main__ as checkpoints
 from diffjax.checkpoint import manifest, portable, workdir
 from diffjax.core import command, tensorfile
 from diffjax.core.errors import Ending
-from diffjax.encoders import unreadable
+from diffjax.encoders import unreadable, weights
 from diffjax.encoders.cache import shards
 from diffjax.logs import goodput, writer
 from tests.damage import KINDS
+from tests.tiny_t5 import save_tiny
 
 # Those that can stand in a file's metadata, which are text.
 TEXTS = [kind for kind in KINDS if kind not in ("folder", "not UTF-8", "UTF-16", "empty")]
@@ -200,6 +202,54 @@ def test_a_header_of_a_cache_is_refused_with_its_folder(kind, tmp_path):
     with pytest.raises(ValueError, match=str(tmp_path)) as error:
         shards.read_header(tmp_path)
     assert "\n" not in str(error.value)
+
+
+def lying(file, **wrong):
+    """The shipped first stage with another config in its metadata."""
+    whole = places.stage_dirs()[0]
+    metadata = {k: v for k, v in tensorfile.read_metadata(whole).items() if k != "sha256"}
+    options = json.loads(metadata["config"])
+    for key, value in wrong.items():
+        section, _, name = key.partition("__")
+        options[section][name] = value
+    arrays = {name: tensorfile.read(whole, name) for name in tensorfile.shapes(whole)}
+    tensorfile.write(file, arrays, metadata | {"config": json.dumps(options)})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("model__num_blocks", 10**9), ("model__num_blocks", 1000), ("model__mults", [1] * 10**5),
+     ("model__width", 10**12), ("model__width", -1), ("text__max_tokens", 10**9),
+     ("data__size_px", 10**9), ("diffusion__logsnr_max", 1e300)],
+)  # fmt: skip
+def test_sizes_that_lie_are_refused_before_a_network_is_built(key, value, tmp_path, capsys):
+    """The file of a stranger; ten to the ninth blocks would never end."""
+    file = tmp_path / "lie.safetensors"
+    lying(file, **{key: value})
+    flags = ["--prompt", "x", "--out", str(tmp_path / "out"), "--stages", str(file)]
+    assert sample.main(flags) == 2
+    line = line_of(capsys)
+    assert key.replace("__", ".") in line
+    assert str(file) in line
+
+
+@pytest.mark.parametrize("layers", [10**9, 500, 0, -1, True, "6", 10**30])
+def test_a_config_of_an_encoder_with_other_layers_than_its_tensors_is_refused(layers, tmp_path):
+    folder = Path(save_tiny(tmp_path))
+    said = json.loads((folder / "config.json").read_text()) | {"num_layers": layers}
+    (folder / "config.json").write_text(json.dumps(said))
+    with pytest.raises(ValueError, match="num_layers"):
+        weights.check_folder(folder)
+
+
+@pytest.mark.parametrize("name", ["d_model", "vocab_size", "d_ff", "num_heads"])
+def test_a_config_of_an_encoder_whose_sizes_lie_is_refused(name, tmp_path):
+    folder = Path(save_tiny(tmp_path))
+    said = json.loads((folder / "config.json").read_text())
+    for value in (10**30, 2**31 - 1):
+        (folder / "config.json").write_text(json.dumps(said | {name: value}))
+        with pytest.raises(ValueError, match=rf"{name}|has shape"):
+            weights.check_folder(folder)
 
 
 def test_parameters_that_are_not_finite_are_refused_with_the_name_of_the_array(tmp_path, capsys):

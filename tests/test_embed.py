@@ -128,10 +128,10 @@ def test_bad_input_is_exit_code_2_and_one_line(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--batch-size", "0"], "batch_size=0, want at least 1"),
+        (["--batch-size", "0"], "--batch-size = 0: must be from 1 to"),
         (["--process-index", "1"], "--process-index and --process-count need each other"),
         (["--process-index", "2", "--process-count", "2"], "process_index=2, want 0 to 1"),
-        (["--shard-mib", "0"], "--shard-mib 0, want at least 1"),
+        (["--shard-mib", "0"], "--shard-mib = 0: must be from 1 to"),
     ],
 )
 def test_flags_that_cannot_be_are_exit_code_2(flags, message, argv, stub, tmp_path, capsys):

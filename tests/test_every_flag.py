@@ -163,6 +163,8 @@ FLAGS = {
     "app --port": "--port 7000",
     "app --auth": "--auth a:b",
     "app --clip": "--clip runs/clip",
+    "app --auth-file": "--auth-file {files}/auth.txt",
+    "app --name": "--name draw.example.org",
     "checkpoint list workdir": "={files}/two",
     "checkpoint verify workdir": "={files}/two",
     "checkpoint digest workdir": "={files}/one",
@@ -277,6 +279,7 @@ def files(tmp_path_factory):
         mask = np.zeros((20, 16), np.uint8)
         mask[first:12, 5:12] = 255
         Image.fromarray(mask).save(folder / f"{name}.png")
+    (folder / "auth.txt").write_text("ann:pass\n")
     (folder / "c.txt").write_text("a dog\n")
     (folder / "d.txt").write_text("a cat\n")
     (folder / "taken").mkdir()

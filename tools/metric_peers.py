@@ -18,7 +18,18 @@ STUBS = ("torchvision", "torchvision.datasets", "torchvision.models", "torchvisi
          "torchvision.transforms.functional")  # fmt: skip
 
 with mock.patch.dict(sys.modules, {name: mock.MagicMock() for name in STUBS}):
-    from torch_fidelity import metric_fid, metric_isc, metric_kid, metric_prc, utils  # noqa: F401
+    from torch_fidelity import (  # all at once: a second import would make other classes
+        feature_extractor_inceptionv3,
+        interpolate_compat_tensorflow,
+        metric_fid,
+        metric_isc,
+        metric_kid,
+        metric_prc,
+        utils,
+    )
+
+# tools.inception_peers and benchmarks.fid take these from here.
+__all__ = ["feature_extractor_inceptionv3", "interpolate_compat_tensorflow", "numbers", "utils"]
 
 KID = {"kid_subsets": 6, "kid_subset_size": 20}
 SPLITS = 5

@@ -16,8 +16,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from diffjax.app import logins
 from diffjax.core import command, signals
-from diffjax.core.errors import EXIT_TERMINATED, ConfigError, InputError, require
+from diffjax.core.errors import EXIT_TERMINATED, ConfigError, InputError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -29,7 +30,15 @@ def parser() -> argparse.ArgumentParser:
         "--host", default="127.0.0.1", help="0.0.0.0 lets other machines in; see --auth"
     )
     flags.add_argument("--port", type=int, default=7860)
-    flags.add_argument("--auth", help="USER:PASSWORD that visitors must give")
+    flags.add_argument(
+        "--name", action="append", default=[], help="of a proxy in front of the page; repeat"
+    )
+    flags.add_argument(
+        "--auth-file",
+        type=command.path,
+        help=f"holds the USER:PASSWORD that visitors must give; or set {logins.AUTH}",
+    )
+    flags.add_argument("--auth", help="the same, where other users of this machine can read it")
     flags.add_argument(
         "--clip",
         metavar="WHERE",
@@ -47,11 +56,16 @@ def run(flags: argparse.Namespace) -> int:
     """Serves the page that the flags describe; returns the exit code once a signal ends it."""
     if importlib.util.find_spec("gradio") is None:
         raise InputError("the page needs Gradio: pip install 'diffjax[app]'")
-    auth = login(flags.auth)
+    auth = logins.login(flags.auth, flags.auth_file)
     check_free(flags.host, flags.port)
     if not is_loopback(flags.host) and not auth:
-        say(f"warning: anyone who reaches {flags.host} can draw; --auth USER:PASSWORD asks who")
+        say(f"warning: anyone who reaches {flags.host} can draw; --auth-file FILE asks who")
+    if flags.auth:
+        say("warning: other users of this machine can read --auth; --auth-file FILE hides it")
     from diffjax.app import drawing, page, server
+    from diffjax.app.followers import Followers
+    from diffjax.app.origin import origins_of
+    from diffjax.app.room import Room
     from diffjax.build import clips, loading, places
     from diffjax.devices import mesh
     from diffjax.generation import best
@@ -68,35 +82,29 @@ def run(flags: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="diffjax-app-", ignore_cleanup_errors=True) as name:
         folder = Path(name).resolve()
         server.own_environment(folder)
+        room, followers = Room(folder), Followers()
         address = server.launch(
-            page.build(cascade, folder, score), folder, flags.host, flags.port, auth
+            page.build(cascade, room, followers, score),
+            room,
+            flags.host,
+            flags.port,
+            auth,
+            origins=origins_of(flags.host, flags.name),
+            followers=followers,
         )
         say(f"the page is at {address}; Ctrl+C ends it")
         while not stop.wait(page.SWEEP_SECONDS):
-            server.delete_old(folder, time.time() - page.KEPT_SECONDS)
+            room.delete_old(time.time() - page.KEPT_SECONDS)
+            room.make()
     return EXIT_TERMINATED
-
-
-def login(text: str | None) -> tuple[str, str] | None:
-    """Splits "user:password"; None if there is no `text`.
-
-    Raises:
-      ConfigError: one of the two is missing. The message does not repeat the password.
-    """
-    if text is None:
-        return None
-    user, _, password = text.partition(":")
-    require(bool(user and password), "--auth", "...", "want USER:PASSWORD")
-    return user, password
 
 
 def check_free(host: str, port: int) -> None:
     """Checks that the port is free now, so that it is not found taken after minutes of compiling.
 
     Raises:
-      ConfigError: the port is taken or impossible, or the host is not an address of this machine.
+      ConfigError: the port is taken, or the host is not an address of this machine.
     """
-    require(0 < port < 65536, "--port", port, "1 to 65535")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -24,8 +24,11 @@ from diffjax.generation import rows as rows_lib
 from diffjax.generation.chain import Cascade, generate
 from diffjax.generation.jobs import Job
 from diffjax.images import png, square
+from diffjax.tasks import sampling
 from diffjax.tasks.task import Columns
 
+# Of so many settings programs are kept.
+MOST_PROGRAMS = 32
 Picture = UInt8[np.ndarray, "_ _ 3"]
 # (columns, seeds=...) -> an iterator that gives the pictures of one stage after the other.
 Run = Callable[..., Iterator[Resized]]
@@ -151,6 +154,27 @@ def warm_up(trained: Cascade, say: Callable[[str], None], score: best.Score | No
     if score is not None:
         score(jobs[0].prompt, blank.picture)
         say(f"compiled the CLIP: {time.monotonic() - since:.1f} s")
+
+
+class Programs:
+    """Counts the settings for which programs were compiled, and forgets all if there are many.
+
+    JAX keeps about 3 MB for each even after `sampling.compiled` has forgotten it. To be called by
+    one thread, before it draws.
+    """
+
+    def __init__(self, most: int = MOST_PROGRAMS):
+        self._most = most
+        self._used: set[tuple[float, int]] = set()
+
+    def use(self, wish: Wish) -> None:
+        """Note the settings of a wish; if they are one too many, forget all programs first."""
+        settings = (wish.guidance, wish.steps)
+        if settings not in self._used and len(self._used) >= self._most:
+            sampling.compiled.cache_clear()
+            jax.clear_caches()
+            self._used.clear()
+        self._used.add(settings)
 
 
 def keep_no_more_programs() -> None:

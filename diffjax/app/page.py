@@ -12,7 +12,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple, TypeVar
 
-from diffjax.app import drawing, gate, limits
+from diffjax.app import drawing, limits
+from diffjax.app.followers import Followers
+from diffjax.app.room import Room
 from diffjax.core.errors import StorageError
 from diffjax.core.json_types import JsonObject
 from diffjax.generation import folder, recipe
@@ -106,16 +108,18 @@ def ranked(frame: Frame, only_best: bool = False) -> tuple[list[Kept], list[Kept
     return found[:count], found[count:]
 
 
-def build(trained: Cascade, folder: Path, score: Score | None = None):
-    """The page of a cascade, a gr.Blocks, which keeps its files in `folder`.
+def build(trained: Cascade, room: Room, followers: Followers, score: Score | None = None):
+    """The page of a cascade, a gr.Blocks, which keeps its files in the folder of `room`.
 
-    score: of a prompt and a picture; with it, pictures show their scores, the best first.
+    followers: know who still waits. score: of a prompt and a picture; with it, pictures show their
+    scores, the best first.
     """
     import gradio as gr
 
+    folder = room.folder
+    programs = drawing.Programs()
+
     def checked(check: Callable[..., Request], *values: object) -> Request:
-        if gate.is_full(folder):
-            raise gr.Error("Too many pictures are here. Try again later.", print_exception=False)
         try:
             return check(*values)
         except limits.Refused as refused:
@@ -126,13 +130,19 @@ def build(trained: Cascade, folder: Path, score: Score | None = None):
         return gr.Error(html.escape(line, quote=False), title="Not drawn", print_exception=False)
 
     def shown(
-        kept: list[Kept], wish: limits.Wish, coming: Iterator[Frame], only_best: bool
+        kept: list[Kept],
+        wish: limits.Wish,
+        coming: Iterator[Frame],
+        only_best: bool,
+        session: str | None,
     ) -> Iterator[dict]:
+        room.make()
         yield {seed: wish.jobs[0].seed}
         frame = None
         columns = 1 if len(wish.jobs) == 1 else 2
         try:
             for frame in coming:
+                check_waits(session)
                 stages = frame.stages if score else [[p for p, _ in s] for s in frame.stages]
                 pictures = [gr.Gallery(stage, columns=columns) for stage in stages]
                 yield {**dict(zip(galleries, pictures, strict=True)), told: frame.told}
@@ -148,26 +158,41 @@ def build(trained: Cascade, folder: Path, score: Score | None = None):
         shelf = gr.Gallery(whole, visible=True)
         yield {made: kept, mine: shelf, told: "Done. Open a picture to download it."}
 
-    def draw(prompt, negative, new_seed, seed, guidance, steps, count, best, kept):
+    def check_waits(session: str | None) -> None:
+        if not followers.waits(session):
+            raise refusal("You have left.")
+
+    def draw(prompt, negative, new_seed, seed, guidance, steps, count, best, kept, request=None):
+        session = session_of(request)
+        check_waits(session)
         only = checked(limits.switch, "only the best", best)
         wish = checked(limits.wish, prompt, negative, new_seed, seed, guidance, steps, count)
+        programs.use(wish)
         here = drawing.wished(trained, wish)
         said_of = lambda job: drawing.drawn_of(job, here)  # noqa: E731
         coming = drawing.draw(here, wish.jobs)
         frames = shown_frames(here, folder, wish.jobs, coming, said_of, score)
-        yield from shown(kept, wish, frames, only)
+        yield from shown(kept, wish, frames, only, session)
 
-    def paint(edited, prompt, negative, new_seed, seed, guidance, steps, count, best, kept):
+    def paint(
+        edited, prompt, negative, new_seed, seed, guidance, steps, count, best, kept, request=None
+    ):
+        session = session_of(request)
+        check_waits(session)
         only = checked(limits.switch, "only the best", best)
         wish = checked(limits.wish, prompt, negative, new_seed, seed, guidance, steps, count)
         painting = checked(limits.painting, edited, folder)
+        programs.use(wish)
         here = drawing.wished(trained, wish)
         if not drawing.squared(painting, here.stages[-1].task.size_px)[1].any():
             raise refusal("picture: paint within its middle square")
         said_of = lambda job: drawing.painted_of(job, here, painting)  # noqa: E731
         coming = drawing.paint(here, wish.jobs, painting)
         frames = shown_frames(here, folder, wish.jobs, coming, said_of, score)
-        yield from shown(kept, wish, frames, only)
+        yield from shown(kept, wish, frames, only, session)
+
+    for function in (draw, paint):  # Gradio gives the request to an argument of this type
+        function.__annotations__["request"] = gr.Request
 
     def take_last(kept):
         if not kept:
@@ -282,6 +307,12 @@ def build(trained: Cascade, folder: Path, score: Score | None = None):
         )
         take.click(take_last, made, editor, api_visibility="private")
     return blocks.queue(max_size=MAX_WAITING, default_concurrency_limit=1, api_open=False)
+
+
+def session_of(request: object) -> str | None:
+    """The session of a request of Gradio's; None if there is none."""
+    session = getattr(request, "session_hash", None)
+    return session if isinstance(session, str) else None
 
 
 def stage_gallery(gr: ModuleType, stage: int, sizes: Sequence[int]):

@@ -1,11 +1,13 @@
 """Serves the page behind `gate`, with files of its own; nothing is shared or reported."""
 
-import contextlib
 import os
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from diffjax.app import gate
+from diffjax.app.followers import Followers
+from diffjax.app.origin import Origins
+from diffjax.app.room import Room
 
 # The most visitors whose pictures are remembered, with a tab open now or a short time ago.
 MAX_SESSIONS = 100
@@ -32,15 +34,31 @@ class Page(Protocol):
         """Starts the server."""
 
 
-def launch(page: Page, folder: Path, host: str, port: int, auth: tuple[str, str] | None) -> str:
+def launch(
+    page: Page,
+    room: Room,
+    host: str,
+    port: int,
+    auth: tuple[str, str] | None,
+    *,
+    origins: Origins,
+    followers: Followers,
+) -> str:
     """Serves the page in other threads, and returns its address.
+
+    room: of the page's folder. origins, followers: see `gate.gate`.
 
     Raises:
       OSError: the port is taken.
     """
     import gradio as gr
-    from starlette.middleware import Middleware
 
+    from diffjax.app import connections
+
+    def guard(app: gate.App) -> gate.App:
+        return gate.gate(app, room.folder, origins, followers, room)
+
+    connections.hurry(guard)
     page.launch(
         server_name=host,
         server_port=port,
@@ -57,7 +75,6 @@ def launch(page: Page, folder: Path, host: str, port: int, auth: tuple[str, str]
         pwa=False,
         max_file_size=gate.POSTS["/gradio_api/upload"],
         state_session_capacity=MAX_SESSIONS,
-        app_kwargs={"middleware": [Middleware(gate.gate, folder=folder)]},
         theme=gr.themes.Default(),
         css=STYLE,
     )
@@ -82,11 +99,3 @@ def own_environment(folder: Path) -> None:
     for name in ("NO_PROXY", "no_proxy"):
         others = os.environ.get(name)
         os.environ[name] = ",".join(filter(None, [others, "127.0.0.1", "localhost", "::1"]))
-
-
-def delete_old(folder: Path, older_than: float) -> None:
-    """Deletes all files in the folder that were written before `older_than`, a time in seconds."""
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # the file was deleted meanwhile
-            if path.is_file() and path.stat().st_mtime < older_than:
-                path.unlink()

@@ -12,6 +12,7 @@ from diffjax.build import tasks
 from diffjax.build.config import one_of
 from diffjax.build.models import DTYPES, MODELS, model_of
 from diffjax.core.errors import ConfigError, require
+from diffjax.core.limits import MAX_BLOCKS, MAX_SEED, MAX_TOKENS
 from diffjax.data import transforms
 from diffjax.data.sources import folder
 from diffjax.diffusion import schedule
@@ -24,17 +25,21 @@ from diffjax.tasks import settings
 from diffjax.training import averages, optim
 
 INFINITY = float("inf")
-MAX_SEED = 2**31 - 1
+MAX_LEVELS = 16  # of a U-Net, each of which halves the picture
 # The limits of each number of a config; both ends are allowed. None: any finite number.
 LIMITS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(
-        ("data.size_px", "text.max_tokens", "sample.num_images", "model.width", "model.patch",
-         "model.head_width", "model.token_width", "model.num_blocks", "model.mults",
-         "model.image_width", "model.image_layers", "model.image_heads", "model.text_width",
-         "model.text_layers", "model.text_heads", "model.embed", "tokens.length",
+        ("data.size_px", "sample.num_images", "model.width", "model.patch",
+         "model.head_width", "model.token_width", "model.mults",
+         "model.image_width", "model.image_heads", "model.text_width",
+         "model.text_heads", "model.embed",
          "contrastive.chunk", "train.evaluate_examples", "model.channels", "model.latent",
          "autoencoding.adversary_layers", "autoencoding.adversary_width"),
         (1, 2**20),
+    ),
+    **dict.fromkeys(("text.max_tokens", "tokens.length"), (1, MAX_TOKENS)),
+    **dict.fromkeys(
+        ("model.num_blocks", "model.image_layers", "model.text_layers"), (1, MAX_BLOCKS)
     ),
     **dict.fromkeys(
         ("data.batch_size", "train.accumulate", "mesh.fsdp", "mesh.tensor"), (1, 2**24)
@@ -111,8 +116,7 @@ def check(config: ConfigDict, devices: int | None = None) -> None:
     own = MAKING if kind is None else kind.choices
     for key, allowed in (*CHOICES.items(), *own.items()):
         one_of(config, key, allowed)
-    for key, (low, high) in LIMITS.items():
-        check_limits(config, key, low, high)
+    check_numbers(config)
     try:
         averages.parse(config.train.ema)
     except ValueError as error:
@@ -128,6 +132,17 @@ def check(config: ConfigDict, devices: int | None = None) -> None:
     else:
         kind.check(config)
     check_mesh(config, devices or jax.device_count())
+
+
+def check_numbers(config: ConfigDict, ending: str = "") -> None:
+    """Checks all numbers, also of a config that came with a stranger's file.
+
+    ending: of the messages. Raises as `check` does.
+    """
+    for key, (low, high) in LIMITS.items():
+        check_limits(config, key, low, high, ending)
+    levels = len(config.model.get("mults", ()))
+    require(levels <= MAX_LEVELS, "model.mults", levels, f"at most {MAX_LEVELS} levels{ending}")
 
 
 def check_making(config: ConfigDict) -> None:
@@ -149,10 +164,10 @@ def check_ground(colour: str) -> None:
         raise ConfigError("data.ground", colour, allowed) from None
 
 
-def check_limits(config: ConfigDict, key: str, low: float, high: float) -> None:
+def check_limits(config: ConfigDict, key: str, low: float, high: float, ending: str = "") -> None:
     """Checks that a number, or each of a tuple, is finite and in [low, high].
 
-    The key may be absent.
+    The key may be absent. ending: of the message.
     """
     *parents, last = key.split(".")
     section = functools.reduce(lambda part, name: part.get(name, {}), parents, config)
@@ -163,7 +178,7 @@ def check_limits(config: ConfigDict, key: str, low: float, high: float) -> None:
     allowed = f"must be between {first} and {last}" if high < 1e9 else f"must be at least {first}"
     numbers = value if isinstance(value, tuple) else (value,)
     fits = all(math.isfinite(number) and low <= number <= high for number in numbers)
-    require(fits, key, value, allowed)
+    require(fits, key, value, f"{allowed}{ending}")
 
 
 def check_told(config: ConfigDict) -> None:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from diffjax import checkpoint
-from diffjax.build import config, resume
+from diffjax.build import check, config, resume
 from diffjax.checkpoint.portable import LIVE
 from diffjax.core import tensorfile
 from diffjax.core.errors import ConfigError, StorageError, require
@@ -78,6 +78,13 @@ def options_of(place: Path) -> ConfigDict:
     Raises:
       ConfigError: the place does not exist, is neither a run nor an export, or is too old.
     """
+    options = _options_of(place)
+    with config.interpreting(place):
+        check.check_numbers(options, f"; it stands in the config of {place}")
+    return options
+
+
+def _options_of(place: Path) -> ConfigDict:
     if not is_file(place):
         return config.restore(place / CONFIG)
     try:
@@ -109,6 +116,8 @@ def params_of(
         trained with another config.
       StorageError: a checkpoint is damaged, or holds numbers that are not finite.
     """
+    if is_file(place):
+        _check_count(options, place)
     like = params_shape(task)
     if name and name.endswith(SAFETENSORS):
         file = Path(name).expanduser()
@@ -141,6 +150,26 @@ def params_of(
 def sampled_average(options: ConfigDict) -> str:
     """The average that pictures are made with by default: the first one, if there is any."""
     return next(iter(options.train.ema), LIVE)
+
+
+def _check_count(options: ConfigDict, file: Path) -> None:
+    """Refuses a config with more blocks than the file has tensors, before they are built."""
+    model = options.model
+    of_level = model.get("num_blocks", 1)
+    blocks = (
+        sum(of_level) if isinstance(of_level, tuple) else of_level * len(model.get("mults", (1,)))
+    )
+    if not model.get("scan", False):
+        there = len(_shapes(file))
+        allowed = f"{file} has only {there} tensors: it is not of such a network"
+        require(blocks <= there, "model.num_blocks", of_level, allowed)
+
+
+def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    try:
+        return tensorfile.shapes(file)
+    except (ValueError, OSError) as error:
+        raise ConfigError("--stages", str(file), str(error)) from None
 
 
 def params_shape(task: Task) -> Params:

@@ -5,10 +5,14 @@ manifest is written; only then are older steps deleted. A step also holds a copy
 config.json, from which the workdir's own can be mended.
 """
 
+import contextlib
 import functools
+import importlib
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -17,8 +21,8 @@ from jax.experimental import multihost_utils
 
 from diffjax.checkpoint import identity, manifest, steps
 from diffjax.checkpoint.manifest import FOREIGN, GOOD, INCOMPLETE, UNVERIFIED, StepReport
-from diffjax.core.errors import StorageError
-from diffjax.core.files import free_bytes, storing
+from diffjax.core.errors import ConfigError, StorageError
+from diffjax.core.files import disk_fault, free_bytes, storing
 from diffjax.core.tables import format_bytes
 from diffjax.core.trees import PyTree, named_leaves
 
@@ -33,17 +37,26 @@ class Checkpoints:
 
     keep: how many complete steps are kept; None for a reader, which deletes none. keep_every:
     multiples of it are never deleted; 0 means that there are no such steps. config: the text of
-    config.json, which each step gets a copy of; "" for none.
+    config.json, which each step gets a copy of; "" for none. fence: raises if this process must not
+    write, because another one took over.
     """
 
-    def __init__(self, directory: Path, keep: int | None, keep_every: int, config: str = ""):
+    def __init__(
+        self,
+        directory: Path,
+        keep: int | None,
+        keep_every: int,
+        config: str = "",
+        fence: Callable[[], None] = lambda: None,
+    ):
+        self.fence = fence
         self.directory, self.keep, self.keep_every = directory, keep, keep_every
         self._config, self._run = config, ""
         # steps that a check of more than the sizes found corrupt or foreign
         self._bad: dict[int, StepReport] = {}
         self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
-        self._error: StorageError | None = None
+        self._error: StorageError | ConfigError | None = None
         self._checkpointer: ocp.AsyncCheckpointer | None = None
 
     def all_steps(self) -> list[int]:
@@ -67,16 +80,23 @@ class Checkpoints:
         finish(self)
 
 
-def open_dir(path: Path, *, keep: int = 3, keep_every: int = 0, config: str = "") -> Checkpoints:
+def open_dir(
+    path: Path,
+    *,
+    keep: int = 3,
+    keep_every: int = 0,
+    config: str = "",
+    fence: Callable[[], None] = lambda: None,
+) -> Checkpoints:
     """The checkpoints in `path`, which is made if it does not exist, for a trainer.
 
     Only one trainer may save there. Unfinished steps of an earlier process are deleted. Whoever
-    only reads, perhaps beside a trainer, uses `open_to_read`. config: see `Checkpoints`.
+    only reads, perhaps beside a trainer, uses `open_to_read`. config, fence: see `Checkpoints`.
 
     Raises:
       StorageError: the disk is full or fails.
     """
-    checkpoints = Checkpoints(path.resolve(), keep, keep_every, config)
+    checkpoints = Checkpoints(path.resolve(), keep, keep_every, config, fence)
     if jax.process_index() == 0:
         with storing(checkpoints.directory):
             checkpoints.directory.mkdir(parents=True, exist_ok=True)
@@ -130,6 +150,7 @@ def save(
             return
         if verdict == FULL:
             raise _failed(directory, step, needed, "the disk is full")
+        steady_deadlines()
         checkpointer = checkpoints._checkpointer or ocp.AsyncCheckpointer(step_handler())
         checkpoints._checkpointer = checkpointer
         try:
@@ -175,6 +196,7 @@ def finish(checkpoints: Checkpoints) -> None:
 
 def _make_way(checkpoints: Checkpoints, step: int, needed: int) -> int:
     """What to do with a save: delete a damaged step of this number, and check the free space."""
+    checkpoints.fence()
     target = checkpoints.directory / str(step)
     if target.is_dir():
         found = manifest.inspect(target, full=False)
@@ -204,6 +226,7 @@ def _complete(
     try:
         checkpointer.wait_until_finished()
         if first:
+            checkpoints.fence()
             if checkpoints._config:
                 (directory / str(step) / CONFIG).write_text(checkpoints._config)
             manifest.write(directory / str(step), checkpoints._run)
@@ -211,6 +234,8 @@ def _complete(
                 checkpoints.survey(), checkpoints.keep or 1, checkpoints.keep_every
             ):
                 steps.remove(directory, old)
+    except ConfigError as error:  # another process has taken over: what lies there is its own
+        checkpoints._error = error
     except Exception as error:  # orbax and tensorstore raise many types of errors
         checkpoints._error = _failed(directory, step, needed, error)
         if first:  # free the space for the next save
@@ -231,14 +256,37 @@ def wait_for_save(checkpoints: Checkpoints) -> None:
 
 
 def _failed(directory: Path, step: int, needed: int, why: object) -> StorageError:
-    if isinstance(why, OSError) and why.strerror:
-        why = why.strerror
+    """The error of a save, with its true cause and what helps."""
+    if not directory.is_dir():
+        return StorageError(
+            f"{directory}: step {step} was not saved: the folder is gone; put the workdir back "
+            "where it was, and run again"
+        )
+    fault = disk_fault(why) if isinstance(why, BaseException) else ""
     line = (str(why).strip().splitlines() or [type(why).__name__])[0][:200]
+    if isinstance(why, FileNotFoundError):
+        line, remedy = "a part of it was deleted while it was written", "run again"
+    elif isinstance(why, TimeoutError):
+        remedy = "the disk did not answer in time: look after it and run again"
+    else:
+        remedy = "make room and run again"
     return StorageError(
-        f"{directory}: step {step} was not saved: {line}; "
+        f"{directory}: step {step} was not saved: {fault or line}; "
         f"{format_bytes(free_bytes(directory))} free, {format_bytes(needed)} needed; "
-        "the steps before it are intact; make room and run again"
+        f"the steps before it are intact; {remedy}"
     )
+
+
+def steady_deadlines() -> None:
+    """Let orbax measure its deadlines with a clock that nobody sets.
+
+    It uses the wall clock, so one that is set forward by 20 minutes during a save would end it.
+    """
+    steady = SimpleNamespace(time=time.monotonic, sleep=time.sleep)
+    for name in ("future", "signaling_client"):
+        with contextlib.suppress(ImportError):  # another version of orbax
+            module = importlib.import_module(f"orbax.checkpoint._src.futures.{name}")
+            module.__dict__["time"] = steady
 
 
 def step_handler() -> ocp.CompositeCheckpointHandler:

@@ -1,8 +1,6 @@
 """What all commands share: how they read flags, report errors in one line, and end."""
 
 import argparse
-import errno
-import functools
 import os
 import sys
 import traceback
@@ -10,15 +8,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn, TypeAlias
 
-from diffjax.core import signals
+from diffjax.core import limits, signals
 from diffjax.core.errors import EXIT_INPUT, EXIT_STORAGE, ConfigError, Ending
+from diffjax.core.files import disk_fault
 
 Work: TypeAlias = Callable[[argparse.Namespace], int | None]
 
 X64 = "JAX_ENABLE_X64"
 XLA_THREADS = "PJRT_NPROC"
-# Of these a disk is guilty, and not what the user asked for.
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 class Parser(argparse.ArgumentParser):
@@ -102,7 +99,12 @@ def run_command(
         parsed = flags.parse_args(arguments)
     hold_precision()
     hold_threads()
-    return exit_code_of(functools.partial(work, parsed))
+
+    def checked() -> int | None:
+        limits.check_flags(parsed)
+        return work(parsed)
+
+    return exit_code_of(checked)
 
 
 def exit_code_of(work: Callable[[], int | None]) -> int:
@@ -113,7 +115,7 @@ def exit_code_of(work: Callable[[], int | None]) -> int:
         return say(ending)
     except OSError as error:
         print(_first_line(error), file=sys.stderr)
-        return EXIT_STORAGE if error.errno in DISK_ERRORS else EXIT_INPUT
+        return EXIT_STORAGE if disk_fault(error) else EXIT_INPUT
     except (AssertionError, RuntimeError, AttributeError, KeyError) as error:
         line = no_device(error) or _no_key(error)
         if not line:

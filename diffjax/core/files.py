@@ -1,6 +1,7 @@
 """Writes files completely or not at all, reads JSON, and reports the errors of disks."""
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -44,6 +45,17 @@ def _warn_once(path: Path, why: str) -> None:
         _warned.add(path)
         said = why if why.startswith(str(path)) else f"{path}: {why}"
         print(f"warning: {said}; the run goes on without it", file=sys.stderr, flush=True)
+
+
+# What a disk is guilty of, and not what the user asked for.
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
+
+def disk_fault(error: BaseException) -> str:
+    """What a disk is guilty of, if an error says so in its number or its text; else ""."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno) if error.errno in DISK_ERRORS else ""
+    return next((text for text in map(os.strerror, DISK_ERRORS) if text in str(error)), "")
 
 
 def publish(temporary: Path, path: Path) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from PIL import Image
 
 from diffjax.core import command
-from diffjax.core.errors import ConfigError, InputError, require
+from diffjax.core.errors import ConfigError, InputError
 from diffjax.core.files import write_whole
 from diffjax.data.prepare import Look, prepare
 from diffjax.data.record import RecordSource, first_caption, image_of
@@ -68,8 +68,6 @@ def work(flags: argparse.Namespace) -> None:
     """Runs the command that the flags name."""
     if flags.workers is None:
         flags.workers = os.cpu_count() or 1
-    require(flags.workers >= 0, "--workers", flags.workers, "must be at least 0")
-    require(flags.max_tokens > 0, "--max-tokens", flags.max_tokens, "must be above 0")
     try:
         {"check": run_check, "prepare": run_prepare}[flags.command](flags)
     except ConfigError:
@@ -80,7 +78,6 @@ def work(flags: argparse.Namespace) -> None:
 
 def run_check(flags: argparse.Namespace) -> None:
     """Prints the report, and writes the sheet and the JSON."""
-    require(flags.limit >= 0, "--limit", flags.limit, "must be at least 0")
     source = open_source(flags.source, _wanted(flags))
     count_tokens = _tokens_of(flags.encoder)
     found = report(source, limit=flags.limit, workers=flags.workers, progress=_progress())
@@ -100,8 +97,6 @@ def run_check(flags: argparse.Namespace) -> None:
 
 def run_prepare(flags: argparse.Namespace) -> None:
     """Writes the data set, and the embeddings if an encoder is named."""
-    require(flags.size >= 0, "--size", flags.size, "must be at least 0")
-    require(0 <= flags.validation < 1, "--validation", flags.validation, "must be in [0, 1)")
     names = ("train", "validation") if flags.validation else (flags.split,)
     splits = {
         name.partition("[")[0]: open_source(flags.source, _wanted(flags, name)) for name in names

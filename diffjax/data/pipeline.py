@@ -1,9 +1,6 @@
 """Makes batches of records with Grain: shuffled, repeated, shared by processes, resumed exactly."""
 
 import math
-import multiprocessing
-import os
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
@@ -11,6 +8,7 @@ from typing import Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 import grain
 from absl import flags
 
+from diffjax.core.pools import end_with_parent
 from diffjax.data import order
 from diffjax.data.broken import Broken
 from diffjax.data.chance import Chance
@@ -143,21 +141,6 @@ class Batches:
         if self._iterator is not None:
             self._iterator.close()
         self._iterator = None
-
-
-def end_with_parent(worker: int, workers: int) -> None:
-    """Let a worker process end when the one that started it has been killed.
-
-    Else it would wait for ever for somebody to take its batches.
-    """
-    parent = multiprocessing.parent_process()
-
-    def wait() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 @runtime_checkable

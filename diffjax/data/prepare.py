@@ -4,10 +4,8 @@ A shard is written under another name and renamed when it is whole, so a run tha
 on where it was, and any number of processes make the same files.
 """
 
-import concurrent.futures
 import functools
 import json
-import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +15,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
+from diffjax.core import pools
 from diffjax.core.errors import StorageError
 from diffjax.core.files import publish, read_json, storing, write_whole
 from diffjax.data.broken import Skipped, skipped_of
@@ -193,9 +192,8 @@ def _written(
     if not workers:
         yield from map(write, todo)
         return
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
-        yield from pool.map(write, todo)
+    with pools.pool(workers) as processes:
+        yield from processes.map(write, todo)
 
 
 def _same_plan(splits: dict[str, RecordSource], out: Path, look: Look) -> None:

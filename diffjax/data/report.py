@@ -1,17 +1,16 @@
 """Goes through a data set and says what is in it: sizes, captions, duplicates, what is broken."""
 
 import collections
-import concurrent.futures
 import dataclasses
 import functools
 import hashlib
 import io
-import multiprocessing
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 
 from PIL import Image
 
+from diffjax.core import pools
 from diffjax.core.json_types import JsonObject
 from diffjax.data.broken import Skipped, skipped_of
 from diffjax.data.record import BadRecord, RecordSource, captions_of, image_of, name_at
@@ -180,9 +179,8 @@ def _looked_at(
     if not workers:
         yield from (look(source, index) for index in indices)
         return
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
-        yield from pool.map(functools.partial(look, source), indices, chunksize=CHUNK)
+    with pools.pool(workers) as processes:
+        yield from processes.map(functools.partial(look, source), indices, chunksize=CHUNK)
 
 
 def _sizes(sizes: Sequence[tuple[int, int]]) -> str:

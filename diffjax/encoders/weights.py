@@ -16,6 +16,7 @@ from safetensors import numpy as safetensors
 
 from diffjax.core.files import write_whole
 from diffjax.core.json_types import JsonObject
+from diffjax.core.limits import MAX_BLOCKS
 from diffjax.core.trees import Params, PyTree
 from diffjax.encoders import tensors
 from diffjax.encoders.stored import Box, Stored
@@ -41,6 +42,8 @@ EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight")
 NOT_ENCODER = ("decoder.", "lm_head.")
 # The reference's defaults for an absent feed_forward_proj, by model_type; "relu" for others.
 FEED_FORWARD_DEFAULTS = {"mt5": "gated-gelu"}
+
+MAX_SIZE = 2**31 - 1
 
 # (name, shape and dtype) -> sharding; names are paths such as "block_0/attention/q/kernel".
 ChooseSharding: TypeAlias = Callable[[str, jax.ShapeDtypeStruct], Sharding]
@@ -136,9 +139,13 @@ def load_config(path: str | os.PathLike) -> T5Config:
         raise ValueError(f"{file}: no {', '.join(missing)}: not a T5 config")
     for field in fields:
         value = raw.get(field.name, field.default)
-        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-        if field.type in (int, "int") and not whole:
-            raise ValueError(f"{file}: {field.name}={value!r}, want a whole number from 1 up")
+        if field.type not in (int, "int"):
+            continue
+        most = MAX_BLOCKS if field.name == "num_layers" else MAX_SIZE
+        fits = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
+        if not fits:
+            shown = repr(value)[:40]
+            raise ValueError(f"{file}: {field.name}={shown}, want a whole number from 1 to {most}")
     known: dict[str, Any] = {f.name: raw[f.name] for f in fields if f.name in raw}
     return T5Config(**known)
 
@@ -152,6 +159,11 @@ def _matched(folder: Path, config: T5Config) -> dict[str, tuple[Stored, bool]]:
     if table:
         stored[EMBEDDINGS[0]] = table[0]
 
+    there = len({name.split(".")[2] for name in stored if name.startswith("encoder.block.")})
+    if there != config.num_layers:  # before a network of so many is built
+        raise ValueError(
+            f"{folder}: {CONFIG} says num_layers={config.num_layers}, the tensors have {there}"
+        )
     matched = {}
     for ours, theirs, wanted, transposed in _names(config):
         if theirs not in stored:

@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from diffjax.core.json_types import Json, JsonObject
+from diffjax.core.limits import MAX_SEED
 from diffjax.images import png
 from diffjax.tasks.settings import SHARE, SampleSettings, fault, faults
 
 FORMAT = 1
 SAMPLE = "sample"
 MAX_PROMPT_CHARACTERS = 10_000
-MAX_SEED = 2**31 - 1
 MAX_STAGES = 8
 MAX_LABEL = 2**24
 MAX_ALSO = 4

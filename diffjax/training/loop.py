@@ -51,9 +51,10 @@ def train(run: Run) -> Report:
     """
     with signals() as watch, ExitStack() as at_the_end:
         with watch.meanwhile(nothing_lost):
+            fence = lambda: None  # noqa: E731
             if processes.is_first():
-                at_the_end.enter_context(lock(run.workdir))
-            opened, state = begin(run, watch, at_the_end)
+                fence = at_the_end.enter_context(lock(run.workdir)).check
+            opened, state = begin(run, watch, at_the_end, fence)
         state = loop(opened, state)
         opened.spent.switch_to("checkpoint")
         checkpoint.finish(opened.checkpoints)
@@ -121,6 +122,9 @@ def steps(opened: Opened, last: Finished) -> TrainState:
         position = opened.batches.get_state()
         last.step, last.state, last.position, last.saved = step, state, position, False
         if due(every.log_every):
+            last.saved = True  # a process that was taken over must not save
+            opened.checkpoints.fence()
+            last.saved = False
             opened.journal.write(step, every.num_steps)
             last.saved = True  # a diverged state must not be saved
             _check_health(opened, step)

@@ -111,10 +111,13 @@ class Opened:
     spent: Goodput
 
 
-def begin(run: Run, watch: Watch, at_the_end: ExitStack) -> tuple[Opened, TrainState]:
+def begin(
+    run: Run, watch: Watch, at_the_end: ExitStack, fence: Callable[[], None] = lambda: None
+) -> tuple[Opened, TrainState]:
     """Opens everything, and makes the first state or restores the newest checkpoint.
 
-    `at_the_end` will close what must be closed. Raises the same errors as `loop.train`.
+    `at_the_end` will close what must be closed. fence: see `Checkpoints`. Raises the same errors as
+    `loop.train`.
     """
     first, workdir, training = processes.is_first(), run.workdir, run.training
     spent = Goodput(workdir / "goodput.json" if first else None)
@@ -135,6 +138,7 @@ def begin(run: Run, watch: Watch, at_the_end: ExitStack) -> tuple[Opened, TrainS
         keep=run.loop.keep,
         keep_every=run.loop.keep_every,
         config=f"{run.config_json}\n",
+        fence=fence,
     )
     at_the_end.callback(checkpoint.finish, checkpoints)
     try:

@@ -1,7 +1,10 @@
 import errno
+import itertools
 import json
+import re
 import resource
 import threading
+import time
 
 import jax
 import numpy as np
@@ -10,7 +13,7 @@ import pytest
 from diffjax import checkpoint
 from diffjax.checkpoint import manifest, saving, steps
 from diffjax.core import digest
-from diffjax.core.errors import StorageError
+from diffjax.core.errors import ConfigError, StorageError
 from tests.checkpoint.states import POSITION, array_files, fill, flip, like, state
 
 
@@ -232,3 +235,41 @@ def test_only_large_arrays_are_cut_into_parts_for_the_devices_that_hold_them(tmp
     with checkpoint.open_dir(tmp_path, keep=1) as checkpoints:
         checkpoint.save(checkpoints, 1, jax.device_put(arrays, everywhere), POSITION)
     assert set(cut) == {large}
+
+
+def test_a_process_that_was_taken_over_writes_no_step_and_removes_none(tmp_path):
+    def fence():
+        raise ConfigError("workdir", "w", "process 7 took over")
+
+    fill(tmp_path, 1)
+    checkpoints = checkpoint.open_dir(tmp_path, keep=1, fence=fence)
+    with pytest.raises(ConfigError, match="took over"):
+        checkpoint.save(checkpoints, 2, state(2), POSITION)
+    assert names(tmp_path) == ["1"]
+
+
+def test_a_clock_that_is_set_forward_does_not_end_a_save(tmp_path, monkeypatch):
+    """By half an hour each time it is asked: orbax gives a save 20 minutes."""
+    times = itertools.count(time.time(), 1800.0)
+    monkeypatch.setattr(time, "time", lambda: next(times))
+    fill(tmp_path, 1, 2)
+    assert checkpoint.open_to_read(tmp_path).all_steps() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("why", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space"), "No space left on device; .* make room and run again"),
+        (ValueError("UNKNOWN: File too large [path]"), "File too large; .* make room"),
+        (FileNotFoundError(2, "No such file"), "deleted while it was written; .* run again"),
+        (TimeoutError("Timed out after 1500 s"), "the disk did not answer in time"),
+    ],
+)
+def test_a_save_that_failed_names_its_true_cause_and_what_helps(why, words, tmp_path):
+    assert re.search(words, str(saving._failed(tmp_path, 3, 1000, why)))
+
+
+def test_a_workdir_that_was_moved_during_a_save_is_told_so(tmp_path):
+    error = saving._failed(tmp_path / "moved/checkpoints", 3, 1000, FileNotFoundError())
+    assert "the folder is gone; put the workdir back" in str(error)
+    assert "room" not in str(error)

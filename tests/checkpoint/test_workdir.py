@@ -1,6 +1,8 @@
+import errno
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -109,3 +111,63 @@ def test_nothing_touches_a_lock_that_was_given_back(tmp_path):
         (beat,) = (one for one in threading.enumerate() if one.name == "workdir lock")
     beat.join(2)
     assert not beat.is_alive()
+
+
+@pytest.fixture
+def without_flock(monkeypatch):
+    """A disk such as Lustre's, whose flock fails."""
+
+    def flock(descriptor, how):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(workdir.fcntl, "flock", flock)
+
+
+def test_a_disk_without_locks_can_be_trained_on_and_a_second_trainer_is_refused(
+    without_flock, tmp_path, capsys
+):
+    with workdir.lock(tmp_path, heartbeat=0.05) as held:
+        held.check()
+        with (
+            pytest.raises(ConfigError, match=f"process {os.getpid()} on .* trains here"),
+            workdir.lock(tmp_path, heartbeat=0.2),
+        ):
+            pass
+        held.check()
+    assert (tmp_path / "lock.json").read_text() == ""
+    assert "this disk has no locks (Function not implemented)" in capsys.readouterr().out
+    with workdir.lock(tmp_path, heartbeat=0.05):
+        pass
+
+
+def test_on_a_disk_without_locks_the_lock_of_a_dead_process_is_taken_over(without_flock, tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    me = {"pid": dead.pid, "host": socket.gethostname(), "since": "2026", "token": "t"}
+    (tmp_path / "lock.json").write_text(json.dumps(me))
+    with workdir.lock(tmp_path, heartbeat=0.05):
+        assert json.loads((tmp_path / "lock.json").read_text())["pid"] == os.getpid()
+
+
+def test_a_holder_that_was_paused_and_taken_over_must_not_write(tmp_path):
+    """It learns so from the lock file, which it then leaves to the next holder."""
+    other = json.dumps({"pid": 7, "host": "elsewhere", "since": "2026", "token": "other"})
+    with workdir.lock(tmp_path, heartbeat=0.01) as held:
+        held.check()
+        (tmp_path / "lock.json").write_text(other)
+        with pytest.raises(ConfigError, match="process 7 on elsewhere took over"):
+            held.check()
+        time.sleep(0.05)  # a heartbeat may be on its way
+        before = (tmp_path / "lock.json").stat().st_mtime_ns
+        time.sleep(0.05)
+        assert (tmp_path / "lock.json").stat().st_mtime_ns == before
+    assert (tmp_path / "lock.json").read_text() == other
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"pid": 3}', "x"])
+def test_a_lock_file_that_is_damaged_while_it_is_held_is_still_held(content, tmp_path):
+    with workdir.lock(tmp_path) as held:
+        (tmp_path / "lock.json").write_text(content)
+        held.check()
+        (tmp_path / "lock.json").unlink()
+        held.check()

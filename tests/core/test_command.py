@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import importlib
 import os
 import subprocess
 import sys
@@ -10,11 +11,15 @@ from pathlib import Path
 import jax
 import pytest
 
-from diffjax.core import command, errors
+from diffjax.core import command, errors, limits
 from diffjax.core.errors import ConfigError, Diverged, OutOfTime, StorageError, Terminated
 from diffjax.devices.processes import WorkersMissing
 from diffjax.encoders.cache.cache import Damaged, MissingCaption
 
+COMMANDS = (
+    "main", "sample", "edit", "embed", "evaluate", "ema", "doctor", "serving", "app.__main__",
+    "checkpoint.__main__", "data.__main__",
+)  # fmt: skip
 ROOT = Path(__file__).resolve().parents[2]
 PATHS = ("workdir", "out", "mask", "picture", "prompts", "like", "captions", "where", "classifier")
 
@@ -185,3 +190,39 @@ def test_one_core_gets_two_threads_unless_the_environment_says_otherwise(
     shell = argparse.ArgumentParser()
     assert command.run_command(shell, lambda _: 0, []) == 0
     assert os.environ.get(command.XLA_THREADS) == threads
+
+
+def numbers(flags):
+    """The (name, flag) of every number among the flags of a parser and of its commands."""
+    for action in flags._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for one in action.choices.values():
+                yield from numbers(one)
+        elif action.type in (int, float):
+            yield action.dest, action.option_strings[0]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_number_that_a_flag_takes_has_limits(name):
+    """A new one must stand in core/limits.py."""
+    module = importlib.import_module(f"diffjax.{name}")
+    for dest, flag in numbers(module.parser()):
+        assert dest in limits.FLAGS, flag
+        assert f"--{limits._spelt(dest)}" == flag
+
+
+@pytest.mark.parametrize(("name", "limit"), limits.FLAGS.items())
+def test_a_number_outside_its_limits_is_one_line_that_names_the_flag(name, limit, capsys):
+    low, high = limit
+    flags = command.Parser("test")
+    kind = float if isinstance(low, float) or isinstance(high, float) else int
+    flags.add_argument("--it", dest=name, type=kind)
+    for value in (low, high):
+        assert command.run_command(flags, lambda parsed: 0, ["--it", f"{value}"]) == 0
+    outside = [f"{low - 1}", f"{high + 1 if high < 1e9 else high * 10}"]
+    outside += ["nan", "inf"] if kind is float else [f"{10**30}"]
+    for value in outside:
+        assert command.run_command(flags, lambda parsed: 0, [f"--it={value}"]) == 2
+        line = capsys.readouterr().err
+        assert line.startswith("config error: --")
+        assert line.count("\n") == 1

@@ -8,7 +8,7 @@ import pytest
 
 from diffjax import checkpoint
 from diffjax.core import signals
-from diffjax.core.errors import BadData, Diverged, OutOfTime, Terminated
+from diffjax.core.errors import BadData, ConfigError, Diverged, OutOfTime, Terminated
 from diffjax.logs.health import Health
 from diffjax.training import loop
 from diffjax.training import run as run_lib
@@ -29,11 +29,12 @@ class Stands:
         signal_at=None,
         unread_at=None,
         fails_at=None,
+        taken_at=None,
     ):
         self.at = {"log": [], "save": [], "snapshot": [], "preview": []}
         self.step, self._bad_from, self._signal_at = first_step, bad_from, signal_at
         self.watch = signals.Watch(leave=lambda code: None)
-        self.seconds, self.losses = seconds, []
+        self.seconds, self.losses, self._taken_at = seconds, [], taken_at
         self._unread_at, self._fails_at, self.failure = unread_at, fails_at, None
 
     def lower(self, *shapes):
@@ -103,6 +104,10 @@ class Stands:
 
     def switch_to(self, kind):
         pass
+
+    def fence(self):
+        if self.step == self._taken_at:
+            raise ConfigError("workdir", "w", "process 7 took over")
 
     def elapsed(self):
         return self.seconds
@@ -188,12 +193,11 @@ def test_as_many_checkpoints_are_kept_as_the_settings_say(tmp_path, monkeypatch)
                  open_data=lambda: None)  # fmt: skip
     for name, value in given.items():
         object.__setattr__(run, name, value)
+    fence = lambda: None  # noqa: E731
     with pytest.raises(Seen) as seen, run_lib.ExitStack() as at_the_end:
-        run_lib.begin(run, signals.Watch(), at_the_end)
-    assert seen.value.args == (
-        tmp_path / "checkpoints",
-        {"keep": 5, "keep_every": 20, "config": "{}\n"},
-    )
+        run_lib.begin(run, signals.Watch(), at_the_end, fence)
+    given = {"keep": 5, "keep_every": 20, "config": "{}\n", "fence": fence}
+    assert seen.value.args == (tmp_path / "checkpoints", given)
 
 
 # Fields that other files test.
@@ -237,3 +241,9 @@ def test_a_diverged_step_is_not_saved_on_the_way_out(ran):
     at, ended = ran(dataclasses.replace(PLAIN, max_bad_steps=1, save_every=100), bad_from=5)
     assert isinstance(ended, Diverged)
     assert at["save"] == []
+
+
+def test_a_process_that_was_taken_over_writes_no_line_and_saves_nothing(ran):
+    at, ended = ran(PLAIN, taken_at=6)
+    assert isinstance(ended, ConfigError)
+    assert (at["log"], at["save"]) == ([3], [4])

@@ -3,9 +3,7 @@
 `prepare(1024)` makes the data set of that size before it is needed.
 """
 
-import concurrent.futures
 import functools
-import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +11,9 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 from etils import epath
 
+from diffjax.core import pools
+from diffjax.core.errors import StorageError
+from diffjax.core.files import disk_fault
 from diffjax.data.emoji import drawings as drawings_lib
 from diffjax.data.emoji import splits
 from diffjax.data.emoji.drawings import Drawing
@@ -65,10 +66,15 @@ def prepare(
     builder_dir = Path(builder.data_dir)
     try:
         builder.download_and_prepare()
-    except OSError:
+    except (OSError, RuntimeError) as error:
         # Another process may have made the folder meanwhile, which is as good.
         if not (builder_dir / "dataset_info.json").exists():
-            raise
+            fault = disk_fault(error)
+            if not fault:
+                raise
+            raise StorageError(
+                f"{builder_dir}: {fault}; make room, or set TFDS_DATA_DIR to another folder"
+            ) from None
     return builder_dir
 
 
@@ -150,6 +156,5 @@ def _rasterised(drawings: Sequence[Drawing], size_px: int, workers: int) -> Iter
         yield from map(rasterise, drawings)
         return
     # The rasteriser holds the interpreter's lock, so threads would not be faster.
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
-        yield from pool.map(rasterise, drawings, chunksize=8)
+    with pools.pool(workers) as processes:
+        yield from processes.map(rasterise, drawings, chunksize=8)

@@ -8,7 +8,6 @@ and then renamed. The next process deletes temporary files that a killed process
 
 import contextlib
 import dataclasses
-import errno
 import fcntl
 import hashlib
 import json
@@ -27,7 +26,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from jaxtyping import Shaped
 
 from diffjax.core.errors import StorageError
-from diffjax.core.files import publish, storing
+from diffjax.core.files import disk_fault, publish, storing
 from diffjax.core.json_types import JsonObject
 from diffjax.encoders.cache import records
 from diffjax.encoders.cache.records import Damaged
@@ -178,8 +177,7 @@ class ShardWriter:
             return act()
         except (RuntimeError, OSError) as error:
             self.discard()
-            known = (os.strerror(n) for n in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO))
-            reason = next((text for text in known if text in str(error)), str(error))
+            reason = disk_fault(error) or str(error)
             raise StorageError(f"{self._folder}: {reason.splitlines()[0]}") from None
 
 
