@@ -1,9 +1,9 @@
 """What the parameters of a CLIP are called by OpenAI and open_clip, and by Hugging Face."""
 
 import re
-from typing import Literal, NamedTuple
+from typing import Literal
 
-import numpy as np
+from diffjax.encoders.source import Source
 
 Layout = Literal["open_clip", "hugging_face"]
 # The prefix of the text tower's tensors in newer files of open_clip; "" in others.
@@ -61,30 +61,6 @@ _BLOCKS: dict[Layout, dict[str, str]] = {
 }
 _BLOCK = re.compile(r"(image|text)/blocks/block_(\d+)/(\w+)/(\w+)")
 _HEADS = ("q_proj", "k_proj", "v_proj")
-
-
-class Source(NamedTuple):
-    """Where a parameter comes from.
-
-    names: of tensors that are joined along their first axis. axes: the order of the axes of ours,
-    as those of the joined tensor.
-    """
-
-    names: tuple[str, ...]
-    axes: tuple[int, ...]
-
-    def ours(self, joined: np.ndarray) -> np.ndarray:
-        """The parameter, from the joined tensor."""
-        return joined.transpose(self.axes).copy()
-
-    def theirs(self, ours: np.ndarray) -> np.ndarray:
-        """The joined tensor, from the parameter."""
-        return ours.transpose(np.argsort(self.axes)).copy()
-
-    def shape(self, ours: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of each of the tensors, from that of the parameter."""
-        first, *others = (ours[axis] for axis in np.argsort(self.axes)) if ours else (0,)
-        return (first // len(self.names), *others) if ours else ()
 
 
 def source_of(layout: Layout, ours: str, prefix: str = "") -> Source:

@@ -164,7 +164,7 @@ def config_of(found: Found) -> CLIPConfig:
     """
 
     def shape(ours: str) -> tuple[int, ...]:
-        (name, *_), axes = source_of(found.layout, ours, found.prefix)
+        (name, *_), axes, _ = source_of(found.layout, ours, found.prefix)
         if name not in found.shapes:
             raise ValueError(f"{found.source}: no tensor {name}: not a CLIP with a ViT")
         there = found.shapes[name]

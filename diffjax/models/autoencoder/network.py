@@ -36,7 +36,8 @@ class Sizes:
 
     Level i has `channels * mults[i]` channels at 1 / 2^i of the picture's side. attention: at these
     levels pixels attend to each other. latent: channels of the latent. codes: the number of vectors
-    of its codebook; 0 means that the latent is drawn from a Gaussian (the KL kind).
+    of its codebook; 0 means that the latent is drawn from a Gaussian (the KL kind). groups: of each
+    norm; 0 for 32, or fewer in small networks.
     """
 
     channels: int = 128
@@ -45,6 +46,7 @@ class Sizes:
     attention: Sequence[int] = ()
     latent: int = 4
     codes: int = 0
+    groups: int = 0
 
     @property
     def factor(self) -> int:
@@ -68,13 +70,15 @@ class Encoder(nn.Module):
         h = _conv(self, sizes.channels, "stem")(x)
         for level, mult in enumerate(sizes.mults):
             for i in range(sizes.num_blocks):
-                h = block(sizes.channels * mult, *parts, name=f"level_{level}_{i}")(h)
+                h = block(sizes.channels * mult, sizes.groups, *parts, name=f"level_{level}_{i}")(h)
                 if level in sizes.attention:
-                    h = PixelAttention(self.dtype, name=f"level_{level}_{i}_attention")(h)
+                    h = PixelAttention(
+                        sizes.groups, self.dtype, name=f"level_{level}_{i}_attention"
+                    )(h)
             if level < len(sizes.mults) - 1:
                 h = Halve(*parts, name=f"halve_{level}")(h)
         h = _middle(self, h, block)
-        return _conv(self, self.out, "head")(_activated(h, self.dtype))
+        return _conv(self, self.out, "head")(_activated(self, h))
 
 
 class Decoder(nn.Module):
@@ -94,12 +98,14 @@ class Decoder(nn.Module):
         for level in reversed(range(len(sizes.mults))):
             for i in range(sizes.num_blocks + 1):
                 width = sizes.channels * sizes.mults[level]
-                h = block(width, *parts, name=f"level_{level}_{i}")(h)
+                h = block(width, sizes.groups, *parts, name=f"level_{level}_{i}")(h)
                 if level in sizes.attention:
-                    h = PixelAttention(self.dtype, name=f"level_{level}_{i}_attention")(h)
+                    h = PixelAttention(
+                        sizes.groups, self.dtype, name=f"level_{level}_{i}_attention"
+                    )(h)
             if level > 0:
                 h = Double(*parts, name=f"double_{level}")(h)
-        return _activated(h, self.dtype)
+        return _activated(self, h)
 
 
 class Autoencoder(nn.Module):
@@ -177,11 +183,13 @@ def _conv(module: Encoder | Decoder, width: int, name: str) -> nn.Conv:
 
 def _middle(module: Encoder | Decoder, h: Image, block: type[ResBlock]) -> Image:
     """Called inside a compact module: a block, attention, a block."""
-    parts = (h.shape[-1], module.convolution, module.dtype)
+    groups = module.sizes.groups
+    parts = (h.shape[-1], groups, module.convolution, module.dtype)
     h = block(*parts, name="middle_0")(h)
-    h = PixelAttention(module.dtype, name="middle_attention")(h)
+    h = PixelAttention(groups, module.dtype, name="middle_attention")(h)
     return mark_product(block(*parts, name="middle_1")(h))
 
 
-def _activated(h: Image, dtype: DTypeLike) -> Image:
-    return nn.silu(Norm(EPSILON, name="norm")(h)).astype(dtype)
+def _activated(module: Encoder | Decoder, h: Image) -> Image:
+    normed = Norm(EPSILON, module.sizes.groups, name="norm")(h)
+    return nn.silu(normed).astype(module.dtype)

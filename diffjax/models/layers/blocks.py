@@ -43,10 +43,12 @@ class Norm(nn.Module):
     """GroupNorm with learned gain and bias, optionally scaled and shifted per example.
 
     Statistics and result are float32. Gain, statistics, scale and shift are combined to one factor
-    and one offset per channel, so that the picture is read twice and written once.
+    and one offset per channel, so that the picture is read twice and written once. groups: their
+    number; 0 for `num_groups` of the channels.
     """
 
     eps: float = 1e-5
+    groups: int = 0
 
     @nn.compact
     def __call__(
@@ -57,7 +59,7 @@ class Norm(nn.Module):
     ) -> Image:
         """norm(h) (1 + scale) + shift."""
         channels = h.shape[-1]
-        groups = num_groups(channels)
+        groups = self.groups or num_groups(channels)
         gain = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         h = h.astype(jnp.promote_types(h.dtype, jnp.float32))
