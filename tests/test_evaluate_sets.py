@@ -244,7 +244,7 @@ def test_drawings_of_emoji_are_scored_by_the_clip_that_ships_if_it_is_there(
     drawings = config.load("configs/base64.py:emoji")
     emoji = [dataclasses.replace(cascade[0], options=drawings)]
     monkeypatch.setitem(part.encoder.SHIPPED, "emoji", tmp_path)
-    assert part.clip_of(emoji, asked()) == "emoji"
+    assert part.clip_of(emoji, asked()) == "shipped"
     assert part.clip_of(emoji, asked(clip="another")) == "another"
     assert part.clip_of(cascade, asked()) is None
     monkeypatch.setitem(part.encoder.SHIPPED, "emoji", tmp_path / "not there")

@@ -18,7 +18,6 @@ from typing import Any
 from diffjax.build import config, places
 from diffjax.checkpoint.__main__ import main as checkpoint
 from diffjax.core import tensorfile
-from diffjax.encoders.clip import encoder
 from diffjax.evaluate import main as evaluate
 
 FIGURES = Path(__file__).resolve().parent.parent / "benchmarks/results/shipped.json"
@@ -27,7 +26,7 @@ BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
 # distance of full rank wants more than the 1,280 features.
 SCORED = {"seen": ("train", 1300), "style": ("style", 100), "compositional": ("compositional", 78),
           "test": ("test", 100)}  # fmt: skip
-SEEDS, CLIP = "0-2", "emoji"
+SEEDS = "0-2"
 SETS = {
     "seen": "its drawing was trained on",
     "style": "training saw the thing in the other style only",
@@ -61,11 +60,10 @@ def measure() -> None:
 def score() -> None:
     """Adds the scores of sets to the figures: what `evaluate` says of `sets` for each split."""
     out = FIGURES.with_name("shipped_sets.json")
-    clip = ["--clip", CLIP] if encoder.SHIPPED[CLIP].is_dir() else []
     scored: dict[str, Any] = {}
     for name, (split, count) in SCORED.items():
         place = str(places.shipped() / "base64.safetensors")
-        words = ["--split", split, "--num", str(count), "--seed", SEEDS, *clip, "--overwrite"]
+        words = ["--split", split, "--num", str(count), "--seed", SEEDS, "--overwrite"]
         if evaluate([place, "--parts", "sets", *words, "--out", str(out)]):
             sys.exit(f"the set {name} could not be scored")
         scored[name] = json.loads(out.read_text())["sets"]

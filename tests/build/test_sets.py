@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffjax.build import clips, config, matching, places
+from diffjax.build import places
 from diffjax.build.sets import opening
 from diffjax.encoders.clip import encoder
 from diffjax.evaluation.collect import collect
@@ -17,35 +17,6 @@ from tests.evaluation import toys
 @pytest.fixture(scope="module")
 def clip_folder(tmp_path_factory):
     return small.write(tmp_path_factory.mktemp("clips") / "small")
-
-
-def test_a_clip_of_others_is_read_from_its_folder(clip_folder):
-    found = clips.open_clip(str(clip_folder))
-    assert found.fingerprint == encoder.load(clip_folder).fingerprint
-
-
-def test_a_clip_that_was_trained_here_is_read_from_its_workdir(clip_folder, tmp_path, monkeypatch):
-    """That of a run: a folder with checkpoints."""
-    (tmp_path / "checkpoints").mkdir()
-    trained = encoder.load(clip_folder)
-    options = config.load("configs/clip.py:tiny")
-    loaded = matching.LoadedClip(options, trained, 4, "live")
-    monkeypatch.setattr(matching, "only_clip", lambda where: True)
-    monkeypatch.setattr(matching, "load", lambda place: loaded if place == tmp_path else None)
-    assert clips.open_clip(str(tmp_path)) is trained
-
-
-@pytest.mark.parametrize(
-    ("where", "words"),
-    [
-        (str(places.shipped() / "base64.safetensors"), "holds a stage that makes pictures"),
-        ("./no where", "is neither a folder, a file, nor a name on the hub"),
-    ],
-)
-def test_what_is_no_clip_is_refused_with_the_flag(where, words):
-    with pytest.raises(ValueError, match=words) as refused:
-        clips.open_clip(where, "--flag")
-    assert str(refused.value).startswith("config error: --flag = ")
 
 
 def test_the_tower_of_a_clip_is_an_extractor(clip_folder):

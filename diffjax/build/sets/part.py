@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from jax.sharding import Mesh
 
-from diffjax.build import evaluation
+from diffjax.build import clips, evaluation
 from diffjax.build.loaded import Asked, Loaded, no_chain
 from diffjax.build.sets import drawing, opening, said
 from diffjax.build.sets.drawing import Prompts
@@ -68,7 +68,7 @@ def seeds_of(loaded: Sequence[Loaded], asked: Asked) -> tuple[int, ...]:
 def clip_of(loaded: Sequence[Loaded], asked: Asked) -> str | None:
     """The CLIP that is asked for; without one, of drawings of emoji, the one that ships."""
     ships = encoder.SHIPPED[vocabulary.EMOJI].is_dir()
-    usual = vocabulary.EMOJI if ships and evaluation.is_emoji(loaded[-1].options) else None
+    usual = clips.SHIPPED if ships and evaluation.is_emoji(loaded[-1].options) else None
     return asked.clip or usual
 
 
