@@ -150,7 +150,7 @@ def fuzz(number: int, seed: int, root: Path) -> list[str]:
             shutil.copytree(export, copy)
             what, how = damaged(copy, draw)
             place = copy / what
-            flags = ["--prompt", "x", "--out", str(root / "out"), "--num-steps", "2", "--overwrite"]
+            flags = ["--prompt", "x", "--out", str(root / "out"), "--steps", "2", "--overwrite"]
             code, said = started(sample.main, ["--stages", str(place), *flags])
         codes[code] += 1
         if code not in ALLOWED or "Traceback" in said:
