@@ -23,6 +23,7 @@ from tests import runs
 from tests.app import test_app
 from tests.quick import XLA_FLAGS
 from tests.tiny_t5 import save_tiny
+from tools import fuzz_page
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("gradio")
@@ -230,6 +231,10 @@ def test_no_path_reaches_a_file_outside_the_pages_folder(server):
             assert Path(there).resolve().is_relative_to(own)
     assert not list(server.tmp.parent.glob("*evil*")) + list(server.tmp.glob("*evil*"))
     assert not Path("/tmp/evil.png").exists()
+
+
+def test_of_300_random_requests_none_is_answered_with_500_and_other_sites_get_nothing(server):
+    assert fuzz_page.fuzz(server.url, 300, 0) == []
 
 
 @pytest.fixture

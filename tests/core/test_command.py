@@ -16,11 +16,12 @@ from diffjax.core.errors import ConfigError, Diverged, OutOfTime, StorageError, 
 from diffjax.devices.processes import WorkersMissing
 from diffjax.encoders.cache.cache import Damaged, MissingCaption
 
-COMMANDS = (
-    "main", "sample", "edit", "embed", "evaluate", "ema", "doctor", "serving", "app.__main__",
-    "checkpoint.__main__", "data.__main__",
-)  # fmt: skip
 ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "diffjax"
+COMMANDS = (
+    *[one.stem for one in PACKAGE.glob("*.py") if "command.start(" in one.read_text()],
+    *[f"{one.parent.name}.__main__" for one in PACKAGE.glob("*/__main__.py")],
+)
 PATHS = ("workdir", "out", "mask", "picture", "prompts", "like", "captions", "where", "classifier")
 
 

@@ -1,5 +1,6 @@
 """Signals, sent to real processes; none of them loads jax."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -215,3 +216,22 @@ def test_another_signal_wakes_the_watch_for_nothing():
     finally:
         signal.signal(signal.SIGUSR1, previous)
     assert heard == [1]
+
+
+def test_a_command_that_still_imports_ends_at_once_on_ctrl_c(tmp_path):
+    """jax loses a KeyboardInterrupt in a callback of the garbage collector, or crashes on it."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys, signal\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'jax':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    )
+    environ = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    done = subprocess.run(
+        [sys.executable, "-m", "diffjax.embed", "--help"],
+        env=environ, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", "")
