@@ -29,12 +29,12 @@ $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	@touch $@
 
 # k-diffusion without its dependencies: one of them holds numpy back, and its sampling needs few.
-# open_clip and torch-fidelity without theirs: the torchvision that pip finds may be built for
+# open_clip, torch-fidelity and lpips without theirs: the torchvision that pip finds may be built for
 # another PyTorch.
 $(VENV)/.installed-peers: requirements-peers.txt $(VENV)/.installed-dev
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-peers.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps k-diffusion==0.1.1.post1 \
-	  open-clip-torch==3.3.0 torch-fidelity==0.4.0
+	  open-clip-torch==3.3.0 torch-fidelity==0.4.0 lpips==0.1.4
 	@touch $@
 
 setup: $(VENV)/.installed-dev  ## create .venv with all that lint and test need

@@ -8,8 +8,8 @@ tests, takes seconds.
 At the paper's scale, for accelerators, with the numbers of its released configs: kl_f4, kl_f8,
 kl_f16 and kl_f32 draw the latent from a Gaussian, vq_f4 and vq_f8 have a codebook; the number says
 how many times shorter the latent's side is. kl_f8 is Stable Diffusion's. Their data are not here:
---config.data.name=... names yours. The perceptual distance is that of EfficientNet-lite0,
-where the paper has VGG16's.
+--config.data.name=... names yours. The perceptual distance is that of EfficientNet-lite0;
+--config.autoencoding.perceptual=lpips:FOLDER takes the paper's, of VGG16.
 """
 
 import ml_collections

@@ -82,7 +82,7 @@ def autoencoding() -> ConfigDict:
     """The loss of an autoencoder, in the units of its paper (docs/autoencoder.md)."""
     return ConfigDict(
         dict(
-            perceptual="lite0",  # EfficientNet-lite0's activations (extra lite0); "": none
+            perceptual="lite0",  # or "lpips:FOLDER" (docs/autoencoder.md); "": none
             perceptual_weight=1.0,
             kl_weight=1e-6,  # of a Gaussian latent
             code_weight=1.0,  # of a codebook: how codes come to latents

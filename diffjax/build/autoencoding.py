@@ -1,17 +1,19 @@
 """Makes the task of shortening pictures to latents from its config."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from diffjax.build.models import DTYPES
-from diffjax.core.errors import require
+from diffjax.core.errors import ConfigError, require
+from diffjax.encoders import lpips
 from diffjax.evaluation.extractors import lite0
 from diffjax.models.autoencoder.discriminator import Discriminator
 from diffjax.models.autoencoder.network import Autoencoder, Sizes
 from diffjax.models.layers import convolve
 from diffjax.models.layers.level import KEPT
-from diffjax.models.perceptual import ByLite0, Perceptual
+from diffjax.models.perceptual import ByLite0, Lpips, Perceptual
 from diffjax.tasks.adversary import Adversary
 from diffjax.tasks.autoencoding import Autoencoding, Weights
 from diffjax.tasks.codes import Following
@@ -19,6 +21,7 @@ from diffjax.tasks.task import Params
 
 # The section by which such a config is known.
 SECTION = "autoencoding"
+LITE0, LPIPS = "lite0", "lpips:"  # the names of perceptual distances
 CHOICES: Mapping[str, Iterable[str]] = {
     "model.kind": ("autoencoder",),
     "model.remat": ("none", *KEPT),
@@ -85,7 +88,12 @@ def perceptual_of(config: ConfigDict) -> tuple[Perceptual | None, Params]:
     name = config.autoencoding.perceptual
     if not name:
         return None, {}
-    return ByLite0(), {"perceptual": lite0.load().params}
+    if name == LITE0:
+        return ByLite0(), {"perceptual": lite0.load().params}
+    try:
+        return Lpips(), {"perceptual": lpips.load(Path(name.removeprefix(LPIPS)).expanduser())}
+    except ValueError as error:
+        raise ConfigError("autoencoding.perceptual", name, str(error)) from None
 
 
 def check(config: ConfigDict) -> None:
@@ -115,5 +123,6 @@ def check(config: ConfigDict) -> None:
         smallest, side = 2 ** (options.adversary_layers + 2), crop_px or size_px
         require(side >= smallest, "autoencoding.adversary_layers", options.adversary_layers,
                 f"so many halvings want pictures of {smallest} px, not {side}")  # fmt: skip
-    known = options.perceptual in ("", "lite0")
-    require(known, "autoencoding.perceptual", options.perceptual, 'want "lite0" or ""')
+    name = options.perceptual
+    known = name in ("", LITE0) or name.startswith(LPIPS)
+    require(known, "autoencoding.perceptual", name, f'want "{LITE0}", "{LPIPS}FOLDER" or ""')

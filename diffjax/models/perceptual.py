@@ -12,8 +12,8 @@ from diffjax.core.trees import Params
 from diffjax.core.types import Image, PerExample
 from diffjax.models.efficientnet_lite import Lite0
 
-# The smallest length that activations are divided by, so that the gradient of zero is finite.
-SHORTEST = 1e-10
+# Added to the length that activations are divided by, as `lpips` does.
+OFFSET = 1e-10
 
 
 @runtime_checkable
@@ -95,7 +95,11 @@ def sum_of(parts: Iterable[PerExample]) -> PerExample:
 
 
 def _squares(both: Float[Array, "b2 i j d"]) -> Float[Array, "b i j d"]:
-    """The squared differences of two halves of a batch, each place divided by its length."""
-    length = jnp.sqrt(jnp.sum(jnp.square(both), axis=-1, keepdims=True) + SHORTEST)
+    """The squared differences of two halves of a batch, each place divided by its length.
+
+    Places without any activation stay zero, and have no gradient.
+    """
+    square = jnp.sum(jnp.square(both), axis=-1, keepdims=True)
+    length = jnp.sqrt(jnp.where(square > 0, square, 1.0)) + OFFSET
     a, b = jnp.split(both / length, 2)
     return jnp.square(a - b)
