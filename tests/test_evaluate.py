@@ -253,7 +253,7 @@ def test_digits_have_nothing_to_be_evaluated_on(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--num", "0"], "--num = 0: at least 1"),
+        (["--num", "0"], "--num = 0: must be at least 1"),
         (["--seed", "-1"], "--seed = -1: 0 to 2147483647"),
         (["--split", " "], "--split = ' ': name one"),
         (["--split", "dev"], "data.validation_split = 'dev': made-up pictures have no"),

@@ -112,7 +112,7 @@ def test_a_system_may_be_added_later_with_settings_of_its_own(command, tmp_path)
     ("flags", "words"),
     [
         (("make", "absent.csv", "runs/a"), "no such file"),
-        (("make", "list.csv", "runs/a", "--num", "0"), "--num = 0: 1 to 50000 for 2 prompts"),
+        (("make", "list.csv", "runs/a", "--num", "0"), "--num = 0: must be at least 1"),
         (("make", "list.csv", "runs/a", "--seed", "-1"), "--seed = -1"),
         (("make", "list.csv", "runs/a", "--seed", 2**31 - 1), "at most 2147483640"),
         (("make", "list.csv", "runs/a", "x/a"), "two are equal; --names gives others"),

@@ -62,7 +62,10 @@ def check_flags(parsed: argparse.Namespace) -> None:
             low, high = FLAGS[name]
             fits = math.isfinite(value) and low <= value <= high
             flag = f"--{_spelt(name)}"
-            require(fits, flag, value, f"must be from {low:{_form(low)}} to {high:{_form(high)}}")
+            allowed = f"from {low:{_form(low)}} to {high:{_form(high)}}"
+            if high >= MAX_SEED:
+                allowed = f"at least {low:{_form(low)}}"
+            require(fits, flag, value, f"must be {allowed}")
 
 
 def _form(end: float) -> str:
