@@ -46,6 +46,7 @@ def test_files_of_other_networks_are_one_line(files):
     found[lpips.LINEAR]["lin2.model.1.weight"] = np.zeros((1, 192, 1, 1), np.float32)
     with pytest.raises(ValueError, match=r"lin2\.model\.1\.weight is \(1, 192, 1, 1\), want"):
         lpips.load(folder)
+    found[lpips.LINEAR] = LINEAR
     del found[lpips.NETWORK]["features.28.bias"]
     with pytest.raises(ValueError, match=r"features\.28\.bias is missing, want \(512,\)"):
         lpips.load(folder)
