@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -176,19 +176,24 @@ def main() -> None:
     else:
         with tempfile.TemporaryDirectory() as folder:
             facts = compare(flags, work._replace(weights=Path(folder) / "inception.pth"))
-        print(
-            "{part}, 2 x {num} pictures of {size_px} px, batch {batch}: ours {ours_per_s:.3g}, "
-            "torch-fidelity {theirs_per_s:.3g} pictures/s, ratio {ratio:.3g}; peak of memory "
-            "{ours_mb:.0f} and {theirs_mb:.0f} MB; values {ours_value:.6g} and {theirs_value:.6g}; "
-            "{rounds} rounds, others took {others:.0%}".format(**facts)
-        )
+        print(line(facts))
         if flags.out:
             flags.out.parent.mkdir(parents=True, exist_ok=True)
             with flags.out.open("a") as file:
                 file.write(json.dumps(facts) + "\n")
 
 
-def compare(flags: argparse.Namespace, work: Work) -> dict[str, float]:
+def line(facts: dict[str, Any]) -> str:
+    """What is printed of the facts of `compare`."""
+    return (
+        "{part}, sets of {num} pictures of {size_px} px, batch {batch}: ours {ours_per_s:.3g}, "
+        "torch-fidelity {theirs_per_s:.3g} pictures/s, ratio {ratio:.3g}; peak of memory "
+        "{ours_mb:.0f} and {theirs_mb:.0f} MB; values {ours_value:.6g} and {theirs_value:.6g}; "
+        "{rounds} rounds, others took {others:.0%}".format(**facts)
+    )
+
+
+def compare(flags: argparse.Namespace, work: Work) -> dict[str, Any]:
     """Runs both programs; everything that is printed.
 
     Raises:
@@ -204,18 +209,22 @@ def compare(flags: argparse.Namespace, work: Work) -> dict[str, float]:
 
     subprocess.run(command(flags.peers, "weights"), cwd=ROOT, check=True)
     env = {"GLIBC_TUNABLES": TUNABLES, **os.environ}
-    racers = {
-        name: Racer(command(python, name), env, work.weights.parent / f"{name}.txt")
-        for name, python in (("ours", flags.ours), ("theirs", flags.peers))
-    }
-    race(list(racers.values()), flags.rounds, flags.seconds)
+    racers: dict[str, Racer] = {}
+    try:
+        for name, python in (("ours", flags.ours), ("theirs", flags.peers)):
+            errors = work.weights.parent / f"{name}.txt"
+            racers[name] = Racer(command(python, name), env, errors)
+        race(list(racers.values()), flags.rounds, flags.seconds)
+        peaks = {f"{name}_mb": racer.end()["rss_peak_mb"] for name, racer in racers.items()}
+    finally:
+        for racer in racers.values():
+            racer.process.kill()
     turns = {name: racer.turns for name, racer in racers.items()}
     shared = {key: value for key, value in work._asdict().items() if key != "weights"}
-    facts = {**shared, **result(work, turns), **machine()}
+    facts = {**shared, **result(work, turns), **machine(), **peaks}
     for name, racer in racers.items():
         facts[f"{name}_value"] = racer.facts["value"]
         facts[f"{name}_first_s"] = racer.facts["first_s"]
-        facts[f"{name}_mb"] = racer.end()["rss_peak_mb"]
     facts["others"] = statistics.median(turn.others for its in turns.values() for turn in its)
     return facts
 

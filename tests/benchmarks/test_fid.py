@@ -34,12 +34,20 @@ def test_both_sets_are_the_same_in_each_process_and_differ_from_each_other():
     assert b.mean() - a.mean() > 30
 
 
+def test_the_line_has_both_speeds_their_ratio_and_both_peaks():
+    turns = {"ours": [Turn(1000.0, 0.0)], "theirs": [Turn(3000.0, 0.0)]}
+    peaks = {"ours_mb": 700.4, "theirs_mb": 1500.0, "ours_value": 1.0, "theirs_value": 1.0}
+    said = fid.line(WORK._asdict() | fid.result(WORK, turns) | peaks | {"others": 0.0})
+    assert "ours 20, torch-fidelity 6.67 pictures/s, ratio 3; peak of memory 700 and 1500" in said
+
+
 @pytest.mark.slow
 @pytest.mark.peers
-def test_both_programs_find_the_same_distance(tmp_path):
+def test_both_programs_find_the_same_features(tmp_path):
     if importlib.util.find_spec("torch_fidelity") is None:  # imported, it asks for torchvision
         pytest.skip("torch-fidelity is not installed")
     flags = argparse.Namespace(peers=sys.executable, ours=sys.executable, rounds=1, seconds=0.0)
-    found = fid.compare(flags, fid.Work("whole", 3, 20, 2, tmp_path / "inception.pth"))
+    found = fid.compare(flags, fid.Work("features", 3, 20, 2, tmp_path / "inception.pth"))
     assert found["ours_value"] == pytest.approx(found["theirs_value"], rel=1e-3)
     assert found["ours_mb"] > 0 < found["theirs_mb"]
+    assert fid.line(found)
