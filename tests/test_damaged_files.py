@@ -155,7 +155,7 @@ def test_a_log_that_is_damaged_is_set_aside_and_its_good_lines_kept(kind, tmp_pa
     assert kept == ([6] if kind == "folder" else [1, 1, 6])
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "folder"])
+@damaged
 def test_a_lock_that_is_damaged_is_as_one_given_back(kind, tmp_path, capsys):
     with workdir.lock(tmp_path):
         pass
@@ -268,3 +268,16 @@ def test_parameters_that_are_not_finite_are_refused_with_the_name_of_the_array(t
         line = line_of(capsys)
         assert f"{file}: {names[3]} holds NaN or infinity" in line
         assert not (tmp_path / "out").exists()
+
+
+def test_links_to_nothing_in_the_place_of_a_lock_and_a_log_are_set_aside(tmp_path, capsys):
+    for name in ("lock.json", "metrics.jsonl"):
+        (tmp_path / name).symlink_to("/nowhere/at/all")
+    with workdir.lock(tmp_path):
+        log = writer.Log(tmp_path, open_events=lambda folder: None)
+        log.scalars(1, {"loss": 1.0})
+        log.close()
+    assert json.loads((tmp_path / "metrics.jsonl").read_text())["step"] == 1
+    said = capsys.readouterr().err
+    assert "set aside as lock.json.damaged" in said
+    assert "set aside as metrics.jsonl.damaged" in said

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from diffjax.core.errors import ConfigError, StorageError
-from diffjax.core.files import free_bytes, read_json
+from diffjax.core.files import free_bytes, read_json, set_aside
 from diffjax.core.json_types import JsonObject
 from diffjax.core.tables import format_bytes
 
@@ -74,6 +74,8 @@ def lock(path: Path, heartbeat: float = HEARTBEAT_SECONDS) -> Iterator[Lock]:
     """
     path.mkdir(parents=True, exist_ok=True)
     file = path / LOCK
+    if file.is_dir() or (file.is_symlink() and not file.exists()):
+        set_aside(file, "not a file")
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
     stop = threading.Event()
     try:

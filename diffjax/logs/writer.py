@@ -193,6 +193,8 @@ def keep_until(path: Path, step: int) -> None:
     try:
         *lines, incomplete = path.read_bytes().split(b"\n")
     except FileNotFoundError:
+        if path.is_symlink():
+            set_aside(path, "a link to nothing; a new one is begun")
         return
     except OSError as error:
         set_aside(path, f"cannot be read: {error.strerror}; a new one is begun")
