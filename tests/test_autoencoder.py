@@ -8,7 +8,11 @@ from diffjax.core.errors import ConfigError
 from tests import runs
 
 TINY = "configs/autoencoder.py:tiny"
-FLAGS = ("train.sample_every=4", "train.log_every=2", "mesh.data=8", "optim.decay=constant")
+# One level: its programs compile in half the time.
+FLAGS = (
+    "train.sample_every=4", "train.log_every=2", "mesh.data=8", "optim.decay=constant",
+    "model.mults=(1,)",
+)  # fmt: skip
 
 
 def train(workdir, *flags):
