@@ -5,14 +5,10 @@ manifest is written; only then are older steps deleted. A step also holds a copy
 config.json, from which the workdir's own can be mended.
 """
 
-import contextlib
 import functools
-import importlib
 import threading
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -21,13 +17,13 @@ from jax.experimental import multihost_utils
 
 from diffjax.checkpoint import identity, manifest, steps
 from diffjax.checkpoint.manifest import FOREIGN, GOOD, INCOMPLETE, UNVERIFIED, StepReport
+from diffjax.checkpoint.orbax_parts import steady_deadlines, step_handler
 from diffjax.core.errors import ConfigError, StorageError
 from diffjax.core.files import disk_fault, free_bytes, storing
 from diffjax.core.tables import format_bytes
 from diffjax.core.trees import PyTree, named_leaves
 
 SAVE, EXISTS, FULL = 0, 1, 2
-SMALL_BYTES = 2**20  # the least part of an array that a device writes for itself
 CONFIG = "config.json"  # the copy of the run's config in a step
 FINISH_SECONDS = 60  # how long a process waits for the others, some of which may have died
 
@@ -275,30 +271,3 @@ def _failed(directory: Path, step: int, needed: int, why: object) -> StorageErro
         f"{format_bytes(free_bytes(directory))} free, {format_bytes(needed)} needed; "
         f"the steps before it are intact; {remedy}"
     )
-
-
-def steady_deadlines() -> None:
-    """Let orbax measure its deadlines with a clock that nobody sets.
-
-    It uses the wall clock, so one that is set forward by 20 minutes during a save would end it.
-    """
-    steady = SimpleNamespace(time=time.monotonic, sleep=time.sleep)
-    for name in ("future", "signaling_client"):
-        with contextlib.suppress(ImportError):  # another version of orbax
-            module = importlib.import_module(f"orbax.checkpoint._src.futures.{name}")
-            module.__dict__["time"] = steady
-
-
-def step_handler() -> ocp.CompositeCheckpointHandler:
-    """orbax's handler for the two parts of a step: the state and the position in the data."""
-    # Of an array that several devices hold, each writes a part. That pays for large arrays only:
-    # cutting 600 small ones into 8 parts takes 5 s of a core, longer than writing them.
-    arrays = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=SMALL_BYTES)
-    types = ocp.type_handlers.create_type_handler_registry(
-        (int, ocp.type_handlers.ScalarHandler()),
-        (np.number, ocp.type_handlers.ScalarHandler()),
-        (np.ndarray, ocp.type_handlers.NumpyHandler()),
-        (jax.Array, arrays),
-    )
-    state = ocp.PyTreeCheckpointHandler(type_handler_registry=types)
-    return ocp.CompositeCheckpointHandler(state=state, data=ocp.JsonCheckpointHandler())

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from diffjax import checkpoint
-from diffjax.checkpoint import manifest, saving, steps
+from diffjax.checkpoint import manifest, orbax_parts, saving, steps
 from diffjax.core import digest
 from diffjax.core.errors import ConfigError, StorageError
 from tests.checkpoint.states import POSITION, array_files, fill, flip, like, state
@@ -230,7 +230,10 @@ def test_only_large_arrays_are_cut_into_parts_for_the_devices_that_hold_them(tmp
     monkeypatch.setattr(jax.lax, "slice_in_dim", noted)
     devices = jax.sharding.Mesh(jax.devices(), ("all",))
     everywhere = jax.sharding.NamedSharding(devices, jax.sharding.PartitionSpec())
-    large = (len(jax.devices()), saving.SMALL_BYTES)  # one byte a number: a part is just enough
+    large = (
+        len(jax.devices()),
+        orbax_parts.SMALL_BYTES,
+    )  # one byte a number: a part is just enough
     arrays = {"small": np.ones((64, 16), np.uint8), "large": np.ones(large, np.uint8)}
     with checkpoint.open_dir(tmp_path, keep=1) as checkpoints:
         checkpoint.save(checkpoints, 1, jax.device_put(arrays, everywhere), POSITION)
