@@ -59,7 +59,7 @@ def test_a_command_that_measures_a_promise_names_tests_that_it_would_run(command
             assert slow_too or not known[test] or not name
 
 
-@pytest.mark.parametrize(("page", "count"), [(RELIABILITY, 2), (EVALUATION, 1)])
+@pytest.mark.parametrize(("page", "count"), [(RELIABILITY, 2), (EVALUATION, 2)])
 def test_every_training_command_of_a_page_has_a_config_that_can_be_built(page, count):
     lines = re.findall(r"^python -m diffjax\.main (.*)$", page, re.M)
     assert len(lines) == count

@@ -39,13 +39,25 @@ def test_scores_of_sets_stand_in_the_card_with_their_spread():
     found = {
         "examples": 78, "seeds": [0, 1], "clip": {"name": "emoji", "weights": "a" * 64},
         "extractor": {"name": "a network"},
-        "numbers": {"kid_lite0": 0.0123, "clip_score": 25.0}, "deviation": {"kid_lite0": 0.001},
+        "numbers": {"kid_lite0": 0.0123, "clip_score": 25.0, "fd_lite0_of_78": 9.0},
+        "deviation": {"kid_lite0": 0.001, "fd_lite0_of_78": 0.5},
     }  # fmt: skip
     rows = ship_cascade.scores({"style": found})
     assert "by a network and the CLIP emoji (aaaaaaaaaaaa); means over the seeds 0, 1" in rows[1]
     (row,) = [row for row in rows if row.startswith("| style")]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
-    assert cells == ["style", "78", "-", "1.230 ± 0.100", "-", "-", "25.00", "-", "-", "-"]
+    assert cells == [
+        "style",
+        "78",
+        "9.00 ± 0.50 (of 78)",
+        "1.230 ± 0.100",
+        "-",
+        "-",
+        "25.00",
+        "-",
+        "-",
+        "-",
+    ]
     assert len(rows[3].split("|")) == len(row.split("|"))
 
 

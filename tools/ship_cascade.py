@@ -169,15 +169,17 @@ def scores(scored: dict[str, Any]) -> list[str]:
     for name, found in scored.items():
         cells = [spread(found, number, form, times) for _, number, form, times in COLUMNS]
         rows.append(f"| {name} | {found['examples']} | {' | '.join(cells)} |")
-    return [
-        *rows,
-        "",
-        "Where FD-lite0 is missing there are fewer pictures than its 1,280 features.",
-    ]
+    few = (
+        "A set of fewer pictures than the 1,280 features has the number of its pictures beside its "
+    )
+    return [*rows, "", few + "distance, which is higher for this reason."]
 
 
 def spread(found: dict[str, Any], name: str, form: str, times: float = 1.0) -> str:
     """A number with its standard deviation over the seeds; a dash for none."""
+    few = f"{name}_of_{found['examples']}"
+    if name not in found["numbers"] and few in found["numbers"]:
+        return f"{spread(found, few, form, times)} (of {found['examples']})"
     if name not in found["numbers"]:
         return "-"
     mean = f"{times * found['numbers'][name]:{form}}"
