@@ -57,13 +57,24 @@ def measure() -> None:
     score()
 
 
-def score() -> None:
-    """Adds the scores of sets to the figures: what `evaluate` says of `sets` for each split."""
+def score(most: int | None = None) -> None:
+    """Adds the scores of sets to the figures: what `evaluate` says of `sets` for each split.
+
+    most: the most pictures of a set and seed.
+    """
     out = FIGURES.with_name("shipped_sets.json")
     scored: dict[str, Any] = {}
     for name, (split, count) in SCORED.items():
         place = str(places.shipped() / "base64.safetensors")
-        words = ["--split", split, "--num", str(count), "--seed", SEEDS, "--overwrite"]
+        words = [
+            "--split",
+            split,
+            "--num",
+            str(min(count, most or count)),
+            "--seed",
+            SEEDS,
+            "--overwrite",
+        ]
         if evaluate([place, "--parts", "sets", *words, "--out", str(out)]):
             sys.exit(f"the set {name} could not be scored")
         scored[name] = json.loads(out.read_text())["sets"]
@@ -202,12 +213,15 @@ def main() -> None:
     what.add_argument("--workdir", type=Path, help="of the trained cascade")
     what.add_argument("--scores", action="store_true", help="measure the scores of sets alone")
     what.add_argument("--card", action="store_true", help="write the card again, nothing else")
+    parser.add_argument(
+        "--num", type=int, help="with --scores: the most pictures of a set and seed"
+    )
     flags = parser.parse_args()
     if flags.workdir:
         export(flags.workdir)
         measure()
     if flags.scores:
-        score()
+        score(flags.num)
     page = places.shipped() / "README.md"
     page.write_text(card(page.read_text(), json.loads(FIGURES.read_text())))
 
