@@ -32,12 +32,14 @@ def trained(workdir):
     return [line for line in runs.lines(workdir) if "grad_norm" in line]
 
 
+@pytest.mark.slow
 def test_a_run_in_two_parts_ends_as_one_without_a_stop(whole, tmp_path):
     assert train(tmp_path, "train.num_steps=2") == 0
     assert train(tmp_path) == 0
     assert trained(tmp_path)[-1] == trained(whole)[-1]
 
 
+@pytest.mark.slow
 def test_a_run_logs_how_near_pictures_are_and_how_latents_are_spread(whole):
     lines = runs.lines(whole)
     last = [line for line in lines if "loss" in line][-1]
@@ -48,6 +50,7 @@ def test_a_run_logs_how_near_pictures_are_and_how_latents_are_spread(whole):
     assert (whole / "samples" / "0000004.png").exists()
 
 
+@pytest.mark.slow
 def test_an_autoencoder_makes_no_pictures_from_noise(whole, tmp_path, capsys):
     given = ["--workdir", str(whole), "--prompt", "a frog", "--out", str(tmp_path / "x")]
     assert sample.main(given) == 2

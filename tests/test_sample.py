@@ -237,8 +237,8 @@ def test_a_choice_that_was_cut_off_goes_on_and_what_was_chosen_is_not_chosen_aga
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--best-of", "0"], "1, which is off, to 1000"),
-        (["--best-of", "1001"], "1, which is off, to 1000"),
+        (["--best-of", "0"], "must be from 1 to 1000"),
+        (["--best-of", "1001"], "must be from 1 to 1000"),
         (["--clip", "runs/clip"], "has no effect without --best-of"),
         (["--best-of", "2", "--prompt", " "], "one is blank"),
         (["--best-of", "2", "--clip", "/absent"], "neither a folder, a file, nor a name"),

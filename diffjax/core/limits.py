@@ -21,7 +21,7 @@ SECONDS = (0, 1e9)
 # By the name in the parsed flags; both ends are allowed.
 FLAGS: Mapping[str, Limits] = {
     "seed": (0, MAX_SEED),
-    "best_of": (1, 10_000),
+    "best_of": (1, 1_000),
     "num": COUNT,
     "step": SOME,
     "limit": SOME,

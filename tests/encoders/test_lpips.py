@@ -35,9 +35,10 @@ def test_distances_are_those_of_the_package_lpips(files):
 
 def test_the_gradient_of_equal_pictures_and_of_black_places_is_finite(files):
     params = lpips.load(files[0])
-    black = jnp.asarray(A).at[:, :, :16].set(-1e6)  # ReLUs leave nothing of it
+    a = A[:1, :16, :16]
+    black = jnp.asarray(a).at[:, :, :8].set(-1e6)  # ReLUs leave nothing of it
     gradient = jax.jit(jax.grad(lambda a, b: Lpips().distance(params, a, b).sum()))
-    for one, other in ((A, A), (black, A)):
+    for one, other in ((a, a), (black, a)):
         assert np.isfinite(gradient(jnp.asarray(one), jnp.asarray(other))).all()
 
 
