@@ -16,7 +16,7 @@ import ml_collections
 
 from configs import common, pieces
 
-PRESETS = ("emoji", "tiny", "b32", "b16", "l14")
+PRESETS = ("emoji", "emoji_vit", "tiny", "b32", "b16", "l14")
 # The paper's networks (table 20): patch, width, layers and heads of the image tower, those of the
 # text tower, width of the features, and the peak of the learning rate.
 AT_SCALE = {
@@ -31,19 +31,27 @@ def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
         return at_scale(preset)
     config = pieces.pairs_stage("clip", 64)
     config.tokens.update(vocabulary="emoji", length=24)
-    config.data.update(batch_size=256, flip=True)
+    config.data.batch_size = 256
     config.model.update(
-        patch=8, image_width=128, image_layers=6, image_heads=4,
-        text_width=128, text_layers=4, text_heads=4, embed=128, dtype="float32",
+        image_width=256,
+        text_width=128, text_layers=2, text_heads=4, embed=128, dtype="float32",
     )  # fmt: skip
-    config.contrastive.shift_px = 4
+    config.contrastive.update(backbone="lite0", drop=0.3)
     config.optim.update(
-        learning_rate=1e-3, warmup_steps=100, decay="cosine", b2=0.98, weight_decay=0.1
+        learning_rate=1e-3, warmup_steps=50, decay="cosine", b2=0.98, weight_decay=0.3
     )
     config.train.update(
-        num_steps=1_300, ema=("decay_0.99",), log_every=20, sample_every=500, save_every=250,
-        snapshot_every=0, evaluate_every=250, evaluate_examples=256,
+        num_steps=450, ema=(), log_every=20, sample_every=450, save_every=150,
+        snapshot_every=0, evaluate_every=0, evaluate_examples=256,
     )  # fmt: skip
+    if preset != "emoji":
+        config.data.flip = True
+        config.model.update(patch=8, image_width=128, image_layers=6, image_heads=4,
+                            text_layers=4)  # fmt: skip
+        config.contrastive.update(backbone="", drop=0.0, shift_px=4)
+        config.optim.update(warmup_steps=100, weight_decay=0.1)
+        config.train.update(num_steps=1_300, ema=("decay_0.99",), sample_every=500, save_every=250,
+                            evaluate_every=250)  # fmt: skip
     if preset == "tiny":
         common.for_tests(config, sampled=False)
         config.data.update(size_px=16)

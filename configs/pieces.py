@@ -137,6 +137,8 @@ def contrastive() -> ConfigDict:
         dict(
             loss="softmax",  # CLIP's; or "sigmoid", SigLIP's
             chunk=512,  # rows of logits in memory at a time, each against the whole batch
+            backbone="",  # "lite0": a frozen network below a head of model.image_width
+            drop=0.0,  # the share of numbers of a backbone's vector that training leaves out
             shift_px=0,  # pictures are moved by up to so many pixels, at random
             noised=False,  # compare noised pictures, for guidance (docs/sampling.md)
         )

@@ -55,6 +55,8 @@ def main() -> None:
     options = places.options_of(workdir)
     task = contrastive.task_of(options)
     params, step, _ = places.params_of(options, workdir, task, None)
+    params = contrastive.whole(options, params)
+    (OUT / weights.PREPROCESSOR).unlink(missing_ok=True)
     weights.save(OUT, task.model.config, params)
     shutil.copy(vocabulary.find(options.tokens.vocabulary), OUT / vocabulary.FILES[0])
     out = workdir / "card.json"

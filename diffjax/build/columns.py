@@ -11,16 +11,23 @@ from diffjax.data.broken import BrokenRecord
 from diffjax.data.record import Record, RecordSource, clean
 from diffjax.encoders.cache import cache
 from diffjax.encoders.t5 import TextEncoder
+from diffjax.tasks.contrastive import VECTOR
 from diffjax.training.run import Shown
 
 
 def readers_of(config: ConfigDict, embed: readers.Embed | None) -> list[readers.Reader]:
     """The readers of the columns that the task needs."""
+    told = told_of(config, embed)
+    vectors_alone = contrastive.is_contrastive(config) and config.contrastive.backbone
+    return told if vectors_alone else [*told, picture_of(config)]
+
+
+def picture_of(config: ConfigDict) -> readers.Reader:
+    """The reader of the picture."""
     data = config.data
-    seen = readers.picture(
+    return readers.picture(
         data.size_px, data.crop_px or None, aspect=data.aspect, ground=data.ground, flip=data.flip
     )
-    return [*told_of(config, embed), seen]
 
 
 def told_of(config: ConfigDict, embed: readers.Embed | None) -> list[readers.Reader]:
@@ -30,6 +37,8 @@ def told_of(config: ConfigDict, embed: readers.Embed | None) -> list[readers.Rea
         found.append(readers.text(embed, config.text.max_tokens))
     if "tokens" in config:
         found.append(tokens_of(config))
+    if contrastive.is_contrastive(config) and (made := contrastive.vectors_of(config)):
+        found.append(readers.vector_of_picture(VECTOR, made.width))
     if "classes" in config:
         found.append(readers.label_below(config.classes.num))
     if "embedding" in config:

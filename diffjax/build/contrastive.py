@@ -7,12 +7,15 @@ from ml_collections import ConfigDict
 
 from diffjax.build.models import DTYPES
 from diffjax.core.errors import ConfigError, require
+from diffjax.encoders import lite0
 from diffjax.encoders.clip import vocabulary
 from diffjax.encoders.clip.bpe import BytePairs
+from diffjax.models.clip.backbone import BACKBONES
 from diffjax.models.clip.clip import CLIP, FIRST_LOG_SCALE
 from diffjax.models.clip.sizes import ACTIVATIONS, CLIPConfig, Tower
 from diffjax.models.layers.level import KEPT
 from diffjax.tasks.contrastive import KINDS, Contrastive
+from diffjax.tasks.task import Params
 
 # The section by which such a config is known.
 SECTION = "contrastive"
@@ -21,6 +24,7 @@ SIGMOID_LOG_SCALE, SIGMOID_BIAS = math.log(10.0), -10.0
 CHOICES: Mapping[str, Iterable[str]] = {
     "model.kind": ("clip",),
     "model.activation": ACTIVATIONS,
+    "contrastive.backbone": ("", *BACKBONES),
     "model.remat": ("none", *KEPT),
     "contrastive.loss": KINDS,
 }
@@ -51,6 +55,7 @@ def task_of(config: ConfigDict) -> Contrastive:
         kind=config.contrastive.loss,
         chunk=config.contrastive.chunk,
         shift_px=config.contrastive.shift_px,
+        drop=config.contrastive.drop,
     )
 
 
@@ -62,16 +67,35 @@ def clip_config_of(config: ConfigDict) -> CLIPConfig:
     """
     model = config.model
     return CLIPConfig(
-        image=_tower(config, "image"),
+        image=Tower(model.image_width, 0, 1, 0)
+        if config.contrastive.backbone
+        else _tower(config, "image"),
         text=_tower(config, "text"),
         size_px=config.data.size_px,
-        patch=model.patch,
+        patch=1 if config.contrastive.backbone else model.patch,
         embed=model.embed,
         vocabulary=num_tokens(config),
         length=config.tokens.length,
         activation=model.activation,
         noised=config.contrastive.noised,
+        backbone=config.contrastive.backbone,
     )
+
+
+def vectors_of(config: ConfigDict) -> lite0.Vectors | None:
+    """What makes the column `vector`, if the CLIP has a backbone."""
+    return lite0.Vectors(config.data.size_px) if config.contrastive.backbone else None
+
+
+def whole(config: ConfigDict, params: Params) -> Params:
+    """The trained parameters with those of the backbone, which training does not hold.
+
+    Raises:
+      InputError: the backbone's weights are not installed.
+    """
+    if not config.contrastive.backbone:
+        return params
+    return {**params, "image": {**params["image"], "backbone": lite0.below_classes(lite0.load())}}
 
 
 def _tower(config: ConfigDict, name: str) -> Tower:
@@ -109,7 +133,7 @@ def check(config: ConfigDict) -> None:
       ConfigError: a value is not allowed.
     """
     size_px, crop_px, patch = config.data.size_px, config.data.crop_px, config.model.patch
-    require(size_px % patch == 0, "data.size_px", size_px, f"must be a multiple of {patch}, the "
+    require(bool(config.contrastive.backbone) or size_px % patch == 0, "data.size_px", size_px, f"must be a multiple of {patch}, the "
             "model.patch")  # fmt: skip
     require(crop_px in (0, size_px), "data.crop_px", crop_px,
             "must be 0: a CLIP takes whole pictures; contrastive.shift_px moves them")  # fmt: skip
@@ -118,11 +142,15 @@ def check(config: ConfigDict) -> None:
     require(bool(config.data.caption_key), "data.caption_key", "", "a CLIP needs captions")
     require(config.train.accumulate == 1, "train.accumulate", config.train.accumulate,
             "must be 1: a CLIP compares the examples of a batch with each other")  # fmt: skip
+    if config.contrastive.backbone:
+        check_backbone(config)
+    require(not config.contrastive.drop or bool(config.contrastive.backbone), "contrastive.drop",
+            config.contrastive.drop, "is of the vectors of a contrastive.backbone, and there is none")  # fmt: skip
     shift = config.contrastive.shift_px
     require(
         shift < size_px, "contrastive.shift_px", shift, f"must be below data.size_px, {size_px}"
     )
-    for name in ("image", "text"):
+    for name in ("text",) if config.contrastive.backbone else ("image", "text"):
         tower = _tower(config, name)
         require(
             tower.width % tower.heads == 0,
@@ -131,3 +159,13 @@ def check(config: ConfigDict) -> None:
             f"must divide model.{name}_width, {tower.width}",
         )
     num_tokens(config)
+
+
+def check_backbone(config: ConfigDict) -> None:
+    """Refuses what changes pictures: the backbone sees each of them once, as it is."""
+    once = "a contrastive.backbone sees each picture once, as it is: must be"
+    for key, wanted in (("contrastive.shift_px", 0), ("contrastive.noised", False),
+                        ("data.flip", False), ("data.aspect", "centre")):  # fmt: skip
+        section, _, name = key.partition(".")
+        value = config[section][name]
+        require(value == wanted, key, value, f"{once} {wanted!r}")

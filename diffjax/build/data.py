@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from diffjax.build import columns
+from diffjax.build import columns, contrastive
 from diffjax.build.embeddings import embeddings_of, of_known_captions
 from diffjax.core.errors import ConfigError, Ending, InputError, StorageError, require
 from diffjax.core.files import read_json, set_aside, write_whole
@@ -22,6 +22,7 @@ from diffjax.devices import processes
 from diffjax.encoders.clip import encoder as clip_encoder
 from diffjax.encoders.clip import vectors
 from diffjax.encoders.t5 import TextEncoder
+from diffjax.tasks.contrastive import VECTOR
 from diffjax.training.program import Training
 from diffjax.training.run import Data
 
@@ -222,14 +223,18 @@ def wanted_of(config: ConfigDict, split: str) -> Wanted:
 
 
 def with_columns(config: ConfigDict, records: RecordSource) -> RecordSource:
-    """The records with the column that embedding.encoder computes, if there is one.
+    """The records with the column that embedding.encoder or a CLIP's backbone computes.
 
     Each process whose cache lacks it computes it.
 
     Raises:
       ConfigError: it is no CLIP, or its vectors have another width.
+      InputError: the weights of a CLIP's backbone are not installed.
       StorageError: the disk has no room for the vectors.
     """
+    if contrastive.is_contrastive(config) and (made := contrastive.vectors_of(config)):
+        ground = config.data.ground
+        return vectors.with_vectors(records, VECTOR, made, ground, _vectors_progress)
     if not _is_made(config):
         return records
     name, width = config.embedding.encoder, config.embedding.width
@@ -254,6 +259,11 @@ def _vectors_progress(done: int, total: int) -> None:
 
 
 def held_out(config: ConfigDict, split: str) -> RecordSource:
+    """`records_held_out` with the columns that are computed; raises what both raise."""
+    return with_columns(config, records_held_out(config, split))
+
+
+def records_held_out(config: ConfigDict, split: str) -> RecordSource:
     """The records of a split that is not trained on, of data.validation_names if there are some.
 
     data.names, which are trained on, does not apply.
@@ -270,7 +280,7 @@ def held_out(config: ConfigDict, split: str) -> RecordSource:
     except ValueError as error:
         raise ConfigError("data.validation_split", split, f"{error}; {remedy}") from None
     require(len(found) > 0, "data.validation_split", split, f"holds no record; {remedy}")
-    return with_columns(config, found)
+    return found
 
 
 def _encoding_progress(done: int, total: int) -> None:

@@ -51,9 +51,10 @@ def load(place: Path, ema: str | None = None, verify: str = "full") -> LoadedCli
     with config.interpreting(place):
         task, tokens = contrastive.task_of(options), contrastive.tokenizer_of(options)
     params, step, average = places.params_of(options, place, task, ema, verify)
+    params = contrastive.whole(options, params)
     print(f"{options.stage}: step {step} of {place}, {average}")
-    # as it was before there was the last field, so that fingerprints of older CLIPs stay
-    sizes = repr(task.model.config).replace(", noised=False", "")
+    # as it was before there were the last fields, so that fingerprints of older CLIPs stay
+    sizes = repr(task.model.config).replace(", noised=False", "").replace(", backbone=''", "")
     whose: JsonObject = {"model": sizes, "vocabulary": tokens.fingerprint}
     mark = digest.digest_of(params, whose)
     clip = Clip(options.stage, task.model.config, mark, tokens, lambda: params)
@@ -101,7 +102,7 @@ def report(loaded: LoadedClip, num: int | None, seed: int | None, split: str | N
 
 def retrieval(loaded: LoadedClip, split: str, count: int) -> JsonObject:
     """How often the right text and picture are found among those of `count` examples."""
-    records = examples.Spread(data.held_out(loaded.options, split), count)
+    records = examples.Spread(data.records_held_out(loaded.options, split), count)
     seen = features_of(loaded, records)
     text = loaded.clip.of_captions(seen.captions).astype(np.float64)
     rows = matching.retrieved(seen.image, text, seen.captions)
@@ -115,7 +116,7 @@ def zero_shot(loaded: LoadedClip, split: str, num: int | None) -> JsonObject:
     Otherwise they are the names of the split's records, of which at most `num` are taken, CLASSES
     by default and the same on every machine.
     """
-    records = data.held_out(loaded.options, split)
+    records = data.records_held_out(loaded.options, split)
     labels: Sequence[str] = tuple(getattr(records, "classes", ()))
     texts: dict[str, tuple[str, ...]]
     if labels:
@@ -152,7 +153,7 @@ def features_of(loaded: LoadedClip, records: RecordSource, labelled: bool = Fals
       BadData: a record cannot be read, or too many are broken.
     """
     options = loaded.options
-    needed = [*columns.readers_of(options, None), *([readers.label] if labelled else [])]
+    needed = [columns.picture_of(options), *([readers.label] if labelled else [])]
     parts = []
     for first in range(0, len(records), BLOCK):
         rows = np.arange(first, min(first + BLOCK, len(records)))

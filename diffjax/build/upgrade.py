@@ -38,6 +38,8 @@ BEFORE: dict[str, Value] = {
     "sample.clip_guidance": 0.0,
     "sample.clip": "shipped",
     "contrastive.noised": False,
+    "contrastive.backbone": "",
+    "contrastive.drop": 0.0,
 }
 
 # Keys that have another name now.

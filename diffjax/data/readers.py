@@ -87,6 +87,11 @@ def vector(of: str, width: int) -> Reader:
     return functools.partial(_vector, of=of, width=width)
 
 
+def vector_of_picture(of: str, width: int) -> Reader:
+    """As `vector`; one of zeros stands for a picture that cannot be read: the record is broken."""
+    return functools.partial(_vector_of_picture, of=of, width=width)
+
+
 def _label_below(record: Record, rng: np.random.Generator | None, *, num: int) -> Columns:
     columns = label(record, rng)
     if not 0 <= columns["label"] < num:
@@ -100,6 +105,15 @@ def _tokens(record: Record, rng: np.random.Generator | None, *, tokenize: Tokeni
 
 def _vector(record: Record, rng: np.random.Generator | None, *, of: str, width: int) -> Columns:
     return {of: vector_of(record, of, width)}
+
+
+def _vector_of_picture(
+    record: Record, rng: np.random.Generator | None, *, of: str, width: int
+) -> Columns:
+    found = vector_of(record, of, width)
+    if not found.any():
+        raise BrokenRecord("its picture cannot be read")
+    return {of: found}
 
 
 def _picture(

@@ -1,6 +1,6 @@
 """EfficientNet-lite0 (Tan & Le 2019, without squeeze-and-excitation and with ReLU6), for inference.
 
-Names of layers are those of the conversion in evaluation/extractors/lite0.py. Padding is
+Names of layers are those of the conversion in encoders/lite0.py. Padding is
 TensorFlow's SAME.
 """
 
@@ -10,6 +10,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from diffjax.core.types import Image
+from diffjax.images import pixels
 
 EPSILON = 1e-3  # of TensorFlow's batch norm
 STEM, FEATURES, CLASSES = 32, 1280, 1000
@@ -41,6 +44,7 @@ class Lite0(nn.Module):
     """Pictures in [-1, 1] -> (features before the last layer, logits of ImageNet's classes).
 
     The features are the means over all places of the last convolution, at least 0 and at most 6.
+    classes: 0 leaves the last layer out; there are no logits then.
     """
 
     stages: tuple[Stage, ...] = STAGES
@@ -59,7 +63,16 @@ class Lite0(nn.Module):
                 repeated = stage._replace(stride=stage.stride if i == 0 else 1)
                 h = Block(repeated, name=f"block_{next(names)}")(h)
         h = Convolution(self.features, 1, 1, name="head")(h).mean(axis=(1, 2))
-        return h, nn.Dense(self.classes, name="classes")(h)
+        return h, nn.Dense(self.classes, name="classes")(h) if self.classes else h[:, :0]
+
+
+def prepared(image: Image) -> Float[Array, "b s s c"]:
+    """Pictures in [-1, 1] as (x - 127) / 128 at 224 px, x from 0 to 255, as weights are trained.
+
+    Pictures are resized as a whole, by bicubic interpolation with antialiasing.
+    """
+    resized = pixels.resize(image, SIDE_PX, SIDE_PX)
+    return (jnp.clip(resized, -1, 1) * 127.5 + 0.5) / 128
 
 
 class Block(nn.Module):

@@ -14,6 +14,7 @@ from diffjax.core.types import Image, PerExample, PRNGKey, PRNGKeys
 from diffjax.devices.mesh import Rules
 from diffjax.diffusion.process import diffuse
 from diffjax.images import pixels
+from diffjax.models.clip.backbone import BACKBONES
 from diffjax.models.clip.clip import CLIP, Features, Pair
 from diffjax.tasks.pictures import COSINE
 from diffjax.tasks.task import (
@@ -28,6 +29,8 @@ from diffjax.tasks.task import (
 )
 
 Kind = Literal["softmax", "sigmoid"]
+# The column of what a frozen backbone makes of the picture.
+VECTOR = "vector"
 KINDS: tuple[Kind, ...] = ("softmax", "sigmoid")
 # What the logarithm of the scale is held in after each step (Radford et al. 2021, sec. 2.5).
 LOG_SCALE_LIMITS = (0.0, math.log(100.0))
@@ -43,7 +46,9 @@ class Contrastive:
     kind: "softmax" is CLIP's loss, "sigmoid" SigLIP's. chunk: so many rows of logits are in memory
     at a time, each against the whole batch; the backward pass computes them again. So their memory
     grows linearly with the batch. shift_px: in training a picture is moved by up to so many pixels.
-    If the model takes noised pictures, training noises them, at levels uniform in u.
+    If the model takes noised pictures, training noises them, at levels uniform in u. If the model
+    has a backbone, training reads its vectors and no pictures; drop: the share of the numbers of a
+    vector that training leaves out.
     """
 
     name: str
@@ -51,6 +56,7 @@ class Contrastive:
     kind: Kind = "softmax"
     chunk: int = 512
     shift_px: int = 0
+    drop: float = 0.0
     whole_batch: bool = True
     frozen: Params = field(default_factory=dict, compare=False)
 
@@ -65,28 +71,36 @@ class Contrastive:
         return self.model.config.size_px
 
     def columns(self) -> ExampleShapes:
-        """`image` in bytes, and the ids `tokens` of one of its texts, zero after its end."""
+        """`image` in bytes or `vector`, and the ids `tokens` of a text, zero after its end."""
+        config = self.model.config
+        tokens = jax.ShapeDtypeStruct((config.length,), jnp.int32)
+        if config.backbone:
+            vector = jax.ShapeDtypeStruct((BACKBONES[config.backbone],), jnp.float32)
+            return {VECTOR: vector, "tokens": tokens}
         sides = (self.size_px, self.size_px, 3)
-        return {
-            "image": jax.ShapeDtypeStruct(sides, jnp.uint8),
-            "tokens": jax.ShapeDtypeStruct((self.model.config.length,), jnp.int32),
-        }
+        return {"image": jax.ShapeDtypeStruct(sides, jnp.uint8), "tokens": tokens}
 
     def init(self, key: PRNGKey) -> Params:
         """Initial parameters. To be jitted."""
-        image = jnp.zeros((1, self.size_px, self.size_px, 3))
         tokens = jnp.zeros((1, self.model.config.length), jnp.int32)
+        if self.model.config.backbone:
+            vector = jnp.zeros((1, BACKBONES[self.model.config.backbone]))
+            return self.model.init(key, vector, tokens, method="of_vectors")["params"]
+        image = jnp.zeros((1, self.size_px, self.size_px, 3))
         return self.model.init(key, image, tokens)["params"]
 
     def draw(self, key: PRNGKey, batch: Columns, step: Int[Array, ""]) -> Columns:
-        """With `shift` [b 2], in pixels, if pictures are moved; with `u` and `eps` of noise."""
-        count, most, drawn = len(batch["image"]), self.shift_px, {}
+        """With `shift` [b 2], in pixels, if pictures are moved; `u` and `eps` of noise; `kept`."""
+        count, most, drawn = len(batch["tokens"]), self.shift_px, {}
         if most:
             key_shift = rng.stream(key, "shift")
             drawn["shift"] = jax.random.randint(key_shift, (count, 2), -most, most + 1)
         if self.model.config.noised:
             drawn["u"] = jax.random.uniform(rng.stream(key, "level"), (count,))
             drawn["eps"] = jax.random.normal(rng.stream(key, "noise"), batch["image"].shape)
+        if self.drop:
+            key_drop, shape = rng.stream(key, "drop"), batch[VECTOR].shape
+            drawn["kept"] = jax.random.bernoulli(key_drop, 1 - self.drop, shape)
         return {**batch, **drawn}
 
     def loss(self, params: Params, batch: Columns, peers: Peers = ALONE) -> Losses:
@@ -104,13 +118,22 @@ class Contrastive:
 
     def pair(self, params: Params, batch: Columns) -> Pair:
         """The unit vectors of the pictures and texts of a batch; x_t if the batch has noise."""
+        if self.model.config.backbone:
+            found: Pair = self.model.apply(  # type: ignore[assignment]
+                {"params": params},
+                batch[VECTOR],
+                batch["tokens"],
+                batch.get("kept"),
+                method="of_vectors",
+            )
+            return found
         image, logsnr = pixels.from_uint8(batch["image"]), None
         if "shift" in batch:
             image = shifted(image, batch["shift"], self.shift_px)
         if "eps" in batch:
             logsnr = COSINE(batch["u"])
             image = diffuse(image, batch["eps"], logsnr)
-        found: Pair = self.model.apply({"params": params}, image, batch["tokens"], logsnr)  # type: ignore[assignment]
+        found = self.model.apply({"params": params}, image, batch["tokens"], logsnr)  # type: ignore[assignment]
         return found
 
     def bounded(self, params: Params, memory: Memory = None) -> Params:
@@ -133,9 +156,11 @@ class Contrastive:
     def preview(self, params: Params, batch: Columns, keys: PRNGKeys) -> Columns:
         """`made`: for each text, the picture of the batch that fits best; and the unit vectors."""
         pair = self.pair(params, batch)
+        found = {"clip_image": pair.image, "clip_text": pair.text}
+        if "image" not in batch:  # only the vectors of pictures were read
+            return found
         best = jnp.argmax(pair.text @ pair.image.T, axis=-1)
-        made = pixels.from_uint8(batch["image"])[best]
-        return {"made": made, "clip_image": pair.image, "clip_text": pair.text}
+        return {"made": pixels.from_uint8(batch["image"])[best], **found}
 
 
 def shifted(image: Image, shift: Int[Array, "b 2"], most: int) -> Image:

@@ -15,11 +15,11 @@ from diffjax.build.sets import drawing, opening, said
 from diffjax.build.sets.drawing import Prompts
 from diffjax.build.sets.opening import Judges
 from diffjax.core.json_types import JsonObject
+from diffjax.encoders import lite0
 from diffjax.encoders.clip import encoder, vocabulary
 from diffjax.evaluation import sets as sets_lib
 from diffjax.evaluation import texts
 from diffjax.evaluation.collect import Collected
-from diffjax.evaluation.extractors import lite0
 from diffjax.evaluation.metrics import statistics
 from diffjax.evaluation.metrics.diversity import diversity
 from diffjax.evaluation.metrics.features import Features

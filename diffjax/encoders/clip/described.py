@@ -4,21 +4,29 @@ from pathlib import Path
 from typing import NamedTuple
 
 from diffjax.core.json_types import Json, JsonObject
+from diffjax.models.clip.backbone import BACKBONES
 from diffjax.models.clip.sizes import ACTIVATIONS, MEAN, STD, Activation, CLIPConfig
 
 Triple = tuple[float, float, float]
 
 
 class Said(NamedTuple):
-    """Heads (0: as many of 64 as fill the width), the activation, and how pixels are scaled."""
+    """Heads (0: as many of 64 as fill the width), the activation, and how pixels are scaled.
+
+    backbone, size_px: of a CLIP on a backbone, whose tensors do not tell the side of its pictures.
+    """
 
     image_heads: int = 0
     text_heads: int = 0
     activation: Activation = "quick_gelu"
     mean: Triple = MEAN
     std: Triple = STD
+    backbone: str = ""
+    size_px: int = 0
 
 
+# What config.json calls a CLIP on a backbone, which no other package reads; its largest pictures.
+ON_BACKBONE, MAX_SIDE_PX = "diffjax_clip_on_backbone", 1024
 # OpenAI's files have no config; all their networks are alike in this.
 OPENAI = Said()
 
@@ -29,6 +37,8 @@ def of_hugging_face(config: JsonObject, pixels: JsonObject, file: Path) -> Said:
     Raises:
       ValueError: it is not a CLIP, or one that cannot be run here.
     """
+    if config.get("model_type") == ON_BACKBONE:
+        return _of_backbone(config, file)
     if config.get("model_type") != "clip":
         raise ValueError(f"{file}: model_type={config.get('model_type')!r}, want 'clip'")
     image, text = (_part(config, name) for name in ("vision_config", "text_config"))
@@ -44,6 +54,21 @@ def of_hugging_face(config: JsonObject, pixels: JsonObject, file: Path) -> Said:
         _activation(acts.pop(), file),
         _triple(pixels.get("image_mean"), MEAN, file),
         _triple(pixels.get("image_std"), STD, file),
+    )
+
+
+def _of_backbone(config: JsonObject, file: Path) -> Said:
+    image, text = (_part(config, name) for name in ("vision_config", "text_config"))
+    name, side = image.get("backbone"), _whole(image.get("image_size"), file, "image_size")
+    if not isinstance(name, str) or name not in BACKBONES:
+        raise ValueError(f"{file}: backbone={name!r}, want one of {', '.join(BACKBONES)}")
+    if side > MAX_SIDE_PX:
+        raise ValueError(f"{file}: image_size is {side}, want at most {MAX_SIDE_PX}")
+    return Said(
+        text_heads=_whole(text.get("num_attention_heads"), file, "text heads"),
+        activation=_activation(text.get("hidden_act"), file),
+        backbone=name,
+        size_px=side,
     )
 
 
@@ -93,11 +118,15 @@ def hugging_face(config: CLIPConfig) -> JsonObject:
         }
 
     end = config.vocabulary - 1
+    image = part("image", image_size=config.size_px, patch_size=config.patch)
+    named: JsonObject = {"architectures": ["CLIPModel"], "model_type": "clip"}
+    if config.backbone:
+        image = {"backbone": config.backbone, "image_size": config.size_px}
+        named = {"model_type": ON_BACKBONE}
     return {
-        "architectures": ["CLIPModel"],
-        "model_type": "clip",
+        **named,
         "projection_dim": config.embed,
-        "vision_config": part("image", image_size=config.size_px, patch_size=config.patch),
+        "vision_config": image,
         "text_config": part(
             "text",
             vocab_size=config.vocabulary,

@@ -30,7 +30,7 @@ from diffjax.models.t5 import check_dtype
 
 # What a text encoder's name begins with if it is a CLIP.
 PREFIX = "clip:"
-BATCH = 64  # rows of a call
+BATCH, BATCH_OF_BACKBONE = 64, 16  # rows of a call
 # The CLIPs that may be part of this package, by name; tools/ship_clip.py makes them.
 SHIPPED = {vocabulary.EMOJI: Path(__file__).parent / "emoji"}
 
@@ -49,6 +49,16 @@ class Clip:
     load: Callable[[], Params] = dataclasses.field(repr=False, compare=False)
     dtype: np.dtype = dataclasses.field(default_factory=lambda: np.dtype(np.float32))
     batch: int = BATCH
+
+    @property
+    def side_px(self) -> int:
+        """Of the pictures that the network sees."""
+        return self.config.size_px
+
+    @property
+    def width(self) -> int:
+        """Of the unit vectors."""
+        return self.config.embed
 
     @functools.cached_property
     def params(self) -> Params:
@@ -116,7 +126,10 @@ def load(path_or_name: str | os.PathLike, dtype: DTypeLike = jnp.float32) -> Cli
         )
     name = str(path_or_name) if not Path(path_or_name).exists() else path.resolve().name
     mark = fingerprint(path, tokens)
-    return Clip(name, config, mark, tokens, lambda: weights.load(path)[1], check_dtype(dtype))
+    # a backbone sees each picture at its own size, which is larger
+    batch = BATCH_OF_BACKBONE if config.backbone else BATCH
+    read = lambda: weights.load(path)[1]  # noqa: E731
+    return Clip(name, config, mark, tokens, read, check_dtype(dtype), batch)
 
 
 def resolve(path_or_name: str | os.PathLike) -> Path:

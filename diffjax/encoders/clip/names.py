@@ -63,8 +63,14 @@ _BLOCK = re.compile(r"(image|text)/blocks/block_(\d+)/(\w+)/(\w+)")
 _HEADS = ("q_proj", "k_proj", "v_proj")
 
 
+_BACKBONE = re.compile(r"image/(backbone/.*|up|down)/(\w+)")
+
+
 def source_of(layout: Layout, ours: str, prefix: str = "") -> Source:
     """The source of the parameter at the path `ours`. prefix: see TEXT_PREFIX."""
+    if match := _BACKBONE.fullmatch(ours):  # the tower on a backbone, which only we write
+        axes_of = {"kernel": 4 if match[1].startswith("backbone") else 2}
+        return Source((ours.replace("/", "."),), tuple(range(axes_of.get(match[2], 1))))
     if match := _BLOCK.fullmatch(ours):
         tower, number, layer, kind = match.groups()
         known = _BLOCKS[layout]

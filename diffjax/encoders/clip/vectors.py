@@ -9,9 +9,10 @@ import hashlib
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from diffjax.core.files import write_whole
 from diffjax.data import transforms
@@ -26,8 +27,32 @@ from diffjax.data.record import (
     stored_captions,
 )
 from diffjax.encoders.cache.cache import users_folder
-from diffjax.encoders.clip.encoder import BATCH, Clip
+from diffjax.encoders.clip.encoder import BATCH
 from diffjax.images.colour import WHITE
+
+
+@runtime_checkable
+class Encodes(Protocol):
+    """A frozen network that makes a vector of each picture: a CLIP, or the backbone of one."""
+
+    @property
+    def side_px(self) -> int:
+        """Of the pictures."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Of a vector."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """What the vectors depend on beside the pictures."""
+        ...
+
+    def of_pictures(self, pictures: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n e"]:
+        """The vectors of pictures."""
+        ...
 
 
 class WithVectors:
@@ -75,7 +100,7 @@ class WithVectors:
 def with_vectors(
     source: RecordSource,
     of: str,
-    clip: Clip,
+    clip: Encodes,
     ground: str = WHITE,
     progress: Callable[[int, int], None] | None = None,
 ) -> WithVectors:
@@ -90,13 +115,13 @@ def with_vectors(
     if not path.exists():
         rows = list(_rows(source, clip, ground, progress))
         data = io.BytesIO()
-        np.save(data, np.concatenate(rows) if rows else np.zeros((0, clip.config.embed)))
+        np.save(data, np.concatenate(rows) if rows else np.zeros((0, clip.width)))
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, data.getvalue())
     return WithVectors(source, of, path)
 
 
-def file_of(source: RecordSource, clip: Clip, ground: str = WHITE) -> Path:
+def file_of(source: RecordSource, clip: Encodes, ground: str = WHITE) -> Path:
     """The file of the vectors, which is named after all that they depend on.
 
     Records without a fingerprint are known by their description and number.
@@ -107,10 +132,10 @@ def file_of(source: RecordSource, clip: Clip, ground: str = WHITE) -> Path:
 
 
 def _rows(
-    source: RecordSource, clip: Clip, ground: str, progress: Callable[[int, int], None] | None
+    source: RecordSource, clip: Encodes, ground: str, progress: Callable[[int, int], None] | None
 ) -> Iterator[Float[np.ndarray, "b e"]]:
     """The vectors of BATCH records after the other."""
-    size_px = clip.config.size_px
+    size_px = clip.side_px
     for first in range(0, len(source), BATCH):
         pictures, broken = [], []
         for index in range(first, min(first + BATCH, len(source))):

@@ -78,7 +78,7 @@ def check(path: Path) -> CLIPConfig:
 
 
 def save(path: Path, config: CLIPConfig, params: Params) -> None:
-    """Writes a CLIP to a folder in Hugging Face's layout, in float32.
+    """Writes a CLIP to a folder in Hugging Face's layout; kernels of a backbone are float16.
 
     Raises:
       StorageError: the disk is full or fails.
@@ -87,13 +87,14 @@ def save(path: Path, config: CLIPConfig, params: Params) -> None:
     stored: dict[str, np.ndarray] = {}
     for ours, leaf in trees.named_leaves(params).items():
         source = source_of("hugging_face", ours)
-        joined = source.theirs(np.asarray(leaf, np.float32))
+        half = ours.startswith("image/backbone/") and ours.endswith("/kernel")
+        joined = source.theirs(np.asarray(leaf, np.float16 if half else np.float32))
         parts = np.split(joined, len(source.names)) if source.names[1:] else [joined]
         stored |= dict(zip(source.names, (part.copy() for part in parts), strict=True))
-    for name, content in (
-        (HF_CONFIG, described.hugging_face(config)),
-        (PREPROCESSOR, described.preprocessor(config)),
-    ):
+    beside = {HF_CONFIG: described.hugging_face(config)}
+    if not config.backbone:
+        beside[PREPROCESSOR] = described.preprocessor(config)
+    for name, content in beside.items():
         (path / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     write_whole(path / tensors.WEIGHTS, safetensors.save(stored, metadata={"format": "pt"}))
 
@@ -179,20 +180,27 @@ def config_of(found: Found) -> CLIPConfig:
         hidden = shape(f"{part}/blocks/block_0/up/kernel")[1]
         return Tower(width, layers, heads or max(width // 64, 1), hidden)
 
-    patch, _, _, width = shape("image/patch/kernel")
-    places, (vocabulary, text_width) = shape("image/positions")[0], shape("text/tokens")
-    said = found.said
+    said, (vocabulary, text_width) = found.said, shape("text/tokens")
+    if said.backbone:
+        image, patch, size_px = Tower(shape("image/up/kernel")[1], 0, 1, 0), 1, said.size_px
+        embed = shape("image/down/kernel")[1]
+    else:
+        patch, _, _, width = shape("image/patch/kernel")
+        image = tower("image", width, said.image_heads)
+        size_px = math.isqrt(max(shape("image/positions")[0] - 1, 0)) * patch
+        embed = shape("image/projection")[1]
     return CLIPConfig(
-        image=tower("image", width, said.image_heads),
+        image=image,
         text=tower("text", text_width, said.text_heads),
-        size_px=math.isqrt(max(places - 1, 0)) * patch,
+        size_px=size_px,
         patch=patch,
-        embed=shape("image/projection")[1],
+        embed=embed,
         vocabulary=vocabulary,
         length=shape("text/positions")[0],
         activation=said.activation,
         mean=said.mean,
         std=said.std,
+        backbone=said.backbone,
     )
 
 

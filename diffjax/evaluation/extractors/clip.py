@@ -10,8 +10,8 @@ from diffjax.core.errors import InputError
 from diffjax.core.trees import Params
 from diffjax.encoders.clip import encoder
 from diffjax.encoders.clip.encoder import Clip
+from diffjax.encoders.foreign import DIGITS
 from diffjax.evaluation.extractors.extractor import Apply, Extractor
-from diffjax.evaluation.extractors.weights import DIGITS
 from diffjax.images import pixels
 from diffjax.models.clip.clip import CLIP
 from diffjax.models.clip.sizes import CLIPConfig

@@ -13,9 +13,9 @@ from jaxtyping import Array, Float, UInt8
 
 from diffjax.core.errors import InputError
 from diffjax.core.trees import Params
+from diffjax.encoders import foreign
 from diffjax.encoders import tensors as folders
 from diffjax.encoders.unreadable import read_downloaded_json
-from diffjax.evaluation.extractors import weights
 from diffjax.evaluation.extractors.extractor import Apply, Extractor
 from diffjax.images import pixels
 from diffjax.models.dinov2 import Dinov2, Dinov2Config
@@ -62,9 +62,9 @@ def load(place: Path) -> Extractor:
         raise InputError(said if said.startswith(str(place)) else f"{place}: {said}") from None
     x = jnp.zeros((1, 2 * config.patch, 2 * config.patch, 3))
     wanted = jax.eval_shape(Dinov2(config).init, jax.random.key(0), x)["params"]
-    weights.check_shapes(params, wanted, place, "DINOv2")
+    foreign.check_shapes(params, wanted, place, "DINOv2")
     size = f"{config.width} x {config.layers}, patch {config.patch}"
-    name = f"dinov2 {size}, class token, weights {weights.digest(files)}"
+    name = f"dinov2 {size}, class token, weights {foreign.digest(files)}"
     return Extractor(name, RESIZE, config.width, "fd_dinov2", params, _class_token(config))
 
 
@@ -105,7 +105,7 @@ def _of_folder(folder: Path) -> tuple[dict[str, np.ndarray], int, list[Path]]:
 
 
 def _of_file(file: Path) -> tuple[dict[str, np.ndarray], int, list[Path]]:
-    return weights.read_torch(file), 0, [file]
+    return foreign.read_torch(file), 0, [file]
 
 
 def as_facebooks(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -157,7 +157,7 @@ def from_facebook(tensors: Mapping[str, np.ndarray]) -> Params:
             flat["positions",] = value[0]
         elif name not in UNUSED:
             raise ValueError(f"tensor {name} is not of a DINOv2 without registers")
-    return weights.nested(flat)
+    return foreign.nested(flat)
 
 
 def config_of(params: Params, heads: int = 0) -> Dinov2Config:

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from diffjax.core.errors import InputError
 from diffjax.core.trees import Params
-from diffjax.evaluation.extractors import weights
+from diffjax.encoders import foreign
 from diffjax.evaluation.extractors.extractor import Extractor
 from diffjax.models.inception import CLASSES, EPSILON, FEATURES, SIDE_PX, Inception
 
@@ -30,15 +30,15 @@ def load(file: Path) -> Extractor:
     Raises:
       InputError: there is no file, or it is damaged or of another network.
     """
-    tensors = weights.read_torch(file)
+    tensors = foreign.read_torch(file)
     try:
         params = from_torch(tensors)
     except ValueError as error:
         raise InputError(f"{file}: {error}") from None
     x = jnp.zeros((1, SIDE_PX, SIDE_PX, 3))
     wanted = jax.eval_shape(Inception().init, jax.random.key(0), x)["params"]
-    weights.check_shapes(params, wanted, file, "the Inception of FID")
-    name = f"inception-v3 of 2015 pool3, weights {weights.digest([file])}"
+    foreign.check_shapes(params, wanted, file, "the Inception of FID")
+    name = f"inception-v3 of 2015 pool3, weights {foreign.digest([file])}"
     kernel = np.asarray(params["fc"]["kernel"])
     assert kernel.shape == (FEATURES, CLASSES)
     return Extractor(name, RESIZE, FEATURES, "fid", params, pool3, kernel)
@@ -97,7 +97,7 @@ def from_torch(tensors: Mapping[str, np.ndarray]) -> Params:
         path = tuple(layer.split("."))
         kernel, bias = folded(*(parts[part] for part in ("conv.weight", *NORM)))
         flat |= {(*path, "kernel"): kernel, (*path, "bias"): bias}
-    return weights.nested(flat)
+    return foreign.nested(flat)
 
 
 def folded(

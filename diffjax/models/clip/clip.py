@@ -7,10 +7,11 @@ import einops
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from diffjax.core.types import Image, LogSnr, Scalar
 from diffjax.devices.mesh import SPLIT_INPUTS, SPLIT_OUTPUTS, Rules
+from diffjax.models.clip.backbone import BackboneTower, Vectors
 from diffjax.models.clip.sizes import CLIPConfig
 from diffjax.models.clip.transformer import Transformer, norm
 from diffjax.models.layers.embedding import NoiseLevelEmbedding
@@ -65,7 +66,11 @@ class CLIP(nn.Module):
 
     def setup(self) -> None:
         """The towers by their names in a checkpoint."""
-        self.image = ImageTower(self.config, self.remat, self.dtype)
+        self.image = (
+            BackboneTower(self.config, self.dtype)
+            if self.config.backbone
+            else ImageTower(self.config, self.remat, self.dtype)
+        )
         self.text = TextTower(self.config, self.remat, self.dtype)
         constant = nn.initializers.constant
         self.log_scale = self.param("log_scale", constant(self.first_log_scale), ())
@@ -76,9 +81,17 @@ class CLIP(nn.Module):
         self, image: Image, tokens: Int[Array, "b l"], logsnr: LogSnr | None = None
     ) -> Pair:
         """The unit vectors of both, and the parameters of the loss. logsnr: as in `of_image`."""
+        return self._pair(self.of_image(image, logsnr), tokens)
+
+    def of_vectors(
+        self, vector: Vectors, tokens: Int[Array, "b l"], kept: Bool[Array, "b d"] | None = None
+    ) -> Pair:
+        """As of pictures whose vectors the backbone has made before; its weights are not needed."""
+        return self._pair(self.image.of_vector(vector, kept), tokens)
+
+    def _pair(self, image: Features, tokens: Int[Array, "b l"]) -> Pair:
         bias = self.bias if self.first_bias is not None else jnp.zeros(())
-        pair = Pair(self.of_image(image, logsnr), self.of_text(tokens), self.log_scale, bias)
-        return pair._replace(image=unit(pair.image), text=unit(pair.text))
+        return Pair(unit(image), unit(self.of_text(tokens)), self.log_scale, bias)
 
     def of_image(self, image: Image, logsnr: LogSnr | None = None) -> Features:
         """The features of pictures, not normalised.

@@ -33,7 +33,8 @@ class CLIPConfig:
     ids, of which the highest ends a text. length: the most tokens of a text. embed: the width of
     the features. mean, std: of pixels in [0, 1]; the image tower subtracts and divides by them.
     noised: the image tower is told the log SNR of its pictures, as one more token (Nichol et al.
-    2022, sec. 2.4).
+    2022, sec. 2.4). backbone: the frozen network below a head, such as "lite0" (`backbone.py`); the
+    head has the width image.width, and image.layers is 0. Patches and `mean`, `std` are not used.
     """
 
     image: Tower
@@ -47,6 +48,7 @@ class CLIPConfig:
     mean: tuple[float, float, float] = MEAN
     std: tuple[float, float, float] = STD
     noised: bool = False
+    backbone: str = ""
 
     @property
     def patches(self) -> int:

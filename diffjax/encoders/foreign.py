@@ -1,4 +1,4 @@
-"""Reads the weights of extractors, and refuses those of other networks."""
+"""Reads the weights of networks that others trained, and refuses those of another network."""
 
 import hashlib
 from collections.abc import Sequence
