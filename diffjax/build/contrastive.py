@@ -133,8 +133,9 @@ def check(config: ConfigDict) -> None:
       ConfigError: a value is not allowed.
     """
     size_px, crop_px, patch = config.data.size_px, config.data.crop_px, config.model.patch
-    require(bool(config.contrastive.backbone) or size_px % patch == 0, "data.size_px", size_px, f"must be a multiple of {patch}, the "
-            "model.patch")  # fmt: skip
+    backbone, drop = config.contrastive.backbone, config.contrastive.drop
+    require(bool(backbone) or size_px % patch == 0, "data.size_px", size_px,
+            f"must be a multiple of {patch}, the model.patch")  # fmt: skip
     require(crop_px in (0, size_px), "data.crop_px", crop_px,
             "must be 0: a CLIP takes whole pictures; contrastive.shift_px moves them")  # fmt: skip
     require(config.tokens.length >= 3, "tokens.length", config.tokens.length,
@@ -142,15 +143,15 @@ def check(config: ConfigDict) -> None:
     require(bool(config.data.caption_key), "data.caption_key", "", "a CLIP needs captions")
     require(config.train.accumulate == 1, "train.accumulate", config.train.accumulate,
             "must be 1: a CLIP compares the examples of a batch with each other")  # fmt: skip
-    if config.contrastive.backbone:
+    if backbone:
         check_backbone(config)
-    require(not config.contrastive.drop or bool(config.contrastive.backbone), "contrastive.drop",
-            config.contrastive.drop, "is of the vectors of a contrastive.backbone, and there is none")  # fmt: skip
+    require(not drop or bool(backbone), "contrastive.drop", drop,
+            "must be 0 without a contrastive.backbone, of whose vectors it is")  # fmt: skip
     shift = config.contrastive.shift_px
     require(
         shift < size_px, "contrastive.shift_px", shift, f"must be below data.size_px, {size_px}"
     )
-    for name in ("text",) if config.contrastive.backbone else ("image", "text"):
+    for name in ("text",) if backbone else ("image", "text"):
         tower = _tower(config, name)
         require(
             tower.width % tower.heads == 0,

@@ -342,6 +342,8 @@ OF_A_CLIP = {
     "model.dtype": "bfloat16",
     "contrastive.loss": "sigmoid",
     "contrastive.noised": True,
+    "contrastive.backbone": "lite0",
+    "contrastive.drop": 0.5,
 }
 
 
