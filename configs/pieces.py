@@ -72,6 +72,7 @@ def autoencoder_model() -> ConfigDict:
             attention_levels=(),
             latent=4,  # channels of the latent
             codes=0,  # vectors of its codebook; 0: the latent is drawn from a Gaussian
+            patch=1,  # pixel unshuffle before the stem, and back after the last convolution
             remat="none",  # "products": the backward pass computes all but these again; "full"
             dtype="bfloat16",
         )

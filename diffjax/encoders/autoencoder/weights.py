@@ -30,6 +30,8 @@ PREFIX = "first_stage_model."  # of the autoencoder in Stable Diffusion's single
 SCALE = 0.18215  # of Stable Diffusion's latents, which single files do not say
 # Classes of diffusers that are this network.
 CLASSES = ("AutoencoderKL", "VQModel")
+# Before it, if the network has patches, which those of diffusers have not.
+PATCHED = "Patched"
 ATTENTIVE = ("AttnDownEncoderBlock2D", "AttnUpDecoderBlock2D")
 PLAIN = ("DownEncoderBlock2D", "UpDecoderBlock2D")
 # What single files hold beside the network: the loss's own, and statistics of training.
@@ -84,9 +86,10 @@ def sizes_of_config(config: JsonObject, file: Path) -> tuple[Sizes, float]:
     Raises:
       ValueError: it is of another network.
     """
-    kind = config.get("_class_name")
+    said = str(config.get("_class_name"))
+    kind, patched = said.removeprefix(PATCHED), said.startswith(PATCHED)
     if kind not in CLASSES:
-        raise ValueError(f"{file}: _class_name is {kind!r}, want one of {', '.join(CLASSES)}")
+        raise ValueError(f"{file}: _class_name is {said!r}, want one of {', '.join(CLASSES)}")
     widths = [_whole(one, "block_out_channels", file) for one in _list(config, file, 0)]
     down = [str(one) for one in _list(config, file, 1)]
     if len(down) != len(widths):
@@ -108,6 +111,7 @@ def sizes_of_config(config: JsonObject, file: Path) -> tuple[Sizes, float]:
         latent=_number(config, "latent_channels", 4, file),
         codes=_number(config, "num_vq_embeddings", 256, file) if kind == "VQModel" else 0,
         groups=_number(config, "norm_num_groups", 32, file),
+        patch=_number(config, "patch_size", 1, file) if patched else 1,
     )
     scale = config.get("scaling_factor", SCALE)
     if not isinstance(scale, int | float) or not scale > 0:
@@ -119,8 +123,9 @@ def config_of(sizes: Sizes, scale: float) -> JsonObject:
     """The config.json of diffusers."""
     levels = range(len(sizes.mults))
     attentive = [level in sizes.attention for level in levels]
+    kind = "VQModel" if sizes.codes else "AutoencoderKL"
     config: JsonObject = {
-        "_class_name": "VQModel" if sizes.codes else "AutoencoderKL",
+        "_class_name": kind if sizes.patch == 1 else PATCHED + kind,
         "act_fn": "silu",
         "block_out_channels": [sizes.channels * mult for mult in sizes.mults],
         "down_block_types": [ATTENTIVE[0] if one else PLAIN[0] for one in attentive],
@@ -134,6 +139,8 @@ def config_of(sizes: Sizes, scale: float) -> JsonObject:
     }
     if sizes.codes:
         config |= {"num_vq_embeddings": sizes.codes, "vq_embed_dim": sizes.latent}
+    if sizes.patch > 1:
+        config["patch_size"] = sizes.patch
     return config
 
 
