@@ -162,6 +162,12 @@ def _no_chain(loaded: Sequence[Loaded]) -> str:
     return "wants two stages or more" if len(loaded) < 2 else no_chain(loaded)
 
 
+def _no_bound(loaded: Sequence[Loaded]) -> str:
+    if any(one.stage.task.space for one in loaded):
+        return "a stage learns latents, whose bound says nothing of pictures"
+    return _no_chain(loaded)
+
+
 def _no_emoji(loaded: Sequence[Loaded]) -> str:
     first = loaded[0]
     if not evaluation.is_emoji(first.options):
@@ -174,7 +180,7 @@ def _no_emoji(loaded: Sequence[Loaded]) -> str:
 # Another evaluation, such as an FID, adds a line here.
 PARTS: dict[str, Part] = {
     "stages": Part(stages, lambda loaded: ""),
-    "chain": Part(chain, _no_chain),
+    "chain": Part(chain, _no_bound),
     "emoji": Part(drawn, _no_emoji),
     "guidance": Part(guidance, _no_emoji),
     "sets": Part(drawn_sets, part.fault),

@@ -114,11 +114,13 @@ def read(path: Path, name: str) -> np.ndarray:
         return reader.get_tensor(name)
 
 
-def read_tree(path: Path, like: PyTree) -> tuple[PyTree, dict[str, str]]:
+def read_tree(
+    path: Path, like: PyTree, ignored: str | None = None
+) -> tuple[PyTree, dict[str, str]]:
     """(the tensors as a tree with the structure and dtypes of `like`, the metadata of the file).
 
     `like` is a tree of arrays or shapes. The name of a tensor is its path in the tree, such as
-    down_0/conv/kernel.
+    down_0/conv/kernel. ignored: how the names begin of tensors that belong to something else.
 
     Raises:
       ValueError: the file is damaged, or has other names or shapes than `like`.
@@ -127,6 +129,8 @@ def read_tree(path: Path, like: PyTree) -> tuple[PyTree, dict[str, str]]:
     if "sha256" in metadata:  # files of other programs have none
         verify(path)
     have = shapes(path)
+    if ignored is not None:
+        have = {name: shape for name, shape in have.items() if not name.startswith(ignored)}
     want = {name: tuple(leaf.shape) for name, leaf in named_leaves(like).items()}
     for name in sorted(have.keys() | want.keys()):
         there, here = have.get(name, "missing"), want.get(name, "missing")

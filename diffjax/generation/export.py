@@ -22,6 +22,7 @@ from diffjax.generation.chain import TrainedStage, prompt_columns, read_by
 from diffjax.images import pixels
 from diffjax.models.layers import convolve
 from diffjax.tasks import sampling
+from diffjax.tasks.denoising import with_space
 from diffjax.tasks.task import with_model
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -45,7 +46,7 @@ def exported(
     cpu_only = tuple(platforms) == ("cpu",)
     convolution = convolve.cpu_convolution if cpu_only else jax.lax.conv_general_dilated
     portable = dict(convolution=convolution, attention_implementation="xla")
-    fitted = [with_model(one.task, **portable) for one in stages]
+    fitted = [with_space(with_model(one.task, **portable), convolution) for one in stages]
     structure = jax.tree.structure({one.task.name: one.params for one in stages})
     names = list(flat_params(stages))
 

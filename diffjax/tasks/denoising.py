@@ -1,7 +1,7 @@
 """The task of denoising one column, such as pictures, latents, vectors or waveforms."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import jax
@@ -25,6 +25,7 @@ from diffjax.devices.mesh import Rules
 from diffjax.diffusion.predict import Kind, precondition
 from diffjax.diffusion.training.times import Importance, TimeSampler, record, uniform
 from diffjax.images import pixels
+from diffjax.models.layers.convolve import Convolution
 from diffjax.tasks import sampling
 from diffjax.tasks.conditions import COSINE, Condition, LowRes, Masked, Text, told_by
 from diffjax.tasks.critic import Critic
@@ -218,6 +219,15 @@ class Denoising:
         told = self.space.told(weights, told_by(self.conditions, columns))
         return self.space.draw(moments, batch["latent_eps"]), told
 
+    def clean(self, batch: Columns) -> Data:
+        """x_0 of a batch without random draws: of latents the middle."""
+        column = decoded(batch[self.reads])
+        if not self.space:
+            return column
+        if self.reads == "image":
+            return self.space.encode(self.frozen[WEIGHTS], column)
+        return self.space.mean(column.astype(jnp.float32))
+
     def learned(self, picture: Image) -> Resized:
         """Pictures in [-1, 1] as the data that the task learns: as they are, or as latents."""
         return self.space.encode(self.frozen[WEIGHTS], picture) if self.space else picture
@@ -255,6 +265,14 @@ class Denoising:
         if self.condition(Masked):
             started["masked"] = columns["picture"] * (1.0 - columns["hole"])
         return {"made": made, **started}
+
+
+def with_space(task: Denoising, convolution: Convolution) -> Denoising:
+    """The task with these convolutions in its autoencoder; unchanged if it learns no latents."""
+    if not task.space:
+        return task
+    model = task.space.model.clone(convolution=convolution)
+    return replace(task, space=replace(task.space, model=model))
 
 
 def decoded(column: Array) -> Float[Array, "b *shape"]:

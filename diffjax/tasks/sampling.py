@@ -86,9 +86,7 @@ def ready(
 ) -> Ready:
     """The denoiser with its guidance, the noise x_T, the ladder, the step rule and its keys."""
     keys = rng.stream(keys, task.name)
-    given = given_by(task.conditions, columns, keys, settings)
-    if task.space is not None:
-        given = task.space.told(task.frozen[WEIGHTS], given)
+    given = given_to(task, columns, keys, settings)
     shape = given["low_res"].shape if "low_res" in given else (len(keys), *task.shape)
     told = functools.partial(denoiser, params, given, columns, task=task, settings=settings)
     step = sampler.by_name(settings.sampler, settings.noise)
@@ -109,6 +107,14 @@ def given_by(
 ) -> Columns:
     """The keyword arguments of the network when sampling, from all conditions."""
     return {name: x for one in conditions for name, x in one.given(columns, keys, settings).items()}
+
+
+def given_to(
+    task: "Denoising", columns: Columns, keys: PRNGKeys, settings: SampleSettings
+) -> Columns:
+    """The same for a task, where pictures have become latents if it learns those."""
+    given = given_by(task.conditions, columns, keys, settings)
+    return given if task.space is None else task.space.told(task.frozen[WEIGHTS], given)
 
 
 def denoiser(
