@@ -189,7 +189,7 @@ def _is_ours(place: Path) -> bool:
 
 def _marked(name: str, sizes: Sizes, params: Params, scale: float | None = None) -> Opened:
     mark = digest.digest_of(params, {"sizes": repr(_plain(sizes))})
-    return Opened(name, _plain(sizes), jax.tree.map(jnp.asarray, params), mark, scale)
+    return Opened(name, _plain(sizes), jax.tree.map(np.asarray, params), mark, scale)
 
 
 def _plain(sizes: Sizes) -> Sizes:

@@ -116,6 +116,7 @@ def load_stage(
     )
     everywhere = mesh.replicated(mesh.make_mesh(devices=mesh.sampling_devices()))
     params = jax.device_put(params, everywhere)
+    task = dataclasses.replace(task, frozen=jax.device_put(task.frozen, everywhere))
     return TrainedStage(task, params, dataclasses.replace(task.settings, clip_guidance=0.0)), origin
 
 

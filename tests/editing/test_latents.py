@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +38,7 @@ def decoded(task, z):
 
 def by_hand(x, rungs):
     """DDIM's way down from x with the guesses of `half`."""
-    for t, s in zip(rungs[:-1], rungs[1:], strict=True):
+    for t, s in itertools.pairwise(rungs):
         alpha_t, sigma_t = np.sqrt(1 / (1 + np.exp(-t))), np.sqrt(1 / (1 + np.exp(t)))
         alpha_s, sigma_s = np.sqrt(1 / (1 + np.exp(-s))), np.sqrt(1 / (1 + np.exp(s)))
         guess = half(x, t)
