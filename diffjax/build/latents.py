@@ -13,7 +13,7 @@ from flax.traverse_util import unflatten_dict
 from ml_collections import ConfigDict
 
 from diffjax.build import autoencoding, config
-from diffjax.checkpoint.portable import FROZEN, FROZEN_PREFIX
+from diffjax.checkpoint.portable import FROZEN, FROZEN_PREFIX, frozen_of
 from diffjax.core import digest, tensorfile
 from diffjax.core.command import path
 from diffjax.core.errors import ConfigError, require
@@ -29,7 +29,8 @@ SECTION, KEY = "latent", "latent.autoencoder"
 # Instead of a place: random weights, for tests.
 UNTRAINED = "untrained"
 SHIPPED = "shipped"
-SHIPPED_FOLDER = Path(__file__).parent.parent / "encoders" / "autoencoder" / "emoji"
+# As `keep` writes it.
+SHIPPED_FILE = Path(__file__).parent.parent / "encoders" / "autoencoder" / "emoji.safetensors"
 DIFFUSERS = "diffusers:"
 SIZES = "autoencoder"  # in the metadata of the copy that lies in the workdir of a run
 PREFIX = f"{FROZEN_PREFIX}{WEIGHTS}/"  # of its tensors there, and in an exported stage
@@ -112,9 +113,9 @@ def opened_for(options: ConfigDict) -> Opened:
 @functools.lru_cache(maxsize=4)
 def _opened(where: str) -> Opened:
     if where == SHIPPED and not path(where).exists():
-        require(SHIPPED_FOLDER.is_dir(), KEY, where,
-                "none came along: train one with configs/autoencoder.py")  # fmt: skip
-        return _of_others(SHIPPED_FOLDER, where)
+        none = "none came along: train one with configs/autoencoder.py"
+        require(SHIPPED_FILE.is_file(), KEY, where, none)
+        where = str(SHIPPED_FILE)
     if where.startswith(DIFFUSERS):
         return _of_others(path(where.removeprefix(DIFFUSERS)), where)
     place = path(where)
@@ -248,7 +249,7 @@ def keep(options: ConfigDict, workdir: Path) -> None:
 def placed(options: ConfigDict, place: Path) -> ConfigDict:
     """The config of a workdir, or of an exported file, with the autoencoder that lies there."""
     copy = place if place.is_file() else place / FROZEN
-    if SECTION not in options or not copy.is_file():
+    if SECTION not in options or not frozen_of(copy)[1]:
         return options
     new = options.copy_and_resolve_references()
     with new.unlocked():

@@ -68,18 +68,17 @@ def export(step: Path, out: Path, *, what: str, dtype: str, config: str) -> int:
     return out.stat().st_size
 
 
-def frozen_of(file: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def frozen_of(file: Path) -> tuple[dict[str, tensorfile.Promise], dict[str, str]]:
     """(the frozen weights in a file of a workdir or of `export`, what its metadata say of them).
 
-    Both are empty if the file has none, or does not exist.
+    The weights are read when they are written. Both are empty if there are none, or no file.
     """
     if not file.is_file():
         return {}, {}
+    found = tensorfile.promised(file, FROZEN_PREFIX)
+    own = {"step", "config", "ema", "digest", "data_position", "profile_error", "sha256"}
     metadata = tensorfile.read_metadata(file)
-    names = [name for name in tensorfile.shapes(file) if name.startswith(FROZEN_PREFIX)]
-    own = {"step", "config", "ema", "digest", "data_position", "sha256"}
-    said = {name: text for name, text in metadata.items() if name not in own and names}
-    return {name: tensorfile.read(file, name) for name in names}, said
+    return found, {name: text for name, text in metadata.items() if name not in own and found}
 
 
 def default_average(config: str) -> str:

@@ -5,6 +5,7 @@ covers the names and shapes too. Any reader of safetensors can read these files.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import math
@@ -112,6 +113,20 @@ def read(path: Path, name: str) -> np.ndarray:
     """One tensor, in the dtype of the file."""
     with _opened(path) as reader:
         return reader.get_tensor(name)
+
+
+def promised(path: Path, prefix: str) -> dict[str, Promise]:
+    """The tensors whose names begin so, to be read when they are written elsewhere."""
+    with _opened(path) as reader:
+        parts = {n: reader.get_slice(n) for n in reader.keys() if n.startswith(prefix)}  # noqa: SIM118
+        kinds = {code: name for name, code in CODES.items()}
+        return {
+            name: Promise(
+                tuple(part.get_shape()), np.dtype(kinds[part.get_dtype()]),
+                functools.partial(read, path, name),
+            )
+            for name, part in parts.items()
+        }  # fmt: skip
 
 
 def read_tree(
