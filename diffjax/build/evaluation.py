@@ -11,7 +11,7 @@ from diffjax.encoders.clip import encoder as clip_encoder
 from diffjax.encoders.t5 import TextEncoder
 from diffjax.evaluation import examples, fidelity
 from diffjax.evaluation.denoising import Bits, NoiseLevels
-from diffjax.evaluation.drawings import drawings
+from diffjax.evaluation.drawings import JUDGED_PX, drawings
 from diffjax.evaluation.evaluator import Evaluator, rows_for
 from diffjax.evaluation.examples import Examples
 from diffjax.evaluation.extractors.open import open_extractor
@@ -101,7 +101,7 @@ def scores_of(config: ConfigDict, task: Task) -> tuple[Score, ...]:
     if isinstance(task, Denoising) and task.low_res_px:
         return (Fidelity(),)
     if isinstance(task, Denoising) and is_emoji(config) and task.text:
-        every = drawings(config.data.size_px)
+        every = drawings(min(config.data.size_px, JUDGED_PX))
         return (Nearest(gallery_of(every.images, every.names, every.captions)),)
     return ()
 

@@ -17,7 +17,7 @@ from diffjax.devices import mesh as mesh_lib
 from diffjax.encoders.t5 import TextEncoder
 from diffjax.evaluation import classifier, emoji
 from diffjax.evaluation.denoising import TIMES, CascadeBits, lowest
-from diffjax.evaluation.drawings import drawings
+from diffjax.evaluation.drawings import JUDGED_PX, drawings
 from diffjax.evaluation.evaluator import Evaluator, rows_for
 from diffjax.generation.chain import TrainedStage
 from diffjax.generation.recipe import settings_to_json
@@ -230,7 +230,7 @@ def _base(loaded: Sequence[Loaded]) -> tuple[TrainedStage, TextEncoder]:
 
 
 def _judge(base: TrainedStage, asked: Asked) -> emoji.Judge:
-    every = drawings(base.task.size_px)
+    every = drawings(min(base.task.size_px, JUDGED_PX))
     return emoji.judge_of(every, classifier.trained_at(asked.classifier, every.images))
 
 
