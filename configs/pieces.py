@@ -26,6 +26,33 @@ def stage(name: str, size_px: int, **told: ConfigDict) -> ConfigDict:
     return config
 
 
+def latent_stage(name: str, size_px: int, **told: ConfigDict) -> ConfigDict:
+    """The defaults of a stage that learns the latents of pictures of `size_px`."""
+    config = stage(name, size_px, **told)
+    config.latent = latent()
+    config.sample.threshold = "none"  # latents are not bounded
+    return config
+
+
+def latent() -> ConfigDict:
+    """The frozen autoencoder whose latents are learned, and how they are scaled."""
+    return ConfigDict(
+        dict(
+            autoencoder="",  # a workdir of configs/autoencoder.py, diffusers:FOLDER or a file
+            factor=8,  # a picture's side divided by its latent's
+            channels=4,
+            scale=(),  # z = (raw - shift) scale: one for all channels, or one for each;
+            shift=(),  # (): measured on the data when a run begins
+            by_channel=True,  # measure each channel by itself
+            mark="",  # of the autoencoder's weights, written when a run begins
+            cached=True,  # encode each picture once; false: in each step
+            cache="",  # a folder of encoded pictures; none: the user's own
+            crops=1,  # squares of each picture that are kept, with data.aspect="random"
+            tile_px=1024,  # larger pictures are decoded in tiles of this side; 0: none are
+        )
+    )
+
+
 def pairs_stage(name: str, size_px: int) -> ConfigDict:
     """The defaults of a stage that compares pictures of `size_px` with texts."""
     config = ConfigDict()

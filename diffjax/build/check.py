@@ -8,7 +8,7 @@ import jax
 from ml_collections import ConfigDict
 from PIL import ImageColor
 
-from diffjax.build import tasks
+from diffjax.build import latents, tasks
 from diffjax.build.config import one_of
 from diffjax.build.models import DTYPES, MODELS, model_of
 from diffjax.core.errors import ConfigError, require
@@ -34,7 +34,8 @@ LIMITS: dict[str, tuple[float, float]] = {
          "model.image_width", "model.image_heads", "model.text_width",
          "model.text_heads", "model.embed",
          "contrastive.chunk", "train.evaluate_examples", "model.channels", "model.latent",
-         "autoencoding.adversary_layers", "autoencoding.adversary_width"),
+         "autoencoding.adversary_layers", "autoencoding.adversary_width",
+         "latent.channels", "latent.crops"),
         (1, 2**20),
     ),
     **dict.fromkeys(("text.max_tokens", "tokens.length"), (1, MAX_TOKENS)),
@@ -84,6 +85,10 @@ LIMITS: dict[str, tuple[float, float]] = {
         (0, 1e6),
     ),
     "autoencoding.code_average": (0, math.nextafter(1, 0)),
+    "latent.factor": (1, 2**10),
+    "latent.scale": (1e-6, 1e6),
+    "latent.shift": (-1e6, 1e6),
+    "latent.tile_px": (0, 2**20),
 }  # fmt: skip
 # What a stage that makes pictures may choose from, beside CHOICES.
 MAKING: Mapping[str, Iterable[str]] = {
@@ -152,7 +157,10 @@ def check_making(config: ConfigDict) -> None:
         raise ConfigError(f"sample.{name}", config.sample[name], wrong)
     check_told(config)
     check_learning(config)
-    check_sizes(config)
+    if latents.SECTION in config:
+        latents.check(config, model_of(config).stride)
+    else:
+        check_sizes(config)
 
 
 def check_ground(colour: str) -> None:
@@ -177,7 +185,10 @@ def check_limits(config: ConfigDict, key: str, low: float, high: float, ending: 
     first, last = (f"{end}" if isinstance(end, int) else f"{end:g}" for end in (low, high))
     allowed = f"must be between {first} and {last}" if high < 1e9 else f"must be at least {first}"
     numbers = value if isinstance(value, tuple) else (value,)
-    fits = all(math.isfinite(number) and low <= number <= high for number in numbers)
+    fits = all(
+        isinstance(number, int | float) and math.isfinite(number) and low <= number <= high
+        for number in numbers
+    )
     require(fits, key, value, f"{allowed}{ending}")
 
 

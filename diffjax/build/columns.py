@@ -9,18 +9,31 @@ from diffjax.core.errors import BadData
 from diffjax.data import pipeline, readers
 from diffjax.data.broken import BrokenRecord
 from diffjax.data.record import Record, RecordSource, clean
+from diffjax.encoders.autoencoder.latents import Latents
 from diffjax.encoders.cache import cache
 from diffjax.encoders.t5 import TextEncoder
+from diffjax.tasks.space import LATENT
 from diffjax.training.run import Shown
 
 
 def readers_of(config: ConfigDict, embed: readers.Embed | None) -> list[readers.Reader]:
-    """The readers of the columns that the task needs."""
+    """The readers of what is told of a picture, and last that of the picture itself."""
     data = config.data
     seen = readers.picture(
         data.size_px, data.crop_px or None, aspect=data.aspect, ground=data.ground, flip=data.flip
     )
     return [*told_of(config, embed), seen]
+
+
+def trained_on(
+    config: ConfigDict, embed: readers.Embed | None, moments: Latents | None
+) -> list[readers.Reader]:
+    """The readers of the columns that training needs: moments, if there are some, are in place of
+    the picture.
+    """
+    if moments is None:
+        return readers_of(config, embed)
+    return [*told_of(config, embed), readers.array(LATENT, moments.of)]
 
 
 def told_of(config: ConfigDict, embed: readers.Embed | None) -> list[readers.Reader]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from diffjax.build import columns
+from diffjax.build import columns, moments
 from diffjax.build.embeddings import embeddings_of, of_known_captions
 from diffjax.core.errors import ConfigError, Ending, InputError, StorageError, require
 from diffjax.core.files import read_json, set_aside, write_whole
@@ -33,7 +33,7 @@ ASKED_FOR = ("name", "split", "validation", "captions")
 def open_data(
     config: ConfigDict, encoder: TextEncoder | None, training: Training, workdir: Path
 ) -> Data:
-    """The batches of this process and what previews show; captions are encoded on the way.
+    """The batches of this process and what previews show; columns that lack are made on the way.
 
     Records of other people's files are looked at first, and those that are broken are listed in
     the workdir.
@@ -54,10 +54,11 @@ def open_data(
         embed = embeddings_of(config, records, encoder, _encoding_progress).embed
         if not config.data.get("embeddings", ""):
             embed = of_known_captions(embed)
+    latents = moments.cached(config, records)
     rows = mesh_lib.rows_here(mesh_lib.batch_sharding(training.mesh), config.data.batch_size)
     batches = pipeline.train_iterator(
         records,
-        columns.readers_of(config, embed),
+        columns.trained_on(config, embed, latents),
         batch_size=config.data.batch_size,
         seed=config.seed,
         rows=rows,

@@ -141,6 +141,8 @@ def _loaded(
 
 
 def _check(place: Path, task: Denoising, own: Denoising, origin: Origin, whose: Origin) -> None:
+    space = f"learns other data than {own.name}, such as other latents"
+    require(task.space == own.space, FLAG, str(place), space)
     what = f"is not told what {own.name} is told"
     told = lambda one: [(type(c), dict(c.prompts())) for c in one.conditions]  # noqa: E731
     require(told(task) == told(own), FLAG, str(place), what)
@@ -149,5 +151,7 @@ def _check(place: Path, task: Denoising, own: Denoising, origin: Origin, whose: 
 
 
 def _with(stage: TrainedStage, guide: Denoising, params: Params) -> TrainedStage:
-    task = dataclasses.replace(stage.task, guide=guide, frozen={"guide": params})
+    frozen = {**stage.task.frozen, "guide": params}
+    guide = dataclasses.replace(guide, frozen={})
+    task = dataclasses.replace(stage.task, guide=guide, frozen=frozen)
     return dataclasses.replace(stage, task=task)

@@ -116,6 +116,7 @@ def load_stage(
     )
     everywhere = mesh.replicated(mesh.make_mesh(devices=mesh.sampling_devices()))
     params = jax.device_put(params, everywhere)
+    task = dataclasses.replace(task, frozen=jax.device_put(task.frozen, everywhere))
     return TrainedStage(task, params, dataclasses.replace(task.settings, clip_guidance=0.0)), origin
 
 
@@ -132,6 +133,9 @@ def identity(options: ConfigDict) -> JsonObject:
         "size_px": options.data.size_px,
         "max_tokens": options.text.max_tokens if "text" in options else 0,
     }
+    if "latent" in options:  # not where the autoencoder lies, but which one it is
+        latent = options.latent
+        said["latent"] = {k: latent[k] for k in ("mark", "scale", "shift", "tile_px")}
     return json.loads(json.dumps(said))
 
 

@@ -25,7 +25,8 @@ def out_channels(config: ConfigDict) -> int:
     learned = config.diffusion.objective != "simple"
     if not learned and not config.diffusion.self_condition:
         return 0
-    return 3 * (2 if learned else 1)
+    channels = config.latent.channels if "latent" in config else 3
+    return channels * (2 if learned else 1)
 
 
 def model_of(config: ConfigDict) -> Any:

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from diffjax import checkpoint
-from diffjax.build import check, config, resume
-from diffjax.checkpoint.portable import LIVE
+from diffjax.build import check, config, latents, resume
+from diffjax.checkpoint.portable import FROZEN_PREFIX, LIVE
 from diffjax.core import tensorfile
 from diffjax.core.errors import ConfigError, StorageError, require
 from diffjax.core.trees import named_leaves
@@ -76,13 +76,15 @@ def is_file(place: Path) -> bool:
 def options_of(place: Path) -> ConfigDict:
     """The config with which the stage was trained.
 
+    A stage of latents has a copy of its autoencoder beside it, which the config then names.
+
     Raises:
       ConfigError: the place does not exist, is neither a run nor an export, or is too old.
     """
     options = _options_of(place)
     with config.interpreting(place):
         check.check_numbers(options, f"; it stands in the config of {place}")
-    return options
+        return latents.placed(options, place)
 
 
 def _options_of(place: Path) -> ConfigDict:
@@ -182,7 +184,7 @@ def params_shape(task: Task) -> Params:
 
 def _read(file: Path, like: Params, flag: str, ending: str = "") -> tuple[Params, dict[str, str]]:
     try:
-        params, metadata = tensorfile.read_tree(file, like)
+        params, metadata = tensorfile.read_tree(file, like, FROZEN_PREFIX)
     except (ValueError, OSError) as error:
         raise ConfigError(flag, str(file), f"{error}{ending}") from None
     return _finite(params, file), metadata

@@ -12,7 +12,8 @@ from diffjax.core.tables import align_columns
 # Keys that must not change when a run is continued, because its checkpoint would not fit.
 FIXED = (
     "model", "diffusion", "text", "tokens", "classes.num", "embedding", "mask", "low_res",
-    "contrastive.loss", "contrastive.noised", "optim.name",
+    "contrastive.loss", "contrastive.noised", "latent.factor", "latent.channels", "latent.mark",
+    "latent.scale", "latent.shift", "optim.name",
     "data.size_px", "train.ema",
 )  # fmt: skip
 # Of these, the ones that no checkpoint depends on: where an encoder lies, how a network computes.

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from diffjax.build import autoencoding, contrastive
+from diffjax.build import autoencoding, contrastive, latents
 from diffjax.build.models import model_of
 from diffjax.core.errors import ConfigError, require
 from diffjax.core.types import Schedule
@@ -17,7 +17,8 @@ from diffjax.tasks.conditions import Class, Condition, Embedding, LowRes, Masked
 from diffjax.tasks.denoising import Denoising
 from diffjax.tasks.learning import Learning
 from diffjax.tasks.settings import SampleSettings
-from diffjax.tasks.task import Task
+from diffjax.tasks.space import LATENT
+from diffjax.tasks.task import Params, Task
 
 IMPORTANCE = "importance"
 # The schedules whose ends, logsnr_min and logsnr_max, can be chosen.
@@ -69,7 +70,8 @@ def task_of(config: ConfigDict, text_width: int) -> Denoising:
     """The task of making pictures; text_width: the width of the text embeddings.
 
     Raises:
-      ConfigError: the config trains another kind of task.
+      ConfigError: the config trains another kind of task, or learns latents of an autoencoder that
+        cannot be opened.
     """
     kind = other_kind(config)
     require(kind is None, "stage", config.stage, kind.instead if kind else "")
@@ -90,10 +92,16 @@ def task_of(config: ConfigDict, text_width: int) -> Denoising:
         factor, level = size_px // low_res_px, config.low_res.max_aug_level
         conditions.append(LowRes(low_res_px, factor, _schedule("cosine"), level))
     crop_px = config.data.crop_px
+    space, shape = None, (size_px, size_px, 3)
+    frozen: Params = {}
+    if latents.SECTION in config:
+        space, frozen = latents.space_of(config)
+        side = size_px // space.factor
+        shape = (side, side, space.channels)
     return Denoising(
         name=config.stage,
         model=model_of(config),
-        shape=(size_px, size_px, 3),
+        shape=shape,
         conditions=tuple(conditions),
         schedule=schedule_of(config),
         predict=config.diffusion.predict,
@@ -102,6 +110,9 @@ def task_of(config: ConfigDict, text_width: int) -> Denoising:
         settings=settings_of(config),
         learning=learning_of(config),
         crop_px=crop_px if crop_px < size_px else 0,
+        of="image" if space is None else LATENT,
+        space=space,
+        frozen=frozen,
     )
 
 

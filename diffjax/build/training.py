@@ -9,11 +9,12 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from diffjax.build import data, evaluation, resume, tasks
+from diffjax.build import data, evaluation, latents, moments, resume, tasks
 from diffjax.build.check import check
 from diffjax.build.places import sampled_average
 from diffjax.core.errors import ConfigError
 from diffjax.devices import mesh as mesh_lib
+from diffjax.devices import processes
 from diffjax.encoders.t5 import TextEncoder
 from diffjax.training import optim
 from diffjax.training.program import Training
@@ -23,16 +24,24 @@ from diffjax.training.run import Data, LoopSettings, Run
 def run_of(config: ConfigDict, workdir: Path) -> Run:
     """The description of a run of one stage; nothing large is opened yet.
 
+    A new run of latents first measures them, which may encode all pictures.
+
     Raises:
       ConfigError: the config is not valid, or cannot continue the run of the workdir.
+      StorageError: the disk has no room for latents.
     """
     check(config)
+    config = latents.begun(config, workdir)
     changes = resume.allowed_changes(config, workdir)
     if changes:
         print(
             f"changed since this run was last started:\n{resume.change_table(changes)}", flush=True
         )
     encoder = tasks.encoder_of(config) if "text" in config else None
+    if latents.SECTION in config:
+        config = moments.measured(config, functools.partial(data.source_of, config))
+        if processes.is_first():
+            latents.keep(config, workdir)
     training = training_of(config, encoder.width if encoder else 0)
     return Run(
         training=training,

@@ -87,6 +87,21 @@ def vector(of: str, width: int) -> Reader:
     return functools.partial(_vector, of=of, width=width)
 
 
+def array(name: str, read: Callable[[Record, np.random.Generator | None], np.ndarray]) -> Reader:
+    """`name`: what a function says of the record, such as latents that are kept elsewhere."""
+    return functools.partial(_array, name=name, read=read)
+
+
+def _array(
+    record: Record,
+    rng: np.random.Generator | None,
+    *,
+    name: str,
+    read: Callable[[Record, np.random.Generator | None], np.ndarray],
+) -> Columns:
+    return {name: read(record, rng)}
+
+
 def _label_below(record: Record, rng: np.random.Generator | None, *, num: int) -> Columns:
     columns = label(record, rng)
     if not 0 <= columns["label"] < num:

@@ -68,9 +68,16 @@ class Cascade:
         """The same stages with other settings, one for each.
 
         Raises:
-          ConfigError: a sampler needs a learned variance, and the stage has none.
+          ConfigError: a sampler needs a learned variance, and the stage has none; or latents have
+            a threshold.
         """
         for stage, new in zip(self.stages, settings, strict=True):
+            require(
+                new.threshold == "none" or stage.task.space is None,
+                "--threshold",
+                new.threshold,
+                f'is for pictures, and {stage.task.name} learns latents: want "none"',
+            )
             require(
                 new.sampler != "ddpm_learned" or stage.task.learning.learns_variance,
                 "--sampler",

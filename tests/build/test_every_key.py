@@ -17,7 +17,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax.build import autoencoding, columns, config, contrastive, data, models, tasks, training
+from diffjax.build import (
+    autoencoding,
+    columns,
+    config,
+    contrastive,
+    data,
+    models,
+    moments,
+    tasks,
+    training,
+)
 from diffjax.core import rng
 from diffjax.data import pipeline
 from diffjax.diffusion import schedule
@@ -44,6 +54,11 @@ ELSEWHERE = {
     "data.allow_changed": "allows what a resume refuses: tests/build/test_data.py",
     "data.workers": "the same batches from other processes: tests/data/test_pipeline.py",
     "data.embeddings": "names a cache on the disk: tests/build/test_embeddings.py",
+    "latent.autoencoder": "names a place: tests/build/test_latents.py",
+    "latent.mark": "refuses another autoencoder: tests/build/test_latents.py",
+    "latent.by_channel": "of what is measured when a run begins: tests/build/test_moments.py",
+    "latent.cache": "names a folder: tests/build/test_moments.py",
+    "latent.crops": "made-up pictures are squares: tests/encoders/test_latents.py",
     "mesh.data": "of 8 devices -1 takes what the others leave: tests/training/test_meshes.py",
     "model.kind": "changes which other keys there are: tests/build/test_check.py",
     "text.width": "0 asks the encoder, any other number must be its own: test_check.py",
@@ -96,6 +111,10 @@ OTHER = {
     "sample.prompts": ("a frog",),
     "sample.num_images": 3,
     "low_res.size_px": 32,
+    "latent.factor": 4,
+    "latent.scale": (2.0,),
+    "latent.shift": (0.5,),
+    "latent.tile_px": 8,
     "mesh.fsdp": 8,
     "mesh.tensor": 2,
 }
@@ -297,7 +316,7 @@ def signature(encoder, name, values, whole_network):
     embed = embed if encoder else None
     batches = pipeline.train_iterator(
         records,
-        columns.readers_of(options, embed),
+        columns.trained_on(options, embed, moments.cached(options, records)),
         batch_size=made.batch_size,
         seed=made.seed,
         max_bad_fraction=data.max_bad_fraction_of(options),

@@ -22,6 +22,8 @@ from diffjax.models.layers.convolve import Convolution
 from diffjax.models.layers.level import KEPT, Remat
 from diffjax.models.layers.sharding import RULES
 
+# What the log variance of a latent is held in, as in the paper's code.
+LOG_VARIANCE = (-30.0, 20.0)
 SHARDING: Rules = (
     (r"codebook/codes", (None,)),
     (r"(.*/)?(moments|latent|head|last)/kernel", ("fsdp", None)),  # few outputs
