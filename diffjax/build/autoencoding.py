@@ -63,7 +63,7 @@ def model_of(config: ConfigDict) -> Autoencoder:
         attention=tuple(model.attention_levels),
         latent=model.latent,
         codes=model.codes,
-        patch=model.patch,
+        patch=model.get("patch", 1),  # configs of before have none
     )
     return Autoencoder(
         sizes,
@@ -109,7 +109,8 @@ def check(config: ConfigDict) -> None:
     for level in model.attention_levels:
         require(0 <= level < num_levels, "model.attention_levels", model.attention_levels,
                 f"levels are 0 to {num_levels - 1}")  # fmt: skip
-    require(model.patch > 0, "model.patch", model.patch, "must be at least 1")
+    patch = model.get("patch", 1)
+    require(patch > 0, "model.patch", patch, "must be at least 1")
     stride, size_px, crop_px = model_of(config).stride, config.data.size_px, config.data.crop_px
     halves = f"must be a multiple of {stride}: model.patch and each level of model.mults but one"
     for key, side in (("data.size_px", size_px), ("data.crop_px", crop_px)):

@@ -86,7 +86,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """[b h w z] -> [b h*f w*f c], the activations before the last convolution; f is factor / patch."""
+    """[b h w z] -> [b h*f w*f c], where f is factor / patch: what the last convolution reads."""
 
     sizes: Sizes
     remat: Remat = "none"
