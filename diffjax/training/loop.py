@@ -15,7 +15,7 @@ from diffjax.core import command
 from diffjax.core.digest import digest_of
 from diffjax.core.errors import EXIT_TERMINATED, Diverged, OutOfTime, StorageError, Terminated
 from diffjax.core.signals import signals
-from diffjax.devices import mesh, processes
+from diffjax.devices import processes
 from diffjax.logs import writer
 from diffjax.logs.goodput import goodput_table
 from diffjax.training.run import Opened, Run, begin
@@ -93,8 +93,7 @@ def loop(opened: Opened, state: TrainState) -> TrainState:
 
 def steps(opened: Opened, last: Finished) -> TrainState:
     """The body of `loop`, which keeps `last` up to date."""
-    every, step = opened.run.loop, opened.first_step
-    task = mesh.everywhere(opened.run.training.task, opened.program.place.mesh)
+    every, task, step = opened.run.loop, opened.run.training.task, opened.first_step
     assert last.state is not None, "no step has begun"
     state = last.state
     train_step, before = opened.program.step, None
