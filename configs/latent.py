@@ -6,16 +6,21 @@
 emoji (the default): pictures of 256 px as latents of 32 x 32 x 4, from an autoencoder that
 configs/autoencoder.py trained; hours on 2 CPU cores. tiny: for tests, with an untrained
 autoencoder; takes seconds.
+
+With a diffusion transformer, see configs/dit.py: dit_b is DiT-B/2 told text, trained as a flow;
+dit_xl is the paper's DiT-XL/2 told classes, 675 M parameters; tiny_dit is for tests.
 """
 
 import ml_collections
 
-from configs import common, pieces
+from configs import common, dit, pieces
 
-PRESETS = ("emoji", "tiny")
+PRESETS = ("emoji", "tiny", *dit.DIT_PRESETS)
 
 
 def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
+    if preset in dit.DIT_PRESETS:
+        return dit.get_config(preset)
     config = pieces.latent_stage("latent", 256, text=pieces.text())
     config.model.canvas = 0  # channels of a grid that is computed from the text; in no paper
     common.for_a_laptop(config)
