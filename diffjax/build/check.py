@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 from collections.abc import Iterable, Mapping
 
 import jax
@@ -84,6 +85,10 @@ LIMITS: dict[str, tuple[float, float]] = {
         (0, 1e6),
     ),
     "autoencoding.code_average": (0, math.nextafter(1, 0)),
+    "lora.rank": (1, 2**12),
+    "lora.alpha": (0, 1e6),
+    "lora.prior_weight": (0, 1e6),
+    "lora.prior_share": (0.01, 0.99),
 }  # fmt: skip
 # What a stage that makes pictures may choose from, beside CHOICES.
 MAKING: Mapping[str, Iterable[str]] = {
@@ -131,6 +136,7 @@ def check(config: ConfigDict, devices: int | None = None) -> None:
         check_making(config)
     else:
         kind.check(config)
+    check_lora(config)
     check_mesh(config, devices or jax.device_count())
 
 
@@ -153,6 +159,19 @@ def check_making(config: ConfigDict) -> None:
     check_told(config)
     check_learning(config)
     check_sizes(config)
+
+
+def check_lora(config: ConfigDict) -> None:
+    """Checks that a LoRA changes something, by patterns that can be read."""
+    if "lora" not in config:
+        return
+    targets = config.lora.targets
+    require(bool(targets), "lora.targets", targets, 'name some, such as "attention"')
+    for target in targets:
+        try:
+            re.compile(target)
+        except re.error as error:
+            raise ConfigError("lora.targets", target, f"is no pattern: {error}") from None
 
 
 def check_ground(colour: str) -> None:

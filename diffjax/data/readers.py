@@ -13,6 +13,7 @@ import numpy as np
 from diffjax.data import transforms
 from diffjax.data.broken import BrokenRecord
 from diffjax.data.record import Record, captions_of, first_caption, image_of, label_of, vector_of
+from diffjax.data.sources.prior import PRIOR
 from diffjax.images.colour import WHITE
 
 # The columns of one example: arrays without a batch axis.
@@ -85,6 +86,11 @@ def label_below(num: int) -> Reader:
 def vector(of: str, width: int) -> Reader:
     """`of` float32 [width]: a vector of the record, such as another network's of its picture."""
     return functools.partial(_vector, of=of, width=width)
+
+
+def prior(record: Record, rng: np.random.Generator | None) -> Columns:
+    """`prior` bool: whether the record is of a class, and not of the new thing (see prior.py)."""
+    return {PRIOR: np.asarray(bool(record.get(PRIOR)))}
 
 
 def _label_below(record: Record, rng: np.random.Generator | None, *, num: int) -> Columns:
