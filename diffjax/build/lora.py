@@ -25,8 +25,8 @@ SECTION = "lora"
 SHIPPED, UNTRAINED = "shipped", "untrained"
 # Words of lora.targets that stand for patterns of paths.
 TARGETS = {
-    "attention": r"(.*/)?[^/]*(att|attn)[^/]*/(.*/)?kernel",
-    "feed_forward": r"(.*/)?(mlp|ff|feed_forward)(_\w+)?/(.*/)?kernel",
+    "attention": r"(.*/)?(\w*attention\w*|self|cross|pixels|text)/(\w+_)?(q|k|v|kv|qkv|out)/kernel",
+    "feed_forward": r"(.*/)?(feed\w*|mlp\w*)/(.*/)?kernel",
 }
 # Keys of the sections of a network that may differ from the base's.
 MAY_DIFFER = (
@@ -56,8 +56,7 @@ def adapted(config: ConfigDict, task: Task) -> Task:
     """
     if SECTION not in config:
         return task
-    options = config.lora
-    targets = targets_of(config, task)
+    options, bare = config.lora, without_base(config, task)
     base = base_of(config, task)
     known = options.checkpoint
     require(
@@ -67,14 +66,24 @@ def adapted(config: ConfigDict, task: Task) -> Task:
         f"is another one than the run began with: its digest is {base.checkpoint[:12]}, that one's "
         f"was {known[:12]}; bring it back, or begin in a new workdir",
     )
+    frozen = {"base": base.params, "own": task.frozen}
+    return dataclasses.replace(bare, checkpoint=base.checkpoint, frozen=frozen)
+
+
+def without_base(config: ConfigDict, task: Task) -> Adapted:
+    """The task of `adapted` before it has a base, which only knows the shapes of what is trained.
+
+    Raises:
+      ConfigError: a target matches no kernel.
+    """
+    options = config.lora
     return Adapted(
         of=dataclasses.replace(task, frozen={}),  # type: ignore[type-var]
         rank=options.rank,
         alpha=options.alpha or float(options.rank),
-        targets=targets,
-        checkpoint=base.checkpoint,
+        targets=targets_of(config, task),
         prior_weight=options.prior_weight if options.prior else None,
-        frozen={"base": base.params, "own": task.frozen},
+        checkpoint=options.checkpoint,
     )
 
 

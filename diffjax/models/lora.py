@@ -13,6 +13,7 @@ from typing import NamedTuple
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from diffjax.core import rng, trees
@@ -78,9 +79,9 @@ def merged(params: Params, changes: Params, scale: float) -> Params:
     """W + scale A B for each kernel that has a change, and all other parameters as they are."""
     flat = trees.named_leaves(changes)
 
-    def one(name: str, leaf: Array) -> Array:
+    def one(name: str, leaf: Array | np.ndarray) -> Array | np.ndarray:
         a, b = flat.get(f"{name}/{A}"), flat.get(f"{name}/{B}")
-        return leaf if a is None or b is None else changed(leaf, a, b, scale)
+        return leaf if a is None or b is None else changed(jnp.asarray(leaf), a, b, scale)
 
     return trees.map_named(one, params)
 
