@@ -1,7 +1,7 @@
 """The sections of a stage's config: those that every task needs, and one for each condition.
 
 The conditions are `text`, `classes`, `embedding`, `mask` and `low_res`; a config has only the
-sections of its own conditions.
+sections of its own conditions. A config with a section `lora` changes a trained stage.
 """
 
 from ml_collections import ConfigDict
@@ -231,6 +231,22 @@ def mask() -> ConfigDict:
 def low_res(size_px: int = 0) -> ConfigDict:
     """The smaller picture that a stage starts from; size_px = 0 means that there is none."""
     return ConfigDict(dict(size_px=size_px, max_aug_level=1.0))
+
+
+def lora(base: str) -> ConfigDict:
+    """Low-rank changes of a trained stage, which are trained in its place (docs/lora.md)."""
+    return ConfigDict(
+        dict(
+            base=base,  # its workdir or export; "shipped"; "untrained": first weights, for tests
+            checkpoint="",  # digest of the base; a run writes it down and compares it on a resume
+            rank=8,
+            alpha=0.0,  # changes are multiplied by alpha / rank; 0: alpha = rank
+            targets=("attention",),  # also "feed_forward", or patterns of whole paths of kernels
+            prior="",  # a data set of the new thing's class; python -m diffjax.lora prior draws it
+            prior_share=0.5,  # of all examples
+            prior_weight=1.0,  # how much the loss of such an example counts
+        )
+    )
 
 
 def model() -> ConfigDict:

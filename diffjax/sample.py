@@ -96,6 +96,7 @@ def parser() -> argparse.ArgumentParser:
         help="also write a film of the denoising, as WebP and GIF; takes twice as long",
     )
     command.add_parameters(flags)
+    command.add_loras(flags)
     return flags
 
 
@@ -198,15 +199,20 @@ def read_like(path: Path):
 
 def load(flags: argparse.Namespace, dirs: Sequence[Path], like):
     """The stages of the workdirs, or with `like` those of them that made that picture."""
-    from diffjax.build import clips, guiding, loading, stable_diffusion
+    from diffjax.build import clips, guiding, loading, loras, stable_diffusion
 
     if flags.checkpoint:
         stable_diffusion.check_place(flags.checkpoint)
     guides = guiding.parse(flags.guide_by) if flags.guide_by is not None else []
+    given = [loras.parse(text) for text in flags.lora]
+    loras.read(given)  # a wrong file is told before the stages are loaded
     if like is None:
-        stages = clips.configured(loading.load(dirs, flags.ema, flags.verify))
-        return guiding.guided(stages, guides, flags.verify)
+        stages = loras.merged(loading.load(dirs, flags.ema, flags.verify), given)
+        return guiding.guided(clips.configured(stages), guides, flags.verify)
     stages = loading.load_like(like, dirs, flags.ema, flags.verify, flags.anyway)
+    stages = loras.merged(stages, given, like)
+    if not flags.anyway:
+        loras.check_like(like, stages)
     guides = guides or guiding.of_recipe(like, dirs)
     stages = guiding.guided(stages, guides, flags.verify)
     if not flags.anyway and flags.guide_by is None:

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 from collections.abc import Iterable, Mapping
 
 import jax
@@ -92,6 +93,10 @@ LIMITS: dict[str, tuple[float, float]] = {
     "latent.scale": (1e-6, 1e6),
     "latent.shift": (-1e6, 1e6),
     "latent.tile_px": (0, 2**20),
+    "lora.rank": (1, 2**12),
+    "lora.alpha": (0, 1e6),
+    "lora.prior_weight": (0, 1e6),
+    "lora.prior_share": (0.01, 0.99),
 }  # fmt: skip
 # What a stage that makes pictures may choose from, beside CHOICES.
 MAKING: Mapping[str, Iterable[str]] = {
@@ -139,6 +144,7 @@ def check(config: ConfigDict, devices: int | None = None) -> None:
         check_making(config)
     else:
         kind.check(config)
+    check_lora(config)
     check_mesh(config, devices or jax.device_count())
 
 
@@ -164,6 +170,19 @@ def check_making(config: ConfigDict) -> None:
         latents.check(config, model_of(config).stride)
     else:
         check_sizes(config)
+
+
+def check_lora(config: ConfigDict) -> None:
+    """Checks that a LoRA changes something, by patterns that can be read."""
+    if "lora" not in config:
+        return
+    targets = config.lora.targets
+    require(bool(targets), "lora.targets", targets, 'name some, such as "attention"')
+    for target in targets:
+        try:
+            re.compile(target)
+        except re.error as error:
+            raise ConfigError("lora.targets", target, f"is no pattern: {error}") from None
 
 
 def check_ground(colour: str) -> None:

@@ -22,7 +22,8 @@ def readers_of(config: ConfigDict, embed: readers.Embed | None) -> list[readers.
     seen = readers.picture(
         data.size_px, data.crop_px or None, aspect=data.aspect, ground=data.ground, flip=data.flip
     )
-    return [*told_of(config, embed), seen]
+    own = [readers.prior] if "lora" in config and config.lora.prior else []
+    return [*told_of(config, embed), seen, *own]
 
 
 def trained_on(

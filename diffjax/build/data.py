@@ -17,6 +17,7 @@ from diffjax.data.broken import Broken
 from diffjax.data.probe import probe
 from diffjax.data.record import NoSplit, RecordSource, identity_of
 from diffjax.data.sources.open import Wanted, open_source
+from diffjax.data.sources.prior import WithPrior
 from diffjax.devices import mesh as mesh_lib
 from diffjax.devices import processes
 from diffjax.encoders.clip import encoder as clip_encoder
@@ -203,7 +204,25 @@ def source_of(config: ConfigDict, split: str = "") -> RecordSource:
         raise ConfigError("data.split", wanted.split, str(error)) from None
     except ValueError as error:
         raise ConfigError("data.name", data.name, str(error)) from None
-    return with_columns(config, found)
+    return with_columns(config, with_prior(config, found))
+
+
+def with_prior(config: ConfigDict, records: RecordSource) -> RecordSource:
+    """The records mixed with those of lora.prior, if there are any.
+
+    Raises:
+      ConfigError: there is no such data set, or no record in it.
+    """
+    name = config.lora.prior if "lora" in config else ""
+    if not name:
+        return records
+    try:
+        prior = open_source(
+            name, dataclasses.replace(wanted_of(config, config.data.split), names=())
+        )
+    except ValueError as error:
+        raise ConfigError("lora.prior", name, str(error)) from None
+    return WithPrior(records, prior, config.lora.prior_share)
 
 
 def wanted_of(config: ConfigDict, split: str) -> Wanted:

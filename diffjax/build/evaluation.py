@@ -1,5 +1,8 @@
 """From a config to its evaluation: on which examples, and which numbers."""
 
+import functools
+
+import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -22,17 +25,25 @@ from diffjax.evaluation.scores import distance_to, fit_to
 from diffjax.tasks.autoencoding import Autoencoding
 from diffjax.tasks.contrastive import Contrastive
 from diffjax.tasks.denoising import Denoising
+from diffjax.tasks.lora import Adapted
 from diffjax.tasks.space import LATENT
 from diffjax.tasks.task import Task
+from diffjax.training.run import Evaluate
 
 
 def during_training(
     config: ConfigDict, encoder: TextEncoder | None, task: Task, mesh: Mesh
-) -> Evaluator:
+) -> Evaluate:
     """The evaluation of train.evaluate_every, on the examples and with the seed of the config.
+
+    That of a LoRA is the one of the task whose kernels change, with the merged parameters.
 
     Raises what `evaluator_of` does.
     """
+    if isinstance(task, Adapted):
+        whole = during_training(config, encoder, task.whole, mesh)
+        merged = functools.partial(jax.jit(Adapted.merged), task)
+        return lambda params: whole(merged(params))
     split, count = config.data.validation_split, config.train.evaluate_examples
     made = evaluator_of(config, encoder, task, mesh, split=split, count=count, seed=config.seed)
     print(f"evaluation: {len(made.examples)} of {config.data.name} {split}", flush=True)

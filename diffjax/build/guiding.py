@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jax
 
-from diffjax.build import config, loading, places, tasks
+from diffjax.build import config, loading, lora, places, tasks
 from diffjax.core import digest
 from diffjax.core.command import path
 from diffjax.core.errors import ConfigError, require
@@ -126,7 +126,7 @@ def _loaded(
             require(same, FLAG, str(place), "was trained with another text encoder")
         task, whose = tasks.task_of(options, width), loading.identity(options)
     try:
-        found = places.params_of(options, place, task, guide.average, verify, guide.step)
+        found = lora.params_of(options, place, task, guide.average, verify, guide.step)
     except ConfigError as error:
         raise ConfigError(FLAG, str(place), str(error).removeprefix("config error: ")) from None
     params, at, average = found

@@ -1,18 +1,17 @@
 """Loads trained stages: their tasks, the parameters of an average, and where these come from."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 from ml_collections import ConfigDict
 
-from diffjax.build import config, places, stable_diffusion, tasks, upgrade
+from diffjax.build import config, lora, places, stable_diffusion, tasks
+from diffjax.build.identity import identity
 from diffjax.build.places import stage_dirs
 from diffjax.core import digest
 from diffjax.core.errors import require
-from diffjax.core.json_types import JsonObject
 from diffjax.devices import mesh
 from diffjax.encoders.t5 import TextEncoder
 from diffjax.generation.chain import Cascade, TrainedStage
@@ -31,7 +30,7 @@ def load(
     """The trained stages of these places (see `places.stage_dirs`), and their encoder.
 
     ema: the average whose parameters are loaded, or one for each stage with commas (see
-    `places.params_of`). Every device that samples gets all parameters. verify: "full" hashes the
+    `lora.params_of`). Every device that samples gets all parameters. verify: "full" hashes the
     files of the checkpoints, "size" only compares their sizes. steps: for each stage the step of
     the checkpoint if it exists, else the newest.
 
@@ -107,11 +106,11 @@ def load_stage(
 
     Its settings are those of its config, but no CLIP guides it (see `clips.configured`).
 
-    Raises what `places.params_of` does.
+    Raises what `lora.params_of` does.
     """
     with config.interpreting(place):
         whose = identity(options)
-    params, found, average = places.params_of(options, place, task, name, verify, step)
+    params, found, average = lora.params_of(options, place, task, name, verify, step)
     print(f"{options.stage}: step {found} of {place}, {average}")
     origin = Origin(
         name=task.name,
@@ -124,25 +123,6 @@ def load_stage(
     params = jax.device_put(params, everywhere)
     task = dataclasses.replace(task, frozen=jax.device_put(task.frozen, everywhere))
     return TrainedStage(task, params, dataclasses.replace(task.settings, clip_guidance=0.0)), origin
-
-
-def identity(options: ConfigDict) -> JsonObject:
-    """The part of a config on which pictures depend beside the parameters: network, noise, ..."""
-    parts = {
-        name: upgrade.without_defaults(name, options[name].to_dict())
-        for name in ("model", "diffusion", "low_res")
-        if name in options
-    }
-    said = {
-        **parts,
-        "stage": options.stage,
-        "size_px": options.data.size_px,
-        "max_tokens": options.text.max_tokens if "text" in options else 0,
-    }
-    if "latent" in options:  # not where the autoencoder lies, but which one it is
-        latent = options.latent
-        said["latent"] = {k: latent[k] for k in ("mark", "scale", "shift", "tile_px")}
-    return json.loads(json.dumps(said))
 
 
 def load_like(

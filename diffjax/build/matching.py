@@ -13,7 +13,7 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 
 import diffjax
-from diffjax.build import columns, config, contrastive, data, places
+from diffjax.build import columns, config, contrastive, data, lora, places
 from diffjax.core import digest
 from diffjax.core.errors import ConfigError, require
 from diffjax.core.json_types import Json, JsonObject
@@ -50,7 +50,7 @@ def load(place: Path, ema: str | None = None, verify: str = "full") -> LoadedCli
     options = places.options_of(place)
     with config.interpreting(place):
         task, tokens = contrastive.task_of(options), contrastive.tokenizer_of(options)
-    params, step, average = places.params_of(options, place, task, ema, verify)
+    params, step, average = lora.params_of(options, place, task, ema, verify)
     print(f"{options.stage}: step {step} of {place}, {average}")
     # as it was before there was the last field, so that fingerprints of older CLIPs stay
     sizes = repr(task.model.config).replace(", noised=False", "")

@@ -90,6 +90,18 @@ def add_parameters(flags: argparse.ArgumentParser) -> None:
     )
 
 
+def add_loras(flags: argparse.ArgumentParser) -> None:
+    """Adds the flag --lora, which changes the parameters of the stages."""
+    flags.add_argument(
+        "--lora",
+        action="append",
+        default=[],
+        metavar="FILE[:WEIGHT]",
+        help="merge a LoRA file into the stage that it is of, times WEIGHT, by default 1; may be "
+        "given many times (docs/lora.md)",
+    )
+
+
 def run_command(
     flags: argparse.ArgumentParser,
     work: Work,
