@@ -42,7 +42,7 @@ def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
         learning_rate=1e-3, warmup_steps=200, decay="cosine", b1=0.9, b2=0.99, clip_norm=1.0
     )
     config.train.update(
-        num_steps=14_000, ema=("decay_0.999",), log_every=50, sample_every=2_000, save_every=500,
+        num_steps=9_000, ema=("decay_0.999",), log_every=50, sample_every=2_000, save_every=500,
         snapshot_every=0, evaluate_every=2_000, evaluate_examples=64,
     )  # fmt: skip
     if preset == "tiny":

@@ -29,8 +29,8 @@ SECTION, KEY = "latent", "latent.autoencoder"
 # Instead of a place: random weights, for tests.
 UNTRAINED = "untrained"
 SHIPPED = "shipped"
-# As `keep` writes it.
-SHIPPED_FILE = Path(__file__).parent.parent / "encoders" / "autoencoder" / "emoji.safetensors"
+# As `keep` writes it; tools/ship_autoencoder.py makes it.
+SHIPPED_FILE = Path(__file__).parent.parent / "encoders/autoencoder/emoji/model.safetensors"
 DIFFUSERS = "diffusers:"
 SIZES = "autoencoder"  # in the metadata of the copy that lies in the workdir of a run
 PREFIX = f"{FROZEN_PREFIX}{WEIGHTS}/"  # of its tensors there, and in an exported stage
@@ -94,7 +94,7 @@ def opened_for(options: ConfigDict) -> Opened:
         return _paper(factor, channels)
     if where == UNTRAINED:
         return _untrained(factor, channels)
-    found = _opened(where)
+    found = opened(where)
     sizes = found.sizes
     for key, said, has in (("factor", factor, sizes.factor), ("channels", channels, sizes.latent)):
         what = "makes sides so many times shorter" if key == "factor" else "has so many channels"
@@ -111,7 +111,12 @@ def opened_for(options: ConfigDict) -> Opened:
 
 
 @functools.lru_cache(maxsize=4)
-def _opened(where: str) -> Opened:
+def opened(where: str) -> Opened:
+    """The autoencoder at a place, as `latent.autoencoder` names it.
+
+    Raises:
+      ConfigError: there is none.
+    """
     if where == SHIPPED and not path(where).exists():
         none = "none came along: train one with configs/autoencoder.py"
         require(SHIPPED_FILE.is_file(), KEY, where, none)
@@ -172,7 +177,11 @@ def _of_copy(file: Path) -> Opened | None:
         name = str(found.pop("name", file.stem))
         sizes = Sizes(**found)  # type: ignore[arg-type]
         names = [name for name in tensorfile.shapes(file) if name.startswith(PREFIX)]
-        flat = {tuple(n.removeprefix(PREFIX).split("/")): tensorfile.read(file, n) for n in names}
+        # the shipped one has 16 bits
+        flat = {
+            tuple(n.removeprefix(PREFIX).split("/")): tensorfile.read(file, n).astype(np.float32)
+            for n in names
+        }
     except (ValueError, OSError, TypeError) as error:
         raise ConfigError(KEY, str(file), f"{error}") from None
     return _marked(name, sizes, unflatten_dict(flat))
