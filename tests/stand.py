@@ -83,9 +83,12 @@ def of_loading(stand, cascade):
 
 
 def of_sample(stand, cascade):
-    from diffjax.build import clips, guiding
+    from diffjax.build import clips, guiding, stable_diffusion
     from diffjax.generation import best, rows, watch
+    from diffjax.generation.chain import Cascade
 
+    stand.put(stable_diffusion, "check_place")
+    stand.put(Cascade, "at_size", gives=lambda stages, size_px: stages)
     stand.put(clips, "load", small.fake())
     stand.put(clips, "named_by", "the config's")
     stand.put(clips, "guided", gives=lambda stages, clip: stages)

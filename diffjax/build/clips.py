@@ -36,6 +36,8 @@ def configured(cascade: Cascade) -> Cascade:
 
 def named_by(dirs: Sequence[Path]) -> str:
     """The CLIP that the first stage's config names."""
+    if places.is_others(dirs[0]):
+        return SHIPPED
     options = places.options_of(dirs[0])
     return str(options.sample.clip) if "clip" in options.sample else SHIPPED
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from diffjax.build import config, places, tasks, upgrade
+from diffjax.build import config, places, stable_diffusion, tasks, upgrade
 from diffjax.build.places import stage_dirs
 from diffjax.core import digest
 from diffjax.core.errors import require
@@ -39,6 +39,12 @@ def load(
       ConfigError: the stages do not fit each other, or one has no checkpoint or no such average.
       StorageError: a stage has checkpoints, but none is complete.
     """
+    if others := [path for path in dirs if places.is_others(path)]:
+        alone = "is a checkpoint of Stable Diffusion, which is no stage of a cascade: give it alone"
+        require(len(dirs) == 1, "--stages", str(others[0]), alone)
+        require(ema is None or ema == [None] or ema == [FROM_A_FILE], "--ema", ema,
+                f"{others[0]} has one set of parameters")  # fmt: skip
+        return stable_diffusion.load(others[0])
     encoder: TextEncoder | None = None
     text: ConfigDict | None = None
     for path in dirs:
@@ -153,6 +159,8 @@ def load_like(
     there = [origin for origin, _ in recipe.stages]
     names = [None if origin.average == FROM_A_FILE else origin.average for origin in there]
     cascade = load(dirs[:count], ema or names, verify, [origin.step for origin in there])
+    if cascade.stages[0].task.space is not None and count == 1:
+        cascade = cascade.at_size(there[0].size_px, "--like")
     for was, now in zip(there, cascade.origins, strict=True):
         same = (was.name, was.size_px) == (now.name, now.size_px)
         shown = f"{was.name}, {was.size_px} px"

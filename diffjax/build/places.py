@@ -15,6 +15,7 @@ from diffjax.core import tensorfile
 from diffjax.core.errors import ConfigError, StorageError, require
 from diffjax.core.trees import named_leaves
 from diffjax.devices import mesh
+from diffjax.encoders.stable_diffusion import checkpoint as stable_diffusion
 from diffjax.generation.recipe import FROM_A_FILE
 from diffjax.tasks.task import Params, Task
 
@@ -50,7 +51,7 @@ def stage_dirs(
             None,
             "no trained cascade came along; `make demo` trains one: --workdir runs/demo",
         )
-    if is_file(workdir) or _is_run(workdir):
+    if is_file(workdir) or _is_run(workdir) or is_others(workdir):
         return [workdir]
     found = [path for path in workdir.glob("*") if _is_run(path)]
     found = found or list(workdir.glob(f"*{SAFETENSORS}"))
@@ -66,6 +67,20 @@ def _is_run(place: Path) -> bool:
 def _size_px(place: Path) -> int:
     with config.interpreting(place):
         return int(options_of(place).data.size_px)
+
+
+def is_others(place: Path) -> bool:
+    """Whether the place is a checkpoint of Stable Diffusion: a folder, or a single file."""
+    if place.is_dir():
+        return (place / stable_diffusion.INDEX).is_file()
+    if place.suffix != SAFETENSORS or not place.is_file():
+        return place.suffix == stable_diffusion.CKPT and place.is_file()
+    try:
+        if tensorfile.read_metadata(place).get("config"):
+            return False
+        return any(name.startswith(stable_diffusion.UNET) for name in tensorfile.shapes(place))
+    except (ValueError, OSError):
+        return False
 
 
 def is_file(place: Path) -> bool:

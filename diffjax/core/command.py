@@ -54,8 +54,11 @@ def paths(text: str) -> list[Path]:
     return [path(part) for part in text.split(",")]
 
 
-def add_stages(flags: argparse.ArgumentParser) -> None:
-    """Adds the flags --workdir and --stages, which name the trained stages."""
+def add_stages(flags: argparse.ArgumentParser, checkpoint: bool = False) -> None:
+    """Adds the flags --workdir and --stages, which name the trained stages.
+
+    checkpoint: also --checkpoint, which names those of others.
+    """
     where = flags.add_mutually_exclusive_group()
     where.add_argument(
         "--workdir", type=path, help="the folder of a trained cascade; none: the one that ships"
@@ -63,6 +66,13 @@ def add_stages(flags: argparse.ArgumentParser) -> None:
     where.add_argument(
         "--stages", type=paths, help="workdirs or exports of the stages: DIR,DIR,..."
     )
+    if checkpoint:
+        where.add_argument(
+            "--checkpoint",
+            type=path,
+            metavar="PLACE",
+            help="a Stable Diffusion 1 or 2 of others: a folder of diffusers, or a single file",
+        )
 
 
 def add_parameters(flags: argparse.ArgumentParser) -> None:

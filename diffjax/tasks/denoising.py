@@ -27,7 +27,15 @@ from diffjax.diffusion.training.times import Importance, TimeSampler, record, un
 from diffjax.images import pixels
 from diffjax.models.layers.convolve import Convolution
 from diffjax.tasks import sampling
-from diffjax.tasks.conditions import COSINE, Condition, LowRes, Masked, Text, told_by
+from diffjax.tasks.conditions import (
+    COSINE,
+    NO_TEXT,
+    Condition,
+    LowRes,
+    Masked,
+    Text,
+    told_by,
+)
 from diffjax.tasks.critic import Critic
 from diffjax.tasks.learning import Learning
 from diffjax.tasks.settings import SampleSettings
@@ -60,7 +68,8 @@ class Denoising:
     says how well data fit what was asked for, with the parameters `frozen["critic"]`; guidance
     follows its gradient, as far as `settings.clip_guidance` says. space: of the latents that it
     learns in place of pictures, `of` being "latent"; its autoencoder is `frozen["space"]`. What it
-    makes is then decoded, so `size_px` and all that callers see are those of pictures.
+    makes is then decoded, so `size_px` and all that callers see are those of pictures. If a
+    condition on text wants it, `frozen["no_text"]` [l d] is the embedding of the empty text.
     """
 
     name: str
@@ -148,6 +157,8 @@ class Denoising:
         if self.space:
             sides = [side * self.space.factor for side in x.shape[1:3]]
             batch["image"] = jnp.zeros((1, *sides, 3))
+        if self.text and self.text.embeds_blank:
+            batch[NO_TEXT] = jnp.zeros((1, self.text.max_tokens, self.text.width))
         told = jax.eval_shape(lambda: told_by(self.conditions, batch))
         if self.space and "masked" in told:
             told |= {"masked": x, "mask": x[..., :1]}
@@ -207,6 +218,7 @@ class Denoising:
 
     def seen(self, batch: Columns) -> tuple[Data, Columns]:
         """(x_0, what the network is told) of a batch that `draw` made."""
+        batch = self.known(batch)
         if not self.space:
             x_0 = decoded(batch[self.of])
             return x_0, told_by(self.conditions, {**batch, self.of: x_0})
@@ -218,6 +230,13 @@ class Denoising:
             moments = batch[self.of].astype(jnp.float32)
         told = self.space.told(weights, told_by(self.conditions, columns))
         return self.space.draw(moments, batch["latent_eps"]), told
+
+    def known(self, columns: Columns) -> Columns:
+        """The columns with what conditions read of `frozen`: the embedding of the empty text."""
+        if NO_TEXT not in self.frozen:
+            return columns
+        rows, one = len(next(iter(columns.values()))), self.frozen[NO_TEXT]
+        return {**columns, NO_TEXT: jnp.broadcast_to(one, (rows, *one.shape))}
 
     def clean(self, batch: Columns) -> Data:
         """x_0 of a batch without random draws: of latents the middle."""
@@ -254,7 +273,7 @@ class Denoising:
         true = {self.reads: decoded(batch[self.reads])} if self.reads in batch else {}
         columns = dict(batch)
         for one in self.conditions:
-            columns |= one.shown({**batch, **true})
+            columns |= one.shown({**self.known(batch), **true})
         return columns
 
     def preview(self, params: Params, batch: Columns, keys: PRNGKeys) -> Columns:

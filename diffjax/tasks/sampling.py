@@ -141,6 +141,7 @@ def denoiser(
     """
     if task.space is not None and settings.threshold != "none":
         raise ValueError(f'threshold={settings.threshold!r}: latents are not bounded; want "none"')
+    columns = task.known(columns)
     rescale = settings.guidance_rescale
     kind = task.predict if rescale else "x_0"
     if f"{also(0)}text" in columns:

@@ -27,6 +27,7 @@ INDEX, CONFIG, SCHEDULER_CONFIG = "model_index.json", "config.json", "scheduler_
 UNET, VAE, TEXT = "model.diffusion_model.", autoencoder.PREFIX, "cond_stage_model."
 # The text encoder in single files: of version 1 with the names of transformers, 2 of open_clip.
 FIRST, SECOND = f"{TEXT}transformer.", f"{TEXT}model."
+CKPT = ".ckpt"  # the suffix of single files that are pickles
 LIGHTNING = "state_dict."  # of all names in files of the program that trained
 # Averages of training, and buffers, some of which are whole numbers.
 SKIPPED = ("model_ema.", f"{FIRST}text_model.embeddings.position_ids")

@@ -1,5 +1,7 @@
 """The text encoder of a Stable Diffusion, as one of a stage."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
@@ -10,9 +12,27 @@ from diffjax.core import digest
 from diffjax.core.json_types import JsonObject
 from diffjax.core.trees import Params
 from diffjax.devices import mesh as mesh_lib
+from diffjax.encoders.stable_diffusion import checkpoint
 from diffjax.encoders.stable_diffusion.checkpoint import Checkpoint
 from diffjax.encoders.t5 import TextEncoder, default_dtype
 from diffjax.models.t5 import check_dtype
+
+# What a text encoder's name begins with if it is that of a Stable Diffusion.
+PREFIX = "sd:"
+
+
+def load(
+    where: str, max_length: int, dtype: DTypeLike | None = None, mesh: Mesh | None = None
+) -> TextEncoder:
+    """The text encoder of a checkpoint in a folder or a file.
+
+    Raises:
+      ValueError: there is none, or its texts have another length.
+    """
+    one = checkpoint.load(Path(where).expanduser())
+    if max_length != one.tokens.length:
+        raise ValueError(f"its texts have {one.tokens.length} tokens, not {max_length}")
+    return text_encoder(one, f"{PREFIX}{Path(where).name}", dtype, mesh)
 
 
 def text_encoder(
@@ -54,4 +74,5 @@ def text_encoder(
         apply=apply,
         mesh=mesh,
         embeds_blank=True,
+        rounds=False,
     )
