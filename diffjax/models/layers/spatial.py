@@ -45,7 +45,7 @@ class SpatialTransformer(nn.Module):
         tokens = mark_product(nn.Dense(channels, dtype=self.dtype, name="proj_in")(tokens))
         for i in range(self.depth):
             tokens = TransformerBlock(
-                self.num_heads or channels // self.head_width,
+                self.num_heads or max(channels // self.head_width, 1),
                 self.implementation,
                 self.dtype,
                 name=f"block_{i}",
