@@ -87,6 +87,7 @@ def test_no_text_is_the_embedding_of_the_empty_text_in_training_and_in_sampling(
     np.testing.assert_array_equal(absent["text"], np.repeat(empty, 3, axis=0))
 
 
+@pytest.mark.slow
 def test_the_command_draws_a_picture_and_draws_it_again(folders, tmp_path, capsys):
     flags = ["--checkpoint", str(folders["sd1"]), "--steps", "2", "--size", "32"]
     assert sample.main([*flags, "a red apple", "--out", str(tmp_path / "a")]) == 0
