@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import latent
 from diffjax import sample
-from diffjax.build import loading, places, stable_diffusion
+from diffjax.build import loading, places, stable_diffusion, tasks
 from diffjax.core import rng
 from diffjax.core.errors import ConfigError
 from diffjax.generation import recipe, rows
@@ -118,3 +119,18 @@ def test_only_sizes_that_the_network_takes_are_drawn(cascades):
     assert cascades["sd1"].at_size(24).stages[0].task.shape == (12, 12, 4)
     with pytest.raises(ConfigError, match="want a multiple of 4"):
         cascades["sd1"].at_size(18)
+
+
+def test_the_preset_has_the_network_that_is_told_steps_and_takes_the_text_of_a_checkpoint(folders):
+    config = latent.get_config("sd1")
+    task = tasks.task_of(config, tasks.text_width_of(config))
+    steps = task.model.steps(task.schedule(jnp.array([0.0, 1.0])))
+    np.testing.assert_array_equal(steps, [0, 999])
+    assert (task.text.embeds_blank, task.frozen[NO_TEXT].shape) == (True, (77, 768))
+    with pytest.raises(ConfigError, match="want sd:PLACE"):
+        tasks.encoder_of(config)
+    small = latent.get_config("tiny")
+    small.text.update(encoder=f"sd:{folders['sd1']}", max_tokens=77)
+    task = tasks.task_of(small, tasks.text_width_of(small))
+    empty = tasks.encoder_of(small).encode([""], 77)[0][0]
+    np.testing.assert_array_equal(task.frozen[NO_TEXT], empty)
