@@ -1,6 +1,5 @@
 """Small Stable Diffusions of diffusers with random weights. Needs requirements-peers.txt."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,8 @@ import numpy as np
 import torch
 import transformers
 
-from diffjax.encoders.clip import bpe, vocabulary
-from tools import random_tensors
+from tools import random_tensors, sd_inputs
+from tools.sd_inputs import GUIDANCE, LENGTH, PROMPT, STEPS
 
 # Of both versions at reduced width: as many levels as it takes to have each kind of block.
 UNETS: dict[str, dict[str, Any]] = {
@@ -43,16 +42,13 @@ SCHEDULER: dict[str, Any] = dict(
     set_alpha_to_one=False, clip_sample=False,
 )  # fmt: skip
 KINDS = {"sd1": "epsilon", "sd2": "v_prediction"}
-LENGTH = 77
-PROMPT, NEGATIVE = "an openmoji drawing of a red apple", "blurry"
-STEPS, GUIDANCE = 20, 7.5
 
 
-def filled(net: Any, seed: int = 0, gain: float = 1.0) -> Any:
+def filled(net: Any, seed: int = 0) -> Any:
     """The network with the random weights of a seed."""
     shapes = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
     made = random_tensors.transformer(seed, shapes)
-    net.load_state_dict({name: torch.from_numpy(gain * x) for name, x in made.items()})
+    net.load_state_dict({name: torch.from_numpy(x) for name, x in made.items()})
     return net.eval()
 
 
@@ -73,19 +69,12 @@ def text(version: str, vocab_size: int, **sizes: Any) -> Any:
         vocab_size=vocab_size, max_position_embeddings=LENGTH, bos_token_id=end - 1,
         eos_token_id=end, **{**TEXTS[version], **sizes},
     )  # fmt: skip
-    return filled(transformers.CLIPTextModel(config), seed=1)
+    return filled(transformers.CLIPTextModel(config), sd_inputs.SEEDS["text_encoder"])
 
 
 def tokenizer(version: str, folder: Path) -> Any:
     """The tokenizer with the merges of the emoji captions, whose files are written to `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    known = vocabulary.load(vocabulary.EMOJI)
-    theirs = {bpe.START: "<|startoftext|>", bpe.END: "<|endoftext|>"}
-    units = {theirs.get(unit, unit): number for unit, number in known.units.items()}
-    (folder / "vocab.json").write_text(json.dumps(units, ensure_ascii=False))
-    lines = "\n".join(" ".join(merge) for merge in known.ranks)
-    (folder / "merges.txt").write_text(f"#version: 0.2\n{lines}\n")
-    files = [str(folder / name) for name in ("vocab.json", "merges.txt")]
+    files = [str(file) for file in sd_inputs.write_vocabulary(folder)]
     pad = {"sd1": "<|endoftext|>", "sd2": "!"}[version]
     return transformers.CLIPTokenizer(*files, model_max_length=LENGTH, pad_token=pad)
 
@@ -101,20 +90,6 @@ def pipeline(version: str, folder: Path) -> Any:
     pipe.save_pretrained(folder)
     pipe.set_progress_bar_config(disable=True)
     return pipe
-
-
-def unet_inputs(net: Any, side: int = 8, length: int = 5) -> dict[str, np.ndarray]:
-    """A latent [b h w c], steps [b] and a text [b l d], of integers."""
-    draw = np.random.default_rng(2)
-
-    def whole(*shape: int) -> np.ndarray:
-        return np.asarray(draw.integers(-1000, 1001, shape) / 577, np.float32)
-
-    return {
-        "x": whole(2, side, side, 4),
-        "step": np.array([981, 20]),
-        "text": whole(2, length, net.config.cross_attention_dim),
-    }
 
 
 def predicted(net: Any, given: dict[str, np.ndarray]) -> np.ndarray:

@@ -9,12 +9,13 @@ from diffjax.build.config import one_of
 from diffjax.core.errors import ConfigError, require
 from diffjax.models.dit import DiT
 from diffjax.models.efficient_unet import EfficientUNet
+from diffjax.models.latent_unet import LatentUNet
 from diffjax.models.layers import convolve
 from diffjax.models.layers.attention import fastest_implementation
 from diffjax.models.layers.level import KEPT
 from diffjax.models.unet import UNet
 
-MODELS = {"unet": UNet, "efficient_unet": EfficientUNet, "dit": DiT}
+MODELS = {"unet": UNet, "efficient_unet": EfficientUNet, "latent_unet": LatentUNet, "dit": DiT}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 

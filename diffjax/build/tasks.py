@@ -4,6 +4,8 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from diffjax.build import autoencoding, contrastive, latents
@@ -11,17 +13,21 @@ from diffjax.build.models import model_of
 from diffjax.core.errors import ConfigError, require
 from diffjax.core.types import Schedule
 from diffjax.diffusion import schedule
-from diffjax.diffusion.table import TERMINAL_LOGSNR
+from diffjax.diffusion.sampling.spacing import on_grid
+from diffjax.diffusion.table import TERMINAL_LOGSNR, steps_of
 from diffjax.diffusion.training.times import TIMES, Importance, TimeSampler, logit_normal
+from diffjax.encoders.stable_diffusion.encoder import PREFIX as STABLE_DIFFUSION
 from diffjax.encoders.text import TextEncoder, load_encoder
-from diffjax.tasks.conditions import Class, Condition, Embedding, LowRes, Masked, Text
+from diffjax.tasks.conditions import NO_TEXT, Class, Condition, Embedding, LowRes, Masked, Text
 from diffjax.tasks.denoising import Denoising
 from diffjax.tasks.learning import Learning
 from diffjax.tasks.settings import SampleSettings
 from diffjax.tasks.space import LATENT
-from diffjax.tasks.task import Params, Task
+from diffjax.tasks.task import Model, Params, Task
 
 IMPORTANCE, LOGIT_NORMAL = "importance", "logit_normal"
+# The schedules that are tables of steps.
+ON_TABLES = ("linear", "quadratic", "discrete_cosine")
 # The schedules whose ends, logsnr_min and logsnr_max, can be chosen.
 WITH_ENDS = ("cosine", "sigmoid", "flow", "uniform", "edm")
 # The schedules that come to noise alone if they are not cut off before; tables are rescaled so.
@@ -82,7 +88,8 @@ def task_of(config: ConfigDict, text_width: int) -> Denoising:
     low_res_px = config.low_res.size_px if "low_res" in config else 0
     conditions: list[Condition] = []
     if "text" in config:
-        conditions.append(Text(text_width, config.text.max_tokens, config.text.drop))
+        text = Text(text_width, config.text.max_tokens, config.text.drop, embeds_blank(config))
+        conditions.append(text)
     if "classes" in config:
         names = tuple(config.classes.names)
         conditions.append(Class(config.classes.num, config.classes.drop, names))
@@ -101,12 +108,15 @@ def task_of(config: ConfigDict, text_width: int) -> Denoising:
         space, frozen = latents.space_of(config)
         side = size_px // space.factor
         shape = (side, side, space.channels)
+    if embeds_blank(config):
+        frozen = {**frozen, NO_TEXT: no_text_of(config, text_width)}
+    noise = schedule_of(config)
     return Denoising(
         name=config.stage,
-        model=model_of(config),
+        model=told_steps(model_of(config), noise, config),
         shape=shape,
         conditions=tuple(conditions),
-        schedule=schedule_of(config),
+        schedule=noise,
         predict=config.diffusion.predict,
         weighting=config.diffusion.weighting,
         times=times_of(config),
@@ -117,6 +127,26 @@ def task_of(config: ConfigDict, text_width: int) -> Denoising:
         space=space,
         frozen=frozen,
     )
+
+
+def told_steps(model: Model, noise: Schedule, config: ConfigDict) -> Model:
+    """The network, which is told steps if it takes them and the noise is that of a table."""
+    if config.model.kind != "latent_unet" or config.diffusion.schedule not in ON_TABLES:
+        return model
+    return model.clone(steps=steps_of(on_grid(noise)))  # type: ignore[attr-defined]
+
+
+def embeds_blank(config: ConfigDict) -> bool:
+    """Whether no text is the embedding of the empty text, as for Stable Diffusion's encoder."""
+    return "text" in config and config.text.encoder.startswith(STABLE_DIFFUSION)
+
+
+def no_text_of(config: ConfigDict, width: int) -> jax.Array | jax.ShapeDtypeStruct:
+    """The embedding [l d] of the empty text; its shape if no encoder is named, as in plans."""
+    length = config.text.max_tokens
+    if config.text.encoder == STABLE_DIFFUSION:
+        return jax.ShapeDtypeStruct((length, width), jnp.float32)
+    return encoder_of(config).encode([""], length)[0][0].astype(jnp.float32)
 
 
 def schedule_of(config: ConfigDict) -> Schedule:

@@ -71,7 +71,8 @@ def of_sampling(task: Denoising, settings: SampleSettings, devices: Sequence[jax
     params = jax.eval_shape(task.init, jax.random.key(0))
     sampler = sampling.compiled(sampling.sample, settings)
     one_row = sampler.trace(params, *prompts(task, 1), task=task).jaxpr
-    params = jax.tree.map(lambda x: whole(x.shape, x.dtype), params)
+    params, frozen = jax.tree.map(lambda x: whole(x.shape, x.dtype), (params, task.frozen))
+    task = dataclasses.replace(task, frozen=frozen)
     arguments = (params, *prompts(task, batch, mesh_lib.batch_sharding(mesh)))
     return Work(sampler, arguments, batch, mesh, params, one_row, 1, {"task": task})
 

@@ -29,6 +29,8 @@ def load(
     Raises:
       ValueError: there is none, or its texts have another length.
     """
+    if not where:
+        raise ValueError(f"want {PREFIX}PLACE, a folder or a file of Stable Diffusion")
     one = checkpoint.load(Path(where).expanduser())
     if max_length != one.tokens.length:
         raise ValueError(f"its texts have {one.tokens.length} tokens, not {max_length}")

@@ -13,6 +13,7 @@ from diffjax.core.trees import Params
 from diffjax.encoders.autoencoder.names import Layout
 from diffjax.encoders.matching import SourceOf, Tensor, matched
 from diffjax.encoders.stable_diffusion.names import Shape, source_of
+from diffjax.encoders.unreadable import first_line
 from diffjax.models.latent_unet import LatentUNet
 
 CLASS = "UNet2DConditionModel"
@@ -203,7 +204,7 @@ def _params(
     try:
         made = jax.eval_shape(model.init, jax.random.key(0), x, jnp.zeros(1), words, mask)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{where}: sizes that make no network: {str(error)[:120]}") from None
+        raise ValueError(f"{where}: sizes that make no network: {first_line(error)}") from None
     shape = shape_of(model, linear)
     sources = lambda ours: source_of(layout, ours, shape)  # noqa: E731
     params, left = matched(made["params"], sources, stored, where, "this U-Net")

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from diffjax.core.types import Image, Text, TextMask
 from diffjax.models.layers.blocks import Norm, mark_product, materialise
 
-Tokens = Float[Array, "b l d"]
+Tokens = Float[Array, "b n c"]
 GROUP_EPS, EPS = 1e-6, 1e-5  # of the GroupNorm before the transformer, of its LayerNorms
 WIDEST_FUSED = 128  # cuDNN's fused attention takes heads up to this width
 
@@ -45,7 +45,7 @@ class SpatialTransformer(nn.Module):
         tokens = mark_product(nn.Dense(channels, dtype=self.dtype, name="proj_in")(tokens))
         for i in range(self.depth):
             tokens = TransformerBlock(
-                self.num_heads or channels // self.head_width,
+                self.num_heads or max(channels // self.head_width, 1),
                 self.implementation,
                 self.dtype,
                 name=f"block_{i}",
@@ -64,7 +64,7 @@ class TransformerBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Tokens, text: Text | None, mask: TextMask | None) -> Tokens:
-        """[b l d] -> [b l d]."""
+        """[b n c] -> [b n c]."""
         width = x.shape[-1]
         if width % self.num_heads:
             raise ValueError(f"{width} channels: not a multiple of num_heads {self.num_heads}")
@@ -95,7 +95,7 @@ class MultiHead(nn.Module):
         text: Float[Array, "b k t"] | None = None,
         mask: TextMask | None = None,
     ) -> Tokens:
-        """[b l d] -> [b l d]. mask: True at the tokens of the text that are seen; None for all."""
+        """[b n c] -> [b n c]. mask: True at the tokens of the text that are seen; None for all."""
         width = x.shape[-1]
 
         def project(of: Array, name: str, num: int) -> list[Array]:
@@ -130,7 +130,7 @@ class GatedFeedForward(nn.Module):
 
     @nn.compact
     def __call__(self, x: Tokens) -> Tokens:
-        """[b l d] -> [b l d]."""
+        """[b n c] -> [b n c]."""
         both = mark_product(nn.Dense(2 * self.hidden, dtype=self.dtype, name="dense_0")(x))
         kept, gate = jnp.split(both, 2, axis=-1)
         kept = kept * nn.gelu(gate, approximate=False)
