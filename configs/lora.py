@@ -51,8 +51,8 @@ def get_config(which: str = "emoji") -> ml_collections.ConfigDict:
     config.data.batch_size = 8
     if preset == "emoji":
         config.data.update(name=f"folder:{GLYPHS}", batch_size=16)
-        config.lora.update(targets=EVERYWHERE, rank=16, prior="emoji/64", prior_share=0.6)
-        config.optim.update(learning_rate=1e-3, decay="cosine")
+        config.lora.update(targets=EVERYWHERE, rank=16, prior="emoji/64")
+        config.optim.update(learning_rate=1e-3)
         config.train.update(num_steps=300)
     return config
 
