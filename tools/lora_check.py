@@ -40,12 +40,13 @@ def main() -> int:
     flags.add_argument("workdir", type=Path)
     flags.add_argument("--pictures", type=Path, default=Path("examples/glyphs"))
     flags.add_argument("--prompts", type=int, default=48, help="of the base's own styles")
+    flags.add_argument("--weight", type=float, default=1.0, help="of the file")
     flags.add_argument("--sheet", type=Path, help="a file for the pictures of the new style")
     asked = flags.parse_args()
     base = loading.load(places.stage_dirs()[:1])
     file = asked.workdir / "lora.safetensors"
     print(loras.export(asked.workdir, file, "diffusers", None, None), file=sys.stderr)
-    after = loras.merged(base, [loras.Given(file, None)])
+    after = loras.merged(base, [loras.Given(file, asked.weight)])
     table = (asked.pictures / "metadata.jsonl").read_text().splitlines()
     told = [json.loads(line) for line in table]
     shown = [np.asarray(Image.open(asked.pictures / x["file_name"]).convert("RGB")) for x in told]

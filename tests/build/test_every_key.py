@@ -23,6 +23,7 @@ from diffjax.build import (
     config,
     contrastive,
     data,
+    lora,
     models,
     moments,
     tasks,
@@ -33,6 +34,7 @@ from diffjax.data import pipeline
 from diffjax.diffusion import schedule
 from diffjax.tasks import sampling
 from diffjax.tasks.conditions import Class
+from tests import lora_base
 from tests.tiny_t5 import save_tiny
 
 # Keys whose effect cannot be seen without a run or another data set, and where a test sees it.
@@ -185,7 +187,7 @@ def homes():
     """Each key of each config -> the first stage that has it; those of other kinds are below."""
     found = {"stages": None} if any("stages" in c for c in map(config.load, cascades())) else {}
     for name, options in stages().items():
-        if tasks.other_kind(options):
+        if tasks.other_kind(options) or "lora" in options:
             continue
         for key, _ in config.leaves(options):
             found.setdefault(key, name)
@@ -430,6 +432,49 @@ def test_another_value_changes_what_an_autoencoder_is_made_of(key, monkeypatch):
     changed = OF_AN_AUTOENCODER[key] if key in OF_AN_AUTOENCODER else other(key, value)
     assert changed != value
     assert autoencoder(key, changed) != autoencoder()
+
+
+# Another value of the keys of a LoRA, and what a run is made of that shows it.
+OF_A_LORA = {
+    "lora.base": ("shipped", "refused"),  # another network
+    "lora.checkpoint": ("0" * 64, "refused"),  # another base
+    "lora.rank": (3, "task"),
+    "lora.alpha": (5.0, "task"),
+    "lora.targets": (("stem/kernel",), "task"),
+    "lora.prior": ("fake/9", "records"),
+    "lora.prior_share": (0.25, "records"),
+    "lora.prior_weight": (0.5, "task"),
+}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return lora_base.write(tmp_path_factory.mktemp("base") / "digits.safetensors")
+
+
+def changed_by_lora(base, key="", value=None):
+    """What a run of a tiny LoRA is made of that its section can change."""
+    options = config.load(f"configs/lora.py:tiny:{base}").copy_and_resolve_references().unlock()
+    options.lora.prior = "fake/8"
+    if key:
+        put(options, key, value)
+    records = data.source_of(options)
+    try:
+        task = lora.adapted(options, tasks.task_of(options, 0))
+    except ValueError:
+        return {"refused": True, "task": None, "records": None}
+    task = dataclasses.replace(task, frozen={})
+    shares = [round(share, 6) for share in records.shares()]
+    return {"refused": False, "task": repr(task), "records": (len(records), shares)}
+
+
+@pytest.mark.parametrize(
+    "key",
+    [key for key, _ in config.leaves(config.load("configs/lora.py:tiny")) if key[:5] == "lora."],
+)
+def test_another_value_changes_what_a_lora_is_made_of(base, key):
+    value, where = OF_A_LORA[key]
+    assert changed_by_lora(base, key, value)[where] != changed_by_lora(base)[where]
 
 
 def test_the_keys_that_are_left_out_exist():
