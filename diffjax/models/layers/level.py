@@ -58,8 +58,11 @@ class Block(nn.Module):
 
 
 def is_block(params: PyTree) -> bool:
-    """Whether these are the parameters of a block or of scanned blocks."""
-    return "res" in params
+    """Whether these are the parameters of a block or of scanned blocks.
+
+    A block of a U-Net has a part `res`, and one of a transformer a part `pixels`.
+    """
+    return "res" in params or "pixels" in params
 
 
 def block_class(remat: Remat, scanned: bool = False, unpack: Unpack | None = None) -> type[Block]:
