@@ -254,8 +254,13 @@ def diffusion() -> ConfigDict:
             shift=1.0,  # base_px / size_px: noise for large pictures (simple diffusion)
             predict="v",  # a kind of diffjax.diffusion.predict.KINDS
             weighting="v",  # a name of diffjax.diffusion.training.weighting.NAMES
-            # or "stratified": a batch's levels spread evenly; "importance": where losses are large
+            zero_snr=False,  # the last level holds no signal (docs/dit.md)
+            # or "stratified": a batch's levels spread evenly; "importance": where losses are large;
+            # "logit_normal": most in the middle, as for flows
             times="uniform",
+            times_mean=0.0,  # of log(u / (1 - u)), of logit_normal
+            times_std=1.0,
+            offset_noise=0.0,  # noise on whole channels, 0.1 in its first description; 0: none
             objective="simple",  # or "hybrid", "vlb": they learn the variance, at num_levels levels
             over="u",  # or "logsnr": levels count by their width in log SNR, not as visited
             num_levels=1000,  # of hybrid and vlb, and where importance remembers losses

@@ -70,6 +70,9 @@ LIMITS: dict[str, tuple[float, float]] = {
     "diffusion.logsnr_max": (-100, 100),
     "diffusion.shift": (1e-6, 1e6),
     "diffusion.num_levels": (2, 100_000),
+    "diffusion.times_mean": (-10, 10),
+    "diffusion.times_std": (0.01, 10),
+    "diffusion.offset_noise": (0, 10),
     "diffusion.vlb_weight": (0, 1e6),
     "diffusion.self_condition": (0, 1),
     "diffusion.uncertainty": (0, 2**16),
@@ -96,7 +99,7 @@ MAKING: Mapping[str, Iterable[str]] = {
     "diffusion.schedule": schedule.SCHEDULES,
     "diffusion.predict": KINDS,
     "diffusion.weighting": weighting.NAMES,
-    "diffusion.times": (*TIMES, tasks.IMPORTANCE),
+    "diffusion.times": (*TIMES, tasks.IMPORTANCE, tasks.LOGIT_NORMAL),
     "diffusion.objective": ("simple", "hybrid", "vlb"),
     "diffusion.over": ("u", "logsnr"),
 }
@@ -196,9 +199,8 @@ def check_told(config: ConfigDict) -> None:
     """Checks that the network takes the conditions, and that their columns have allowed names."""
     if "mask" in config:
         kind = config.model.kind
-        require(
-            kind == "unet", "model.kind", kind, 'mask needs "unet": no other network takes a hole'
-        )
+        allowed = 'mask needs "unet" or "dit": no other network takes a hole'
+        require(kind in ("unet", "dit"), "model.kind", kind, allowed)
     if "classes" in config:
         names, num = config.classes.names, config.classes.num
         distinct = len({name.casefold() for name in names} - {"none"})
@@ -216,10 +218,10 @@ def check_learning(config: ConfigDict) -> None:
     diffusion = config.diffusion
     learned = diffusion.objective != "simple"
     require(
-        not diffusion.self_condition or config.model.kind == "unet",
+        not diffusion.self_condition or config.model.kind != "efficient_unet",
         "diffusion.self_condition",
         diffusion.self_condition,
-        'wants model.kind="unet": a super-resolution stage goes over tiles, which see no guess',
+        'wants model.kind="unet" or "dit": super-resolution goes over tiles, which see no guess',
     )
     require(
         config.sample.sampler != "ddpm_learned" or learned,
@@ -234,10 +236,43 @@ def check_learning(config: ConfigDict) -> None:
         f"a learned schedule is known only when it is sampled; allowed: {', '.join(TRACEABLE)}",
     )
     require(
+        diffusion.times != tasks.LOGIT_NORMAL or (not learned and diffusion.over == "u"),
+        "diffusion.times",
+        diffusion.times,
+        'weights the levels itself: wants objective="simple" and over="u"',
+    )
+    check_zero_snr(config)
+    require(
         not learned or diffusion.over == "u",
         "diffusion.over",
         diffusion.over,
         "the bound has weights of its own; only objective simple has a choice",
+    )
+
+
+def check_zero_snr(config: ConfigDict) -> None:
+    """Checks that a stage whose last level holds no signal can be trained and sampled there."""
+    diffusion = config.diffusion
+    if not diffusion.zero_snr:
+        return
+    said = diffusion.predict
+    require(
+        said not in ("eps", "score"),
+        "diffusion.predict",
+        said,
+        'diffusion.zero_snr wants "v", "x_0", "flow" or "edm": noise says nothing of x_0 there',
+    )
+    require(
+        not diffusion.learned_schedule,
+        "diffusion.zero_snr",
+        True,
+        "a learned schedule learns its ends; set one of the two",
+    )
+    require(
+        config.sample.spacing != "leading",
+        "sample.spacing",
+        "leading",
+        "diffusion.zero_snr wants sampling to start at the last level, which leading leaves out",
     )
 
 
@@ -299,4 +334,5 @@ def check_sizes(config: ConfigDict) -> None:
         factor = size // low_res
         require(crop % factor == 0, "data.crop_px", crop, f"must be a multiple of {factor}")
     else:
-        require(low_res == 0, "low_res.size_px", low_res, 'must be 0 with model.kind "unet"')
+        require(low_res == 0, "low_res.size_px", low_res,
+                f'must be 0 with model.kind "{config.model.kind}"')  # fmt: skip

@@ -14,8 +14,8 @@ from diffjax.core.errors import ConfigError, require
 from diffjax.core.types import Schedule
 from diffjax.diffusion import schedule
 from diffjax.diffusion.sampling.spacing import on_grid
-from diffjax.diffusion.table import steps_of
-from diffjax.diffusion.training.times import TIMES, Importance, TimeSampler
+from diffjax.diffusion.table import TERMINAL_LOGSNR, steps_of
+from diffjax.diffusion.training.times import TIMES, Importance, TimeSampler, logit_normal
 from diffjax.encoders.stable_diffusion.encoder import PREFIX as STABLE_DIFFUSION
 from diffjax.encoders.text import TextEncoder, load_encoder
 from diffjax.tasks.conditions import NO_TEXT, Class, Condition, Embedding, LowRes, Masked, Text
@@ -25,11 +25,13 @@ from diffjax.tasks.settings import SampleSettings
 from diffjax.tasks.space import LATENT
 from diffjax.tasks.task import Model, Params, Task
 
-IMPORTANCE = "importance"
+IMPORTANCE, LOGIT_NORMAL = "importance", "logit_normal"
 # The schedules that are tables of steps.
 ON_TABLES = ("linear", "quadratic", "discrete_cosine")
 # The schedules whose ends, logsnr_min and logsnr_max, can be chosen.
 WITH_ENDS = ("cosine", "sigmoid", "flow", "uniform", "edm")
+# The schedules that come to noise alone if they are not cut off before; tables are rescaled so.
+WITH_ZERO_SNR = ("linear", "quadratic", "discrete_cosine", "cosine", "sigmoid", "flow")
 
 
 class Kind(NamedTuple):
@@ -153,13 +155,31 @@ def schedule_of(config: ConfigDict) -> Schedule:
     low, high = config.diffusion.logsnr_min, config.diffusion.logsnr_max
     require(low < high, "diffusion.logsnr_min", low, f"must be below logsnr_max, {high}")
     require(shift > 0, "diffusion.shift", shift, "must be above 0; 1 is none")
-    return _schedule(name, shift, (low, high) if name in WITH_ENDS else None)
+    zero_snr = config.diffusion.zero_snr
+    require(
+        not zero_snr or name in WITH_ZERO_SNR,
+        "diffusion.zero_snr",
+        zero_snr,
+        f"{name} ends where logsnr_min says; allowed with schedule {', '.join(WITH_ZERO_SNR)}",
+    )
+    if name not in WITH_ENDS:
+        return _schedule(name, shift, zero_snr=zero_snr)
+    return _schedule(name, shift, (TERMINAL_LOGSNR if zero_snr else low, high))
 
 
 @functools.lru_cache(maxsize=64)
-def _schedule(name: str, shift: float = 1.0, ends: tuple[float, float] | None = None) -> Schedule:
+def _schedule(
+    name: str,
+    shift: float = 1.0,
+    ends: tuple[float, float] | None = None,
+    zero_snr: bool = False,
+) -> Schedule:
     """A cached schedule: equal values give the same object, so equal configs give equal tasks."""
-    options = {} if ends is None else dict(zip(("logsnr_min", "logsnr_max"), ends, strict=True))
+    options: dict[str, float] = {}
+    if ends is not None:
+        options = dict(zip(("logsnr_min", "logsnr_max"), ends, strict=True))
+    if zero_snr:
+        options["zero_snr"] = True
     made = schedule.SCHEDULES[name](**options)
     return made if shift == 1 else schedule.shifted(made, shift)
 
@@ -167,6 +187,8 @@ def _schedule(name: str, shift: float = 1.0, ends: tuple[float, float] | None = 
 def times_of(config: ConfigDict) -> TimeSampler | Importance:
     """How noise levels are drawn; by importance, the bins of its history are `num_levels`."""
     name = config.diffusion.times
+    if name == LOGIT_NORMAL:
+        return logit_normal(config.diffusion.times_mean, config.diffusion.times_std)
     return Importance(config.diffusion.num_levels) if name == IMPORTANCE else TIMES[name]
 
 

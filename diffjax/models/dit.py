@@ -14,7 +14,7 @@ from diffjax.core.types import Image, LogSnr, Resized, Text, TextMask
 from diffjax.devices.mesh import SPLIT_OUTPUTS, Rules
 from diffjax.models.layers.blocks import from_patches, to_patches
 from diffjax.models.layers.embedding import Conditioning
-from diffjax.models.layers.level import Remat, Unpack, block_class
+from diffjax.models.layers.level import Blocks, Remat, Unpack, wrapped
 from diffjax.models.layers.positions import sincos
 from diffjax.models.layers.sharding import RULES
 from diffjax.models.layers.transformer import (
@@ -123,33 +123,34 @@ class DiT(nn.Module):
             CrossAttention, num_heads, self.head_width, self.qk_norm,
             self.attention_implementation, self.dtype,
         )  # fmt: skip
-        fields = dict(
-            layer=self._layer(), cross=cross, implementation=self.attention_implementation
+        block = functools.partial(
+            self._class(Block), self._layer(), cross, self.attention_implementation
         )
         if not self.scan:
             for i in range(self.num_blocks):
-                h = self._class(Block)(**fields, name=f"block_{i}")(h, emb, tokens, mask)
+                h = block(name=f"block_{i}")(h, emb, tokens, mask)
             return h
         scanned = _scan(lambda block, h, _: (block(h, emb, tokens, mask), None), self.num_blocks)
-        return scanned(self._class(Block)(**fields, name="block_0_on"), h, None)[0]
+        return scanned(block(name="block_0_on"), h, None)[0]
 
     def _joint(self, h: Stream, emb: Vector, tokens: Float[Array, "b k t"], mask: Seen) -> Stream:
         """The blocks of two streams. The last, which leaves the text as it is, is not scanned."""
         into = nn.Dense(self.width, dtype=self.dtype, kernel_init=XAVIER, name="text_stream")
         both = (h, rows_of(into, tokens).astype(jnp.float32))
-        fields = dict(layer=self._layer(), implementation=self.attention_implementation)
+        fields = self._layer(), self.attention_implementation
+        block = functools.partial(self._class(JointBlock), *fields)
         equal = self.num_blocks - 1
         if self.scan and equal:
             scanned = _scan(lambda block, both, _: (block(*both, emb, mask), None), equal)
-            both, _ = scanned(self._class(JointBlock)(**fields, name="block_0_on"), both, None)
+            both, _ = scanned(block(name="block_0_on"), both, None)
         else:
             for i in range(equal):
-                both = self._class(JointBlock)(**fields, name=f"block_{i}")(*both, emb, mask)
-        last = block_class(self.remat, unpack=self.unpack, block=JointBlock)
-        return last(**fields, last=True, name=f"block_{equal}")(*both, emb, mask)[0]
+                both = block(name=f"block_{i}")(*both, emb, mask)
+        last = wrapped(JointBlock, self.remat, unpack=self.unpack)
+        return last(*fields, last=True, name=f"block_{equal}")(*both, emb, mask)[0]
 
-    def _class(self, block: type[nn.Module]) -> type[nn.Module]:
-        return block_class(self.remat, scanned=self.scan, unpack=self.unpack, block=block)
+    def _class(self, block: type[Blocks]) -> type[Blocks]:
+        return wrapped(block, self.remat, self.scan, self.unpack)
 
     def _layer(self) -> functools.partial:
         return functools.partial(

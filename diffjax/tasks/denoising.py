@@ -203,7 +203,8 @@ class Denoising:
         if self.space:
             told["latent_eps"] = jax.random.normal(rng.stream(key, LATENT), shape)
         told |= self.learning.draw(key, len(x))
-        return {**batch, **told, "u": times.u, "weight": times.weight, "eps": eps}
+        return {**batch, **told, "u": times.u, "weight": times.weight,
+                "eps": self.learning.noise(key, eps)}  # fmt: skip
 
     def loss(self, params: Params, batch: Columns, peers: Peers = ALONE) -> Losses:
         """The weighted error of each row. metrics: the mean error at high and at low noise."""

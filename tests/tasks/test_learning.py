@@ -53,6 +53,18 @@ def expected(loss, *arguments, **options):
     return float(loss(*arguments, X_0, key=rng.stream(KEY, "diffusion"), **options)[0])
 
 
+def test_offset_noise_adds_one_number_to_each_channel_and_changes_no_other_draw():
+    task = task_of(offset_noise=0.3)
+    task = dataclasses.replace(task, shape=(5, 6, 4))
+    batch = {"x": jnp.zeros((3, 5, 6, 4))}
+    plain = dataclasses.replace(task, learning=Learning()).draw(KEY, batch, STEP)
+    drawn = task.draw(KEY, batch, STEP)
+    added = np.asarray(drawn["eps"] - plain["eps"])
+    assert np.ptp(added, axis=(1, 2)).max() < 1e-6
+    assert len(np.unique(added[:, 0, 0].round(4))) == 3 * 4
+    assert all(np.array_equal(drawn[name], plain[name]) for name in ("u", "weight", "x"))
+
+
 COMMON = {"predict": "eps", "weighting": "eps"}
 LADDER = uniform(schedules.cosine(), 20)
 
