@@ -11,18 +11,23 @@ sd1: Stable Diffusion 1, 859,520,964 parameters, with the options of its trainin
 Autoencoder and text encoder are those of a checkpoint of others, in one place:
 --config.latent.autoencoder=diffusers:PLACE/vae --config.text.encoder=sd:PLACE
 (docs/stable_diffusion.md).
+
+With a diffusion transformer, see configs/dit.py: dit_b is DiT-B/2 told text, trained as a flow;
+dit_xl is the paper's DiT-XL/2 told classes, 675 M parameters; tiny_dit is for tests.
 """
 
 import ml_collections
 
-from configs import common, pieces
+from configs import common, dit, pieces
 
-PRESETS = ("emoji", "tiny", "sd1")
+PRESETS = ("emoji", "tiny", "sd1", *dit.DIT_PRESETS)
 
 
 def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
     if preset == "sd1":
         return sd1()
+    if preset in dit.DIT_PRESETS:
+        return dit.get_config(preset)
     config = pieces.latent_stage("latent", 256, text=pieces.text())
     config.model.canvas = 0  # channels of a grid that is computed from the text; in no paper
     common.for_a_laptop(config)

@@ -83,6 +83,7 @@ OTHER = {
     "model.num_heads": 1,
     "model.patch": 2,
     "model.remat": "full",
+    "model.text": "cross",
     "diffusion.schedule": "sigmoid",
     "diffusion.predict": "v",
     "diffusion.weighting": "min_snr",
@@ -198,7 +199,8 @@ def cascades():
 def example(encoder, name, **changes):
     """A stage's config made tiny, with a small encoder and these values."""
     options = stages()[name].copy_and_resolve_references().unlock()
-    if (tiny := f"{name.partition(':')[0]}:tiny") in stages():  # a preset at scale
+    tiny = f"{name.partition(':')[0]}:tiny"
+    if tiny in stages() and ":tiny" not in name:  # a preset at scale
         for known, value in config.leaves(stages()[tiny]):
             if known in dict(config.leaves(options)):
                 put(options, known, value)

@@ -80,6 +80,15 @@ def test_over_logsnr_is_that_of_the_library():
     assert want != pytest.approx(loss_of(task_of()), rel=1e-2)
 
 
+@pytest.mark.parametrize("objective", ["hybrid", "vlb"])
+def test_a_learned_variance_can_be_trained_in_a_compiled_step(objective):
+    task = task_of(8, objective=objective, num_levels=20)
+    batch = task.draw(KEY, {"x": X_0}, STEP)
+    plain = task.loss({}, batch).per_example
+    made = jax.jit(lambda batch: task.loss({}, batch).per_example)(batch)
+    np.testing.assert_allclose(made, plain, rtol=1e-4)
+
+
 @pytest.mark.parametrize("vlb_weight", [0.001, 0.1])
 def test_the_hybrid_loss_is_that_of_the_library(vlb_weight):
     want = expected(hybrid_loss, says(8), logsnrs=LADDER, vlb_weight=vlb_weight, **COMMON)
