@@ -29,6 +29,7 @@ STEPS = {"train": "compile", "sample": "compile-sample"}
 STAGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     **dict.fromkeys(("base64:2b", "sr256:paper", "sr1024:paper"), (SLICES, tuple(STEPS))),
     "autoencoder:kl_f8": (SMALLER, ("train",)),
+    "latent:sd1": (SLICES, tuple(STEPS)),
     "latent:dit_xl": (SMALLER, tuple(STEPS)),
 }
 # The frozen text encoder on slices that hold it, its weights split over all chips.

@@ -287,11 +287,12 @@ def check_zero_snr(config: ConfigDict) -> None:
         True,
         "a learned schedule learns its ends; set one of the two",
     )
+    spacing = config.sample.spacing
     require(
-        config.sample.spacing != "leading",
+        not spacing.startswith("leading"),
         "sample.spacing",
-        "leading",
-        "diffusion.zero_snr wants sampling to start at the last level, which leading leaves out",
+        spacing,
+        f"diffusion.zero_snr wants sampling to start at the last level, which {spacing} leaves out",
     )
 
 
