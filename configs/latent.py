@@ -3,7 +3,7 @@
     python -m diffjax.main --config configs/latent.py --workdir runs/latent \
         --config.latent.autoencoder=runs/autoencoder
 
-emoji (the default): pictures of 256 px as latents of 32 x 32 x 4, from an autoencoder that
+emoji (the default): pictures of 256 px as latents of 32 x 32 x 8, from an autoencoder that
 configs/autoencoder.py trained; hours on 2 CPU cores. tiny: for tests, with an untrained
 autoencoder; takes seconds.
 
@@ -29,6 +29,7 @@ def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
     if preset in dit.DIT_PRESETS:
         return dit.get_config(preset)
     config = pieces.latent_stage("latent", 256, text=pieces.text())
+    config.latent.channels = 8  # as configs/autoencoder.py:emoji has
     config.model.canvas = 0  # channels of a grid that is computed from the text; in no paper
     common.for_a_laptop(config)
     config.sample.threshold = "none"

@@ -198,8 +198,11 @@ def _is_ours(place: Path) -> bool:
 
 
 def _marked(name: str, sizes: Sizes, params: Params, scale: float | None = None) -> Opened:
-    mark = digest.digest_of(params, {"sizes": repr(_plain(sizes))})
-    return Opened(name, _plain(sizes), jax.tree.map(np.asarray, params), mark, scale)
+    sizes, usual = _plain(sizes), asdict(Sizes())
+    # without what is as usual, so that a further field of sizes changes no mark
+    said = {name: value for name, value in asdict(sizes).items() if value != usual[name]}
+    mark = digest.digest_of(params, {"sizes": repr(said)})
+    return Opened(name, sizes, jax.tree.map(np.asarray, params), mark, scale)
 
 
 def _plain(sizes: Sizes) -> Sizes:
