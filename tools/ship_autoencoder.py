@@ -17,7 +17,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Array, Float, UInt8
 from PIL import Image
 
 from diffjax.build import latents
@@ -74,7 +74,12 @@ def pictures_of(records: RecordSource) -> Pictures:
 
 def rebuilt(net: Autoencoder, params: Params, pictures: Pictures) -> Iterator[Pictures]:
     """What is made of the middles of the latents, BATCH pictures after the other."""
-    run = jax.jit(lambda params, x: pixels.to_uint8(net.apply({"params": params}, x)))
+
+    @jax.jit
+    def run(params: Params, x: Float[Array, "b h w c"]) -> UInt8[Array, "b h w c"]:
+        made: Array = net.apply({"params": params}, x)  # type: ignore[assignment]
+        return pixels.to_uint8(made)
+
     for first in range(0, len(pictures), BATCH):
         part = pictures[first : first + BATCH]
         filled = np.concatenate([part, np.repeat(part[-1:], BATCH - len(part), axis=0)])

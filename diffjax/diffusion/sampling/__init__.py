@@ -61,7 +61,7 @@ from diffjax.diffusion.sampling.spacing import (
 )
 from diffjax.diffusion.sampling.step import Multistep, half_step, image_of, remembering, towards
 from diffjax.diffusion.sampling.threshold import dynamic_threshold, static_threshold
-from diffjax.diffusion.sampling.tiles import starts, tiled
+from diffjax.diffusion.sampling.tiles import joined, starts, tiled
 
 __all__ = [
     "Churn",
@@ -98,6 +98,7 @@ __all__ = [
     "interpolate",
     "interval",
     "invert",
+    "joined",
     "karras",
     "karras_of",
     "leading",
