@@ -1,11 +1,10 @@
 """Latent diffusion: text -> latents of an autoencoder -> pictures (Rombach et al. 2022).
 
-    python -m diffjax.main --config configs/latent.py --workdir runs/latent \
-        --config.latent.autoencoder=runs/autoencoder
+    python -m diffjax.main --config configs/latent.py --workdir runs/latent
 
-emoji (the default): pictures of 256 px as latents of 32 x 32 x 8, from an autoencoder that
-configs/autoencoder.py trained; hours on 2 CPU cores. tiny: for tests, with an untrained
-autoencoder; takes seconds.
+emoji (the default): pictures of 256 px as latents of 32 x 32 x 8, of the autoencoder that ships;
+--config.latent.autoencoder=runs/autoencoder takes one that configs/autoencoder.py trained. Hours on
+2 CPU cores. tiny: for tests, with an untrained autoencoder; takes seconds.
 
 sd1: Stable Diffusion 1, 859,520,964 parameters, with the options of its training, for accelerators.
 Autoencoder and text encoder are those of a checkpoint of others, in one place:
@@ -29,7 +28,7 @@ def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
     if preset in dit.DIT_PRESETS:
         return dit.get_config(preset)
     config = pieces.latent_stage("latent", 256, text=pieces.text())
-    config.latent.channels = 8  # as configs/autoencoder.py:emoji has
+    config.latent.update(autoencoder="shipped", channels=8)
     config.model.canvas = 0  # channels of a grid that is computed from the text; in no paper
     common.for_a_laptop(config)
     config.sample.threshold = "none"

@@ -19,7 +19,7 @@ SIZES = Sizes(32, (1, 1), 1, latent=2, groups=32)
 @pytest.fixture(autouse=True)
 def fresh():
     """Places are opened anew in each test."""
-    latents._opened.cache_clear()
+    latents.opened.cache_clear()
 
 
 def tiny(**changes):
