@@ -2,8 +2,8 @@
 
     python -m diffjax.main --config configs/autoencoder.py --workdir runs/autoencoder
 
-emoji (the default): drawings of 256 px as latents of 32 x 32 x 4; hours on 2 CPU cores. tiny: for
-tests, takes seconds.
+emoji (the default): drawings of 256 px as latents of 32 x 32 x 8; about two hours on 2 CPU cores.
+tiny: for tests, takes seconds.
 
 At the paper's scale, for accelerators, with the numbers of its released configs: kl_f4, kl_f8,
 kl_f16 and kl_f32 draw the latent from a Gaussian, vq_f4 and vq_f8 have a codebook; the number says
@@ -34,19 +34,21 @@ def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
         return at_scale(preset)
     config = pieces.autoencoder_stage("autoencoder", 256)
     config.data.update(batch_size=8, crop_px=64, flip=True)
-    config.model.update(channels=32, mults=(1, 2, 2, 4), num_blocks=1, dtype="float32")
-    config.autoencoding.update(adversary_weight=0.0, kl_weight=1e-5)
+    config.model.update(
+        channels=48, mults=(1, 2, 3), num_blocks=1, patch=2, latent=8, dtype="float32"
+    )
+    config.autoencoding.update(perceptual="", adversary_weight=0.0, kl_weight=1e-5)
     config.optim.update(
         learning_rate=1e-3, warmup_steps=200, decay="cosine", b1=0.9, b2=0.99, clip_norm=1.0
     )
     config.train.update(
-        num_steps=20_000, ema=("decay_0.999",), log_every=50, sample_every=2_000, save_every=1_000,
+        num_steps=9_000, ema=("decay_0.999",), log_every=50, sample_every=2_000, save_every=500,
         snapshot_every=0, evaluate_every=2_000, evaluate_examples=64,
     )  # fmt: skip
     if preset == "tiny":
         common.for_tests(config, sampled=False)
         config.data.update(size_px=16, crop_px=0)
-        config.model.update(channels=8, mults=(1, 2), latent=2)
+        config.model.update(channels=8, mults=(1, 2), patch=1, latent=2)
         config.autoencoding.update(
             perceptual="", adversary_weight=0.5, adversary_start=2, adversary_layers=1,
             adversary_width=8,

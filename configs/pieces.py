@@ -1,7 +1,7 @@
 """The sections of a stage's config: those that every task needs, and one for each condition.
 
 The conditions are `text`, `classes`, `embedding`, `mask` and `low_res`; a config has only the
-sections of its own conditions.
+sections of its own conditions. A config with a section `lora` changes a trained stage.
 """
 
 from ml_collections import ConfigDict
@@ -24,6 +24,33 @@ def stage(name: str, size_px: int, **told: ConfigDict) -> ConfigDict:
     config.sample = sample()
     config.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))  # -1: what is left
     return config
+
+
+def latent_stage(name: str, size_px: int, **told: ConfigDict) -> ConfigDict:
+    """The defaults of a stage that learns the latents of pictures of `size_px`."""
+    config = stage(name, size_px, **told)
+    config.latent = latent()
+    config.sample.threshold = "none"  # latents are not bounded
+    return config
+
+
+def latent() -> ConfigDict:
+    """The frozen autoencoder whose latents are learned, and how they are scaled."""
+    return ConfigDict(
+        dict(
+            autoencoder="",  # a workdir of configs/autoencoder.py, diffusers:FOLDER or a file
+            factor=8,  # a picture's side divided by its latent's
+            channels=4,
+            scale=(),  # z = (raw - shift) scale: one for all channels, or one for each;
+            shift=(),  # (): measured on the data when a run begins
+            by_channel=True,  # measure each channel by itself
+            mark="",  # of the autoencoder's weights, written when a run begins
+            cached=True,  # encode each picture once; false: in each step
+            cache="",  # a folder of encoded pictures; none: the user's own
+            crops=1,  # squares of each picture that are kept, with data.aspect="random"
+            tile_px=1024,  # larger pictures are decoded in tiles of this side; 0: none are
+        )
+    )
 
 
 def pairs_stage(name: str, size_px: int) -> ConfigDict:
@@ -72,6 +99,7 @@ def autoencoder_model() -> ConfigDict:
             attention_levels=(),
             latent=4,  # channels of the latent
             codes=0,  # vectors of its codebook; 0: the latent is drawn from a Gaussian
+            patch=1,  # pixel unshuffle before the stem, and back after the last convolution
             remat="none",  # "products": the backward pass computes all but these again; "full"
             dtype="bfloat16",
         )
@@ -207,6 +235,22 @@ def low_res(size_px: int = 0) -> ConfigDict:
     return ConfigDict(dict(size_px=size_px, max_aug_level=1.0))
 
 
+def lora(base: str) -> ConfigDict:
+    """Low-rank changes of a trained stage, which are trained in its place (docs/lora.md)."""
+    return ConfigDict(
+        dict(
+            base=base,  # its workdir or export; "shipped"; "untrained": first weights, for tests
+            checkpoint="",  # digest of the base; a run writes it down and compares it on a resume
+            rank=8,
+            alpha=0.0,  # changes are multiplied by alpha / rank; 0: alpha = rank
+            targets=("attention",),  # also "feed_forward", or patterns of whole paths of kernels
+            prior="",  # a data set of the new thing's class; python -m diffjax.lora prior draws it
+            prior_share=0.5,  # of all examples
+            prior_weight=1.0,  # how much the loss of such an example counts
+        )
+    )
+
+
 def model() -> ConfigDict:
     """The options of all networks; each config adds those of its own network."""
     return ConfigDict(
@@ -229,8 +273,13 @@ def diffusion() -> ConfigDict:
             shift=1.0,  # base_px / size_px: noise for large pictures (simple diffusion)
             predict="v",  # a kind of diffjax.diffusion.predict.KINDS
             weighting="v",  # a name of diffjax.diffusion.training.weighting.NAMES
-            # or "stratified": a batch's levels spread evenly; "importance": where losses are large
+            zero_snr=False,  # the last level holds no signal (docs/dit.md)
+            # or "stratified": a batch's levels spread evenly; "importance": where losses are large;
+            # "logit_normal": most in the middle, as for flows
             times="uniform",
+            times_mean=0.0,  # of log(u / (1 - u)), of logit_normal
+            times_std=1.0,
+            offset_noise=0.0,  # noise on whole channels, 0.1 in its first description; 0: none
             objective="simple",  # or "hybrid", "vlb": they learn the variance, at num_levels levels
             over="u",  # or "logsnr": levels count by their width in log SNR, not as visited
             num_levels=1000,  # of hybrid and vlb, and where importance remembers losses

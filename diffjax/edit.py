@@ -13,7 +13,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffjax.build import loading
+from diffjax.build import loading, loras
 from diffjax.core import command
 from diffjax.core.errors import ConfigError, require
 from diffjax.devices import mesh
@@ -110,6 +110,7 @@ def _common(flags: argparse.ArgumentParser) -> None:
         "--no-metadata", action="store_true", help="do not write into PNGs what they were made of"
     )
     command.add_parameters(flags)
+    command.add_loras(flags)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -149,8 +150,11 @@ def run(flags: argparse.Namespace) -> Path:
     )
     where = request.Place(flags.out, flags.overwrite, not flags.no_metadata)
     where.check()
+    given = [loras.parse(text) for text in flags.lora]
+    loras.read(given)
     mesh.keep_compilations()
     cascade = loading.load(loading.stage_dirs(flags.workdir, flags.stages), flags.ema, flags.verify)
+    cascade = loras.merged(cascade, given)
     cascade.text_encoder()
     cascade = cascade.with_settings(_settings(flags, cascade, prompts, seeds))
     if flags.kind == "upscale":

@@ -127,9 +127,10 @@ def reconstruct(
     metadata = {"ema": name, "step": str(step), "profile_error": f"{fit.error:.3g}"}
     if config := portable.config_of(workdir):
         metadata["config"] = config
+    frozen, said = portable.frozen_of(workdir / portable.FROZEN)
     out = out or workdir / snapshots.FOLDER / f"{name}_{step:08d}.safetensors"
     with storing(out):
-        tensorfile.write(out, tensors, metadata)
+        tensorfile.write(out, {**tensors, **frozen}, {**metadata, **said})
     return out, fit
 
 

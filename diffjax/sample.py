@@ -1,6 +1,7 @@
 """python -m diffjax.sample --workdir runs/cascade --prompt "an openmoji drawing of a red apple"
 
     python -m diffjax.sample --workdir runs/digits --class 7 --seeds 0-3
+    python -m diffjax.sample --checkpoint stable-diffusion-v1-5 "a photo of a red apple"
 
 Makes pictures with trained stages, from prompts or classes, or from seeds alone if the stages have
 no such condition. Writes a PNG for each picture and stage, and a sheet of all with their prompts.
@@ -24,7 +25,10 @@ def parser() -> argparse.ArgumentParser:
     from diffjax.generation import jobs
 
     flags = command.parser("sample", __doc__)
-    command.add_stages(flags)
+    command.add_stages(flags, checkpoint=True)
+    flags.add_argument(
+        "words", nargs="*", metavar="PROMPT", help="prompts, as --prompt; in quotation marks"
+    )
     flags.add_argument("--prompt", action="append", default=[], help="may be given many times")
     flags.add_argument("--prompts", type=command.path, help="a file with one prompt a line")
     flags.add_argument(
@@ -73,6 +77,9 @@ def parser() -> argparse.ArgumentParser:
         help="the CLIP that chooses and guides: the workdir or export of one, a folder, file or "
         "name of others' ones, or shipped; else that of the config",
     )
+    flags.add_argument(
+        "--size", type=int, metavar="PX", help="the side of the pictures, of a stage of latents"
+    )
     jobs.add_settings(flags, clip=True)
     flags.add_argument(
         "--out", type=command.path, default=Path("out"), help="folder for the pictures"
@@ -89,6 +96,7 @@ def parser() -> argparse.ArgumentParser:
         help="also write a film of the denoising, as WebP and GIF; takes twice as long",
     )
     command.add_parameters(flags)
+    command.add_loras(flags)
     return flags
 
 
@@ -107,11 +115,13 @@ def run(flags: argparse.Namespace) -> Path:
 
     like = read_like(flags.like) if flags.like else None
     wanted = asked(flags, like)
-    dirs = loading.stage_dirs(flags.workdir, flags.stages)
+    dirs = [flags.checkpoint] if flags.checkpoint else None
+    dirs = dirs or loading.stage_dirs(flags.workdir, flags.stages)
     # this finds the mistakes that do not depend on the stages, before the stages are loaded
     jobs.settings_of(flags, [SampleSettings()] * (len(like.stages) if like else len(dirs)))
     mesh.keep_compilations()
     stages = load(flags, dirs, like)
+    stages = stages if flags.size is None else stages.at_size(flags.size)
     settings = jobs.settings_of(flags, [stage.settings for stage in stages.stages])
     todo = jobs_of(wanted, stages)
     check_guidance(wanted, settings, [stage.task.guide for stage in stages.stages])
@@ -140,7 +150,7 @@ def asked(flags: argparse.Namespace, like):
     from diffjax.generation import jobs
     from diffjax.generation.wanted import Wanted, parse_also
 
-    prompts = jobs.read_prompts(flags.prompt, flags.prompts)
+    prompts = jobs.read_prompts([*flags.words, *flags.prompt], flags.prompts)
     seeds = jobs.parse_seeds(flags.seeds) if flags.seeds is not None else [0]
     negative = jobs.check_prompt("--negative", flags.negative) if flags.negative else None
     also = tuple(map(parse_also, flags.also))
@@ -189,13 +199,20 @@ def read_like(path: Path):
 
 def load(flags: argparse.Namespace, dirs: Sequence[Path], like):
     """The stages of the workdirs, or with `like` those of them that made that picture."""
-    from diffjax.build import clips, guiding, loading
+    from diffjax.build import clips, guiding, loading, loras, stable_diffusion
 
+    if flags.checkpoint:
+        stable_diffusion.check_place(flags.checkpoint)
     guides = guiding.parse(flags.guide_by) if flags.guide_by is not None else []
+    given = [loras.parse(text) for text in flags.lora]
+    loras.read(given)  # a wrong file is told before the stages are loaded
     if like is None:
-        stages = clips.configured(loading.load(dirs, flags.ema, flags.verify))
-        return guiding.guided(stages, guides, flags.verify)
+        stages = loras.merged(loading.load(dirs, flags.ema, flags.verify), given)
+        return guiding.guided(clips.configured(stages), guides, flags.verify)
     stages = loading.load_like(like, dirs, flags.ema, flags.verify, flags.anyway)
+    stages = loras.merged(stages, given, like)
+    if not flags.anyway:
+        loras.check_like(like, stages)
     guides = guides or guiding.of_recipe(like, dirs)
     stages = guiding.guided(stages, guides, flags.verify)
     if not flags.anyway and flags.guide_by is None:

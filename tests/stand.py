@@ -71,7 +71,7 @@ def of_main(stand, cascade):
 
 
 def of_loading(stand, cascade):
-    from diffjax.build import guiding, loading, places
+    from diffjax.build import guiding, loading, loras, places
     from diffjax.devices import mesh
 
     for place in (loading, places):
@@ -79,13 +79,18 @@ def of_loading(stand, cascade):
     stand.put(loading, "load", cascade)
     stand.put(loading, "load_like", cascade)
     stand.put(guiding, "guided", gives=lambda stages, guides, verify: stages)
+    stand.put(loras, "read", [])
+    stand.put(loras, "merged", gives=lambda stages, given, like=None: stages)
     stand.put(mesh, "keep_compilations")
 
 
 def of_sample(stand, cascade):
-    from diffjax.build import clips, guiding
+    from diffjax.build import clips, guiding, stable_diffusion
     from diffjax.generation import best, rows, watch
+    from diffjax.generation.chain import Cascade
 
+    stand.put(stable_diffusion, "check_place")
+    stand.put(Cascade, "at_size", gives=lambda stages, size_px: stages)
     stand.put(clips, "load", small.fake())
     stand.put(clips, "named_by", "the config's")
     stand.put(clips, "guided", gives=lambda stages, clip: stages)
@@ -150,6 +155,17 @@ def of_judge(stand, cascade):
 
     of_loading(stand, cascade)
     stand.put(rows, "make", gives=lambda stages, todo: iter([[GREY[:8, :8], GREY]] * len(todo)))
+
+
+def of_lora(stand, cascade):
+    from diffjax.build import loras
+    from diffjax.generation import rows
+
+    of_loading(stand, cascade)
+    stand.put(loras, "export", "a line")
+    stand.put(loras, "read", ["a file"])
+    stand.put(loras, "described", ["lines"])
+    stand.put(rows, "make", gives=lambda stages, todo: iter([[GREY[:8, :8]]] * len(todo)))
 
 
 def of_doctor(stand, cascade):

@@ -17,8 +17,8 @@ SECTIONS = {
     "The process": ("process", "schedule", "table", "made"),
     "Predictions and losses": (
         "predict", "training/loss", "training/objectives", "training/terms", "training/weighting",
-        "training/times", "training/variational", "training/self_condition", "training/uncertainty",
-        "training/augment",
+        "training/times", "training/offset", "training/variational", "training/self_condition",
+        "training/uncertainty", "training/augment",
     ),
     "Likelihood": tuple(f"likelihood/{name}" for name in ("bound", "flow", "chain", "gaussian")),
     "Sampling": tuple(
@@ -58,6 +58,9 @@ Beside schedules, predictions, weightings, times and samplers, a config or a fla
 |---|---|
 | `diffusion.objective` = `hybrid`, `vlb` | a learned variance, at `num_levels` levels |
 | `diffusion.times` = `importance` | levels in proportion to the losses seen at them |
+| `diffusion.times` = `logit_normal` | levels of a flow, with `times_mean` and `times_std` |
+| `diffusion.offset_noise` = 0.1 | noise on whole channels |
+| `diffusion.zero_snr` | the last level holds no signal: sampling starts from noise alone |
 | `diffusion.over` = `logsnr` | levels count by their width in log SNR |
 | `diffusion.self_condition` = 0.5 | how often the network sees its own last guess |
 | `diffusion.uncertainty` = 128 | features of a learned uncertainty by level |

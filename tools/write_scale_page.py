@@ -22,14 +22,23 @@ from diffjax.planning.plan import rounded
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/scale.md"
 RESULTS = ROOT / "benchmarks/results/scale.jsonl"
-STAGES = ("base64:2b", "sr256:paper", "sr1024:paper")
 SLICES = ("v4:4x4x4", "v5e:16x16", "v5p:4x4x4", "v6e:8x8")
+SMALLER = ("v4:2x4x4", "v5e:4x8", "v5p:2x4x4", "v6e:4x8")  # 32 chips each
 STEPS = {"train": "compile", "sample": "compile-sample"}
+# The slices of a stage, and which of its steps are compiled.
+STAGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    **dict.fromkeys(("base64:2b", "sr256:paper", "sr1024:paper"), (SLICES, tuple(STEPS))),
+    "autoencoder:kl_f8": (SMALLER, ("train",)),
+    "latent:sd1": (SLICES, tuple(STEPS)),
+    "latent:dit_xl": (SMALLER, tuple(STEPS)),
+}
 # The frozen text encoder on slices that hold it, its weights split over all chips.
 ENCODER = "t5-v1_1-xxl"
 ENCODER_FSDP = {"v4:2x2x2": 8, "v5e:4x4": 16, "v5p:2x2x2": 8, "v6e:2x4": 8}
 # Flags for slices on which a preset needs other settings, by "stage step slice".
-FLAGS: dict[str, tuple[str, ...]] = {}
+FLAGS: dict[str, tuple[str, ...]] = {
+    f"latent:dit_xl train {place}": ("--config.mesh.fsdp=8",) for place in SMALLER
+}
 LEVEL = "O1"  # XLA's quick level searches less for a faster program
 GIB, KEPT = 2**30, 12
 
@@ -77,7 +86,12 @@ def main() -> None:
 
 def names() -> list[str]:
     """The names of all compilations, such as "base64:2b train v4:4x4x4"."""
-    stages = [f"{stage} {step} {place}" for stage in STAGES for step in STEPS for place in SLICES]
+    stages = [
+        f"{stage} {step} {place}"
+        for stage, (slices, steps) in STAGES.items()
+        for step in steps
+        for place in slices
+    ]
     return stages + [f"{ENCODER} encode {place}" for place in ENCODER_FSDP]
 
 

@@ -39,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
         help=f"holds the USER:PASSWORD that visitors must give; or set {logins.AUTH}",
     )
     flags.add_argument("--auth", help="the same, where other users of this machine can read it")
+    command.add_loras(flags)
     flags.add_argument(
         "--clip",
         metavar="WHERE",
@@ -66,13 +67,14 @@ def run(flags: argparse.Namespace) -> int:
     from diffjax.app.followers import Followers
     from diffjax.app.origin import origins_of
     from diffjax.app.room import Room
-    from diffjax.build import clips, loading, places
+    from diffjax.build import clips, loading, loras, places
     from diffjax.devices import mesh
     from diffjax.generation import best
 
     dirs = places.stage_dirs(flags.workdir, flags.stages)
     mesh.keep_compilations()
-    cascade = loading.load(dirs, flags.ema)
+    given = [loras.parse(text) for text in flags.lora]
+    cascade = loras.merged(loading.load(dirs, flags.ema), given)
     cascade.text_encoder()
     score = best.scorer(clips.load(flags.clip)) if flags.clip is not None else None
     drawing.warm_up(cascade, say, score)

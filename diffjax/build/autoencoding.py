@@ -63,6 +63,7 @@ def model_of(config: ConfigDict) -> Autoencoder:
         attention=tuple(model.attention_levels),
         latent=model.latent,
         codes=model.codes,
+        patch=model.get("patch", 1),  # configs of before have none
     )
     return Autoencoder(
         sizes,
@@ -108,8 +109,10 @@ def check(config: ConfigDict) -> None:
     for level in model.attention_levels:
         require(0 <= level < num_levels, "model.attention_levels", model.attention_levels,
                 f"levels are 0 to {num_levels - 1}")  # fmt: skip
-    stride, size_px, crop_px = 2 ** (num_levels - 1), config.data.size_px, config.data.crop_px
-    halves = f"must be a multiple of {stride}: each level of model.mults but one halves it"
+    patch = model.get("patch", 1)
+    require(patch > 0, "model.patch", patch, "must be at least 1")
+    stride, size_px, crop_px = model_of(config).stride, config.data.size_px, config.data.crop_px
+    halves = f"must be a multiple of {stride}: model.patch and each level of model.mults but one"
     for key, side in (("data.size_px", size_px), ("data.crop_px", crop_px)):
         require(side % stride == 0, key, side, halves)
     require(crop_px <= size_px, "data.crop_px", crop_px, f"must be at most data.size_px, {size_px}")

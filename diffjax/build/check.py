@@ -2,13 +2,14 @@
 
 import functools
 import math
+import re
 from collections.abc import Iterable, Mapping
 
 import jax
 from ml_collections import ConfigDict
 from PIL import ImageColor
 
-from diffjax.build import tasks
+from diffjax.build import latents, tasks
 from diffjax.build.config import one_of
 from diffjax.build.models import DTYPES, MODELS, model_of
 from diffjax.core.errors import ConfigError, require
@@ -34,7 +35,8 @@ LIMITS: dict[str, tuple[float, float]] = {
          "model.image_width", "model.image_heads", "model.text_width",
          "model.text_heads", "model.embed",
          "contrastive.chunk", "train.evaluate_examples", "model.channels", "model.latent",
-         "autoencoding.adversary_layers", "autoencoding.adversary_width"),
+         "autoencoding.adversary_layers", "autoencoding.adversary_width",
+         "latent.channels", "latent.crops"),
         (1, 2**20),
     ),
     **dict.fromkeys(("text.max_tokens", "tokens.length"), (1, MAX_TOKENS)),
@@ -69,6 +71,9 @@ LIMITS: dict[str, tuple[float, float]] = {
     "diffusion.logsnr_max": (-100, 100),
     "diffusion.shift": (1e-6, 1e6),
     "diffusion.num_levels": (2, 100_000),
+    "diffusion.times_mean": (-10, 10),
+    "diffusion.times_std": (0.01, 10),
+    "diffusion.offset_noise": (0, 10),
     "diffusion.vlb_weight": (0, 1e6),
     "diffusion.self_condition": (0, 1),
     "diffusion.uncertainty": (0, 2**16),
@@ -85,6 +90,14 @@ LIMITS: dict[str, tuple[float, float]] = {
         (0, 1e6),
     ),
     "autoencoding.code_average": (0, math.nextafter(1, 0)),
+    "latent.factor": (1, 2**10),
+    "latent.scale": (1e-6, 1e6),
+    "latent.shift": (-1e6, 1e6),
+    "latent.tile_px": (0, 2**20),
+    "lora.rank": (1, 2**12),
+    "lora.alpha": (0, 1e6),
+    "lora.prior_weight": (0, 1e6),
+    "lora.prior_share": (0.01, 0.99),
 }  # fmt: skip
 # What a stage that makes pictures may choose from, beside CHOICES.
 MAKING: Mapping[str, Iterable[str]] = {
@@ -92,7 +105,7 @@ MAKING: Mapping[str, Iterable[str]] = {
     "diffusion.schedule": schedule.SCHEDULES,
     "diffusion.predict": KINDS,
     "diffusion.weighting": weighting.NAMES,
-    "diffusion.times": (*TIMES, tasks.IMPORTANCE),
+    "diffusion.times": (*TIMES, tasks.IMPORTANCE, tasks.LOGIT_NORMAL),
     "diffusion.objective": ("simple", "hybrid", "vlb"),
     "diffusion.over": ("u", "logsnr"),
 }
@@ -132,6 +145,7 @@ def check(config: ConfigDict, devices: int | None = None) -> None:
         check_making(config)
     else:
         kind.check(config)
+    check_lora(config)
     check_mesh(config, devices or jax.device_count())
 
 
@@ -153,7 +167,23 @@ def check_making(config: ConfigDict) -> None:
         raise ConfigError(f"sample.{name}", config.sample[name], wrong)
     check_told(config)
     check_learning(config)
-    check_sizes(config)
+    if latents.SECTION in config:
+        latents.check(config, model_of(config).stride)
+    else:
+        check_sizes(config)
+
+
+def check_lora(config: ConfigDict) -> None:
+    """Checks that a LoRA changes something, by patterns that can be read."""
+    if "lora" not in config:
+        return
+    targets = config.lora.targets
+    require(bool(targets), "lora.targets", targets, 'name some, such as "attention"')
+    for target in targets:
+        try:
+            re.compile(target)
+        except re.error as error:
+            raise ConfigError("lora.targets", target, f"is no pattern: {error}") from None
 
 
 def check_ground(colour: str) -> None:
@@ -178,7 +208,10 @@ def check_limits(config: ConfigDict, key: str, low: float, high: float, ending: 
     first, last = (f"{end}" if isinstance(end, int) else f"{end:g}" for end in (low, high))
     allowed = f"must be between {first} and {last}" if high < 1e9 else f"must be at least {first}"
     numbers = value if isinstance(value, tuple) else (value,)
-    fits = all(math.isfinite(number) and low <= number <= high for number in numbers)
+    fits = all(
+        isinstance(number, int | float) and math.isfinite(number) and low <= number <= high
+        for number in numbers
+    )
     require(fits, key, value, f"{allowed}{ending}")
 
 
@@ -186,9 +219,8 @@ def check_told(config: ConfigDict) -> None:
     """Checks that the network takes the conditions, and that their columns have allowed names."""
     if "mask" in config:
         kind = config.model.kind
-        require(
-            kind == "unet", "model.kind", kind, 'mask needs "unet": no other network takes a hole'
-        )
+        allowed = 'mask needs "unet" or "dit": no other network takes a hole'
+        require(kind in ("unet", "dit"), "model.kind", kind, allowed)
     if "classes" in config:
         names, num = config.classes.names, config.classes.num
         distinct = len({name.casefold() for name in names} - {"none"})
@@ -206,10 +238,10 @@ def check_learning(config: ConfigDict) -> None:
     diffusion = config.diffusion
     learned = diffusion.objective != "simple"
     require(
-        not diffusion.self_condition or config.model.kind == "unet",
+        not diffusion.self_condition or config.model.kind != "efficient_unet",
         "diffusion.self_condition",
         diffusion.self_condition,
-        'wants model.kind="unet": a super-resolution stage goes over tiles, which see no guess',
+        'wants model.kind="unet" or "dit": super-resolution goes over tiles, which see no guess',
     )
     require(
         config.sample.sampler != "ddpm_learned" or learned,
@@ -224,10 +256,44 @@ def check_learning(config: ConfigDict) -> None:
         f"a learned schedule is known only when it is sampled; allowed: {', '.join(TRACEABLE)}",
     )
     require(
+        diffusion.times != tasks.LOGIT_NORMAL or (not learned and diffusion.over == "u"),
+        "diffusion.times",
+        diffusion.times,
+        'weights the levels itself: wants objective="simple" and over="u"',
+    )
+    check_zero_snr(config)
+    require(
         not learned or diffusion.over == "u",
         "diffusion.over",
         diffusion.over,
         "the bound has weights of its own; only objective simple has a choice",
+    )
+
+
+def check_zero_snr(config: ConfigDict) -> None:
+    """Checks that a stage whose last level holds no signal can be trained and sampled there."""
+    diffusion = config.diffusion
+    if not diffusion.zero_snr:
+        return
+    said = diffusion.predict
+    require(
+        said not in ("eps", "score"),
+        "diffusion.predict",
+        said,
+        'diffusion.zero_snr wants "v", "x_0", "flow" or "edm": noise says nothing of x_0 there',
+    )
+    require(
+        not diffusion.learned_schedule,
+        "diffusion.zero_snr",
+        True,
+        "a learned schedule learns its ends; set one of the two",
+    )
+    spacing = config.sample.spacing
+    require(
+        not spacing.startswith("leading"),
+        "sample.spacing",
+        spacing,
+        f"diffusion.zero_snr wants sampling to start at the last level, which {spacing} leaves out",
     )
 
 
@@ -289,4 +355,5 @@ def check_sizes(config: ConfigDict) -> None:
         factor = size // low_res
         require(crop % factor == 0, "data.crop_px", crop, f"must be a multiple of {factor}")
     else:
-        require(low_res == 0, "low_res.size_px", low_res, 'must be 0 with model.kind "unet"')
+        require(low_res == 0, "low_res.size_px", low_res,
+                f'must be 0 with model.kind "{config.model.kind}"')  # fmt: skip

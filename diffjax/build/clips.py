@@ -36,6 +36,8 @@ def configured(cascade: Cascade) -> Cascade:
 
 def named_by(dirs: Sequence[Path]) -> str:
     """The CLIP that the first stage's config names."""
+    if places.is_others(dirs[0]):
+        return SHIPPED
     options = places.options_of(dirs[0])
     return str(options.sample.clip) if "clip" in options.sample else SHIPPED
 
@@ -57,12 +59,13 @@ def guided(cascade: Cascade, clip: Clip) -> Cascade:
             continue
         no_text = f"compares pictures with prompts, and {task.name} takes no text"
         require(cascade.encoder is not None, "--clip-guidance", scale, no_text)
-        fits = not clip.config.noised or task.size_px == side_px
+        fits = not clip.config.noised or (task.size_px == side_px and task.space is None)
         require(
             fits,
             "--clip-guidance",
             scale,
-            f"the CLIP takes noised pictures of {side_px} px, {task.name} makes {task.size_px}; "
+            f"the CLIP takes noised pictures of {side_px} px, {task.name} makes {task.size_px}"
+            f"{' px of latents' if task.space else ''}; "
             "give it 0, as in --clip-guidance 1,0",
         )
         frozen = {**task.frozen, "critic": weights}

@@ -9,17 +9,24 @@ from diffjax.core.errors import BadData
 from diffjax.data import pipeline, readers
 from diffjax.data.broken import BrokenRecord
 from diffjax.data.record import Record, RecordSource, clean
+from diffjax.encoders.autoencoder.latents import Latents
 from diffjax.encoders.cache import cache
 from diffjax.encoders.t5 import TextEncoder
 from diffjax.tasks.contrastive import VECTOR
+from diffjax.tasks.space import LATENT
 from diffjax.training.run import Shown
 
 
 def readers_of(config: ConfigDict, embed: readers.Embed | None) -> list[readers.Reader]:
-    """The readers of the columns that the task needs."""
+    """The readers of what is told of a picture, and last that of the picture itself.
+
+    A CLIP on a backbone reads no pictures, but what the backbone has made of them.
+    """
     told = told_of(config, embed)
-    vectors_alone = contrastive.is_contrastive(config) and config.contrastive.backbone
-    return told if vectors_alone else [*told, picture_of(config)]
+    if contrastive.is_contrastive(config) and config.contrastive.backbone:
+        return told
+    own = [readers.prior] if "lora" in config and config.lora.prior else []
+    return [*told, picture_of(config), *own]
 
 
 def picture_of(config: ConfigDict) -> readers.Reader:
@@ -28,6 +35,17 @@ def picture_of(config: ConfigDict) -> readers.Reader:
     return readers.picture(
         data.size_px, data.crop_px or None, aspect=data.aspect, ground=data.ground, flip=data.flip
     )
+
+
+def trained_on(
+    config: ConfigDict, embed: readers.Embed | None, moments: Latents | None
+) -> list[readers.Reader]:
+    """The readers of the columns that training needs: moments, if there are some, are in place of
+    the picture.
+    """
+    if moments is None:
+        return readers_of(config, embed)
+    return [*told_of(config, embed), readers.array(LATENT, moments.of)]
 
 
 def told_of(config: ConfigDict, embed: readers.Embed | None) -> list[readers.Reader]:
@@ -66,9 +84,9 @@ def shown_of(
     """
     count = min(config.sample.num_images, len(records))
     shown: list[Record]
-    starts_from_picture = any(name in config for name in ("mask", "tokens", "autoencoding")) or (
-        "low_res" in config and config.low_res.size_px
-    )
+    starts_from_picture = any(
+        name in config for name in ("mask", "contrastive", "autoencoding")
+    ) or ("low_res" in config and config.low_res.size_px)
     prompts_of = config.sample.get("prompts", ())
     if prompts_of and encoder is not None and not starts_from_picture:
         shown = [{"captions": (prompt,)} for prompt in prompts_of]

@@ -19,7 +19,8 @@ def load(spec: str) -> ml_collections.ConfigDict:
     """The config of "FILE.py" or "FILE.py:PRESET", with its keys locked.
 
     If there is no such file, names such as "base64" or "configs/base64.py" mean the config of that
-    name that comes with diffjax.
+    name that comes with diffjax. If the file says WITH_PLACE = True, a preset may name a place
+    behind another colon.
 
     Raises:
       ConfigError: there is no such file, Python cannot run it, it has no `get_config`, or the
@@ -34,7 +35,8 @@ def load(spec: str) -> ml_collections.ConfigDict:
             raise ConfigError("--config", spec, f"{path} must define get_config()")
         presets = tuple(getattr(module, "PRESETS", ()))
         preset = preset or (presets[0] if presets else "")
-        if presets and preset not in presets:
+        with_place = bool(getattr(module, "WITH_PLACE", False))
+        if presets and (preset.partition(":")[0] if with_place else preset) not in presets:
             raise ConfigError("--config", spec, f"unknown preset; allowed: {', '.join(presets)}")
         if preset and not inspect.signature(get_config).parameters:
             raise ConfigError("--config", spec, f"get_config() of {path} takes no preset")

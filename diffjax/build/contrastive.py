@@ -5,14 +5,16 @@ from collections.abc import Iterable, Mapping
 
 from ml_collections import ConfigDict
 
+from diffjax.build import texts
 from diffjax.build.models import DTYPES
 from diffjax.core.errors import ConfigError, require
 from diffjax.encoders import lite0
 from diffjax.encoders.clip import vocabulary
 from diffjax.encoders.clip.bpe import BytePairs
+from diffjax.encoders.clip.encoder import Words
 from diffjax.models.clip.backbone import BACKBONES
 from diffjax.models.clip.clip import CLIP, FIRST_LOG_SCALE
-from diffjax.models.clip.sizes import ACTIVATIONS, CLIPConfig, Tower
+from diffjax.models.clip.sizes import ACTIVATIONS, CLIPConfig, Told, Tower
 from diffjax.models.layers.level import KEPT
 from diffjax.tasks.contrastive import KINDS, Contrastive
 from diffjax.tasks.task import Params
@@ -63,22 +65,23 @@ def clip_config_of(config: ConfigDict) -> CLIPConfig:
     """The sizes of the network.
 
     Raises:
-      ConfigError: there is no such vocabulary.
+      ConfigError: there is no such vocabulary or text encoder.
     """
-    model = config.model
+    model, told = config.model, "text" in config
     return CLIPConfig(
         image=Tower(model.image_width, 0, 1, 0)
         if config.contrastive.backbone
         else _tower(config, "image"),
-        text=_tower(config, "text"),
+        text=Tower(model.text_width, 0, 1, 0) if told else _tower(config, "text"),
         size_px=config.data.size_px,
         patch=1 if config.contrastive.backbone else model.patch,
         embed=model.embed,
-        vocabulary=num_tokens(config),
-        length=config.tokens.length,
+        vocabulary=0 if told else num_tokens(config),
+        length=config.text.max_tokens if told else config.tokens.length,
         activation=model.activation,
         noised=config.contrastive.noised,
         backbone=config.contrastive.backbone,
+        told=Told(config.text.encoder, texts.text_width_of(config)) if told else None,
     )
 
 
@@ -114,6 +117,15 @@ def num_tokens(config: ConfigDict) -> int:
     return tokenizer_of(config).vocabulary
 
 
+def words_of(config: ConfigDict) -> Words:
+    """What reads the captions.
+
+    Raises:
+      ConfigError: there is no such vocabulary or text encoder.
+    """
+    return texts.encoder_of(config) if "text" in config else tokenizer_of(config)
+
+
 def tokenizer_of(config: ConfigDict) -> BytePairs:
     """The tokenizer of config.tokens.
 
@@ -138,20 +150,27 @@ def check(config: ConfigDict) -> None:
             f"must be a multiple of {patch}, the model.patch")  # fmt: skip
     require(crop_px in (0, size_px), "data.crop_px", crop_px,
             "must be 0: a CLIP takes whole pictures; contrastive.shift_px moves them")  # fmt: skip
-    require(config.tokens.length >= 3, "tokens.length", config.tokens.length,
-            "at least 3: the start, a token and the end")  # fmt: skip
+    told = "text" in config
+    require(told or "tokens" in config, "tokens", None, "a CLIP reads texts")
+    if told:
+        check_told(config)
+    else:
+        require(config.tokens.length >= 3, "tokens.length", config.tokens.length,
+                "at least 3: the start, a token and the end")  # fmt: skip
+        num_tokens(config)
     require(bool(config.data.caption_key), "data.caption_key", "", "a CLIP needs captions")
     require(config.train.accumulate == 1, "train.accumulate", config.train.accumulate,
             "must be 1: a CLIP compares the examples of a batch with each other")  # fmt: skip
     if backbone:
         check_backbone(config)
-    require(not drop or bool(backbone), "contrastive.drop", drop,
-            "must be 0 without a contrastive.backbone, of whose vectors it is")  # fmt: skip
+    require(not drop or bool(backbone) or told, "contrastive.drop", drop,
+            "must be 0 without a backbone or a text.encoder, whose vectors it drops")  # fmt: skip
     shift = config.contrastive.shift_px
     require(
         shift < size_px, "contrastive.shift_px", shift, f"must be below data.size_px, {size_px}"
     )
-    for name in ("text",) if backbone else ("image", "text"):
+    trained = {"image": not backbone, "text": not told}
+    for name in (name for name, whole in trained.items() if whole):
         tower = _tower(config, name)
         require(
             tower.width % tower.heads == 0,
@@ -159,7 +178,13 @@ def check(config: ConfigDict) -> None:
             tower.heads,
             f"must divide model.{name}_width, {tower.width}",
         )
-    num_tokens(config)
+
+
+def check_told(config: ConfigDict) -> None:
+    """Refuses what a CLIP that is told states has no use for."""
+    drop = config.text.drop
+    require("tokens" not in config, "tokens", "a section", "a CLIP reads tokens or text, not both")
+    require(drop == 0, "text.drop", drop, "must be 0: a CLIP trains with every text")
 
 
 def check_backbone(config: ConfigDict) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from diffjax.build import columns, contrastive
+from diffjax.build import columns, contrastive, moments
 from diffjax.build.embeddings import embeddings_of, of_known_captions
 from diffjax.core.errors import ConfigError, Ending, InputError, StorageError, require
 from diffjax.core.files import read_json, set_aside, write_whole
@@ -17,6 +17,7 @@ from diffjax.data.broken import Broken
 from diffjax.data.probe import probe
 from diffjax.data.record import NoSplit, RecordSource, identity_of
 from diffjax.data.sources.open import Wanted, open_source
+from diffjax.data.sources.prior import WithPrior
 from diffjax.devices import mesh as mesh_lib
 from diffjax.devices import processes
 from diffjax.encoders.clip import encoder as clip_encoder
@@ -34,7 +35,7 @@ ASKED_FOR = ("name", "split", "validation", "captions")
 def open_data(
     config: ConfigDict, encoder: TextEncoder | None, training: Training, workdir: Path
 ) -> Data:
-    """The batches of this process and what previews show; captions are encoded on the way.
+    """The batches of this process and what previews show; columns that lack are made on the way.
 
     Records of other people's files are looked at first, and those that are broken are listed in
     the workdir.
@@ -55,10 +56,11 @@ def open_data(
         embed = embeddings_of(config, records, encoder, _encoding_progress).embed
         if not config.data.get("embeddings", ""):
             embed = of_known_captions(embed)
+    latents = moments.cached(config, records)
     rows = mesh_lib.rows_here(mesh_lib.batch_sharding(training.mesh), config.data.batch_size)
     batches = pipeline.train_iterator(
         records,
-        columns.readers_of(config, embed),
+        columns.trained_on(config, embed, latents),
         batch_size=config.data.batch_size,
         seed=config.seed,
         rows=rows,
@@ -111,7 +113,9 @@ def warn_if_untold(config: ConfigDict, records: RecordSource) -> None:
     known = getattr(records, "captioned", None)
     untold = known is not None and not known()
     allowed = f"{records!r} has no captions, which a CLIP compares with pictures (docs/data.md)"
-    require(not (untold and "tokens" in config), "data.name", config.data.name, allowed)
+    require(
+        not (untold and contrastive.is_contrastive(config)), "data.name", config.data.name, allowed
+    )
     if "text" in config and untold:
         print(
             f"data: {records!r} has no captions: every example trains as no text, and prompts will "
@@ -203,7 +207,25 @@ def source_of(config: ConfigDict, split: str = "") -> RecordSource:
         raise ConfigError("data.split", wanted.split, str(error)) from None
     except ValueError as error:
         raise ConfigError("data.name", data.name, str(error)) from None
-    return with_columns(config, found)
+    return with_columns(config, with_prior(config, found))
+
+
+def with_prior(config: ConfigDict, records: RecordSource) -> RecordSource:
+    """The records mixed with those of lora.prior, if there are any.
+
+    Raises:
+      ConfigError: there is no such data set, or no record in it.
+    """
+    name = config.lora.prior if "lora" in config else ""
+    if not name:
+        return records
+    try:
+        prior = open_source(
+            name, dataclasses.replace(wanted_of(config, config.data.split), names=())
+        )
+    except ValueError as error:
+        raise ConfigError("lora.prior", name, str(error)) from None
+    return WithPrior(records, prior, config.lora.prior_share)
 
 
 def wanted_of(config: ConfigDict, split: str) -> Wanted:

@@ -42,12 +42,12 @@ def embeddings_of(
         if path:
             return _named(path, records, encoder)
         if not processes.is_first():
-            _meet()
+            meet()
         found = _users(records, encoder, progress)
     except BadRecord as error:
         raise ConfigError("data.name", config.data.name, str(error)) from None
     if processes.is_first():
-        _meet()
+        meet()
     return found
 
 
@@ -114,6 +114,6 @@ def _named(path: str, records: RecordSource, encoder: TextEncoder) -> cache.Embe
     return embeddings
 
 
-def _meet() -> None:
+def meet() -> None:
     """Waits for all processes; all of them call this equally often."""
-    processes.wait_for_all(f"text embeddings {next(_meetings)}", ENCODING_S)
+    processes.wait_for_all(f"columns {next(_meetings)}", ENCODING_S)

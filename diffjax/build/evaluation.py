@@ -1,16 +1,20 @@
 """From a config to its evaluation: on which examples, and which numbers."""
 
+import functools
+
+import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from diffjax.build import clips, columns, data
+from diffjax.build import clips, columns, data, moments
 from diffjax.build.embeddings import embeddings_of
 from diffjax.core.errors import require
+from diffjax.data import readers
 from diffjax.encoders.clip import encoder as clip_encoder
 from diffjax.encoders.t5 import TextEncoder
 from diffjax.evaluation import examples, fidelity
 from diffjax.evaluation.denoising import Bits, NoiseLevels
-from diffjax.evaluation.drawings import drawings
+from diffjax.evaluation.drawings import JUDGED_PX, drawings
 from diffjax.evaluation.evaluator import Evaluator, rows_for
 from diffjax.evaluation.examples import Examples
 from diffjax.evaluation.extractors.open import open_extractor
@@ -21,16 +25,25 @@ from diffjax.evaluation.scores import distance_to, fit_to
 from diffjax.tasks.autoencoding import Autoencoding
 from diffjax.tasks.contrastive import Contrastive
 from diffjax.tasks.denoising import Denoising
+from diffjax.tasks.lora import Adapted
+from diffjax.tasks.space import LATENT
 from diffjax.tasks.task import Task
+from diffjax.training.run import Evaluate
 
 
 def during_training(
     config: ConfigDict, encoder: TextEncoder | None, task: Task, mesh: Mesh
-) -> Evaluator:
+) -> Evaluate:
     """The evaluation of train.evaluate_every, on the examples and with the seed of the config.
+
+    That of a LoRA is the one of the task whose kernels change, with the merged parameters.
 
     Raises what `evaluator_of` does.
     """
+    if isinstance(task, Adapted):
+        whole = during_training(config, encoder, task.whole, mesh)
+        merged = functools.partial(jax.jit(Adapted.merged), task)
+        return lambda params: whole(merged(params))
     split, count = config.data.validation_split, config.train.evaluate_examples
     made = evaluator_of(config, encoder, task, mesh, split=split, count=count, seed=config.seed)
     print(f"evaluation: {len(made.examples)} of {config.data.name} {split}", flush=True)
@@ -76,13 +89,17 @@ def examples_of(
     records = examples.Spread(data.held_out(config, split), count)
     embed = None if encoder is None else embeddings_of(config, records, encoder).embed
     needed = columns.readers_of(config, embed)
+    if (latents := moments.cached(config, records)) is not None:
+        needed.append(readers.array(LATENT, latents.of))
     return examples.read(records, needed, data.max_bad_fraction_of(config))
 
 
 def measures_of(task: Task) -> tuple[Measure, ...]:
     """The measures of a kind of task; another kind adds its own here."""
     if isinstance(task, Denoising):
-        return (TrainingLoss(), NoiseLevels(), Bits())
+        # a bound on latents says nothing of pictures, because other autoencoders have other latents
+        of_data = () if task.space else (Bits(),)
+        return (TrainingLoss(), NoiseLevels(), *of_data)
     return (TrainingLoss(),)
 
 
@@ -95,7 +112,7 @@ def scores_of(config: ConfigDict, task: Task) -> tuple[Score, ...]:
     if isinstance(task, Denoising) and task.low_res_px:
         return (Fidelity(),)
     if isinstance(task, Denoising) and is_emoji(config) and task.text:
-        every = drawings(config.data.size_px)
+        every = drawings(min(config.data.size_px, JUDGED_PX))
         return (Nearest(gallery_of(every.images, every.names, every.captions)),)
     return ()
 
@@ -108,7 +125,7 @@ def asked_scores(config: ConfigDict, task: Task, found: Examples) -> tuple[Score
       InputError: weights are missing or damaged, or the examples show nothing or have no captions.
     """
     key, wanted = "train.evaluate_scores", config.train.evaluate_scores
-    makes = isinstance(task, Autoencoding) or (isinstance(task, Denoising) and task.of == "image")
+    makes = isinstance(task, Autoencoding) or (isinstance(task, Denoising) and makes_pictures(task))
     require(makes or not wanted, key, wanted, f"{task.name} makes no pictures: leave it empty")
     scores: list[Score] = []
     for name in wanted:
@@ -117,6 +134,11 @@ def asked_scores(config: ConfigDict, task: Task, found: Examples) -> tuple[Score
         else:
             scores.append(distance_to(found, open_extractor(name)))
     return tuple(scores)
+
+
+def makes_pictures(task: Denoising) -> bool:
+    """Whether what it makes are pictures, and not other data."""
+    return task.of == "image" or task.space is not None
 
 
 def is_emoji(config: ConfigDict) -> bool:

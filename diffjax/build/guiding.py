@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jax
 
-from diffjax.build import config, loading, places, tasks
+from diffjax.build import config, loading, lora, places, tasks, texts
 from diffjax.core import digest
 from diffjax.core.command import path
 from diffjax.core.errors import ConfigError, require
@@ -122,11 +122,11 @@ def _loaded(
     with config.interpreting(place):
         width = cascade.encoder.width if cascade.encoder is not None else 0
         if cascade.encoder is not None and "text" in options:
-            same = tasks.encoder_of(options).fingerprint == cascade.encoder.fingerprint
+            same = texts.encoder_of(options).fingerprint == cascade.encoder.fingerprint
             require(same, FLAG, str(place), "was trained with another text encoder")
         task, whose = tasks.task_of(options, width), loading.identity(options)
     try:
-        found = places.params_of(options, place, task, guide.average, verify, guide.step)
+        found = lora.params_of(options, place, task, guide.average, verify, guide.step)
     except ConfigError as error:
         raise ConfigError(FLAG, str(place), str(error).removeprefix("config error: ")) from None
     params, at, average = found
@@ -141,6 +141,8 @@ def _loaded(
 
 
 def _check(place: Path, task: Denoising, own: Denoising, origin: Origin, whose: Origin) -> None:
+    space = f"learns other data than {own.name}, such as other latents"
+    require(task.space == own.space, FLAG, str(place), space)
     what = f"is not told what {own.name} is told"
     told = lambda one: [(type(c), dict(c.prompts())) for c in one.conditions]  # noqa: E731
     require(told(task) == told(own), FLAG, str(place), what)
@@ -149,5 +151,7 @@ def _check(place: Path, task: Denoising, own: Denoising, origin: Origin, whose: 
 
 
 def _with(stage: TrainedStage, guide: Denoising, params: Params) -> TrainedStage:
-    task = dataclasses.replace(stage.task, guide=guide, frozen={"guide": params})
+    frozen = {**stage.task.frozen, "guide": params}
+    guide = dataclasses.replace(guide, frozen={})
+    task = dataclasses.replace(stage.task, guide=guide, frozen=frozen)
     return dataclasses.replace(stage, task=task)

@@ -8,7 +8,7 @@ import jax
 from ml_collections import ConfigDict
 
 import diffjax
-from diffjax.build import config, loading, places, tasks
+from diffjax.build import config, loading, places, tasks, texts
 from diffjax.core.json_types import JsonObject
 from diffjax.encoders.t5 import TextEncoder
 from diffjax.generation.chain import TrainedStage
@@ -63,7 +63,7 @@ def load(dirs: Sequence[Path], ema: str | None = None, verify: str = "full") -> 
         with config.interpreting(place):
             if "text" in options:
                 key = (options.text.encoder, options.text.max_tokens)
-                encoder = encoders.get(key) or tasks.encoder_of(options)
+                encoder = encoders.get(key) or texts.encoder_of(options)
                 encoders[key] = encoder
             task = tasks.task_of(options, encoder.width if encoder else 0)
         stage, origin = loading.load_stage(options, place, task, name, verify)

@@ -1,18 +1,17 @@
 """Loads trained stages: their tasks, the parameters of an average, and where these come from."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 from ml_collections import ConfigDict
 
-from diffjax.build import config, places, tasks, upgrade
+from diffjax.build import config, lora, places, stable_diffusion, tasks, texts
+from diffjax.build.identity import identity
 from diffjax.build.places import stage_dirs
 from diffjax.core import digest
 from diffjax.core.errors import require
-from diffjax.core.json_types import JsonObject
 from diffjax.devices import mesh
 from diffjax.encoders.t5 import TextEncoder
 from diffjax.generation.chain import Cascade, TrainedStage
@@ -31,7 +30,7 @@ def load(
     """The trained stages of these places (see `places.stage_dirs`), and their encoder.
 
     ema: the average whose parameters are loaded, or one for each stage with commas (see
-    `places.params_of`). Every device that samples gets all parameters. verify: "full" hashes the
+    `lora.params_of`). Every device that samples gets all parameters. verify: "full" hashes the
     files of the checkpoints, "size" only compares their sizes. steps: for each stage the step of
     the checkpoint if it exists, else the newest.
 
@@ -39,6 +38,12 @@ def load(
       ConfigError: the stages do not fit each other, or one has no checkpoint or no such average.
       StorageError: a stage has checkpoints, but none is complete.
     """
+    if others := [path for path in dirs if places.is_others(path)]:
+        alone = "is a checkpoint of Stable Diffusion, which is no stage of a cascade: give it alone"
+        require(len(dirs) == 1, "--stages", str(others[0]), alone)
+        require(ema is None or ema == [None] or ema == [FROM_A_FILE], "--ema", ema,
+                f"{others[0]} has one set of parameters")  # fmt: skip
+        return stable_diffusion.load(others[0])
     encoder: TextEncoder | None = None
     text: ConfigDict | None = None
     for path in dirs:
@@ -46,7 +51,7 @@ def load(
         if text is None and "text" in options:
             text = options.text
             with config.interpreting(path):
-                encoder = tasks.encoder_of(options)
+                encoder = texts.encoder_of(options)
     trained, origins, size_px = [], [], 0
     names = names_of(ema, len(dirs))
     for path, name, step in zip(dirs, names, steps or [None] * len(dirs), strict=True):
@@ -101,11 +106,11 @@ def load_stage(
 
     Its settings are those of its config, but no CLIP guides it (see `clips.configured`).
 
-    Raises what `places.params_of` does.
+    Raises what `lora.params_of` does.
     """
     with config.interpreting(place):
         whose = identity(options)
-    params, found, average = places.params_of(options, place, task, name, verify, step)
+    params, found, average = lora.params_of(options, place, task, name, verify, step)
     print(f"{options.stage}: step {found} of {place}, {average}")
     origin = Origin(
         name=task.name,
@@ -116,23 +121,8 @@ def load_stage(
     )
     everywhere = mesh.replicated(mesh.make_mesh(devices=mesh.sampling_devices()))
     params = jax.device_put(params, everywhere)
+    task = dataclasses.replace(task, frozen=jax.device_put(task.frozen, everywhere))
     return TrainedStage(task, params, dataclasses.replace(task.settings, clip_guidance=0.0)), origin
-
-
-def identity(options: ConfigDict) -> JsonObject:
-    """The part of a config on which pictures depend beside the parameters: network, noise, ..."""
-    parts = {
-        name: upgrade.without_defaults(name, options[name].to_dict())
-        for name in ("model", "diffusion", "low_res")
-        if name in options
-    }
-    said = {
-        **parts,
-        "stage": options.stage,
-        "size_px": options.data.size_px,
-        "max_tokens": options.text.max_tokens if "text" in options else 0,
-    }
-    return json.loads(json.dumps(said))
 
 
 def load_like(
@@ -149,6 +139,8 @@ def load_like(
     there = [origin for origin, _ in recipe.stages]
     names = [None if origin.average == FROM_A_FILE else origin.average for origin in there]
     cascade = load(dirs[:count], ema or names, verify, [origin.step for origin in there])
+    if cascade.stages[0].task.space is not None and count == 1:
+        cascade = cascade.at_size(there[0].size_px, "--like")
     for was, now in zip(there, cascade.origins, strict=True):
         same = (was.name, was.size_px) == (now.name, now.size_px)
         shown = f"{was.name}, {was.size_px} px"

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 
 import diffjax
-from diffjax.build import columns, config, contrastive, data, places
+from diffjax.build import columns, config, contrastive, data, lora, places
 from diffjax.core import digest
 from diffjax.core.errors import ConfigError, require
 from diffjax.core.json_types import Json, JsonObject
@@ -49,15 +49,19 @@ def load(place: Path, ema: str | None = None, verify: str = "full") -> LoadedCli
     """
     options = places.options_of(place)
     with config.interpreting(place):
-        task, tokens = contrastive.task_of(options), contrastive.tokenizer_of(options)
-    params, step, average = places.params_of(options, place, task, ema, verify)
+        task, words = contrastive.task_of(options), contrastive.words_of(options)
+    params, step, average = lora.params_of(options, place, task, ema, verify)
     params = contrastive.whole(options, params)
     print(f"{options.stage}: step {step} of {place}, {average}")
     # as it was before there were the last fields, so that fingerprints of older CLIPs stay
-    sizes = repr(task.model.config).replace(", noised=False", "").replace(", backbone=''", "")
-    whose: JsonObject = {"model": sizes, "vocabulary": tokens.fingerprint}
+    sizes = (
+        repr(task.model.config)
+        .replace(", noised=False", "")
+        .replace(", backbone='', told=None", "")
+    )
+    whose: JsonObject = {"model": sizes, "vocabulary": words.fingerprint}
     mark = digest.digest_of(params, whose)
-    clip = Clip(options.stage, task.model.config, mark, tokens, lambda: params)
+    clip = Clip(options.stage, task.model.config, mark, words, lambda: params)
     return LoadedClip(options, clip, step, average)
 
 

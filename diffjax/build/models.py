@@ -7,13 +7,15 @@ from ml_collections import ConfigDict
 
 from diffjax.build.config import one_of
 from diffjax.core.errors import ConfigError, require
+from diffjax.models.dit import DiT
 from diffjax.models.efficient_unet import EfficientUNet
+from diffjax.models.latent_unet import LatentUNet
 from diffjax.models.layers import convolve
 from diffjax.models.layers.attention import fastest_implementation
 from diffjax.models.layers.level import KEPT
 from diffjax.models.unet import UNet
 
-MODELS = {"unet": UNet, "efficient_unet": EfficientUNet}
+MODELS = {"unet": UNet, "efficient_unet": EfficientUNet, "latent_unet": LatentUNet, "dit": DiT}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -25,7 +27,8 @@ def out_channels(config: ConfigDict) -> int:
     learned = config.diffusion.objective != "simple"
     if not learned and not config.diffusion.self_condition:
         return 0
-    return 3 * (2 if learned else 1)
+    channels = config.latent.channels if "latent" in config else 3
+    return channels * (2 if learned else 1)
 
 
 def model_of(config: ConfigDict) -> Any:
@@ -38,14 +41,45 @@ def model_of(config: ConfigDict) -> Any:
     fields = {name: value for name, value in model.items() if name != "kind"}
     fields["dtype"] = DTYPES[fields["dtype"]]
     fields["attention_implementation"] = fastest_implementation(fields["dtype"])
-    fields["convolution"] = convolve.fastest_convolution()
     fields["out_channels"] = out_channels(config)
+    if model.kind != "dit":
+        fields["convolution"] = convolve.fastest_convolution()
     if "classes" in config:
         fields["num_classes"] = config.classes.num
-    num_levels = len(model.mults)
-    require(num_levels > 0, "model.mults", model.mults, "must have at least one level")
+    check_levels(model)
+    require(
+        not model.get("from_low_res", False) or config.diffusion.predict == "x_0",
+        "model.from_low_res",
+        True,
+        'wants diffusion.predict="x_0": only a picture can be added to a picture',
+    )
+    allowed = {
+        "attention": ("self", "cross"),
+        "remat": ("none", *KEPT),
+        "skip": ("add", "concat"),
+        "upsampling": ("repeat", "shuffle"),
+        "text": ("cross", "joint"),
+    }
+    for name, values in allowed.items():
+        if name in model:
+            one_of(config, f"model.{name}", values)
+    try:
+        return MODELS[model.kind](**fields)
+    except TypeError as error:
+        raise ConfigError("model", dict(model), str(error)) from None
+
+
+def check_levels(model: ConfigDict) -> None:
+    """Checks the levels of a U-Net, and that heads fill the channels of each; a DiT has one level.
+
+    Raises:
+      ConfigError: names the key, its value and what is allowed.
+    """
+    mults = (1,) if model.kind == "dit" else model.mults
+    num_levels = len(mults)
+    require(num_levels > 0, "model.mults", mults, "must have at least one level")
     if not model.get("num_heads", 0):
-        for mult in model.mults:
+        for mult in mults:
             require(
                 model.width * mult % model.head_width == 0,
                 "model.head_width",
@@ -67,22 +101,10 @@ def model_of(config: ConfigDict) -> Any:
             model.num_blocks,
             f"must have one entry per level of model.mults, {num_levels}",
         )
-    require(
-        not model.get("from_low_res", False) or config.diffusion.predict == "x_0",
-        "model.from_low_res",
-        True,
-        'wants diffusion.predict="x_0": only a picture can be added to a picture',
-    )
-    allowed = {
-        "attention": ("self", "cross"),
-        "remat": ("none", *KEPT),
-        "skip": ("add", "concat"),
-        "upsampling": ("repeat", "shuffle"),
-    }
-    for name, values in allowed.items():
-        if name in model:
-            one_of(config, f"model.{name}", values)
-    try:
-        return MODELS[model.kind](**fields)
-    except TypeError as error:
-        raise ConfigError("model", dict(model), str(error)) from None
+    if model.kind == "dit":
+        require(
+            model.width % 4 == 0,
+            "model.width",
+            model.width,
+            "must be a multiple of 4, for positions",
+        )

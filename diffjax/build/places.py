@@ -9,12 +9,13 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from diffjax import checkpoint
-from diffjax.build import check, config, resume
-from diffjax.checkpoint.portable import LIVE
+from diffjax.build import check, config, latents, resume
+from diffjax.checkpoint.portable import FROZEN_PREFIX, LIVE
 from diffjax.core import tensorfile
 from diffjax.core.errors import ConfigError, StorageError, require
 from diffjax.core.trees import named_leaves
 from diffjax.devices import mesh
+from diffjax.encoders.stable_diffusion import checkpoint as stable_diffusion
 from diffjax.generation.recipe import FROM_A_FILE
 from diffjax.tasks.task import Params, Task
 
@@ -50,7 +51,7 @@ def stage_dirs(
             None,
             "no trained cascade came along; `make demo` trains one: --workdir runs/demo",
         )
-    if is_file(workdir) or _is_run(workdir):
+    if is_file(workdir) or _is_run(workdir) or is_others(workdir):
         return [workdir]
     found = [path for path in workdir.glob("*") if _is_run(path)]
     found = found or list(workdir.glob(f"*{SAFETENSORS}"))
@@ -68,6 +69,20 @@ def _size_px(place: Path) -> int:
         return int(options_of(place).data.size_px)
 
 
+def is_others(place: Path) -> bool:
+    """Whether the place is a checkpoint of Stable Diffusion: a folder, or a single file."""
+    if place.is_dir():
+        return (place / stable_diffusion.INDEX).is_file()
+    if place.suffix != SAFETENSORS or not place.is_file():
+        return place.suffix == stable_diffusion.CKPT and place.is_file()
+    try:
+        if tensorfile.read_metadata(place).get("config"):
+            return False
+        return any(name.startswith(stable_diffusion.UNET) for name in tensorfile.shapes(place))
+    except (ValueError, OSError):
+        return False
+
+
 def is_file(place: Path) -> bool:
     """Whether the place is an exported file and not a workdir."""
     return place.suffix == SAFETENSORS
@@ -76,13 +91,15 @@ def is_file(place: Path) -> bool:
 def options_of(place: Path) -> ConfigDict:
     """The config with which the stage was trained.
 
+    A stage of latents has a copy of its autoencoder beside it, which the config then names.
+
     Raises:
       ConfigError: the place does not exist, is neither a run nor an export, or is too old.
     """
     options = _options_of(place)
     with config.interpreting(place):
         check.check_numbers(options, f"; it stands in the config of {place}")
-    return options
+        return latents.placed(options, place)
 
 
 def _options_of(place: Path) -> ConfigDict:
@@ -182,7 +199,7 @@ def params_shape(task: Task) -> Params:
 
 def _read(file: Path, like: Params, flag: str, ending: str = "") -> tuple[Params, dict[str, str]]:
     try:
-        params, metadata = tensorfile.read_tree(file, like)
+        params, metadata = tensorfile.read_tree(file, like, FROZEN_PREFIX)
     except (ValueError, OSError) as error:
         raise ConfigError(flag, str(file), f"{error}{ending}") from None
     return _finite(params, file), metadata

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from diffjax.build import columns, data, tasks
+from diffjax.build import columns, data, tasks, texts
 from diffjax.build.check import check
 from diffjax.build.embeddings import embeddings_of, encoded
 from diffjax.build.training import loop_of, training_of
@@ -31,7 +31,7 @@ def plan_of(config: ConfigDict, step: str = "train", topology: str = "") -> plan
     """
     devices = devices_of(topology)
     check(config, len(devices))
-    text_width = tasks.text_width_of(config)
+    text_width = texts.text_width_of(config)
     if step == "train":
         work = shapes.training(training_of(config, text_width, devices))
     else:
@@ -53,10 +53,10 @@ def dry_run_of(
     """
     devices = devices_of(topology)
     check(config, len(devices))
-    training = training_of(config, tasks.text_width_of(config), devices)
+    training = training_of(config, texts.text_width_of(config), devices)
 
     def described() -> str:
-        encoder = tasks.encoder_of(config) if "text" in config else None
+        encoder = texts.encoder_of(config) if "text" in config else None
         return batch_table(config, data.source_of(config), encoder)
 
     return dry_run.parts(training, loop_of(config), workdir, described)

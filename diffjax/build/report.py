@@ -17,7 +17,7 @@ from diffjax.devices import mesh as mesh_lib
 from diffjax.encoders.t5 import TextEncoder
 from diffjax.evaluation import classifier, emoji
 from diffjax.evaluation.denoising import TIMES, CascadeBits, lowest
-from diffjax.evaluation.drawings import drawings
+from diffjax.evaluation.drawings import JUDGED_PX, drawings
 from diffjax.evaluation.evaluator import Evaluator, rows_for
 from diffjax.generation.chain import TrainedStage
 from diffjax.generation.recipe import settings_to_json
@@ -162,6 +162,12 @@ def _no_chain(loaded: Sequence[Loaded]) -> str:
     return "wants two stages or more" if len(loaded) < 2 else no_chain(loaded)
 
 
+def _no_bound(loaded: Sequence[Loaded]) -> str:
+    if any(one.stage.task.space for one in loaded):
+        return "a stage learns latents, whose bound says nothing of pictures"
+    return _no_chain(loaded)
+
+
 def _no_emoji(loaded: Sequence[Loaded]) -> str:
     first = loaded[0]
     if not evaluation.is_emoji(first.options):
@@ -174,7 +180,7 @@ def _no_emoji(loaded: Sequence[Loaded]) -> str:
 # Another evaluation, such as an FID, adds a line here.
 PARTS: dict[str, Part] = {
     "stages": Part(stages, lambda loaded: ""),
-    "chain": Part(chain, _no_chain),
+    "chain": Part(chain, _no_bound),
     "emoji": Part(drawn, _no_emoji),
     "guidance": Part(guidance, _no_emoji),
     "sets": Part(drawn_sets, part.fault),
@@ -224,7 +230,7 @@ def _base(loaded: Sequence[Loaded]) -> tuple[TrainedStage, TextEncoder]:
 
 
 def _judge(base: TrainedStage, asked: Asked) -> emoji.Judge:
-    every = drawings(base.task.size_px)
+    every = drawings(min(base.task.size_px, JUDGED_PX))
     return emoji.judge_of(every, classifier.trained_at(asked.classifier, every.images))
 
 

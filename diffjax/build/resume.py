@@ -12,7 +12,9 @@ from diffjax.core.tables import align_columns
 # Keys that must not change when a run is continued, because its checkpoint would not fit.
 FIXED = (
     "model", "diffusion", "text", "tokens", "classes.num", "embedding", "mask", "low_res",
-    "contrastive.loss", "contrastive.noised", "optim.name",
+    "contrastive.loss", "contrastive.noised", "latent.factor", "latent.channels", "latent.mark",
+    "latent.scale", "latent.shift", "optim.name", "lora.rank", "lora.alpha", "lora.targets",
+    "lora.checkpoint",
     "data.size_px", "train.ema",
 )  # fmt: skip
 # Of these, the ones that no checkpoint depends on: where an encoder lies, how a network computes.
@@ -35,12 +37,7 @@ def allowed_changes(options: ConfigDict, workdir: Path) -> list[Change]:
     Raises:
       ConfigError: a change is not allowed; the message shows old and new values in two columns.
     """
-    path, copy = workdir / "config.json", config.copy_of(workdir)
-    if not path.exists() and copy is None:
-        return []
-    before, now = (dict(config.leaves(c)) for c in (config.restore(path), options))
-    if copy is not None:  # the checkpoint knows best what it was trained with
-        before |= {key: value for key, value in config.leaves(copy) if _is_bound(key)}
+    before, now = begun(workdir), dict(config.leaves(options))
     changed = [Change(k, before[k], now[k]) for k in now if k in before and before[k] != now[k]]
     refused = [c for c in changed if c.key.startswith(FIXED) and not _allowed(c, options)]
     if refused:
@@ -53,6 +50,17 @@ def allowed_changes(options: ConfigDict, workdir: Path) -> list[Change]:
     return changed
 
 
+def begun(workdir: Path) -> dict[str, object]:
+    """The values of all keys with which the run in the workdir was begun; {} if there is none."""
+    path, copy = workdir / "config.json", config.copy_of(workdir)
+    if not path.exists() and copy is None:
+        return {}
+    before = dict(config.leaves(config.restore(path)))
+    if copy is not None:  # the checkpoint knows best what it was trained with
+        before |= {key: value for key, value in config.leaves(copy) if is_bound(key)}
+    return before
+
+
 def check_copy(options: ConfigDict, workdir: Path, step: int) -> None:
     """Refuse a config.json with another network than the checkpoint was trained with.
 
@@ -62,7 +70,7 @@ def check_copy(options: ConfigDict, workdir: Path, step: int) -> None:
     copy = config.copy_of(workdir, step)
     trained = {} if copy is None else dict(config.leaves(copy))
     for key, value in config.leaves(options):
-        bound = _is_bound(key) and not key.startswith("train.")
+        bound = is_bound(key) and not key.startswith("train.")
         if bound and key in trained and trained[key] != value:
             raise ConfigError(
                 key,
@@ -72,7 +80,7 @@ def check_copy(options: ConfigDict, workdir: Path, step: int) -> None:
             )
 
 
-def _is_bound(key: str) -> bool:
+def is_bound(key: str) -> bool:
     """Whether a checkpoint depends on the key."""
     return key.startswith(FIXED) and key not in FREE
 

@@ -4,24 +4,33 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from diffjax.build import autoencoding, contrastive
+from diffjax.build import autoencoding, contrastive, latents, texts
 from diffjax.build.models import model_of
-from diffjax.core.errors import ConfigError, require
+from diffjax.core.errors import require
 from diffjax.core.types import Schedule
 from diffjax.diffusion import schedule
-from diffjax.diffusion.training.times import TIMES, Importance, TimeSampler
-from diffjax.encoders.text import TextEncoder, load_encoder
-from diffjax.tasks.conditions import Class, Condition, Embedding, LowRes, Masked, Text
+from diffjax.diffusion.sampling.spacing import on_grid
+from diffjax.diffusion.table import TERMINAL_LOGSNR, steps_of
+from diffjax.diffusion.training.times import TIMES, Importance, TimeSampler, logit_normal
+from diffjax.encoders.stable_diffusion.encoder import PREFIX as STABLE_DIFFUSION
+from diffjax.tasks.conditions import NO_TEXT, Class, Condition, Embedding, LowRes, Masked, Text
 from diffjax.tasks.denoising import Denoising
 from diffjax.tasks.learning import Learning
 from diffjax.tasks.settings import SampleSettings
-from diffjax.tasks.task import Task
+from diffjax.tasks.space import LATENT
+from diffjax.tasks.task import Model, Params, Task
 
-IMPORTANCE = "importance"
+IMPORTANCE, LOGIT_NORMAL = "importance", "logit_normal"
+# The schedules that are tables of steps.
+ON_TABLES = ("linear", "quadratic", "discrete_cosine")
 # The schedules whose ends, logsnr_min and logsnr_max, can be chosen.
 WITH_ENDS = ("cosine", "sigmoid", "flow", "uniform", "edm")
+# The schedules that come to noise alone if they are not cut off before; tables are rescaled so.
+WITH_ZERO_SNR = ("linear", "quadratic", "discrete_cosine", "cosine", "sigmoid", "flow")
 
 
 class Kind(NamedTuple):
@@ -69,7 +78,8 @@ def task_of(config: ConfigDict, text_width: int) -> Denoising:
     """The task of making pictures; text_width: the width of the text embeddings.
 
     Raises:
-      ConfigError: the config trains another kind of task.
+      ConfigError: the config trains another kind of task, or learns latents of an autoencoder that
+        cannot be opened.
     """
     kind = other_kind(config)
     require(kind is None, "stage", config.stage, kind.instead if kind else "")
@@ -77,7 +87,8 @@ def task_of(config: ConfigDict, text_width: int) -> Denoising:
     low_res_px = config.low_res.size_px if "low_res" in config else 0
     conditions: list[Condition] = []
     if "text" in config:
-        conditions.append(Text(text_width, config.text.max_tokens, config.text.drop))
+        text = Text(text_width, config.text.max_tokens, config.text.drop, embeds_blank(config))
+        conditions.append(text)
     if "classes" in config:
         names = tuple(config.classes.names)
         conditions.append(Class(config.classes.num, config.classes.drop, names))
@@ -90,19 +101,51 @@ def task_of(config: ConfigDict, text_width: int) -> Denoising:
         factor, level = size_px // low_res_px, config.low_res.max_aug_level
         conditions.append(LowRes(low_res_px, factor, _schedule("cosine"), level))
     crop_px = config.data.crop_px
+    space, shape = None, (size_px, size_px, 3)
+    frozen: Params = {}
+    if latents.SECTION in config:
+        space, frozen = latents.space_of(config)
+        side = size_px // space.factor
+        shape = (side, side, space.channels)
+    if embeds_blank(config):
+        frozen = {**frozen, NO_TEXT: no_text_of(config, text_width)}
+    noise = schedule_of(config)
     return Denoising(
         name=config.stage,
-        model=model_of(config),
-        shape=(size_px, size_px, 3),
+        model=told_steps(model_of(config), noise, config),
+        shape=shape,
         conditions=tuple(conditions),
-        schedule=schedule_of(config),
+        schedule=noise,
         predict=config.diffusion.predict,
         weighting=config.diffusion.weighting,
         times=times_of(config),
         settings=settings_of(config),
         learning=learning_of(config),
         crop_px=crop_px if crop_px < size_px else 0,
+        of="image" if space is None else LATENT,
+        space=space,
+        frozen=frozen,
     )
+
+
+def told_steps(model: Model, noise: Schedule, config: ConfigDict) -> Model:
+    """The network, which is told steps if it takes them and the noise is that of a table."""
+    if config.model.kind != "latent_unet" or config.diffusion.schedule not in ON_TABLES:
+        return model
+    return model.clone(steps=steps_of(on_grid(noise)))  # type: ignore[attr-defined]
+
+
+def embeds_blank(config: ConfigDict) -> bool:
+    """Whether no text is the embedding of the empty text, as for Stable Diffusion's encoder."""
+    return "text" in config and config.text.encoder.startswith(STABLE_DIFFUSION)
+
+
+def no_text_of(config: ConfigDict, width: int) -> jax.Array | jax.ShapeDtypeStruct:
+    """The embedding [l d] of the empty text; its shape if no encoder is named, as in plans."""
+    length = config.text.max_tokens
+    if config.text.encoder == STABLE_DIFFUSION:
+        return jax.ShapeDtypeStruct((length, width), jnp.float32)
+    return texts.encoder_of(config).encode([""], length)[0][0].astype(jnp.float32)
 
 
 def schedule_of(config: ConfigDict) -> Schedule:
@@ -111,13 +154,31 @@ def schedule_of(config: ConfigDict) -> Schedule:
     low, high = config.diffusion.logsnr_min, config.diffusion.logsnr_max
     require(low < high, "diffusion.logsnr_min", low, f"must be below logsnr_max, {high}")
     require(shift > 0, "diffusion.shift", shift, "must be above 0; 1 is none")
-    return _schedule(name, shift, (low, high) if name in WITH_ENDS else None)
+    zero_snr = config.diffusion.zero_snr
+    require(
+        not zero_snr or name in WITH_ZERO_SNR,
+        "diffusion.zero_snr",
+        zero_snr,
+        f"{name} ends where logsnr_min says; allowed with schedule {', '.join(WITH_ZERO_SNR)}",
+    )
+    if name not in WITH_ENDS:
+        return _schedule(name, shift, zero_snr=zero_snr)
+    return _schedule(name, shift, (TERMINAL_LOGSNR if zero_snr else low, high))
 
 
 @functools.lru_cache(maxsize=64)
-def _schedule(name: str, shift: float = 1.0, ends: tuple[float, float] | None = None) -> Schedule:
+def _schedule(
+    name: str,
+    shift: float = 1.0,
+    ends: tuple[float, float] | None = None,
+    zero_snr: bool = False,
+) -> Schedule:
     """A cached schedule: equal values give the same object, so equal configs give equal tasks."""
-    options = {} if ends is None else dict(zip(("logsnr_min", "logsnr_max"), ends, strict=True))
+    options: dict[str, float] = {}
+    if ends is not None:
+        options = dict(zip(("logsnr_min", "logsnr_max"), ends, strict=True))
+    if zero_snr:
+        options["zero_snr"] = True
     made = schedule.SCHEDULES[name](**options)
     return made if shift == 1 else schedule.shifted(made, shift)
 
@@ -125,6 +186,8 @@ def _schedule(name: str, shift: float = 1.0, ends: tuple[float, float] | None = 
 def times_of(config: ConfigDict) -> TimeSampler | Importance:
     """How noise levels are drawn; by importance, the bins of its history are `num_levels`."""
     name = config.diffusion.times
+    if name == LOGIT_NORMAL:
+        return logit_normal(config.diffusion.times_mean, config.diffusion.times_std)
     return Importance(config.diffusion.num_levels) if name == IMPORTANCE else TIMES[name]
 
 
@@ -137,27 +200,3 @@ def settings_of(config: ConfigDict) -> SampleSettings:
     """The settings with which the stage is sampled."""
     fields = SampleSettings.__dataclass_fields__
     return SampleSettings(**{name: config.sample[name] for name in fields if name in config.sample})
-
-
-def encoder_of(config: ConfigDict) -> TextEncoder:
-    """The frozen text encoder. Its width must be that of the config, if the config has one."""
-    require("text" in config, "text", None, f"{config.stage} takes no text")
-    try:
-        encoder = load_encoder(config.text.encoder, max_length=config.text.max_tokens)
-    except (ValueError, OSError) as error:
-        raise ConfigError("text.encoder", config.text.encoder, str(error)) from None
-    width = config.text.width
-    require(
-        width in (0, encoder.width),
-        "text.width",
-        width,
-        f"{config.text.encoder} says {encoder.width}; 0 asks the encoder",
-    )
-    return encoder
-
-
-def text_width_of(config: ConfigDict) -> int:
-    """The width of the text embeddings, from the config or its encoder; 0 without text."""
-    if "text" not in config:
-        return 0
-    return config.text.width or encoder_of(config).width

@@ -7,33 +7,49 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
+import numpy as np
+from jax.sharding import Mesh
+from jax.typing import ArrayLike
 from ml_collections import ConfigDict
 
-from diffjax.build import data, evaluation, resume, tasks
+from diffjax.build import data, evaluation, latents, lora, moments, resume, tasks, texts
 from diffjax.build.check import check
 from diffjax.build.places import sampled_average
 from diffjax.core.errors import ConfigError
 from diffjax.devices import mesh as mesh_lib
+from diffjax.devices import processes
 from diffjax.encoders.t5 import TextEncoder
+from diffjax.tasks.lora import Adapted
+from diffjax.tasks.task import Task
 from diffjax.training import optim
 from diffjax.training.program import Training
-from diffjax.training.run import Data, LoopSettings, Run
+from diffjax.training.run import Data, Evaluate, LoopSettings, Run
 
 
 def run_of(config: ConfigDict, workdir: Path) -> Run:
     """The description of a run of one stage; nothing large is opened yet.
 
+    A new run of latents first measures them, which may encode all pictures.
+
     Raises:
       ConfigError: the config is not valid, or cannot continue the run of the workdir.
+      StorageError: the disk has no room for latents.
     """
     check(config)
+    config = lora.as_begun(latents.begun(config, workdir), workdir)
     changes = resume.allowed_changes(config, workdir)
     if changes:
         print(
             f"changed since this run was last started:\n{resume.change_table(changes)}", flush=True
         )
-    encoder = tasks.encoder_of(config) if "text" in config else None
+    encoder = texts.encoder_of(config) if "text" in config else None
+    if latents.SECTION in config:
+        config = moments.measured(config, functools.partial(data.source_of, config))
+        if processes.is_first():
+            latents.keep(config, workdir)
     training = training_of(config, encoder.width if encoder else 0)
+    if isinstance(training.task, Adapted):
+        config = lora.with_checkpoint(config, training.task.checkpoint)
     return Run(
         training=training,
         loop=loop_of(config),
@@ -52,7 +68,7 @@ def open_data(
     Raises:
       ConfigError, StorageError: see `data.open_data` and `evaluation.during_training`.
     """
-    evaluate = None
+    evaluate: Evaluate | None = None
     if config.train.evaluate_every:
         evaluate = evaluation.during_training(config, encoder, training.task, training.mesh)
     return data.open_data(config, encoder, training, workdir)._replace(evaluate=evaluate)
@@ -67,8 +83,9 @@ def training_of(
         mesh = mesh_lib.make_mesh(**config.mesh, devices=devices)
     except ValueError as error:
         raise ConfigError("mesh", dict(config.mesh), str(error)) from None
+    task = lora.adapted(config, tasks.trained_task_of(config, text_width))
     return Training(
-        task=tasks.trained_task_of(config, text_width),
+        task=on_mesh(task, mesh) if devices is None else task,
         tx=tx,
         rate=rate,
         averages=tuple(config.train.ema),
@@ -78,6 +95,19 @@ def training_of(
         parts=config.train.accumulate,
         log_every=config.train.log_every,
     )
+
+
+def on_mesh(task: Task, mesh: Mesh) -> Task:
+    """The task with its frozen weights on every device, so that no step has to send them."""
+    if not isinstance(task, Adapted):
+        return task
+    everywhere = mesh_lib.replicated(mesh)
+
+    def placed(x: ArrayLike) -> jax.Array:
+        host = np.asarray(x)
+        return jax.make_array_from_callback(host.shape, everywhere, lambda index: host[index])
+
+    return dataclasses.replace(task, frozen=jax.tree.map(placed, task.frozen))
 
 
 def loop_of(config: ConfigDict) -> LoopSettings:

@@ -20,7 +20,7 @@ import jax
 from diffjax import checkpoint
 from diffjax.checkpoint import manifest, portable, reading, steps, workdir
 from diffjax.checkpoint.manifest import GOOD, UNVERIFIED, StepReport
-from diffjax.core import command, digest
+from diffjax.core import command, digest, tensorfile
 from diffjax.core.errors import EXIT_STORAGE, require
 from diffjax.core.files import storing, write_whole
 from diffjax.core.tables import align_columns, format_bytes
@@ -141,6 +141,9 @@ def import_file(flags: argparse.Namespace) -> None:
         workdir.check_space(flags.workdir, checkpoint.needed_bytes(state))
         if config and not (flags.workdir / portable.CONFIG).exists():
             write_whole(flags.workdir / portable.CONFIG, config.encode())
+        frozen, said = portable.frozen_of(flags.file)
+        if frozen and not (flags.workdir / portable.FROZEN).exists():
+            tensorfile.write(flags.workdir / portable.FROZEN, frozen, said)
         with checkpoint.open_dir(target, keep=sys.maxsize, config=config) as checkpoints:
             checkpoint.save(checkpoints, number, state, position)
     print(f"{target / str(number)}: step {number} from {flags.file}")

@@ -21,6 +21,8 @@ LIVE = "live"
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
 STATE, EMA = "state", "ema"
 CONFIG = "config.json"
+# Weights that a run uses and does not train, in its workdir, and how their names begin.
+FROZEN, FROZEN_PREFIX = "frozen.safetensors", "frozen/"
 
 
 def export(step: Path, out: Path, *, what: str, dtype: str, config: str) -> int:
@@ -29,7 +31,8 @@ def export(step: Path, out: Path, *, what: str, dtype: str, config: str) -> int:
     what: "state" is everything; "ema" is the average that sampling uses by default; "live" are the
     parameters themselves; else the name of an average. `python -m diffjax.sample --ema FILE` can
     use parameters and averages. dtype: "float32" or "bfloat16". config: the text of config.json,
-    or "" if there is none; it is kept in the metadata of the file.
+    or "" if there is none; it is kept in the metadata of the file. Frozen weights that lie in the
+    workdir are written too.
 
     Raises:
       ConfigError: the step has no part of that name, or `what` is "state" and `dtype` not float32.
@@ -60,8 +63,22 @@ def export(step: Path, out: Path, *, what: str, dtype: str, config: str) -> int:
     tensors = named_leaves(state)
     if what != STATE:
         tensors = {name: array.astype(DTYPES[dtype]) for name, array in tensors.items()}
-    tensorfile.write(out, tensors, metadata)
+    used, said = frozen_of(step.parent.parent / FROZEN)
+    tensorfile.write(out, {**tensors, **used}, {**metadata, **said})
     return out.stat().st_size
+
+
+def frozen_of(file: Path) -> tuple[dict[str, tensorfile.Promise], dict[str, str]]:
+    """(the frozen weights in a file of a workdir or of `export`, what its metadata say of them).
+
+    The weights are read when they are written. Both are empty if there are none, or no file.
+    """
+    if not file.is_file():
+        return {}, {}
+    found = tensorfile.promised(file, FROZEN_PREFIX)
+    own = {"step", "config", "ema", "digest", "data_position", "profile_error", "sha256"}
+    metadata = tensorfile.read_metadata(file)
+    return found, {name: text for name, text in metadata.items() if name not in own and found}
 
 
 def default_average(config: str) -> str:
@@ -105,7 +122,8 @@ def load(file: Path) -> tuple[int, PyTree, JsonObject, str]:
     known = "step" in metadata and ("digest" in metadata or "ema" in metadata)
     require(known and metadata["step"].isdecimal(), "FILE", str(file), "does not hold a checkpoint")
     step = int(metadata["step"])
-    tensors = {name: tensorfile.read(file, name) for name in tensorfile.shapes(file)}
+    names = [name for name in tensorfile.shapes(file) if not name.startswith(FROZEN_PREFIX)]
+    tensors = {name: tensorfile.read(file, name) for name in names}
     try:
         config = metadata.get("config", "")
         if config:

@@ -54,8 +54,11 @@ def paths(text: str) -> list[Path]:
     return [path(part) for part in text.split(",")]
 
 
-def add_stages(flags: argparse.ArgumentParser) -> None:
-    """Adds the flags --workdir and --stages, which name the trained stages."""
+def add_stages(flags: argparse.ArgumentParser, checkpoint: bool = False) -> None:
+    """Adds the flags --workdir and --stages, which name the trained stages.
+
+    checkpoint: also --checkpoint, which names those of others.
+    """
     where = flags.add_mutually_exclusive_group()
     where.add_argument(
         "--workdir", type=path, help="the folder of a trained cascade; none: the one that ships"
@@ -63,6 +66,13 @@ def add_stages(flags: argparse.ArgumentParser) -> None:
     where.add_argument(
         "--stages", type=paths, help="workdirs or exports of the stages: DIR,DIR,..."
     )
+    if checkpoint:
+        where.add_argument(
+            "--checkpoint",
+            type=path,
+            metavar="PLACE",
+            help="a Stable Diffusion 1 or 2 of others: a folder of diffusers, or a single file",
+        )
 
 
 def add_parameters(flags: argparse.ArgumentParser) -> None:
@@ -77,6 +87,18 @@ def add_parameters(flags: argparse.ArgumentParser) -> None:
         choices=("full", "size"),
         default="full",
         help="how checkpoints are checked: by the hash of every file, or by file sizes alone",
+    )
+
+
+def add_loras(flags: argparse.ArgumentParser) -> None:
+    """Adds the flag --lora, which changes the parameters of the stages."""
+    flags.add_argument(
+        "--lora",
+        action="append",
+        default=[],
+        metavar="FILE[:WEIGHT]",
+        help="merge a LoRA file into the stage that it is of, times WEIGHT, by default 1; may be "
+        "given many times (docs/lora.md)",
     )
 
 

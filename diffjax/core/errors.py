@@ -29,7 +29,8 @@ class ConfigError(Ending, ValueError):
     exit_code = EXIT_INPUT
 
     def __init__(self, key: str, value: object, allowed: str):
-        super().__init__(f"config error: {key} = {value!r}: {allowed}")
+        shown = " ".join(repr(value).splitlines())  # that of a ConfigDict has several lines
+        super().__init__(f"config error: {key} = {shown}: {allowed}")
 
 
 class InputError(Ending, ValueError):

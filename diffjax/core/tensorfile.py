@@ -5,6 +5,7 @@ covers the names and shapes too. Any reader of safetensors can read these files.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import math
@@ -114,11 +115,27 @@ def read(path: Path, name: str) -> np.ndarray:
         return reader.get_tensor(name)
 
 
-def read_tree(path: Path, like: PyTree) -> tuple[PyTree, dict[str, str]]:
+def promised(path: Path, prefix: str) -> dict[str, Promise]:
+    """The tensors whose names begin so, to be read when they are written elsewhere."""
+    with _opened(path) as reader:
+        parts = {n: reader.get_slice(n) for n in reader.keys() if n.startswith(prefix)}  # noqa: SIM118
+        kinds = {code: name for name, code in CODES.items()}
+        return {
+            name: Promise(
+                tuple(part.get_shape()), np.dtype(kinds[part.get_dtype()]),
+                functools.partial(read, path, name),
+            )
+            for name, part in parts.items()
+        }  # fmt: skip
+
+
+def read_tree(
+    path: Path, like: PyTree, ignored: str | None = None
+) -> tuple[PyTree, dict[str, str]]:
     """(the tensors as a tree with the structure and dtypes of `like`, the metadata of the file).
 
     `like` is a tree of arrays or shapes. The name of a tensor is its path in the tree, such as
-    down_0/conv/kernel.
+    down_0/conv/kernel. ignored: how the names begin of tensors that belong to something else.
 
     Raises:
       ValueError: the file is damaged, or has other names or shapes than `like`.
@@ -127,6 +144,8 @@ def read_tree(path: Path, like: PyTree) -> tuple[PyTree, dict[str, str]]:
     if "sha256" in metadata:  # files of other programs have none
         verify(path)
     have = shapes(path)
+    if ignored is not None:
+        have = {name: shape for name, shape in have.items() if not name.startswith(ignored)}
     want = {name: tuple(leaf.shape) for name, leaf in named_leaves(like).items()}
     for name in sorted(have.keys() | want.keys()):
         there, here = have.get(name, "missing"), want.get(name, "missing")

@@ -13,6 +13,7 @@ import numpy as np
 from diffjax.data import transforms
 from diffjax.data.broken import BrokenRecord
 from diffjax.data.record import Record, captions_of, first_caption, image_of, label_of, vector_of
+from diffjax.data.sources.prior import PRIOR
 from diffjax.images.colour import WHITE
 
 # The columns of one example: arrays without a batch axis.
@@ -90,6 +91,26 @@ def vector(of: str, width: int) -> Reader:
 def vector_of_picture(of: str, width: int) -> Reader:
     """As `vector`; one of zeros stands for a picture that cannot be read: the record is broken."""
     return functools.partial(_vector_of_picture, of=of, width=width)
+
+
+def array(name: str, read: Callable[[Record, np.random.Generator | None], np.ndarray]) -> Reader:
+    """`name`: what a function says of the record, such as latents that are kept elsewhere."""
+    return functools.partial(_array, name=name, read=read)
+
+
+def _array(
+    record: Record,
+    rng: np.random.Generator | None,
+    *,
+    name: str,
+    read: Callable[[Record, np.random.Generator | None], np.ndarray],
+) -> Columns:
+    return {name: read(record, rng)}
+
+
+def prior(record: Record, rng: np.random.Generator | None) -> Columns:
+    """`prior` bool: whether the record is of a class, and not of the new thing (see prior.py)."""
+    return {PRIOR: np.asarray(bool(record.get(PRIOR)))}
 
 
 def _label_below(record: Record, rng: np.random.Generator | None, *, num: int) -> Columns:

@@ -177,6 +177,13 @@ def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
     return jax.tree.map(placed, tree)
 
 
+def everywhere(tree: PyTree, mesh: Mesh) -> PyTree:
+    """The host arrays of a tree on every device of the mesh, so that no call sends them again."""
+    if jax.process_count() > 1:
+        return replicate(tree, mesh)
+    return jax.device_put(tree, replicated(mesh))
+
+
 def to_host(tree: PyTree) -> PyTree:
     """NumPy arrays of a tree, on every process; parts on other processes are gathered.
 

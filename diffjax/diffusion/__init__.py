@@ -57,6 +57,7 @@ from diffjax.diffusion.table import (
     posterior_variances,
     quadratic_betas,
     respaced,
+    steps_of,
     zero_terminal_snr,
 )
 
@@ -102,6 +103,7 @@ __all__ = [
     "respaced",
     "shifted",
     "sigmoid",
+    "steps_of",
     "sum_of_each",
     "target",
     "to_eps",

@@ -182,6 +182,17 @@ def discrete(logsnrs: Table) -> Schedule:
     return logsnr
 
 
+@by_value
+def steps_of(logsnrs: Table) -> Schedule:
+    """i(logsnr), the inverse of the table: i at its step i, and straight between two steps.
+
+    Outside of the table it is the nearest end. For networks that are told the step of a chain.
+    """
+    rising = -np.asarray(logsnrs, np.float32)
+    steps = np.arange(len(rising), dtype=np.float32)
+    return lambda logsnr: jnp.interp(-logsnr, jnp.asarray(rising), jnp.asarray(steps))
+
+
 def _betas(log_alpha: Table) -> Table:
     """1 - alpha_bar_t / alpha_bar_{t-1}."""
     return -np.expm1(np.diff(log_alpha, prepend=0.0))

@@ -96,10 +96,14 @@ def sdedit_stage(
     task: Denoising,
     settings: SampleSettings,
 ) -> Resized:
-    """`sampling.sample`, started from the picture noised to the first rung with the same noise."""
+    """`sampling.sample`, started from the picture noised to the first rung with the same noise.
+
+    A task that learns latents noises that of the picture.
+    """
     parts = ready(params, columns, keys, task=task, settings=settings)
-    x_t = diffuse(picture, parts.x_T, jnp.broadcast_to(logsnrs[0], picture.shape[:1]))
-    return parts.sample(x_t, logsnrs)
+    x_0 = task.learned(picture)
+    x_t = diffuse(x_0, parts.x_T, jnp.broadcast_to(logsnrs[0], x_0.shape[:1]))
+    return task.pictured(parts.sample(x_t, logsnrs))
 
 
 def ladders(stages: Sequence[TrainedStage], strength: float) -> list[Rungs]:
@@ -116,7 +120,7 @@ def ladders(stages: Sequence[TrainedStage], strength: float) -> list[Rungs]:
     rungs = []
     for trained in stages:
         schedule, settings = trained.task.schedule_of(trained.params), trained.settings
-        shift = 2 * np.log(trained.task.size_px / first.size_px)
+        shift = 2 * np.log(trained.task.shape[0] / first.shape[0])
         start = inverse(schedule, level - shift)
         cut = lambda u, schedule=schedule, start=start: schedule(start * u)  # noqa: E731
         rungs.append(spacing.SPACINGS[settings.spacing](cut, settings.num_steps))

@@ -189,15 +189,14 @@ def noises_of(
 
 def invertible(stages: Sequence[TrainedStage]) -> list[TrainedStage]:
     """The stages with settings whose sampling can be inverted: DDIM without guidance."""
-    return [
-        dataclasses.replace(
-            trained,
-            settings=dataclasses.replace(
-                trained.settings, sampler="ddim", noise=0.0, guidance_weight=1.0, threshold="static"
-            ),
+    made = []
+    for one in stages:
+        limit = "none" if one.task.space else "static"
+        settings = dataclasses.replace(
+            one.settings, sampler="ddim", noise=0.0, guidance_weight=1.0, threshold=limit
         )
-        for trained in stages
-    ]
+        made.append(dataclasses.replace(one, settings=settings))
+    return made
 
 
 def from_noise(
@@ -210,7 +209,8 @@ def from_noise(
     settings: SampleSettings,
 ) -> Resized:
     """`sampling.sample` from the given x_T; all other noise comes from the keys."""
-    return ready(params, columns, keys, task=task, settings=settings).sample(x_T)
+    parts = ready(params, columns, keys, task=task, settings=settings)
+    return task.pictured(parts.sample(x_T))
 
 
 def to_noise(
@@ -225,15 +225,15 @@ def to_noise(
 ) -> Resized:
     """The x_T from which `from_noise` makes the picture, up to the error of finite steps."""
     parts = ready(params, columns, keys, task=task, settings=settings)
-    rungs = parts.logsnrs
+    rungs, x_0 = parts.logsnrs, task.learned(picture)
     if level:
         rungs = rungs[: round((1 - level) * settings.num_steps) + 1]
-        alpha, sigma = alpha_sigma(jnp.broadcast_to(rungs[-1], picture.shape[:1]))
+        alpha, sigma = alpha_sigma(jnp.broadcast_to(rungs[-1], x_0.shape[:1]))
         # `invert` takes its argument as clean and scales it by alpha, which gives
         # alpha x_0 + sigma eps
-        eps = rng.normal(rng.stream(rng.stream(keys, task.name), "path"), picture.shape)
-        picture = picture + sigma / alpha * eps
-    return sampler.invert(parts.denoise, picture, logsnrs=rungs, step=parts.step)
+        eps = rng.normal(rng.stream(rng.stream(keys, task.name), "path"), x_0.shape)
+        x_0 = x_0 + sigma / alpha * eps
+    return sampler.invert(parts.denoise, x_0, logsnrs=rungs, step=parts.step)
 
 
 def even_weights(weights: Float[np.ndarray, " n"], frames: np.ndarray) -> Float[np.ndarray, " n"]:

@@ -30,7 +30,9 @@ class TextEncoder:
 
     fingerprint: the sha256 of config, tokenizer and weights; embeddings on disk are marked with it.
     load: returns the parameters; called when they are first needed, because a run whose embeddings
-    are all on disk does not need them.
+    are all on disk does not need them. embeds_blank: no text is the embedding of the empty text,
+    as for Stable Diffusion; else it is the null text. rounds: prompts are rounded to bfloat16, as
+    the embeddings of a training are.
 
     A caption is encoded at its own length, rounded up to a multiple of 16 tokens, and batch sizes
     are rounded up too. So a handful of compiled programs serve all calls.
@@ -47,6 +49,8 @@ class TextEncoder:
         repr=False, compare=False
     )
     mesh: Mesh | None = dataclasses.field(default=None, repr=False, compare=False)
+    embeds_blank: bool = False
+    rounds: bool = True
 
     @functools.cached_property
     def params(self) -> Params:

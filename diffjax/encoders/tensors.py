@@ -51,6 +51,35 @@ def open_folder(path: str | os.PathLike, skip: Sequence[str] = ()) -> dict[str, 
     return tensors
 
 
+def open_safetensors(folder: Path, whole: str, skip: Sequence[str] = ()) -> dict[str, Stored]:
+    """The tensors in the file `whole` of a folder, or in the shards that its index names.
+
+    Raises:
+      ValueError: there is none, one is damaged, or a shard is missing. One line.
+    """
+    index = folder / f"{whole}.index.json"
+    if (folder / whole).is_file():
+        return {one.name: one for one in safetensors_file(folder / whole, tuple(skip))}
+    if not index.is_file():
+        pickles = sorted(file.name for file in folder.glob("*.bin"))
+        only = f"; {pickles[0]} is a pickle, which may run code" if pickles else ""
+        raise ValueError(f"{folder}: no {whole} and no {index.name}{only}: download it too")
+    listed, tensors = _weight_map(index), {}
+    for name in sorted(set(listed.values())):
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder / name}: named by {index.name} but missing: download it too")
+        for stored in safetensors_file(folder / name, tuple(skip)):
+            if listed.get(stored.name) == name:
+                tensors[stored.name] = stored
+    for name, file in listed.items():
+        if name not in tensors and not name.startswith(tuple(skip)):
+            raise ValueError(
+                f"{folder / file}: tensor {name} is not in it, though {index.name} says so: "
+                "download the shards again"
+            )
+    return tensors
+
+
 def weight_files(path: str | os.PathLike) -> list[Path]:
     """The files of a folder that hold its tensors, in order.
 

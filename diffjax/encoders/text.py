@@ -1,4 +1,4 @@
-"""Opens the text encoder that a name means: a T5, or with the prefix "clip:" a CLIP."""
+"""Opens the text encoder that a name means: a T5, a CLIP, or a Stable Diffusion's."""
 
 import os
 
@@ -7,6 +7,7 @@ from jax.typing import DTypeLike
 
 from diffjax.encoders import t5
 from diffjax.encoders.clip import encoder as clip
+from diffjax.encoders.stable_diffusion import encoder as stable_diffusion
 from diffjax.encoders.t5 import TextEncoder
 
 __all__ = ["TextEncoder", "load_encoder"]
@@ -20,6 +21,8 @@ def load_encoder(
 ) -> TextEncoder:
     """The encoder of `t5.load_encoder`; "clip:NAME" is that of `clip.load_text_encoder`.
 
+    "sd:PLACE" is that of a Stable Diffusion (`stable_diffusion.load`).
+
     Raises:
       ValueError: there is no such encoder, or it cannot be used so.
     """
@@ -27,4 +30,7 @@ def load_encoder(
     if name.startswith(clip.PREFIX):
         rest = name.removeprefix(clip.PREFIX)
         return clip.load_text_encoder(rest, max_length, dtype, mesh)
+    if name.startswith(stable_diffusion.PREFIX):
+        rest = name.removeprefix(stable_diffusion.PREFIX)
+        return stable_diffusion.load(rest, max_length, dtype, mesh)
     return t5.load_encoder(name, max_length, dtype, mesh)

@@ -45,7 +45,7 @@ class NoiseLevels:
 
     def __call__(self, task: Denoising, params: Params, batch: Columns, keys: PRNGKeys) -> Numbers:
         """`loss_logsnr_LOW_HIGH` for each bin."""
-        x_0 = decoded(batch[task.of])
+        x_0 = task.clean(batch)
         denoise = denoiser_of(task, params, batch, keys)
         low, high = ends_of(task, params)
         key_level, key_eps = rng.split(rng.stream(keys, "levels"), 2)
@@ -193,7 +193,7 @@ def denoiser_of(
         small = small_of(task)(decoded(batch[task.of]), keys).z if low_res is None else low_res
         columns["low_res"] = small
     told_keys = rng.stream(keys, "told")
-    given = sampling.given_by(task.conditions, columns, told_keys, task.settings)
+    given = sampling.given_to(task, columns, told_keys, task.settings)
     return sampling.plain_denoiser(params, given, task)
 
 

@@ -12,6 +12,9 @@ from diffjax.data.emoji import splits
 from diffjax.data.record import first_caption, image_of
 from diffjax.data.sources.tfds import open_source
 
+# Judges look at 32 px or less, so larger drawings would only take memory.
+JUDGED_PX = 64
+
 
 @dataclass(frozen=True)
 class Drawings:

@@ -48,7 +48,7 @@ class Evaluator(Generic[Subject]):
         everywhere = mesh_lib.replicated(self.mesh)
         ask = program(self.measures, bool(self.scores), everywhere)
         here = mesh_lib.rows_here(sharding, self.rows)
-        task, seed = mesh_lib.replicate((self.task, np.int32(self.seed)), self.mesh)
+        task, seed = mesh_lib.everywhere((self.task, np.int32(self.seed)), self.mesh)
         parts: list[tuple[dict, dict]] = []
         for first in range(0, len(self.examples), self.rows):
             # every call has as many rows: the last one repeats the last example

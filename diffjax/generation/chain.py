@@ -18,6 +18,8 @@ from diffjax.tasks.denoising import Denoising
 from diffjax.tasks.settings import SampleSettings
 from diffjax.tasks.task import Columns, Params
 
+MAX_SIZE_PX = 8192  # of pictures whose size a flag says
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainedStage:
@@ -68,9 +70,16 @@ class Cascade:
         """The same stages with other settings, one for each.
 
         Raises:
-          ConfigError: a sampler needs a learned variance, and the stage has none.
+          ConfigError: a sampler needs a learned variance, and the stage has none; or latents have
+            a threshold.
         """
         for stage, new in zip(self.stages, settings, strict=True):
+            require(
+                new.threshold == "none" or stage.task.space is None,
+                "--threshold",
+                new.threshold,
+                f'is for pictures, and {stage.task.name} learns latents: want "none"',
+            )
             require(
                 new.sampler != "ddpm_learned" or stage.task.learning.learns_variance,
                 "--sampler",
@@ -81,6 +90,27 @@ class Cascade:
         return dataclasses.replace(
             self, stages=tuple(dataclasses.replace(s, settings=new) for s, new in stages)
         )
+
+    def at_size(self, size_px: int, flag: str = "--size") -> "Cascade":
+        """The same for pictures of another side, which a network of latents takes as it is.
+
+        Raises:
+          ConfigError: there are several stages, or theirs is no network of latents of any size.
+        """
+        stage, task = self.stages[0], self.stages[0].task
+        fits = len(self.stages) == 1 and task.space is not None
+        fits = fits and not getattr(task.model, "canvas", 0) and not task.low_res
+        what = f"{task.name} makes pictures of {task.size_px} px alone: a single stage of latents"
+        require(fits, flag, size_px, f"{what} without a canvas can make others")
+        assert task.space is not None
+        step = task.space.factor * getattr(task.model, "stride", 1)
+        whole = size_px > 0 and size_px % step == 0 and size_px <= MAX_SIZE_PX
+        require(whole, flag, size_px, f"want a multiple of {step}, at most {MAX_SIZE_PX}")
+        side = size_px // task.space.factor
+        task = dataclasses.replace(task, shape=(side, side, *task.shape[2:]))
+        origin = dataclasses.replace(self.origins[0], size_px=size_px)
+        made = dataclasses.replace(stage, task=task)
+        return dataclasses.replace(self, stages=(made,), origins=(origin,))
 
 
 def generate(

@@ -22,7 +22,8 @@ from diffjax.generation.chain import TrainedStage, prompt_columns, read_by
 from diffjax.images import pixels
 from diffjax.models.layers import convolve
 from diffjax.tasks import sampling
-from diffjax.tasks.task import with_model
+from diffjax.tasks.denoising import with_space
+from diffjax.tasks.task import Params, with_model
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 GRAPH, PARAMS, CARD = "graph.bin", "params.safetensors", "card.json"
@@ -30,7 +31,15 @@ GRAPH, PARAMS, CARD = "graph.bin", "params.safetensors", "card.json"
 
 def flat_params(stages: Sequence[TrainedStage]) -> dict[str, Array]:
     """The parameters of all stages by names such as "base64/stem/kernel"."""
-    return trees.named_leaves({trained.task.name: trained.params for trained in stages})
+    return trees.named_leaves(_by_stage(stages))
+
+
+def _by_stage(stages: Sequence[TrainedStage]) -> dict[str, Params]:
+    """The parameters of each stage, and beside them its frozen weights, if it has some."""
+    trained = {one.task.name: one.params for one in stages}
+    return trained | {
+        f"{one.task.name}/frozen": one.task.frozen for one in stages if one.task.frozen
+    }
 
 
 def exported(
@@ -45,8 +54,8 @@ def exported(
     cpu_only = tuple(platforms) == ("cpu",)
     convolution = convolve.cpu_convolution if cpu_only else jax.lax.conv_general_dilated
     portable = dict(convolution=convolution, attention_implementation="xla")
-    fitted = [with_model(one.task, **portable) for one in stages]
-    structure = jax.tree.structure({one.task.name: one.params for one in stages})
+    fitted = [with_space(with_model(one.task, **portable), convolution) for one in stages]
+    structure = jax.tree.structure(_by_stage(stages))
     names = list(flat_params(stages))
 
     def run(params, text, mask, seeds) -> UInt8[jax.Array, "b h w c"]:
@@ -54,6 +63,7 @@ def exported(
         keys, columns = rng.per_example(seeds), prompt_columns(text, mask)
         for task, one in zip(fitted, stages, strict=True):
             told = read_by(task, columns)
+            task = dataclasses.replace(task, frozen=trained.get(f"{task.name}/frozen", {}))
             picture = sampling.sample(
                 trained[task.name], told, keys, task=task, settings=one.settings
             )

@@ -22,6 +22,8 @@ MAX_STAGES = 8
 MAX_LABEL = 2**24
 MAX_ALSO = 4
 MAX_CANDIDATES = 1_000
+MAX_LORAS = 16
+LORA_WEIGHT = (-10.0, 10.0)  # both ends are allowed
 # Fields that are written only if they have a value.
 OPTIONAL = ("label", "also", "chosen", "clip")
 # The fields of a stage beside its settings.
@@ -33,12 +35,21 @@ LATER = ("guidance_rescale", "guidance_from", "guidance_to", "clip_guidance")
 
 
 @dataclasses.dataclass(frozen=True)
+class Lora:
+    """A LoRA file that was merged into a stage. digest: its sha256. weight: how much it counts."""
+
+    digest: str
+    weight: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Origin:
     """Where a stage's parameters come from.
 
     step: the training step, None if unknown. average: its name, or "file". checkpoint: the sha256
     of the parameters and of the network's config. guide: the origin of the weaker version that
-    guidance moved away from; None for none.
+    guidance moved away from; None for none. loras: the files that were merged into the parameters
+    of `checkpoint`.
     """
 
     name: str
@@ -47,6 +58,7 @@ class Origin:
     average: str
     checkpoint: str
     guide: "Origin | None" = None
+    loras: tuple[Lora, ...] = ()
 
     def by(self, guide: "Origin") -> "Origin":
         """The same parameters, guided by these."""
@@ -113,9 +125,10 @@ def to_json(recipe: Recipe) -> JsonObject:
 
 
 def origin_to_json(origin: Origin) -> JsonObject:
-    """The origin as JSON, with its guide if there is one."""
-    plain = dataclasses.asdict(dataclasses.replace(origin, guide=None))
-    del plain["guide"]
+    """The origin as JSON, with its guide and its LoRA files if there are any."""
+    plain: JsonObject = {name: getattr(origin, name) for name in ORIGIN}
+    if origin.loras:
+        plain["loras"] = [[one.digest, one.weight] for one in origin.loras]
     return plain if origin.guide is None else {**plain, "guide": origin_to_json(origin.guide)}
 
 
@@ -191,8 +204,8 @@ def read(path: Path) -> Recipe:
 
 
 def _stage(value: object, where: str) -> tuple[Origin, SampleSettings]:
-    fields = _fields(value, where, (*ORIGIN, "settings"), ("guide",))
-    origin = _origin(fields, where)
+    fields = _fields(value, where, (*ORIGIN, "settings"), ("guide", "loras"))
+    origin = dataclasses.replace(_origin(fields, where), loras=_loras(fields, where))
     if fields.get("guide") is not None:
         guide = _fields(fields["guide"], f"{where}.guide", ORIGIN)
         origin = origin.by(_origin(guide, f"{where}.guide"))
@@ -221,6 +234,21 @@ def _origin(fields: Mapping[str, object], where: str) -> Origin:
         average=_word(fields["average"], f"{where}.average", r"(?!.*\.safetensors$)[\w.-]{1,80}"),
         checkpoint=_word(fields["checkpoint"], f"{where}.checkpoint", "[0-9a-f]{64}"),
     )
+
+
+def _loras(fields: Mapping[str, object], where: str) -> tuple[Lora, ...]:
+    found = fields.get("loras", [])
+    if not isinstance(found, list) or len(found) > MAX_LORAS:
+        raise ValueError(f"{where}.loras: want a list of at most {MAX_LORAS}")
+    pairs = all(isinstance(pair, list) and len(pair) == 2 for pair in found)
+    _require(pairs, f"{where}.loras", "want pairs of a sha256 and a weight")
+    low, high = LORA_WEIGHT
+    for _, weight in found:
+        number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        wrong = f"want weights from {low:g} to {high:g}"
+        _require(number and low <= weight <= high, f"{where}.loras", wrong)
+    pattern = "[0-9a-f]{64}"
+    return tuple(Lora(_word(name, f"{where}.loras", pattern), float(x)) for name, x in found)
 
 
 def _also(value: object) -> tuple[tuple[str, float], ...]:

@@ -94,13 +94,19 @@ def embedded(encoder: TextEncoder, prompts: Sequence[str]) -> tuple[Text, TextMa
     """(embeddings, mask) of the prompts, rounded to bfloat16 as those of training are.
 
     A blank prompt is the null text, like a blank caption in training. Each other prompt is encoded
-    alone, because its embeddings are rounded differently in a batch.
+    alone, because its embeddings are rounded differently in a batch. An encoder may say that it
+    embeds blank prompts too, and that nothing is rounded.
     """
     length = encoder.max_length
     nothing = null_text(jnp.zeros((1, length, encoder.width)), jnp.zeros((1, length), bool))
-    parts = [encoder.encode([one], length) if clean(one) else nothing for one in prompts]
+    parts = [
+        encoder.encode([one], length) if clean(one) or encoder.embeds_blank else nothing
+        for one in prompts
+    ]
     text, mask = (jnp.concatenate(rows) for rows in zip(*parts, strict=True))
-    return text.astype(jnp.bfloat16).astype(jnp.float32), mask
+    if encoder.rounds:
+        text = text.astype(jnp.bfloat16)
+    return text.astype(jnp.float32), mask
 
 
 def inputs_of(

@@ -73,6 +73,8 @@ def costs(work: shapes.Work, device: jax.Device, networks: Sequence[str] = ()) -
     per_image = sum(product.flops for product in products) / work.rows
     state = _on_a_device(work.arguments[0])
     batch = _on_a_device(work.arguments[1])
+    frozen = [task.frozen for task in work.arguments[2:]]
+    used = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(frozen))
     program = work.trace().jaxpr
     rest = liveness.peak(liveness.on_a_device(program))
     chip = chips.chip_of(device.device_kind)
@@ -81,11 +83,13 @@ def costs(work: shapes.Work, device: jax.Device, networks: Sequence[str] = ()) -
     lines = [
         f"{trees.num_values(work.params):,} parameters",
         *(f"  {trees.num_values(work.params[name]):,} in the {name}" for name in networks),
+        *([f"{trees.num_values(frozen):,} frozen parameters"] if used else []),
         f"FLOPs: {per_image:.3g} an image, {per_image * work.batch:.3g} a step",
         f"memory of a device: state {format_memory(state)}, batch {format_memory(batch)}, "
+        f"{f'frozen weights {format_memory(used)}, ' if used else ''}"
         f"activations and gradients {format_memory(rest)} to {format_memory(SLACK * rest)}; "
-        f"together {format_memory(state + batch + rest)} to "
-        f"{format_memory(state + batch + SLACK * rest)}{of_limit} "
+        f"together {format_memory(state + batch + used + rest)} to "
+        f"{format_memory(state + batch + used + SLACK * rest)}{of_limit} "
         "(an estimate; --mode=compile asks the compiler)",
     ]
     if chip is not None:

@@ -50,12 +50,12 @@ def training(training: Training) -> Work:
     rows = batch // (mesh.size // mesh.shape["tensor"] * training.parts)
     plain = without_remat(task)
 
-    def loss(params, columns):
+    def loss(params, columns, plain):
         drawn = plain.draw(jax.random.key(0), columns, jnp.zeros((), jnp.int32))
         return jnp.mean(plain.loss(params, drawn, ALONE).per_example)
 
-    state = program.place.state_shape
-    gradient = jax.make_jaxpr(jax.grad(loss))(unplaced(state.params), dict(examples(task, rows)))
+    state, columns = program.place.state_shape, dict(examples(task, rows))
+    gradient = jax.make_jaxpr(jax.grad(loss))(unplaced(state.params), columns, plain)
     columns = dict(examples(task, batch, program.batch_sharding))
     return Work(program.step, (state, columns, task), batch, mesh, state.params, gradient, rows)
 
@@ -71,7 +71,8 @@ def of_sampling(task: Denoising, settings: SampleSettings, devices: Sequence[jax
     params = jax.eval_shape(task.init, jax.random.key(0))
     sampler = sampling.compiled(sampling.sample, settings)
     one_row = sampler.trace(params, *prompts(task, 1), task=task).jaxpr
-    params = jax.tree.map(lambda x: whole(x.shape, x.dtype), params)
+    params, frozen = jax.tree.map(lambda x: whole(x.shape, x.dtype), (params, task.frozen))
+    task = dataclasses.replace(task, frozen=frozen)
     arguments = (params, *prompts(task, batch, mesh_lib.batch_sharding(mesh)))
     return Work(sampler, arguments, batch, mesh, params, one_row, 1, {"task": task})
 

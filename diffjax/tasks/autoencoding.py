@@ -12,7 +12,7 @@ from diffjax.core.types import Image, PerExample, PRNGKey, PRNGKeys, Resized
 from diffjax.devices.mesh import Rules
 from diffjax.images import pixels
 from diffjax.models.autoencoder.codebook import Quantised
-from diffjax.models.autoencoder.network import Autoencoder
+from diffjax.models.autoencoder.network import LOG_VARIANCE, Autoencoder
 from diffjax.models.perceptual import Perceptual
 from diffjax.tasks.adversary import Adversary, balance, with_gradient
 from diffjax.tasks.codes import Following
@@ -26,9 +26,6 @@ from diffjax.tasks.task import (
     Peers,
     register,
 )
-
-# What the log variance of a latent is held in, as in the paper's code.
-LOG_VARIANCE = (-30.0, 20.0)
 
 
 @dataclass(frozen=True)

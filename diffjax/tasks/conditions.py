@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from diffjax.core.types import PRNGKey, PRNGKeys
+from diffjax.core.types import PRNGKey, PRNGKeys, TextMask
+from diffjax.core.types import Text as Embedded
 from diffjax.tasks.condition import NEGATIVE, SHARE, Condition, also, share_of, unprefixed
 from diffjax.tasks.pictures import COSINE, LowRes, Masked, shrink
 from diffjax.tasks.settings import SampleSettings
@@ -19,18 +20,28 @@ from diffjax.tasks.task import Columns, ExampleShapes
 from diffjax.tasks.text import drop_text, mask_from_length, null_text
 
 __all__ = [
-    "COSINE", "NEGATIVE", "SHARE", "Class", "Condition", "Embedding", "LowRes", "Masked", "Text",
-    "also", "shrink", "told_by", "unprefixed",
+    "COSINE", "NEGATIVE", "NO_TEXT", "SHARE", "Class", "Condition", "Embedding", "LowRes", "Masked",
+    "Text", "also", "shrink", "told_by", "unprefixed",
 ]  # fmt: skip
+
+
+# The column [l d] of each row that stands for no text, if that is not the null text.
+NO_TEXT = "no_text"
 
 
 @dataclass(frozen=True)
 class Text:
-    """Embeddings of a caption; a share `drop` of rows trains without it (Ho & Salimans 2022)."""
+    """Embeddings of a caption; a share `drop` of rows trains without it (Ho & Salimans 2022).
+
+    embeds_blank: no text is the column `no_text`, the encoder's embedding of the empty text, as in
+    Stable Diffusion; else it is the null text. Each text then fills all `max_tokens`, and a shorter
+    one, which is the null text of a blank caption, becomes `no_text` too.
+    """
 
     width: int
     max_tokens: int
     drop: float = 0.0
+    embeds_blank: bool = False
 
     def columns(self) -> ExampleShapes:
         """`text` [l d] in bfloat16, zero beyond `text_length`."""
@@ -63,7 +74,10 @@ class Text:
     def told(self, batch: Columns) -> Columns:
         """The text, or the null text if it is dropped."""
         mask = mask_from_length(batch["text_length"], batch["text"].shape[1])
-        text, mask = drop_text(batch["text"].astype(jnp.float32), mask, batch["keep_text"])
+        text, keep = batch["text"].astype(jnp.float32), batch["keep_text"]
+        if self.embeds_blank:
+            keep = keep & (batch["text_length"] == self.max_tokens)
+        text, mask = drop_text(text, mask, keep, self._absent(text, mask, batch))
         return {"text": text, "text_mask": mask}
 
     def given(self, columns: Columns, keys: PRNGKeys, settings: SampleSettings) -> Columns:
@@ -71,12 +85,20 @@ class Text:
         return {"text": columns["text"], "text_mask": columns["text_mask"]}
 
     def absent(self, given: Columns, columns: Columns) -> Columns:
-        """The null text, or the negative prompt with its own mask."""
+        """No text, or the negative prompt with its own mask."""
         if f"{NEGATIVE}text" in columns:
             text, mask = columns[f"{NEGATIVE}text"], columns[f"{NEGATIVE}text_mask"]
         else:
-            text, mask = null_text(given["text"], given["text_mask"])
+            text, mask = self._absent(given["text"], given["text_mask"], columns)
         return {"text": text, "text_mask": mask}
+
+    def _absent(
+        self, text: Embedded, mask: TextMask, columns: Columns
+    ) -> tuple[Embedded, TextMask]:
+        """What stands for no text, in the shape of a text."""
+        if not self.embeds_blank:
+            return null_text(text, mask)
+        return columns[NO_TEXT].astype(text.dtype), jnp.ones_like(mask)
 
 
 @dataclass(frozen=True)

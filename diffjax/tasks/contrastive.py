@@ -10,12 +10,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from diffjax.core import rng
-from diffjax.core.types import Image, PerExample, PRNGKey, PRNGKeys
+from diffjax.core.types import Image, LogSnr, PerExample, PRNGKey, PRNGKeys
 from diffjax.devices.mesh import Rules
 from diffjax.diffusion.process import diffuse
 from diffjax.images import pixels
-from diffjax.models.clip.backbone import BACKBONES
-from diffjax.models.clip.clip import CLIP, Features, Pair
+from diffjax.models.clip.backbone import BACKBONES, States
+from diffjax.models.clip.clip import CLIP, WHOLE, Dropped, Features, Pair
 from diffjax.tasks.pictures import COSINE
 from diffjax.tasks.task import (
     ALONE,
@@ -27,6 +27,7 @@ from diffjax.tasks.task import (
     Peers,
     register,
 )
+from diffjax.tasks.text import mask_from_length
 
 Kind = Literal["softmax", "sigmoid"]
 # The column of what a frozen backbone makes of the picture.
@@ -47,8 +48,9 @@ class Contrastive:
     at a time, each against the whole batch; the backward pass computes them again. So their memory
     grows linearly with the batch. shift_px: in training a picture is moved by up to so many pixels.
     If the model takes noised pictures, training noises them, at levels uniform in u. If the model
-    has a backbone, training reads its vectors and no pictures; drop: the share of the numbers of a
-    vector that training leaves out.
+    has a backbone, training reads its vectors and no pictures, and if it is told states, these and
+    no tokens; drop: the share of the numbers of a vector, and of a mean state, that training leaves
+    out.
     """
 
     name: str
@@ -71,36 +73,41 @@ class Contrastive:
         return self.model.config.size_px
 
     def columns(self) -> ExampleShapes:
-        """`image` in bytes or `vector`, and the ids `tokens` of a text, zero after its end."""
+        """`image` in bytes or `vector`; and the ids `tokens` of a text, zero after its end, or its
+        states `text`, zero beyond `text_length`.
+        """
         config = self.model.config
-        tokens = jax.ShapeDtypeStruct((config.length,), jnp.int32)
+        whole = lambda *shape, of=jnp.float32: jax.ShapeDtypeStruct(shape, of)  # noqa: E731
+        found = {"image": whole(self.size_px, self.size_px, 3, of=jnp.uint8)}
         if config.backbone:
-            vector = jax.ShapeDtypeStruct((BACKBONES[config.backbone],), jnp.float32)
-            return {VECTOR: vector, "tokens": tokens}
-        sides = (self.size_px, self.size_px, 3)
-        return {"image": jax.ShapeDtypeStruct(sides, jnp.uint8), "tokens": tokens}
+            found = {VECTOR: whole(BACKBONES[config.backbone])}
+        if config.told:
+            text = whole(config.length, config.told.width, of=jnp.bfloat16)
+            return {**found, "text": text, "text_length": whole(of=jnp.int32)}
+        return {**found, "tokens": whole(config.length, of=jnp.int32)}
 
     def init(self, key: PRNGKey) -> Params:
         """Initial parameters. To be jitted."""
-        tokens = jnp.zeros((1, self.model.config.length), jnp.int32)
-        if self.model.config.backbone:
-            vector = jnp.zeros((1, BACKBONES[self.model.config.backbone]))
-            return self.model.init(key, vector, tokens, method="of_vectors")["params"]
-        image = jnp.zeros((1, self.size_px, self.size_px, 3))
-        return self.model.init(key, image, tokens)["params"]
+        config = self.model.config
+        zeros = {k: jnp.zeros((1, *v.shape), v.dtype) for k, v in self.columns().items()}
+        image = zeros[VECTOR] if config.backbone else pixels.from_uint8(zeros["image"])
+        return self.model.init(key, image, self._words(zeros))["params"]
 
     def draw(self, key: PRNGKey, batch: Columns, step: Int[Array, ""]) -> Columns:
         """With `shift` [b 2], in pixels, if pictures are moved; `u` and `eps` of noise; `kept`."""
-        count, most, drawn = len(batch["tokens"]), self.shift_px, {}
+        count, most, drawn = rows_of(batch), self.shift_px, {}
         if most:
             key_shift = rng.stream(key, "shift")
             drawn["shift"] = jax.random.randint(key_shift, (count, 2), -most, most + 1)
         if self.model.config.noised:
             drawn["u"] = jax.random.uniform(rng.stream(key, "level"), (count,))
             drawn["eps"] = jax.random.normal(rng.stream(key, "noise"), batch["image"].shape)
-        if self.drop:
+        if self.drop and VECTOR in batch:
             key_drop, shape = rng.stream(key, "drop"), batch[VECTOR].shape
             drawn["kept"] = jax.random.bernoulli(key_drop, 1 - self.drop, shape)
+        if self.drop and "text" in batch:
+            key_drop, shape = rng.stream(key, "drop_text"), (count, batch["text"].shape[-1])
+            drawn["text_kept"] = jax.random.bernoulli(key_drop, 1 - self.drop, shape)
         return {**batch, **drawn}
 
     def loss(self, params: Params, batch: Columns, peers: Peers = ALONE) -> Losses:
@@ -118,23 +125,36 @@ class Contrastive:
 
     def pair(self, params: Params, batch: Columns) -> Pair:
         """The unit vectors of the pictures and texts of a batch; x_t if the batch has noise."""
+        dropped = Dropped(batch.get("kept"), batch.get("text_kept"))
         if self.model.config.backbone:
-            found: Pair = self.model.apply(  # type: ignore[assignment]
-                {"params": params},
-                batch[VECTOR],
-                batch["tokens"],
-                batch.get("kept"),
-                method="of_vectors",
-            )
-            return found
+            return self._pair(params, batch[VECTOR], batch, dropped=dropped)
         image, logsnr = pixels.from_uint8(batch["image"]), None
         if "shift" in batch:
             image = shifted(image, batch["shift"], self.shift_px)
         if "eps" in batch:
             logsnr = COSINE(batch["u"])
             image = diffuse(image, batch["eps"], logsnr)
-        found = self.model.apply({"params": params}, image, batch["tokens"], logsnr)  # type: ignore[assignment]
+        return self._pair(params, image, batch, logsnr, dropped)
+
+    def _pair(
+        self,
+        params: Params,
+        image: Image | Float[Array, "b d"],
+        batch: Columns,
+        logsnr: LogSnr | None = None,
+        dropped: Dropped = WHOLE,
+    ) -> Pair:
+        found: Pair = self.model.apply(  # type: ignore[assignment]
+            {"params": params}, image, self._words(batch), logsnr, dropped
+        )
         return found
+
+    def _words(self, batch: Columns) -> Int[Array, "b l"] | States:
+        """The token ids of a batch, or the states that stand for them."""
+        if not self.model.config.told:
+            return batch["tokens"]
+        mask = mask_from_length(batch["text_length"], batch["text"].shape[1])
+        return States(batch["text"].astype(jnp.float32), mask)
 
     def bounded(self, params: Params, memory: Memory = None) -> Params:
         """The scale held in its limits, as CLIP holds it after each step; SigLIP does not."""
@@ -161,6 +181,11 @@ class Contrastive:
             return found
         best = jnp.argmax(pair.text @ pair.image.T, axis=-1)
         return {"made": pixels.from_uint8(batch["image"])[best], **found}
+
+
+def rows_of(batch: Columns) -> int:
+    """How many examples there are."""
+    return len(next(iter(batch.values())))
 
 
 def shifted(image: Image, shift: Int[Array, "b 2"], most: int) -> Image:

@@ -1,24 +1,45 @@
 """The task of denoising one column, such as pictures, latents, vectors or waveforms."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from diffjax.core import rng
-from diffjax.core.types import LogSnr, Network, PRNGKey, PRNGKeys, Schedule
+from diffjax.core.types import (
+    Data,
+    Image,
+    LogSnr,
+    Network,
+    PRNGKey,
+    PRNGKeys,
+    Reshaped,
+    Resized,
+    Schedule,
+)
 from diffjax.devices.mesh import Rules
 from diffjax.diffusion.predict import Kind, precondition
 from diffjax.diffusion.training.times import Importance, TimeSampler, record, uniform
 from diffjax.images import pixels
+from diffjax.models.layers.convolve import Convolution
 from diffjax.tasks import sampling
-from diffjax.tasks.conditions import COSINE, Condition, LowRes, Masked, Text, told_by
+from diffjax.tasks.conditions import (
+    COSINE,
+    NO_TEXT,
+    Condition,
+    LowRes,
+    Masked,
+    Text,
+    told_by,
+)
 from diffjax.tasks.critic import Critic
 from diffjax.tasks.learning import Learning
 from diffjax.tasks.settings import SampleSettings
+from diffjax.tasks.space import LATENT, WEIGHTS, Space
 from diffjax.tasks.task import (
     ALONE,
     Columns,
@@ -45,7 +66,10 @@ class Denoising:
     errors count. guide: a weaker version of it, whose parameters are `frozen["guide"]`: guidance
     leads away from what that says (Karras et al. 2024b), in place of the null condition. critic:
     says how well data fit what was asked for, with the parameters `frozen["critic"]`; guidance
-    follows its gradient, as far as `settings.clip_guidance` says.
+    follows its gradient, as far as `settings.clip_guidance` says. space: of the latents that it
+    learns in place of pictures, `of` being "latent"; its autoencoder is `frozen["space"]`. What it
+    makes is then decoded, so `size_px` and all that callers see are those of pictures. If a
+    condition on text wants it, `frozen["no_text"]` [l d] is the embedding of the empty text.
     """
 
     name: str
@@ -64,6 +88,7 @@ class Denoising:
     frozen: Params = field(default_factory=dict, compare=False)
     guide: "Denoising | None" = None
     critic: Critic | None = None
+    space: Space | None = None
 
     @property
     def sharding(self) -> Rules:
@@ -73,7 +98,12 @@ class Denoising:
     @property
     def size_px(self) -> int:
         """The side of the pictures that the task makes."""
-        return self.shape[0]
+        return self.shape[0] * (self.space.factor if self.space else 1)
+
+    @property
+    def reads(self) -> str:
+        """The column that `draw` and `loss` read what is learned from."""
+        return "image" if self.space and not self.space.cached else self.of
 
     @property
     def low_res(self) -> LowRes | None:
@@ -102,9 +132,13 @@ class Denoising:
     def columns(self) -> ExampleShapes:
         """The column that is learned, as it is stored on disk, and those of the conditions."""
         sides = (self.crop_px, self.crop_px, *self.shape[2:]) if self.crop_px else self.shape
-        dtype = jnp.uint8 if self.of == "image" else jnp.float32
+        dtype: DTypeLike = jnp.uint8 if self.reads == "image" else jnp.float32
+        if self.space and self.space.cached:
+            sides, dtype = (*self.shape[:2], self.space.num_moments), jnp.float16
+        elif self.space:
+            sides = (self.size_px, self.size_px, 3)
         told = {name: shape for one in self.conditions for name, shape in one.columns().items()}
-        return {self.of: jax.ShapeDtypeStruct(sides, dtype), **told}
+        return {self.reads: jax.ShapeDtypeStruct(sides, dtype), **told}
 
     def prompts(self) -> ExampleShapes:
         """The columns of one row that sampling reads."""
@@ -116,11 +150,18 @@ class Denoising:
         batch = {
             name: jnp.zeros((1, *shape.shape), shape.dtype)
             for name, shape in self.columns().items()
-            if name != self.of
+            if name != self.reads
         }
         drawn = [one.draw(key, {"row": jnp.zeros(1), **batch}) for one in self.conditions]
         batch = {**batch, self.of: x, **{name: c for part in drawn for name, c in part.items()}}
+        if self.space:
+            sides = [side * self.space.factor for side in x.shape[1:3]]
+            batch["image"] = jnp.zeros((1, *sides, 3))
+        if self.text and self.text.embeds_blank:
+            batch[NO_TEXT] = jnp.zeros((1, self.text.max_tokens, self.text.width))
         told = jax.eval_shape(lambda: told_by(self.conditions, batch))
+        if self.space and "masked" in told:
+            told |= {"masked": x, "mask": x[..., :1]}
         told = {name: jnp.zeros(one.shape, one.dtype) for name, one in told.items()}
         x_t = self.learning.beside(x, jnp.zeros_like(x))
         params = self.model.init(key, x_t, jnp.zeros(1), **told)["params"]
@@ -148,20 +189,26 @@ class Denoising:
     def draw(
         self, key: PRNGKey, batch: Columns, step: Int[Array, ""], memory: Memory = None
     ) -> Columns:
-        """Times `u` with their `weight`, noise `eps`, and the random draws of the conditions."""
-        x = batch[self.of]
+        """Times `u` with their `weight`, noise `eps`, and the random draws of the conditions.
+
+        Of latents also `latent_eps`, with which they are drawn from their moments.
+        """
+        x = batch[self.reads]
         key_u, key_eps = jax.random.split(rng.stream(key, "diffusion"))
         sampler = self.times.given(memory) if isinstance(self.times, Importance) else self.times
         times = sampler(key_u, len(x))
         told = {name: c for one in self.conditions for name, c in one.draw(key, batch).items()}
-        eps = jax.random.normal(key_eps, x.shape)
+        shape = (len(x), *self.shape) if self.space else x.shape
+        eps = jax.random.normal(key_eps, shape)
+        if self.space:
+            told["latent_eps"] = jax.random.normal(rng.stream(key, LATENT), shape)
         told |= self.learning.draw(key, len(x))
-        return {**batch, **told, "u": times.u, "weight": times.weight, "eps": eps}
+        return {**batch, **told, "u": times.u, "weight": times.weight,
+                "eps": self.learning.noise(key, eps)}  # fmt: skip
 
     def loss(self, params: Params, batch: Columns, peers: Peers = ALONE) -> Losses:
         """The weighted error of each row. metrics: the mean error at high and at low noise."""
-        x_0 = decoded(batch[self.of])
-        told = told_by(self.conditions, {**batch, self.of: x_0})
+        x_0, told = self.seen(batch)
         schedule = self.learning.schedule_of(self.schedule, params)
         network = self.learning.for_training(self.bind(params, told), self.predict, batch)
         objective = self.learning.objective_of(schedule, self.predict, self.weighting)
@@ -169,6 +216,47 @@ class Denoising:
         logsnr_t = objective.logsnr(batch["u"])
         loss = self.learning.uncertain(error, logsnr_t, params)
         return Losses(batch["weight"] * loss, by_noise_level(error, logsnr_t))
+
+    def seen(self, batch: Columns) -> tuple[Data, Columns]:
+        """(x_0, what the network is told) of a batch that `draw` made."""
+        batch = self.known(batch)
+        if not self.space:
+            x_0 = decoded(batch[self.of])
+            return x_0, told_by(self.conditions, {**batch, self.of: x_0})
+        weights, columns = self.frozen[WEIGHTS], dict(batch)
+        if self.reads == "image":
+            columns["image"] = decoded(batch["image"])
+            moments = self.space.moments(weights, columns["image"])
+        else:
+            moments = batch[self.of].astype(jnp.float32)
+        told = self.space.told(weights, told_by(self.conditions, columns))
+        return self.space.draw(moments, batch["latent_eps"]), told
+
+    def known(self, columns: Columns) -> Columns:
+        """The columns with what conditions read of `frozen`: the embedding of the empty text."""
+        if NO_TEXT not in self.frozen:
+            return columns
+        rows, one = len(next(iter(columns.values()))), self.frozen[NO_TEXT]
+        return {**columns, NO_TEXT: jnp.broadcast_to(one, (rows, *one.shape))}
+
+    def clean(self, batch: Columns) -> Data:
+        """x_0 of a batch without random draws: of latents the middle."""
+        column = decoded(batch[self.reads])
+        if not self.space:
+            return column
+        if self.reads == "image":
+            return self.space.encode(self.frozen[WEIGHTS], column)
+        return self.space.mean(column.astype(jnp.float32))
+
+    def learned(self, picture: Image) -> Resized:
+        """Pictures in [-1, 1] as the data that the task learns: as they are, or as latents."""
+        return self.space.encode(self.frozen[WEIGHTS], picture) if self.space else picture
+
+    def pictured(self, x_0: Data) -> Reshaped:
+        """Data of the task as they are shown: as they are, or latents decoded, in [-1, 1]."""
+        if not self.space:
+            return x_0
+        return jnp.clip(self.space.decode(self.frozen[WEIGHTS], x_0), -1.0, 1.0)
 
     def bind(self, params: Params, told: Columns) -> Network:
         """The network with its parameters and conditions."""
@@ -183,10 +271,10 @@ class Denoising:
 
     def prompted(self, batch: Columns) -> dict[str, Array]:
         """A batch of training with the columns that sampling reads: its text, its small picture."""
-        true = {self.of: decoded(batch[self.of])} if self.of in batch else {}
+        true = {self.reads: decoded(batch[self.reads])} if self.reads in batch else {}
         columns = dict(batch)
         for one in self.conditions:
-            columns |= one.shown({**batch, **true})
+            columns |= one.shown({**self.known(batch), **true})
         return columns
 
     def preview(self, params: Params, batch: Columns, keys: PRNGKeys) -> Columns:
@@ -197,6 +285,14 @@ class Denoising:
         if self.condition(Masked):
             started["masked"] = columns["picture"] * (1.0 - columns["hole"])
         return {"made": made, **started}
+
+
+def with_space(task: Denoising, convolution: Convolution) -> Denoising:
+    """The task with these convolutions in its autoencoder; unchanged if it learns no latents."""
+    if not task.space:
+        return task
+    model = task.space.model.clone(convolution=convolution)
+    return replace(task, space=replace(task.space, model=model))
 
 
 def decoded(column: Array) -> Float[Array, "b *shape"]:

@@ -13,6 +13,7 @@ from diffjax.diffusion import schedule as schedules
 from diffjax.diffusion.predict import Kind, to_x_0
 from diffjax.diffusion.sampling.spacing import uniform
 from diffjax.diffusion.training import objectives, uncertainty
+from diffjax.diffusion.training.offset import offset_noise
 from diffjax.tasks.task import Columns, Params
 
 Name: TypeAlias = Literal["simple", "hybrid", "vlb"]
@@ -29,7 +30,8 @@ class Learning:
     (Kingma & Gao 2023). self_condition: how often the network gets its own guess (Chen et al.
     2022). uncertainty: features of a learned uncertainty by level, 0 for none (Karras et al. 2024).
     learned_schedule: hidden units of a learned monotone schedule, 0 for none (Kingma et al. 2021).
-    precondition: EDM's scaling of the input (Karras et al. 2022).
+    precondition: EDM's scaling of the input (Karras et al. 2022). offset_noise: the deviation of
+    what is added to the noise of a whole channel (Guttenberg 2023), 0 for none.
     """
 
     objective: Name = "simple"
@@ -40,6 +42,7 @@ class Learning:
     uncertainty: int = 0
     learned_schedule: int = 0
     precondition: bool = False
+    offset_noise: float = 0.0
 
     @property
     def learns_variance(self) -> bool:
@@ -63,6 +66,12 @@ class Learning:
             return {}
         coin = jax.random.bernoulli(rng.stream(key, "self_condition"), self.self_condition)
         return {"sees_guess": jnp.broadcast_to(coin, (rows,))}
+
+    def noise(self, key: PRNGKey, eps: Data) -> Data:
+        """The noise of a batch: eps, with that of whole channels if it is wanted."""
+        if not self.offset_noise:
+            return eps
+        return offset_noise(eps, rng.stream(key, "offset_noise"), self.offset_noise)
 
     def schedule_of(self, schedule: Schedule, params: Params) -> Schedule:
         """The learned schedule if there is one, else `schedule`."""

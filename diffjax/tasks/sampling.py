@@ -21,6 +21,7 @@ from diffjax.diffusion.training.self_condition import for_sampling
 from diffjax.tasks.conditions import SHARE, Condition, also
 from diffjax.tasks.critic import Critic
 from diffjax.tasks.settings import SampleSettings
+from diffjax.tasks.space import WEIGHTS
 from diffjax.tasks.task import Columns, Params
 
 if TYPE_CHECKING:
@@ -30,16 +31,20 @@ Rungs = Float[Array, " n"]
 
 
 class Ready(NamedTuple):
-    """The arguments of `sampler.sample` for one task."""
+    """The arguments of `sampler.sample` for one task. bounded: its data are in [-1, 1]."""
 
     denoise: Denoiser
     x_T: Data
     logsnrs: Rungs
     step: Step | Multistep
     key: PRNGKey | PRNGKeys
+    bounded: bool = True
 
     def sample(self, x_T: Data | None = None, logsnrs: Rungs | None = None) -> Data:
-        """Samples from x_T down the ladder (or from other noise, down other rungs), in [-1, 1]."""
+        """Samples from x_T down the ladder (or from other noise, down other rungs).
+
+        The data of the task: those in [-1, 1] are clipped to it, and latents are not.
+        """
         x = sampler.sample(
             self.denoise,
             self.x_T if x_T is None else x_T,
@@ -47,24 +52,32 @@ class Ready(NamedTuple):
             step=self.step,
             key=self.key,
         )
-        return jnp.clip(x, -1.0, 1.0)
+        return jnp.clip(x, -1.0, 1.0) if self.bounded else x
 
 
 def sample(
     params: Params, columns: Columns, keys: PRNGKeys, *, task: "Denoising", settings: SampleSettings
 ) -> Data:
-    """Examples [b *shape] in [-1, 1], for the conditions in `columns`, from one key per row."""
-    return ready(params, columns, keys, task=task, settings=settings).sample()
+    """Examples [b *shape] in [-1, 1], for the conditions in `columns`, from one key per row.
+
+    Those of a task that learns latents are the decoded pictures.
+    """
+    return task.pictured(ready(params, columns, keys, task=task, settings=settings).sample())
 
 
 def watch(
     params: Params, columns: Columns, keys: PRNGKeys, *, task: "Denoising", settings: SampleSettings
 ) -> tuple[Data, Float[Array, "n b *shape"]]:
-    """The examples of `sample`, up to rounding, and the x_0_hat of each of its n steps."""
+    """The examples of `sample`, up to rounding, and the x_0_hat of each of its n steps.
+
+    Those of a task that learns latents are decoded, one step after the other.
+    """
     parts = ready(params, columns, keys, task=task, settings=settings)
     x, guesses = sampler.guesses(
         parts.denoise, parts.x_T, logsnrs=parts.logsnrs, step=parts.step, key=parts.key
     )
+    if not parts.bounded:
+        return task.pictured(x), jax.lax.map(task.pictured, guesses)
     return jnp.clip(x, -1.0, 1.0), jnp.clip(guesses, -1.0, 1.0)
 
 
@@ -73,7 +86,7 @@ def ready(
 ) -> Ready:
     """The denoiser with its guidance, the noise x_T, the ladder, the step rule and its keys."""
     keys = rng.stream(keys, task.name)
-    given = given_by(task.conditions, columns, keys, settings)
+    given = given_to(task, columns, keys, settings)
     shape = given["low_res"].shape if "low_res" in given else (len(keys), *task.shape)
     told = functools.partial(denoiser, params, given, columns, task=task, settings=settings)
     step = sampler.by_name(settings.sampler, settings.noise)
@@ -85,6 +98,7 @@ def ready(
         spacing.SPACINGS[settings.spacing](task.schedule_of(params), settings.num_steps),
         step,
         rng.stream(keys, "steps"),
+        bounded=task.space is None,
     )
 
 
@@ -93,6 +107,14 @@ def given_by(
 ) -> Columns:
     """The keyword arguments of the network when sampling, from all conditions."""
     return {name: x for one in conditions for name, x in one.given(columns, keys, settings).items()}
+
+
+def given_to(
+    task: "Denoising", columns: Columns, keys: PRNGKeys, settings: SampleSettings
+) -> Columns:
+    """The same for a task, where pictures have become latents if it learns those."""
+    given = given_by(task.conditions, columns, keys, settings)
+    return given if task.space is None else task.space.told(task.frozen[WEIGHTS], given)
 
 
 def denoiser(
@@ -113,7 +135,13 @@ def denoiser(
     there, so that guidance acts on the other conditions alone, and a negative prompt in `columns`
     takes the place of the null text. Further prompts are `composed`; the task's own guide takes
     the place of the other half. A critic moves the result; a task without one is not guided so.
+
+    Raises:
+      ValueError: latents have a threshold, which is for pictures in [-1, 1].
     """
+    if task.space is not None and settings.threshold != "none":
+        raise ValueError(f'threshold={settings.threshold!r}: latents are not bounded; want "none"')
+    columns = task.known(columns)
     rescale = settings.guidance_rescale
     kind = task.predict if rescale else "x_0"
     if f"{also(0)}text" in columns:
@@ -152,6 +180,8 @@ def criticised(
     """The denoiser guided by the gradient of the task's critic, in the interval of guidance."""
 
     def log_prob(x: Data, logsnr_t: LogSnr) -> PerExample:
+        if task.space is not None:
+            x = task.space.decode(task.frozen[WEIGHTS], x)
         return critic.log_prob(task.frozen["critic"], columns, x, logsnr_t)
 
     scale = limited(settings, settings.clip_guidance, outside=0.0)

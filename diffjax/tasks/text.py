@@ -21,9 +21,17 @@ def null_text(text: Text, mask: TextMask) -> tuple[Text, TextMask]:
     return jnp.zeros_like(text), jnp.broadcast_to(first, mask.shape)
 
 
-def drop_text(text: Text, mask: TextMask, keep: Bool[Array, "b"]) -> tuple[Text, TextMask]:
-    """The text in rows with `keep`, else the null text, to train for classifier-free guidance."""
-    no_text, no_mask = null_text(text, mask)
+def drop_text(
+    text: Text,
+    mask: TextMask,
+    keep: Bool[Array, "b"],
+    nothing: tuple[Text, TextMask] | None = None,
+) -> tuple[Text, TextMask]:
+    """The text in rows with `keep`, else the null text, to train for classifier-free guidance.
+
+    nothing: what stands for no text in place of the null text.
+    """
+    no_text, no_mask = nothing or null_text(text, mask)
     return (
         jnp.where(keep[:, None, None], text, no_text),
         jnp.where(keep[:, None], mask, no_mask),

@@ -47,8 +47,8 @@ class Preview:
         """Makes the preview with these parameters, writes samples/STEP.png and logs it."""
         batch = {name: jnp.asarray(column) for name, column in self._batch.items()}
         seeds = jnp.arange(len(self._captions))
-        batch, seeds = mesh_lib.replicate((batch, seeds), self._mesh)
-        columns = mesh_lib.to_host(compiled_preview()(self._task, params, batch, seeds))
+        task, batch, seeds = mesh_lib.replicate((self._task, batch, seeds), self._mesh)
+        columns = mesh_lib.to_host(compiled_preview()(task, params, batch, seeds))
         path = self._folder / f"{step:07d}.png"
         if processes.is_first():
             with side_output(path):

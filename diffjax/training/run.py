@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -164,6 +164,9 @@ def begin(
         log.text("parameters", f"```\n{parameters}\n```")
     if place.mesh.size > 1:
         print(mesh.state_table(place.state_sharding, place.state_shape), flush=True)
+    task = mesh.everywhere(training.task, place.mesh)  # so that no step sends frozen weights again
+    training = replace(training, task=task)
+    run = replace(run, training=training)
     journal = Journal(
         log, spent,
         no_readings=program.no_readings, record=program.record,

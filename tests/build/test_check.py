@@ -5,10 +5,11 @@ import jax
 import numpy as np
 import pytest
 
-from diffjax.build import config, data, tasks
+from diffjax.build import config, data, tasks, texts
 from diffjax.build.check import LIMITS, check
 from diffjax.core.errors import ConfigError
 from diffjax.diffusion import schedule
+from diffjax.diffusion.sampling.spacing import SPACINGS
 
 FILES = ("configs/base64.py", "configs/sr256.py", "configs/sr1024.py")
 
@@ -44,6 +45,32 @@ def test_every_preset_is_sound(file):
         (FILES[0], {"diffusion__shift": 0.0}, ["diffusion.shift = 0.0", "between 1e-06"]),
         (FILES[0], {"diffusion__weighting": "snr"}, ["diffusion.weighting = 'snr'", "min_snr"]),
         (FILES[0], {"diffusion__times": "even"}, ["diffusion.times = 'even'", "stratified"]),
+        (
+            FILES[0],
+            {"diffusion__times": "logit_normal", "diffusion__over": "logsnr"},
+            ["diffusion.times = 'logit_normal'", 'over="u"'],
+        ),
+        (FILES[0], {"diffusion__times_std": 0.0}, ["diffusion.times_std = 0.0", "between 0.01"]),
+        (
+            FILES[0],
+            {"diffusion__zero_snr": True, "diffusion__predict": "eps"},
+            ["diffusion.predict = 'eps'", 'zero_snr wants "v"'],
+        ),
+        (
+            FILES[0],
+            {"diffusion__zero_snr": True, "diffusion__schedule": "edm"},
+            ["diffusion.zero_snr = True", "edm ends where logsnr_min says", "linear, quadratic"],
+        ),
+        (
+            FILES[0],
+            {"diffusion__zero_snr": True, "sample__spacing": "leading"},
+            ["sample.spacing = 'leading'", "zero_snr", "last level"],
+        ),
+        (
+            FILES[0],
+            {"diffusion__zero_snr": True, "diffusion__learned_schedule": 8},
+            ["diffusion.zero_snr = True", "learned schedule"],
+        ),
         (FILES[0], {"sample__sampler": "plms"}, ["sample.sampler = 'plms'", "unipc"]),
         (FILES[0], {"sample__spacing": "even"}, ["sample.spacing = 'even'", "karras"]),
         (
@@ -102,6 +129,24 @@ def test_every_schedule_of_the_library_can_be_chosen(name):
     options = changed(FILES[0], diffusion__schedule=name, mesh__data=8)
     check(options)
     assert tasks.schedule_of(options)(1.0) < tasks.schedule_of(options)(0.0)
+
+
+@pytest.mark.parametrize("name", tasks.WITH_ZERO_SNR)
+def test_with_zero_terminal_snr_sampling_starts_at_noise_alone(name):
+    """Less than 1e-6 of the amplitude is signal; the clean end stays where it was."""
+    given = {"diffusion__schedule": name, "diffusion__predict": "v"}
+    plain, zero = (
+        tasks.schedule_of(changed(FILES[0], diffusion__zero_snr=on, **given))
+        for on in (False, True)
+    )
+    assert math.exp(float(zero(1.0)) / 2) < 1e-6 < math.exp(float(plain(1.0)) / 2)
+    assert float(zero(0.0)) == pytest.approx(float(plain(0.0)), abs=1e-4)
+    options = changed(FILES[0], diffusion__zero_snr=True, mesh__data=8, **given)
+    check(options)
+    task = tasks.task_of(options, 16)
+    for spacing in ("uniform", "logsnr", "karras", "trailing", "linspace"):
+        rungs = SPACINGS[spacing](task.schedule, 4)
+        assert float(rungs[0]) == pytest.approx(float(zero(1.0)), abs=1e-3)
 
 
 AT_SCALE = {
@@ -176,7 +221,7 @@ def test_data_that_are_not_there_are_named():
 
 def test_an_encoder_that_is_not_there_is_named():
     with pytest.raises(ConfigError, match=r"text\.encoder.*\./no_such_t5"):
-        tasks.encoder_of(changed(FILES[0], text__encoder="./no_such_t5"))  # not asked of the hub
+        texts.encoder_of(changed(FILES[0], text__encoder="./no_such_t5"))  # not asked of the hub
 
 
 @pytest.mark.parametrize("file", FILES[:2])

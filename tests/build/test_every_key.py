@@ -17,12 +17,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax.build import autoencoding, columns, config, contrastive, data, models, tasks, training
+from diffjax.build import (
+    autoencoding,
+    columns,
+    config,
+    contrastive,
+    data,
+    lora,
+    models,
+    moments,
+    tasks,
+    texts,
+    training,
+)
 from diffjax.core import rng
 from diffjax.data import pipeline
 from diffjax.diffusion import schedule
 from diffjax.tasks import sampling
 from diffjax.tasks.conditions import Class
+from tests import lora_base
 from tests.tiny_t5 import save_tiny
 
 # Keys whose effect cannot be seen without a run or another data set, and where a test sees it.
@@ -44,6 +57,11 @@ ELSEWHERE = {
     "data.allow_changed": "allows what a resume refuses: tests/build/test_data.py",
     "data.workers": "the same batches from other processes: tests/data/test_pipeline.py",
     "data.embeddings": "names a cache on the disk: tests/build/test_embeddings.py",
+    "latent.autoencoder": "names a place: tests/build/test_latents.py",
+    "latent.mark": "refuses another autoencoder: tests/build/test_latents.py",
+    "latent.by_channel": "of what is measured when a run begins: tests/build/test_moments.py",
+    "latent.cache": "names a folder: tests/build/test_moments.py",
+    "latent.crops": "made-up pictures are squares: tests/encoders/test_latents.py",
     "mesh.data": "of 8 devices -1 takes what the others leave: tests/training/test_meshes.py",
     "model.kind": "changes which other keys there are: tests/build/test_check.py",
     "text.width": "0 asks the encoder, any other number must be its own: test_check.py",
@@ -68,6 +86,7 @@ OTHER = {
     "model.num_heads": 1,
     "model.patch": 2,
     "model.remat": "full",
+    "model.text": "cross",
     "diffusion.schedule": "sigmoid",
     "diffusion.predict": "v",
     "diffusion.weighting": "min_snr",
@@ -96,6 +115,10 @@ OTHER = {
     "sample.prompts": ("a frog",),
     "sample.num_images": 3,
     "low_res.size_px": 32,
+    "latent.factor": 4,
+    "latent.scale": (2.0,),
+    "latent.shift": (0.5,),
+    "latent.tile_px": 8,
     "mesh.fsdp": 8,
     "mesh.tensor": 2,
 }
@@ -105,6 +128,9 @@ WITH = {
     "sample.percentile": {"sample.threshold": "dynamic"},
     "diffusion.num_levels": {"diffusion.objective": "hybrid"},
     "diffusion.vlb_weight": {"diffusion.objective": "hybrid"},
+    "diffusion.zero_snr": {"diffusion.predict": "v"},
+    "diffusion.times_mean": {"diffusion.times": "logit_normal"},
+    "diffusion.times_std": {"diffusion.times": "logit_normal"},
     "model.head_width": {"model.num_heads": 0},
     "model.scan": {"model.num_blocks": 3},
     "model.from_low_res": {"diffusion.predict": "x_0"},
@@ -162,7 +188,7 @@ def homes():
     """Each key of each config -> the first stage that has it; those of other kinds are below."""
     found = {"stages": None} if any("stages" in c for c in map(config.load, cascades())) else {}
     for name, options in stages().items():
-        if tasks.other_kind(options):
+        if tasks.other_kind(options) or "lora" in options:
             continue
         for key, _ in config.leaves(options):
             found.setdefault(key, name)
@@ -176,7 +202,8 @@ def cascades():
 def example(encoder, name, **changes):
     """A stage's config made tiny, with a small encoder and these values."""
     options = stages()[name].copy_and_resolve_references().unlock()
-    if (tiny := f"{name.partition(':')[0]}:tiny") in stages():  # a preset at scale
+    tiny = f"{name.partition(':')[0]}:tiny"
+    if tiny in stages() and ":tiny" not in name:  # a preset at scale
         for known, value in config.leaves(stages()[tiny]):
             if known in dict(config.leaves(options)):
                 put(options, known, value)
@@ -289,7 +316,7 @@ def moved(tx, rate):
 def signature(encoder, name, values, whole_network):
     """All that a run of `example` is made of, as values that compare."""
     options = example(encoder, name, **dict(values))
-    encoder = tasks.encoder_of(options) if "text" in options else None
+    encoder = texts.encoder_of(options) if "text" in options else None
     width = encoder.width if encoder else 0
     made = training.training_of(options, width)
     records = data.source_of(options)
@@ -297,7 +324,7 @@ def signature(encoder, name, values, whole_network):
     embed = embed if encoder else None
     batches = pipeline.train_iterator(
         records,
-        columns.readers_of(options, embed),
+        columns.trained_on(options, embed, moments.cached(options, records)),
         batch_size=made.batch_size,
         seed=made.seed,
         max_bad_fraction=data.max_bad_fraction_of(options),
@@ -410,6 +437,49 @@ def test_another_value_changes_what_an_autoencoder_is_made_of(key, monkeypatch):
     assert autoencoder(key, changed) != autoencoder()
 
 
+# Another value of the keys of a LoRA, and what a run is made of that shows it.
+OF_A_LORA = {
+    "lora.base": ("shipped", "refused"),  # another network
+    "lora.checkpoint": ("0" * 64, "refused"),  # another base
+    "lora.rank": (3, "task"),
+    "lora.alpha": (5.0, "task"),
+    "lora.targets": (("stem/kernel",), "task"),
+    "lora.prior": ("fake/9", "records"),
+    "lora.prior_share": (0.25, "records"),
+    "lora.prior_weight": (0.5, "task"),
+}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return lora_base.write(tmp_path_factory.mktemp("base") / "digits.safetensors")
+
+
+def changed_by_lora(base, key="", value=None):
+    """What a run of a tiny LoRA is made of that its section can change."""
+    options = config.load(f"configs/lora.py:tiny:{base}").copy_and_resolve_references().unlock()
+    options.lora.prior = "fake/8"
+    if key:
+        put(options, key, value)
+    records = data.source_of(options)
+    try:
+        task = lora.adapted(options, tasks.task_of(options, 0))
+    except ValueError:
+        return {"refused": True, "task": None, "records": None}
+    task = dataclasses.replace(task, frozen={})
+    shares = [round(share, 6) for share in records.shares()]
+    return {"refused": False, "task": repr(task), "records": (len(records), shares)}
+
+
+@pytest.mark.parametrize(
+    "key",
+    [key for key, _ in config.leaves(config.load("configs/lora.py:tiny")) if key[:5] == "lora."],
+)
+def test_another_value_changes_what_a_lora_is_made_of(base, key):
+    value, where = OF_A_LORA[key]
+    assert changed_by_lora(base, key, value)[where] != changed_by_lora(base)[where]
+
+
 def test_the_keys_that_are_left_out_exist():
     assert set(ELSEWHERE) | set(OTHER) | set(WITH) | set(HOMES) <= homes().keys()
 
@@ -459,7 +529,7 @@ def test_the_small_picture_keeps_its_own_schedule(encoder):
 def test_what_previews_show(encoder, name, prompts):
     """The config's prompts; pictures of the data without any, and for a stage that wants one."""
     options = example(encoder, name, **{"sample.prompts": prompts})
-    records, said = data.source_of(options), tasks.encoder_of(options)
+    records, said = data.source_of(options), texts.encoder_of(options)
     embed = lambda caption: np.zeros((1, said.width), np.float32)  # noqa: E731
     shown = columns.shown_of(options, records, said, embed)
     base = name.startswith("base")

@@ -9,6 +9,8 @@ from PIL import Image
 
 from diffjax import sample
 from diffjax.checkpoint import __main__ as commands
+from diffjax.checkpoint import portable
+from diffjax.core import tensorfile
 from tests import runs, tiny_t5
 from tests.checkpoint.states import flip
 
@@ -76,3 +78,19 @@ def test_sampling_skips_a_damaged_step_and_fails_if_all_are_damaged(tmp_path, ca
     # training neither starts anew nor resumes from a damaged step
     assert runs.run(tmp_path / "run", encoder, "train.num_steps=6") == 5
     assert "no other step is complete" in capsys.readouterr().err
+
+
+def test_frozen_weights_of_a_file_are_those_with_the_prefix_and_its_further_metadata(tmp_path):
+    file = tmp_path / "x.safetensors"
+    tensors = {"frozen/a/b": np.arange(6, dtype=np.float16).reshape(2, 3), "c": np.zeros(2)}
+    tensorfile.write(file, tensors, {"step": "3", "config": "{}", "kind": "x"})
+    found, said = portable.frozen_of(file)
+    assert (list(found), said) == (["frozen/a/b"], {"kind": "x"})
+    copy = tmp_path / "copy.safetensors"
+    tensorfile.write(copy, found, said)
+    there = tensorfile.read(copy, "frozen/a/b")
+    assert there.dtype == np.float16
+    np.testing.assert_array_equal(there, tensors["frozen/a/b"])
+    own, _ = tensorfile.read_tree(file, {"c": np.zeros(2)}, "frozen/")
+    np.testing.assert_array_equal(own["c"], 0)
+    assert portable.frozen_of(tmp_path / "absent.safetensors") == ({}, {})

@@ -217,3 +217,13 @@ def test_a_beta_outside_its_range_is_named_with_its_index(betas, message):
 def test_a_bad_argument_is_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_the_step_of_a_log_snr_is_exact_on_the_table_and_straight_between():
+    logsnrs = table.logsnr_table(table.quadratic_betas())
+    steps = table.steps_of(logsnrs)
+    np.testing.assert_array_equal(steps(jnp.asarray(logsnrs, jnp.float32)), np.arange(1000))
+    halfway = jnp.asarray((logsnrs[400] + logsnrs[401]) / 2, jnp.float32)
+    assert float(steps(halfway)) == pytest.approx(400.5, abs=1e-3)
+    np.testing.assert_array_equal(steps(jnp.array([50.0, -50.0])), [0, 999])
+    assert steps == table.steps_of(logsnrs.copy())

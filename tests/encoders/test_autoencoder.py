@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from diffjax.core.trees import named_leaves
 from diffjax.encoders.autoencoder import weights
 from diffjax.encoders.autoencoder.names import OLD, source_of
-from diffjax.models.autoencoder.network import Autoencoder
+from diffjax.models.autoencoder.network import Autoencoder, Sizes
 from tools import random_tensors
 
 GOLDEN = Path(__file__).parents[1] / "golden/vae"
@@ -76,6 +76,30 @@ def test_what_is_loaded_is_saved_with_the_same_bytes(folder, tmp_path):
     assert all(before[name].tobytes() == after[name].tobytes() for name in before)
     again = weights.load(tmp_path)
     assert (again.sizes, again.scale) == (loaded.sizes, loaded.scale)
+
+
+def test_patches_are_channels_of_the_stem_and_of_the_last_convolution(tmp_path):
+    sizes = Sizes(channels=4, mults=(1, 2), num_blocks=1, latent=3, groups=2, patch=2)
+    net, x = Autoencoder(sizes), np.asarray(random_tensors.pictures(0)[:1, :16, :16])
+    params = jax.jit(net.init)(jax.random.key(0), x)["params"]
+    weights.save(tmp_path, weights.Loaded(sizes, params, 1.0))
+    again = weights.load(tmp_path)
+    assert again.sizes == sizes
+    assert json.loads((tmp_path / weights.CONFIG).read_text())["_class_name"] not in KINDS
+    # a convolution over patches sees the pixels of row p and column q as channels 3 (2 p + q) to +3
+    split = x.reshape(1, 8, 2, 8, 2, 3).transpose(0, 1, 3, 2, 4, 5).reshape(1, 8, 8, 12)
+    stem = params["encoder"]["stem"]
+    wanted = np.asarray(jax.lax.conv_general_dilated(
+        split, stem["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    ))  # fmt: skip
+    _, kept = net.apply({"params": again.params}, jax.numpy.asarray(x), capture_intermediates=True,
+                        mutable=["intermediates"])  # fmt: skip
+    (found,) = kept["intermediates"]["encoder"]["stem"]["__call__"]
+    np.testing.assert_allclose(found, wanted + stem["bias"], atol=1e-5)
+    (last,) = kept["intermediates"]["last"]["__call__"]
+    (picture,) = kept["intermediates"]["__call__"]
+    assert picture.shape == x.shape
+    np.testing.assert_array_equal(picture[0, 1::2, 0::2], last[0, :, :, 6:9])
 
 
 def test_the_part_of_a_single_file_is_found_and_its_sizes_follow_from_the_shapes(folder, tmp_path):

@@ -57,6 +57,21 @@ def test_a_class_further_prompts_and_a_guide_come_back_and_are_not_said_where_th
     assert recipe.from_json(json.loads(json.dumps(recipe.to_json(no_text)))) == no_text
 
 
+def test_merged_files_come_back_and_are_not_said_where_there_are_none():
+    assert not any("loras" in stage for stage in PLAIN["stages"])
+    (first, how), *rest = RECIPE.stages
+    merged = dataclasses.replace(first, loras=(recipe.Lora("e" * 64, -0.5),) * 2)
+    more = dataclasses.replace(RECIPE, stages=((merged, how), *rest))
+    plain = json.loads(json.dumps(recipe.to_json(more)))
+    assert plain["stages"][0]["loras"] == [["e" * 64, -0.5]] * 2
+    assert recipe.from_json(plain) == more
+    for wrong in ("x", [["e" * 64]], [["e" * 63, 1.0]], [["e" * 64, 11.0]], [["e" * 64, True]],
+                  [["e" * 64, 1.0]] * 17):  # fmt: skip
+        plain["stages"][0]["loras"] = wrong
+        with pytest.raises(ValueError, match="loras: want"):
+            recipe.from_json(plain)
+
+
 def test_the_settings_are_all_checked():
     fields = {field.name for field in dataclasses.fields(SampleSettings)}
     assert fields == set(settings.LIMITS) | set(settings.CHOICES)

@@ -7,7 +7,7 @@ import pytest
 
 from diffjax import embed, main
 from diffjax.build import config, planning
-from diffjax.build.tasks import encoder_of, text_width_of
+from diffjax.build.texts import encoder_of, text_width_of
 from diffjax.build.training import training_of
 from diffjax.core.errors import ConfigError
 from diffjax.data.sources import fake

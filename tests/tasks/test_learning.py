@@ -53,6 +53,18 @@ def expected(loss, *arguments, **options):
     return float(loss(*arguments, X_0, key=rng.stream(KEY, "diffusion"), **options)[0])
 
 
+def test_offset_noise_adds_one_number_to_each_channel_and_changes_no_other_draw():
+    task = task_of(offset_noise=0.3)
+    task = dataclasses.replace(task, shape=(5, 6, 4))
+    batch = {"x": jnp.zeros((3, 5, 6, 4))}
+    plain = dataclasses.replace(task, learning=Learning()).draw(KEY, batch, STEP)
+    drawn = task.draw(KEY, batch, STEP)
+    added = np.asarray(drawn["eps"] - plain["eps"])
+    assert np.ptp(added, axis=(1, 2)).max() < 1e-6
+    assert len(np.unique(added[:, 0, 0].round(4))) == 3 * 4
+    assert all(np.array_equal(drawn[name], plain[name]) for name in ("u", "weight", "x"))
+
+
 COMMON = {"predict": "eps", "weighting": "eps"}
 LADDER = uniform(schedules.cosine(), 20)
 
@@ -66,6 +78,15 @@ def test_over_logsnr_is_that_of_the_library():
     want = expected(diffusion_loss, says(4), schedule=schedules.cosine(), over="logsnr", **COMMON)
     assert loss_of(task_of(over="logsnr")) == pytest.approx(want, rel=1e-5)
     assert want != pytest.approx(loss_of(task_of()), rel=1e-2)
+
+
+@pytest.mark.parametrize("objective", ["hybrid", "vlb"])
+def test_a_learned_variance_can_be_trained_in_a_compiled_step(objective):
+    task = task_of(8, objective=objective, num_levels=20)
+    batch = task.draw(KEY, {"x": X_0}, STEP)
+    plain = task.loss({}, batch).per_example
+    made = jax.jit(lambda batch: task.loss({}, batch).per_example)(batch)
+    np.testing.assert_allclose(made, plain, rtol=1e-4)
 
 
 @pytest.mark.parametrize("vlb_weight", [0.001, 0.1])

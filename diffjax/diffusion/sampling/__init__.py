@@ -49,7 +49,10 @@ from diffjax.diffusion.sampling.spacing import (
     karras,
     karras_of,
     leading,
+    leading_1,
+    leading_inner,
     linspace,
+    linspace_inner,
     on_grid,
     respaced,
     trailing,
@@ -58,7 +61,7 @@ from diffjax.diffusion.sampling.spacing import (
 )
 from diffjax.diffusion.sampling.step import Multistep, half_step, image_of, remembering, towards
 from diffjax.diffusion.sampling.threshold import dynamic_threshold, static_threshold
-from diffjax.diffusion.sampling.tiles import starts, tiled
+from diffjax.diffusion.sampling.tiles import joined, starts, tiled
 
 __all__ = [
     "Churn",
@@ -95,10 +98,14 @@ __all__ = [
     "interpolate",
     "interval",
     "invert",
+    "joined",
     "karras",
     "karras_of",
     "leading",
+    "leading_1",
+    "leading_inner",
     "linspace",
+    "linspace_inner",
     "log_variance_ratio",
     "merge",
     "on_grid",

@@ -90,6 +90,38 @@ def linspace(logsnrs: Table, num_steps: int) -> Rungs:
     return at_steps(logsnrs, _nearest(np.linspace(len(logsnrs) - 1, 0, num_steps)))
 
 
+def leading_1(logsnrs: Table, num_steps: int) -> Rungs:
+    """Steps 2 + i floor(T / n) of 1 .. T, i = n - 1 .. 0, and then step 1 instead of +inf.
+
+    How Stable Diffusion samples with DDIM: diffusers' "leading" with steps_offset=1 and
+    set_alpha_to_one=False. A little noise is left at the end. With n = T the step T comes twice.
+    """
+    steps = len(logsnrs)
+    _check_steps(num_steps, steps)
+    kept = 1 + np.arange(num_steps)[::-1] * (steps // num_steps)
+    return at_steps(logsnrs, np.append(np.minimum(kept, steps - 1), 0))[:-1]
+
+
+def leading_inner(logsnrs: Table, num_steps: int) -> Rungs:
+    """Steps 2 + i floor(T / (n + 1)) of 1 .. T, i = n .. 1.
+
+    diffusers' "leading" of DPM-Solver++ and UniPC with steps_offset=1. As `leading_1` if n = T.
+    """
+    steps = len(logsnrs)
+    _check_steps(num_steps, steps)
+    kept = 1 + np.arange(1, num_steps + 1)[::-1] * max(steps // (num_steps + 1), 1)
+    return at_steps(logsnrs, np.minimum(kept, steps - 1))
+
+
+def linspace_inner(logsnrs: Table, num_steps: int) -> Rungs:
+    """Steps round(linspace(T, 1, n + 1)) of 1 .. T without the last.
+
+    diffusers' "linspace" of DPM-Solver++ and UniPC. With n = T one step comes twice.
+    """
+    _check_steps(num_steps, len(logsnrs))
+    return at_steps(logsnrs, _nearest(np.linspace(len(logsnrs) - 1, 0, num_steps + 1))[:-1])
+
+
 def respaced(logsnrs: Table, sections: Sections) -> Rungs:
     """The steps that `table.kept_steps` keeps  (Nichol & Dhariwal 2021, sec. 4).
 
@@ -131,7 +163,9 @@ def on_grid(schedule: Schedule, num_steps: int = 1000) -> Table:
 
 # The spacings made for tables read a schedule at this many steps, and can keep no more of them.
 TABLE_STEPS = 1000
-ON_A_TABLE = ("trailing", "leading", "linspace")
+ON_A_TABLE = ("trailing", "leading", "linspace", "leading_1", "leading_inner", "linspace_inner")
+# The spacings whose last rung is not the clean end.
+NOT_CLEAN = ("leading_1",)
 # The spacings that also take a traced schedule, such as a learned one.
 TRACEABLE = ("uniform", "logsnr")
 # By name for a schedule.
@@ -142,6 +176,9 @@ SPACINGS: dict[str, Callable[[Schedule, int], Rungs]] = {
     "trailing": lambda schedule, num_steps: trailing(on_grid(schedule), num_steps),
     "leading": lambda schedule, num_steps: leading(on_grid(schedule), num_steps),
     "linspace": lambda schedule, num_steps: linspace(on_grid(schedule), num_steps),
+    "leading_1": lambda schedule, num_steps: leading_1(on_grid(schedule), num_steps),
+    "leading_inner": lambda schedule, num_steps: leading_inner(on_grid(schedule), num_steps),
+    "linspace_inner": lambda schedule, num_steps: linspace_inner(on_grid(schedule), num_steps),
 }
 
 

@@ -1,4 +1,4 @@
-"""A denoiser of pictures larger than its network was trained on, by tiles that overlap."""
+"""Networks on pictures larger than they were trained on, by tiles that overlap."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from diffjax.core.types import Denoised, Denoiser, Image, LogSnr
+from diffjax.core.types import Denoised, Denoiser, Image, LogSnr, Resized
 from diffjax.diffusion.predict import x_0_of
 
 # (x_t of a tile, logsnr_t, the tile's top left corner as (y, x)) -> x_0_hat of the tile.
@@ -52,6 +52,41 @@ def tiled(
     return denoise
 
 
+def joined(
+    function: Callable[[Image], Resized], x: Image, *, tile: int, overlap: int, factor: int
+) -> Resized:
+    """function(x), whose result is `factor` times larger, tile by tile: sum_i w_i y_i / sum_i w_i.
+
+    w_i falls in a straight line over the overlap. tile, overlap: in places of x; a side of x that
+    is shorter than a tile is taken whole. Tiles are computed one after the other.
+    """
+    b, height, width, _ = x.shape
+    tiles = min(tile, height), min(tile, width)
+    sides = [
+        starts(side, of, min(overlap, of - 1))
+        for side, of in zip((height, width), tiles, strict=True)
+    ]
+    corners = np.array([(y, x_) for y in sides[0] for x_ in sides[1]], np.int32)
+    ramps = [_ramp(factor * of, factor * min(overlap, of - 1)) for of in tiles]
+    window = np.outer(*ramps)
+    total = np.zeros((factor * height, factor * width), np.float32)
+    for y, x_ in factor * corners:
+        total[y : y + len(window), x_ : x_ + window.shape[1]] += window
+    part = (b, *tiles, x.shape[3])
+    made = jax.eval_shape(function, jax.ShapeDtypeStruct(part, x.dtype))
+    weight = jnp.asarray(window)[:, :, None]
+
+    def body(sums: Image, corner: Int[Array, "2"]):
+        y = function(jax.lax.dynamic_slice(x, (0, corner[0], corner[1], 0), part))
+        at = (0, factor * corner[0], factor * corner[1], 0)
+        here = jax.lax.dynamic_slice(sums, at, made.shape)
+        return jax.lax.dynamic_update_slice(sums, here + weight * y, at), None
+
+    empty = jnp.zeros((b, *total.shape, made.shape[3]), made.dtype)
+    sums, _ = jax.lax.scan(body, empty, jnp.asarray(corners))
+    return sums / jnp.asarray(total)[:, :, None]
+
+
 def starts(side_px: int, tile_px: int, overlap_px: int) -> list[int]:
     """Where tiles begin along a side: evenly spread, overlapping by at least overlap_px."""
     if not 0 <= overlap_px < tile_px <= side_px:
@@ -65,6 +100,10 @@ def starts(side_px: int, tile_px: int, overlap_px: int) -> list[int]:
 
 def _window(tile_px: int, overlap_px: int) -> Float[np.ndarray, "h w"]:
     """1 in the middle, falling in a straight line to the edges, above 0 everywhere."""
-    away = np.minimum(np.arange(1, tile_px + 1), np.arange(tile_px, 0, -1))
-    ramp = np.minimum(1.0, away / (overlap_px + 1)).astype(np.float32)
+    ramp = _ramp(tile_px, overlap_px)
     return np.outer(ramp, ramp)
+
+
+def _ramp(tile_px: int, overlap_px: int) -> Float[np.ndarray, "h"]:
+    away = np.minimum(np.arange(1, tile_px + 1), np.arange(tile_px, 0, -1))
+    return np.minimum(1.0, away / (overlap_px + 1)).astype(np.float32)

@@ -10,6 +10,7 @@ from diffjax.diffusion.training.objectives import (
     simple,
     vlb,
 )
+from diffjax.diffusion.training.offset import offset_noise
 from diffjax.diffusion.training.self_condition import (
     as_denoiser,
     for_sampling,
@@ -20,12 +21,14 @@ from diffjax.diffusion.training.terms import num_steps, rung_at, vlb_term, weigh
 from diffjax.diffusion.training.times import (
     History,
     Importance,
+    LogitNormal,
     Times,
     bin_of,
     bin_probabilities,
     discrete,
     empty_history,
     importance,
+    logit_normal,
     record,
     stratified,
     uniform,
@@ -45,6 +48,7 @@ __all__ = [
     "History",
     "Hybrid",
     "Importance",
+    "LogitNormal",
     "LossAux",
     "Objective",
     "Simple",
@@ -67,10 +71,12 @@ __all__ = [
     "importance",
     "init",
     "log_weight",
+    "logit_normal",
     "mean_over",
     "min_snr",
     "named",
     "num_steps",
+    "offset_noise",
     "p2",
     "record",
     "relative_weight",

@@ -198,7 +198,10 @@ class Vlb:
         return _level(self.logsnrs, u)
 
 
-def _numbers(logsnrs: AnyLadder) -> tuple[float, ...]:
+def _numbers(logsnrs: AnyLadder) -> Rungs:
+    """The ladder as values that compare, or as it is while it is being traced."""
+    if isinstance(logsnrs, jax.core.Tracer):
+        return logsnrs
     return tuple(np.asarray(logsnrs).tolist())
 
 

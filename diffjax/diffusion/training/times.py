@@ -1,9 +1,11 @@
-"""Which times a batch is trained at: samplers (key, b) -> u and the 1 / p(u) that keeps a mean.
+"""Which times a batch is trained at: samplers (key, b) -> u, and the weight of each.
 
 A loss is E over u ~ U(0, 1). Drawn from another density p, each example is weighted by 1 / p(u)
-and the expectation stays what it was; only the variance changes.
+and the expectation stays what it was; only the variance changes. `logit_normal` alone has weights
+of 1: there the density is meant to weight the loss.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
@@ -41,6 +43,35 @@ def stratified(key: PRNGKey, num: int) -> Times:
 
 
 TIMES: dict[str, TimeSampler] = {"uniform": uniform, "stratified": stratified}
+
+
+@dataclass(frozen=True)
+class LogitNormal:
+    """See `logit_normal`."""
+
+    mean: float
+    std: float
+
+    def __call__(self, key: PRNGKey, num: int) -> Times:
+        """u = 1 / (1 + exp(-(mean + std z))), and weights of 1."""
+        z = jax.random.normal(key, (num,))
+        return Times(jax.nn.sigmoid(self.mean + self.std * z), jnp.ones(num))
+
+
+def logit_normal(mean: float = 0.0, std: float = 1.0) -> LogitNormal:
+    """log(u / (1 - u)) ~ N(mean, std^2), each of weight 1  (Esser et al. 2024, sec. 3.1).
+
+    So the loss counts a level by this density, which is the paper's way of weighting flows: most
+    in the middle, where neither the data nor the noise is nearly known. A positive mean moves it
+    towards noise. On the schedule `flow` u is the time t of the straight path, but for the ends
+    that it leaves out. Samplers go down the schedule as it is.
+
+    Raises:
+      ValueError: names the argument.
+    """
+    if not (math.isfinite(mean) and 0 < std < math.inf):
+        raise ValueError(f"mean={mean}, std={std}: both finite, and std above 0")
+    return LogitNormal(mean, std)
 
 
 def discrete(num_steps: int, times: TimeSampler = uniform) -> TimeSampler:

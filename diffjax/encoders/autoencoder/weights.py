@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,9 +17,10 @@ import safetensors.numpy
 
 from diffjax.core.files import write_whole
 from diffjax.core.json_types import Json, JsonObject
-from diffjax.core.trees import Params, named_leaves
+from diffjax.core.trees import Params
 from diffjax.encoders import tensors, torch_archive
 from diffjax.encoders.autoencoder.names import CODES, OLD, Layout, source_of
+from diffjax.encoders.matching import Tensor, matched, stored_of, under
 from diffjax.encoders.stored import Stored
 from diffjax.encoders.unreadable import read_downloaded_json
 from diffjax.models.autoencoder.network import Autoencoder, Sizes
@@ -30,6 +30,8 @@ PREFIX = "first_stage_model."  # of the autoencoder in Stable Diffusion's single
 SCALE = 0.18215  # of Stable Diffusion's latents, which single files do not say
 # Classes of diffusers that are this network.
 CLASSES = ("AutoencoderKL", "VQModel")
+# Before it, if the network has patches, which those of diffusers have not.
+PATCHED = "Patched"
 ATTENTIVE = ("AttnDownEncoderBlock2D", "AttnUpDecoderBlock2D")
 PLAIN = ("DownEncoderBlock2D", "UpDecoderBlock2D")
 # What single files hold beside the network: the loss's own, and statistics of training.
@@ -58,24 +60,33 @@ def load(where: Path) -> Loaded:
         return Loaded(sizes, _params(sizes, found, "diffusers", where / WEIGHTS), scale)
     if not where.is_file():
         raise ValueError(f"{where}: there is no such file or folder")
-    stored = _single(where)
-    sizes = sizes_of_tensors({name: _shape(one) for name, one in stored.items()}, where)
+    return of_tensors(_single(where), where)
+
+
+def of_tensors(stored: Mapping[str, Tensor], where: Path) -> Loaded:
+    """The autoencoder with the names of latent diffusion's code; where: its file, for messages.
+
+    Raises:
+      ValueError: as `load`.
+    """
+    stored = {name: one for name, one in stored.items() if not name.startswith(IGNORED)}
+    sizes = sizes_of_tensors({name: tuple(one.shape) for name, one in stored.items()}, where)
     return Loaded(sizes, _params(sizes, stored, "compvis", where), SCALE)
 
 
 def save(folder: Path, loaded: Loaded) -> None:
     """Writes an autoencoder as diffusers does."""
     folder.mkdir(parents=True, exist_ok=True)
-    sizes = loaded.sizes
-    stored: dict[str, np.ndarray] = {}
-    for ours, leaf in named_leaves(loaded.params).items():
-        source = source_of("diffusers", ours, len(sizes.mults))
-        joined = source.theirs(np.asarray(leaf))
-        parts = np.split(joined, len(source.names))
-        stored |= dict(zip(source.names, (part.copy() for part in parts), strict=True))
-    config = json.dumps(config_of(sizes, loaded.scale), indent=2) + "\n"
+    config = json.dumps(config_of(loaded.sizes, loaded.scale), indent=2) + "\n"
     write_whole(folder / CONFIG, config.encode())
+    stored = tensors_of(loaded, "diffusers")
     write_whole(folder / WEIGHTS, safetensors.numpy.save(stored, metadata={"format": "pt"}))
+
+
+def tensors_of(loaded: Loaded, layout: Layout) -> dict[str, np.ndarray]:
+    """The tensors of an autoencoder by their names in a layout."""
+    num_levels = len(loaded.sizes.mults)
+    return stored_of(loaded.params, lambda ours: source_of(layout, ours, num_levels))
 
 
 def sizes_of_config(config: JsonObject, file: Path) -> tuple[Sizes, float]:
@@ -84,9 +95,10 @@ def sizes_of_config(config: JsonObject, file: Path) -> tuple[Sizes, float]:
     Raises:
       ValueError: it is of another network.
     """
-    kind = config.get("_class_name")
+    said = str(config.get("_class_name"))
+    kind, patched = said.removeprefix(PATCHED), said.startswith(PATCHED)
     if kind not in CLASSES:
-        raise ValueError(f"{file}: _class_name is {kind!r}, want one of {', '.join(CLASSES)}")
+        raise ValueError(f"{file}: _class_name is {said!r}, want one of {', '.join(CLASSES)}")
     widths = [_whole(one, "block_out_channels", file) for one in _list(config, file, 0)]
     down = [str(one) for one in _list(config, file, 1)]
     if len(down) != len(widths):
@@ -108,6 +120,7 @@ def sizes_of_config(config: JsonObject, file: Path) -> tuple[Sizes, float]:
         latent=_number(config, "latent_channels", 4, file),
         codes=_number(config, "num_vq_embeddings", 256, file) if kind == "VQModel" else 0,
         groups=_number(config, "norm_num_groups", 32, file),
+        patch=_number(config, "patch_size", 1, file) if patched else 1,
     )
     scale = config.get("scaling_factor", SCALE)
     if not isinstance(scale, int | float) or not scale > 0:
@@ -119,8 +132,9 @@ def config_of(sizes: Sizes, scale: float) -> JsonObject:
     """The config.json of diffusers."""
     levels = range(len(sizes.mults))
     attentive = [level in sizes.attention for level in levels]
+    kind = "VQModel" if sizes.codes else "AutoencoderKL"
     config: JsonObject = {
-        "_class_name": "VQModel" if sizes.codes else "AutoencoderKL",
+        "_class_name": kind if sizes.patch == 1 else PATCHED + kind,
         "act_fn": "silu",
         "block_out_channels": [sizes.channels * mult for mult in sizes.mults],
         "down_block_types": [ATTENTIVE[0] if one else PLAIN[0] for one in attentive],
@@ -134,6 +148,8 @@ def config_of(sizes: Sizes, scale: float) -> JsonObject:
     }
     if sizes.codes:
         config |= {"num_vq_embeddings": sizes.codes, "vq_embed_dim": sizes.latent}
+    if sizes.patch > 1:
+        config["patch_size"] = sizes.patch
     return config
 
 
@@ -166,27 +182,16 @@ def sizes_of_tensors(shapes: Mapping[str, tuple[int, ...]], file: Path) -> Sizes
     )
 
 
-def _params(
-    sizes: Sizes, stored: Mapping[str, Stored | np.ndarray], layout: Layout, file: Path
-) -> Params:
+def _params(sizes: Sizes, stored: Mapping[str, Tensor], layout: Layout, file: Path) -> Params:
     """The parameters, after a check that the file has just those, in their shapes."""
     wanted = jax.eval_shape(
         Autoencoder(sizes).init, jax.random.key(0), jnp.zeros((1, sizes.factor, sizes.factor, 3))
     )["params"]
-    left, flat = set(stored), {}
-    for ours, leaf in named_leaves(wanted).items():
-        source = source_of(layout, ours, len(sizes.mults))
-        shape = source.shape(leaf.shape)
-        for name in source.names:
-            have = _shape(stored[name]) if name in stored else "missing"
-            if have != shape:
-                raise ValueError(f"{file}: {name} is {have}, want {shape}: not this autoencoder")
-        parts = [_read(stored[name]) for name in source.names]
-        flat[tuple(ours.split("/"))] = source.ours(np.concatenate(parts))
-        left -= set(source.names)
+    sources = lambda ours: source_of(layout, ours, len(sizes.mults))  # noqa: E731
+    params, left = matched(wanted, sources, stored, file, "this autoencoder")
     if left:
         raise ValueError(f"{file}: {min(left)} is not of this autoencoder, and {len(left)} in all")
-    return flax.traverse_util.unflatten_dict(flat)
+    return params
 
 
 def _config(folder: Path) -> JsonObject:
@@ -201,18 +206,14 @@ def _safetensors(file: Path) -> list[Stored]:
     return tensors.safetensors_file(file, ())
 
 
-def _single(file: Path) -> dict[str, Stored | np.ndarray]:
+def _single(file: Path) -> dict[str, Tensor]:
     """The tensors of the autoencoder in a single file, without their prefix."""
-    found: dict[str, Stored | np.ndarray]
+    found: dict[str, Tensor]
     if torch_archive.is_archive(file):
         found = dict(torch_archive.read(file))
     else:
         found = {one.name: one for one in tensors.safetensors_file(file, ())}
-    if any(name.startswith(PREFIX) for name in found):
-        found = {
-            name.removeprefix(PREFIX): one for name, one in found.items() if name.startswith(PREFIX)
-        }
-    return {name: one for name, one in found.items() if not name.startswith(IGNORED)}
+    return under(found, PREFIX) or found
 
 
 def _new(name: str) -> str:
@@ -220,14 +221,6 @@ def _new(name: str) -> str:
     for old, new in OLD.items():
         name = name.replace(old, new)
     return name
-
-
-def _shape(one: Stored | np.ndarray) -> tuple[int, ...]:
-    return tuple(one.shape)
-
-
-def _read(one: Stored | np.ndarray) -> np.ndarray:
-    return one.read() if isinstance(one, Stored) else one
 
 
 def _list(config: JsonObject, file: Path, which: int) -> list[Json]:

@@ -1,5 +1,8 @@
 """A cache of caption embeddings on disk: computed once, then looked up by the caption.
 
+What an autoencoder makes of pictures lies in such caches too: a key that names a picture takes the
+place of the caption (see autoencoder/latents.py).
+
 A cache is a directory (see shards.py and index.py). It has a header that names the encoder,
 ArrayRecord shards with the embeddings of each caption, without padding, and an index by digest.
 Neither writing nor reading keeps all captions or embeddings in memory.
@@ -11,29 +14,59 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import ml_dtypes
 import numpy as np
 from absl import logging
-from jaxtyping import Bool, Shaped
+from jaxtyping import Array, Bool, Float, Shaped
 
 from diffjax.core.errors import BadData
 from diffjax.data.broken import BrokenRecord
 from diffjax.encoders.cache import index as indices
 from diffjax.encoders.cache import records, shards, unseen
-from diffjax.encoders.cache.records import STORAGES, Damaged
+from diffjax.encoders.cache.records import FLOAT16, STORAGES, Damaged
 from diffjax.encoders.cache.shards import Header, Shards, StorageError
-from diffjax.encoders.t5 import TextEncoder
 
 __all__ = [
-    "STORAGES", "Damaged", "Embeddings", "Header", "MissingCaption", "StorageError",
-    "default_folder",
-    "ensure", "extend", "header_of", "null_text", "open_cache",
+    "FLOAT16", "STORAGES", "Damaged", "Embeddings", "Encoder", "Header", "MissingCaption",
+    "StorageError", "default_folder", "ensure", "extend", "header_of", "null_text", "open_cache",
 ]  # fmt: skip
 
 SHARD_BYTES = 256 << 20
 SHARD_SECONDS = 600  # a killed process loses at most the work of this time
 WINDOW = 16_384  # captions are sorted by length, and encoded, in groups of this size
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """What a cache needs of an encoder. fingerprint: marks the cache, so no other one fills it."""
+
+    @property
+    def name(self) -> str:
+        """Its name, for people."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for encoders that make the same of the same captions."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """The width d of its embeddings."""
+        ...
+
+    @property
+    def max_length(self) -> int:
+        """The most tokens of a caption."""
+        ...
+
+    def encode(
+        self, captions: Sequence[str], length: int | None = None
+    ) -> tuple[Float[Array, "b l d"], Bool[Array, "b l"]]:
+        """(embeddings, mask) of captions."""
+        ...
 
 
 class MissingCaption(BadData, KeyError):
@@ -54,7 +87,7 @@ class Embeddings:
     shards: Shards = dataclasses.field(repr=False, compare=False)
 
     def __getitem__(self, caption: str) -> Shaped[np.ndarray, "l d"]:
-        """The embeddings of a caption in bfloat16, without padding.
+        """The embeddings of a caption, without padding: in bfloat16, or in float16 if stored so.
 
         Raises:
           MissingCaption: the cache does not have the caption.
@@ -136,14 +169,14 @@ def null_text(width: int) -> Shaped[np.ndarray, "1 d"]:
     return np.zeros((1, width), ml_dtypes.bfloat16)
 
 
-def header_of(encoder: TextEncoder, storage: str = "bfloat16") -> Header:
+def header_of(encoder: Encoder, storage: str = "bfloat16") -> Header:
     """The header of a cache made by `encoder`."""
-    if storage not in STORAGES:
+    if storage not in (*STORAGES, FLOAT16):
         raise ValueError(f"storage={storage!r}, want one of {', '.join(STORAGES)}")
     return Header(encoder.name, encoder.fingerprint, encoder.width, encoder.max_length, storage)
 
 
-def open_cache(path: str | os.PathLike, encoder: TextEncoder | None = None) -> Embeddings:
+def open_cache(path: str | os.PathLike, encoder: Encoder | None = None) -> Embeddings:
     """Open the cache at `path`.
 
     Raises:
@@ -156,7 +189,7 @@ def open_cache(path: str | os.PathLike, encoder: TextEncoder | None = None) -> E
     return Embeddings(path, header, indices.load(path, header), Shards(path))
 
 
-def default_folder(encoder: TextEncoder) -> Path:
+def default_folder(encoder: Encoder) -> Path:
     """The folder of this encoder's cache if none is named.
 
     It is below $DIFFJAX_CACHE_DIR, or else below diffjax in the user's cache folder.
@@ -172,7 +205,7 @@ def users_folder() -> Path:
 
 def extend(
     path: str | os.PathLike,
-    encoder: TextEncoder,
+    encoder: Encoder,
     captions: Iterable[str],
     *,
     storage: str = "bfloat16",
@@ -244,10 +277,11 @@ def extend(
 
 def ensure(
     path: str | os.PathLike,
-    encoder: TextEncoder,
+    encoder: Encoder,
     captions: Iterable[str],
     batch_size: int = 64,
     progress: Callable[[int, int], None] | None = None,
+    storage: str = STORAGES[0],
 ) -> Embeddings:
     """The cache at `path`, after encoding those of `captions` that it lacks.
 
@@ -275,11 +309,11 @@ def ensure(
         if progress:
             progress(done, found)
 
-    extend(path, encoder, rest, batch_size=batch_size, progress=report)
+    extend(path, encoder, rest, storage=storage, batch_size=batch_size, progress=report)
     return open_cache(path, encoder)
 
 
-def _encode(encoder: TextEncoder, captions: list[str]) -> Iterator[np.ndarray]:
+def _encode(encoder: Encoder, captions: list[str]) -> Iterator[np.ndarray]:
     """The embeddings [l d] of each caption, without padding."""
     embedded, mask = (np.asarray(x) for x in encoder.encode(captions))
     for row, length in zip(embedded, mask.sum(1), strict=True):

@@ -1,4 +1,4 @@
-"""Records: the embeddings of one caption as bytes, in bfloat16 or in int8 with a scale per token.
+"""Records: the embeddings of one caption as bytes, in 16 bits or in int8 with a scale per token.
 
 A record holds, little-endian: the crc32 of all that follows, the length of the caption in bytes,
 the number of tokens (uint32 each), the caption in UTF-8, for int8 the scales (float32 [l]), and the
@@ -16,7 +16,8 @@ from jaxtyping import Float, Int8, Shaped
 
 from diffjax.core.errors import EXIT_STORAGE, Ending
 
-STORAGES = ("bfloat16", "int8")
+STORAGES = ("bfloat16", "int8")  # of embeddings of text
+FLOAT16 = "float16"  # of what autoencoders make of pictures
 _LENGTHS = struct.Struct("<II")
 _CRC = struct.Struct("<I")
 
@@ -42,18 +43,18 @@ def quantise(
 
 
 def pack(caption: str, row: Float[np.ndarray, "l d"], storage: str) -> bytes:
-    """The record of a caption and its embeddings; `storage` is one of STORAGES."""
+    """The record of a caption and its embeddings; `storage` is one of STORAGES, or FLOAT16."""
     name = caption.encode()
     if storage == "int8":
         data, scale = quantise(row)
         payload = scale.tobytes() + data.tobytes()
     else:
-        payload = row.astype(ml_dtypes.bfloat16).tobytes()
+        payload = row.astype(_type_of(storage)).tobytes()
     return add_checksum(_LENGTHS.pack(len(name), len(row)) + name + payload)
 
 
 def unpack(record: bytes, width: int, storage: str) -> tuple[str, Shaped[np.ndarray, "l d"]]:
-    """(caption, its embeddings in bfloat16) of a record.
+    """(caption, its embeddings in bfloat16, or in float16 if stored so) of a record.
 
     Raises:
       Damaged: the record differs from what was written.
@@ -71,8 +72,12 @@ def unpack(record: bytes, width: int, storage: str) -> tuple[str, Shaped[np.ndar
         scale = np.frombuffer(content, np.float32, length, start)
         data = np.frombuffer(content, np.int8, -1, start + 4 * length).reshape(length, width)
         return caption, (data * scale[:, None]).astype(ml_dtypes.bfloat16)
-    data = np.frombuffer(content, ml_dtypes.bfloat16, length * width, start)
+    data = np.frombuffer(content, _type_of(storage), length * width, start)
     return caption, data.reshape(length, width).copy()
+
+
+def _type_of(storage: str) -> np.dtype:
+    return np.dtype(np.float16 if storage == FLOAT16 else ml_dtypes.bfloat16)
 
 
 def add_checksum(content: bytes) -> bytes:

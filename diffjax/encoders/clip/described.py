@@ -14,6 +14,8 @@ class Said(NamedTuple):
     """Heads (0: as many of 64 as fill the width), the activation, and how pixels are scaled.
 
     backbone, size_px: of a CLIP on a backbone, whose tensors do not tell the side of its pictures.
+    encoder, length, mark: of a CLIP that is told states, their encoder, the most tokens and the
+    encoder's fingerprint.
     """
 
     image_heads: int = 0
@@ -23,10 +25,14 @@ class Said(NamedTuple):
     std: Triple = STD
     backbone: str = ""
     size_px: int = 0
+    encoder: str = ""
+    length: int = 0
+    mark: str = ""
 
 
-# What config.json calls a CLIP on a backbone, which no other package reads; its largest pictures.
-ON_BACKBONE, MAX_SIDE_PX = "diffjax_clip_on_backbone", 1024
+# What config.json calls a CLIP on a backbone, which no other package reads; the most that its
+# pictures and texts may have.
+ON_BACKBONE, MAX_SIDE_PX, MAX_LENGTH = "diffjax_clip_on_backbone", 1024, 4096
 # OpenAI's files have no config; all their networks are alike in this.
 OPENAI = Said()
 
@@ -64,12 +70,16 @@ def _of_backbone(config: JsonObject, file: Path) -> Said:
         raise ValueError(f"{file}: backbone={name!r}, want one of {', '.join(BACKBONES)}")
     if side > MAX_SIDE_PX:
         raise ValueError(f"{file}: image_size is {side}, want at most {MAX_SIDE_PX}")
-    return Said(
-        text_heads=_whole(text.get("num_attention_heads"), file, "text heads"),
-        activation=_activation(text.get("hidden_act"), file),
-        backbone=name,
-        size_px=side,
-    )
+    activation = _activation(text.get("hidden_act"), file)
+    if "encoder" not in text:
+        heads = _whole(text.get("num_attention_heads"), file, "text heads")
+        return Said(text_heads=heads, activation=activation, backbone=name, size_px=side)
+    encoder, mark = text["encoder"], text.get("encoder_fingerprint")
+    if not isinstance(encoder, str) or not isinstance(mark, str):
+        raise ValueError(f"{file}: encoder={encoder!r} of {mark!r}, want a name and a fingerprint")
+    length = _whole(text.get("max_position_embeddings"), file, "max_position_embeddings")
+    return Said(activation=activation, backbone=name, size_px=side, encoder=encoder,
+                length=min(length, MAX_LENGTH), mark=mark)  # fmt: skip
 
 
 def of_open_clip(config: JsonObject, file: Path) -> Said:
@@ -101,8 +111,8 @@ UNLIKE = {
 }  # fmt: skip
 
 
-def hugging_face(config: CLIPConfig) -> JsonObject:
-    """config.json of a CLIP."""
+def hugging_face(config: CLIPConfig, mark: str = "") -> JsonObject:
+    """config.json of a CLIP. mark: the fingerprint of the text encoder whose states it is told."""
 
     def part(which: str, **more: Json) -> JsonObject:
         tower = config.image if which == "image" else config.text
@@ -123,17 +133,25 @@ def hugging_face(config: CLIPConfig) -> JsonObject:
     if config.backbone:
         image = {"backbone": config.backbone, "image_size": config.size_px}
         named = {"model_type": ON_BACKBONE}
+    text = part(
+        "text",
+        vocab_size=config.vocabulary,
+        max_position_embeddings=config.length,
+        bos_token_id=end - 1,
+        eos_token_id=end,
+    )
+    if config.told:
+        text = {
+            "encoder": config.told.encoder,
+            "encoder_fingerprint": mark,
+            "max_position_embeddings": config.length,
+            "hidden_act": config.activation,
+        }
     return {
         **named,
         "projection_dim": config.embed,
         "vision_config": image,
-        "text_config": part(
-            "text",
-            vocab_size=config.vocabulary,
-            max_position_embeddings=config.length,
-            bos_token_id=end - 1,
-            eos_token_id=end,
-        ),
+        "text_config": text,
     }
 
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -19,11 +20,12 @@ from PIL import Image
 from diffjax.core.trees import Params
 from diffjax.data import transforms
 from diffjax.devices import mesh as mesh_lib
-from diffjax.encoders import hub
+from diffjax.encoders import hub, t5
 from diffjax.encoders.clip import vocabulary, weights
 from diffjax.encoders.clip.bpe import BytePairs
 from diffjax.encoders.t5 import TextEncoder, default_dtype
 from diffjax.images import pixels
+from diffjax.models.clip.backbone import States
 from diffjax.models.clip.clip import CLIP, unit
 from diffjax.models.clip.sizes import CLIPConfig
 from diffjax.models.t5 import check_dtype
@@ -35,9 +37,13 @@ BATCH, BATCH_OF_BACKBONE = 64, 16  # rows of a call
 SHIPPED = {vocabulary.EMOJI: Path(__file__).parent / "emoji"}
 
 
+# What reads captions: a tokenizer, or for a CLIP that is told states the encoder of these.
+Words: TypeAlias = BytePairs | TextEncoder
+
+
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """A frozen CLIP. fingerprint: the sha256 of its weights, config and merges.
+    """A frozen CLIP. fingerprint: the sha256 of its weights, config, and merges or text encoder.
 
     load: returns the parameters; called when they are first needed. batch: rows of a call.
     """
@@ -45,7 +51,7 @@ class Clip:
     name: str
     config: CLIPConfig
     fingerprint: str
-    tokens: BytePairs = dataclasses.field(repr=False)
+    words: Words = dataclasses.field(repr=False)
     load: Callable[[], Params] = dataclasses.field(repr=False, compare=False)
     dtype: np.dtype = dataclasses.field(default_factory=lambda: np.dtype(np.float32))
     batch: int = BATCH
@@ -76,8 +82,16 @@ class Clip:
 
     def of_captions(self, captions: Sequence[str]) -> Float[np.ndarray, "n e"]:
         """Unit vectors; captions that are too long lose their ends."""
-        ids = np.stack([self.tokens.padded(text, self.config.length) for text in captions])
-        return self._in_batches(of_captions(self.config, self.dtype), ids)
+        run, length = of_captions(self.config, self.dtype), self.config.length
+        if isinstance(self.words, TextEncoder):
+            parts = []
+            for first in range(0, len(captions), self.batch):
+                part = list(captions[first : first + self.batch])
+                filled = [*part, *part[-1:] * (self.batch - len(part))]
+                told = States(*self.words.encode(filled, length))
+                parts.append(np.asarray(run(self.params, told))[: len(part)])
+            return np.concatenate(parts)
+        return self._in_batches(run, np.stack([self.words.padded(c, length) for c in captions]))
 
     def _in_batches(self, run: Wrapped, rows: np.ndarray) -> Float[np.ndarray, "n e"]:
         """The function of all rows; every call has `batch` of them, the last ones are repeated."""
@@ -103,11 +117,11 @@ def of_pictures(config: CLIPConfig, dtype: np.dtype) -> Wrapped:
 
 @functools.lru_cache(maxsize=8)
 def of_captions(config: CLIPConfig, dtype: np.dtype) -> Wrapped:
-    """The jitted (params, token ids) -> unit vectors."""
+    """The jitted (params, token ids or states) -> unit vectors."""
     model = CLIP(config, dtype=dtype)
 
-    def run(params: Params, ids: Int[Array, "b l"]) -> Float[Array, "b e"]:
-        return unit(model.apply({"params": params}, ids, method="of_text"))  # type: ignore[arg-type]
+    def run(params: Params, text: Int[Array, "b l"] | States) -> Float[Array, "b e"]:
+        return unit(model.apply({"params": params}, text, method="of_text"))  # type: ignore[arg-type]
 
     return jax.jit(run)
 
@@ -119,17 +133,14 @@ def load(path_or_name: str | os.PathLike, dtype: DTypeLike = jnp.float32) -> Cli
       ValueError: there is none, it is not a CLIP with a ViT, or it has no vocabulary.
     """
     path = resolve(path_or_name)
-    config, tokens = weights.check(path), tokens_of(path)
-    if tokens.vocabulary != config.vocabulary:
-        raise ValueError(
-            f"{path}: {config.vocabulary} tokens, its vocabulary has {tokens.vocabulary}"
-        )
+    config = weights.check(path)
+    words = words_of(path, config)
     name = str(path_or_name) if not Path(path_or_name).exists() else path.resolve().name
-    mark = fingerprint(path, tokens)
+    mark = fingerprint(path, words)
     # a backbone sees each picture at its own size, which is larger
     batch = BATCH_OF_BACKBONE if config.backbone else BATCH
     read = lambda: weights.load(path)[1]  # noqa: E731
-    return Clip(name, config, mark, tokens, read, check_dtype(dtype), batch)
+    return Clip(name, config, mark, words, read, check_dtype(dtype), batch)
 
 
 def resolve(path_or_name: str | os.PathLike) -> Path:
@@ -151,15 +162,42 @@ def resolve(path_or_name: str | os.PathLike) -> Path:
         raise ValueError(f"CLIP {name!r} is neither a folder nor a file: {error}") from None
 
 
+def words_of(path: Path, config: CLIPConfig) -> Words:
+    """What reads the captions for the CLIP of a folder or file.
+
+    Raises:
+      ValueError: its vocabulary has another size; or its text encoder is not here, or is another.
+    """
+    if config.told is None:
+        tokens = tokens_of(path)
+        if tokens.vocabulary != config.vocabulary:
+            raise ValueError(
+                f"{path}: {config.vocabulary} tokens, its vocabulary has {tokens.vocabulary}"
+            )
+        return tokens
+    name = config.told.encoder
+    try:
+        encoder = t5.load_encoder(name, config.length)
+    except ValueError as error:
+        raise ValueError(f"{path}: its text encoder: {error}") from None
+    wanted = weights.opened(path).said.mark
+    if (encoder.fingerprint, encoder.width) != (wanted, config.told.width):
+        raise ValueError(
+            f"{path}: was trained with the {name} of fingerprint {wanted[:12]}, here it is "
+            f"{encoder.fingerprint[:12]}"
+        )
+    return encoder
+
+
 def tokens_of(path: Path) -> BytePairs:
     """The tokenizer of a folder that has its merges; OpenAI's of any other."""
     own = path.is_dir() and any((path / name).is_file() for name in vocabulary.FILES)
     return vocabulary.load(str(path) if own else vocabulary.OPENAI)
 
 
-def fingerprint(path: Path, tokens: BytePairs) -> str:
-    """The sha256 of the files of the network and of its merges."""
-    digest = hashlib.sha256(tokens.fingerprint.encode())
+def fingerprint(path: Path, words: Words) -> str:
+    """The sha256 of the files of the network, and of its merges or its text encoder."""
+    digest = hashlib.sha256(words.fingerprint.encode())
     for file in weights.files(path):
         with open(file, "rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
@@ -183,6 +221,8 @@ def load_text_encoder(
     devices = [jax.local_devices()[0]] if mesh is None else list(mesh.devices.flat)
     used = check_dtype(default_dtype(devices[0].platform) if dtype is None else dtype)
     clip = load(path_or_name, used)
+    if isinstance(clip.words, TextEncoder):
+        raise ValueError(f"its texts are read by {clip.words.name}; name that as text.encoder")
     if max_length > clip.config.length:
         raise ValueError(f"it reads {clip.config.length} tokens at most, not {max_length}")
     model = CLIP(clip.config, dtype=used)
@@ -203,7 +243,7 @@ def load_text_encoder(
         max_length=max_length,
         fingerprint=clip.fingerprint,
         dtype=used,
-        tokens=clip.tokens,
+        tokens=clip.words,
         load=lambda: clip.params,
         apply=apply,
         mesh=mesh,

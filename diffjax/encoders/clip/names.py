@@ -63,7 +63,7 @@ _BLOCK = re.compile(r"(image|text)/blocks/block_(\d+)/(\w+)/(\w+)")
 _HEADS = ("q_proj", "k_proj", "v_proj")
 
 
-_BACKBONE = re.compile(r"image/(backbone/.*|up|down)/(\w+)")
+_BACKBONE = re.compile(r"(?:image|text)/(backbone/.*|up|down)/(\w+)")
 
 
 def source_of(layout: Layout, ours: str, prefix: str = "") -> Source:

@@ -11,6 +11,7 @@ import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int
 from safetensors import numpy as safetensors
 
 from diffjax.core import trees
@@ -22,8 +23,9 @@ from diffjax.encoders.clip import described
 from diffjax.encoders.clip.described import Said
 from diffjax.encoders.clip.names import TEXT_PREFIX, Layout, Source, source_of
 from diffjax.encoders.unreadable import read_downloaded_json
+from diffjax.models.clip.backbone import States
 from diffjax.models.clip.clip import CLIP
-from diffjax.models.clip.sizes import CLIPConfig, Tower
+from diffjax.models.clip.sizes import CLIPConfig, Told, Tower
 
 HF_CONFIG, OPEN_CONFIG, PREPROCESSOR = (
     "config.json", "open_clip_config.json", "preprocessor_config.json",
@@ -77,8 +79,10 @@ def check(path: Path) -> CLIPConfig:
     return config
 
 
-def save(path: Path, config: CLIPConfig, params: Params) -> None:
+def save(path: Path, config: CLIPConfig, params: Params, mark: str = "") -> None:
     """Writes a CLIP to a folder in Hugging Face's layout; kernels of a backbone are float16.
+
+    mark: the fingerprint of the text encoder whose states it is told.
 
     Raises:
       StorageError: the disk is full or fails.
@@ -91,7 +95,7 @@ def save(path: Path, config: CLIPConfig, params: Params) -> None:
         joined = source.theirs(np.asarray(leaf, np.float16 if half else np.float32))
         parts = np.split(joined, len(source.names)) if source.names[1:] else [joined]
         stored |= dict(zip(source.names, (part.copy() for part in parts), strict=True))
-    beside = {HF_CONFIG: described.hugging_face(config)}
+    beside = {HF_CONFIG: described.hugging_face(config, mark)}
     if not config.backbone:
         beside[PREPROCESSOR] = described.preprocessor(config)
     for name, content in beside.items():
@@ -180,7 +184,14 @@ def config_of(found: Found) -> CLIPConfig:
         hidden = shape(f"{part}/blocks/block_0/up/kernel")[1]
         return Tower(width, layers, heads or max(width // 64, 1), hidden)
 
-    said, (vocabulary, text_width) = found.said, shape("text/tokens")
+    said, told = found.said, None
+    if said.encoder:
+        states, text_width = shape("text/up/kernel")
+        text, told = Tower(text_width, 0, 1, 0), Told(said.encoder, states)
+        vocabulary, length = 0, said.length
+    else:
+        vocabulary, text_width = shape("text/tokens")
+        text, length = tower("text", text_width, said.text_heads), shape("text/positions")[0]
     if said.backbone:
         image, patch, size_px = Tower(shape("image/up/kernel")[1], 0, 1, 0), 1, said.size_px
         embed = shape("image/down/kernel")[1]
@@ -191,16 +202,17 @@ def config_of(found: Found) -> CLIPConfig:
         embed = shape("image/projection")[1]
     return CLIPConfig(
         image=image,
-        text=tower("text", text_width, said.text_heads),
+        text=text,
         size_px=size_px,
         patch=patch,
         embed=embed,
         vocabulary=vocabulary,
-        length=shape("text/positions")[0],
+        length=length,
         activation=said.activation,
         mean=said.mean,
         std=said.std,
         backbone=said.backbone,
+        told=told,
     )
 
 
@@ -231,7 +243,9 @@ def _matched(found: Found, config: CLIPConfig) -> list[tuple[str, Source, tuple[
 def shapes(config: CLIPConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     """The name and shape of every parameter of `CLIP(config)`."""
     image = jnp.zeros((1, config.size_px, config.size_px, 3))
-    tokens = jnp.zeros((1, 2), jnp.int32)
-    made = jax.eval_shape(CLIP(config).init, jax.random.key(0), image, tokens)["params"]
+    text: Int[Array, "b l"] | States = jnp.zeros((1, 2), jnp.int32)
+    if config.told:
+        text = States(jnp.zeros((1, 2, config.told.width)), jnp.ones((1, 2), bool))
+    made = jax.eval_shape(CLIP(config).init, jax.random.key(0), image, text)["params"]
     for name, leaf in trees.named_leaves(made).items():
         yield name, leaf.shape

@@ -17,11 +17,13 @@ from diffjax.core.types import Image, Resized
 from diffjax.devices.mesh import Rules
 from diffjax.models.autoencoder.blocks import EPSILON, Double, Halve, PixelAttention, ResBlock
 from diffjax.models.autoencoder.codebook import Codebook, Quantised
-from diffjax.models.layers.blocks import Norm, mark_product
+from diffjax.models.layers.blocks import Norm, from_patches, mark_product, to_patches
 from diffjax.models.layers.convolve import Convolution
 from diffjax.models.layers.level import KEPT, Remat
 from diffjax.models.layers.sharding import RULES
 
+# What the log variance of a latent is held in, as in the paper's code.
+LOG_VARIANCE = (-30.0, 20.0)
 SHARDING: Rules = (
     (r"codebook/codes", (None,)),
     (r"(.*/)?(moments|latent|head|last)/kernel", ("fsdp", None)),  # few outputs
@@ -37,7 +39,8 @@ class Sizes:
     Level i has `channels * mults[i]` channels at 1 / 2^i of the picture's side. attention: at these
     levels pixels attend to each other. latent: channels of the latent. codes: the number of vectors
     of its codebook; 0 means that the latent is drawn from a Gaussian (the KL kind). groups: of each
-    norm; 0 for 32, or fewer in small networks.
+    norm; 0 for 32, or fewer in small networks. patch: level 0 is at 1 / patch of the picture's side
+    (pixel unshuffle before the stem, and back after the last convolution; 1 in the paper).
     """
 
     channels: int = 128
@@ -47,11 +50,12 @@ class Sizes:
     latent: int = 4
     codes: int = 0
     groups: int = 0
+    patch: int = 1
 
     @property
     def factor(self) -> int:
         """How many times longer the picture's side is than the latent's."""
-        return 2 ** (len(self.mults) - 1)
+        return self.patch * 2 ** (len(self.mults) - 1)
 
 
 class Encoder(nn.Module):
@@ -67,7 +71,7 @@ class Encoder(nn.Module):
     def __call__(self, x: Image) -> Resized:  # noqa: D102
         sizes, parts = self.sizes, (self.convolution, self.dtype)
         block = _block(self.remat)
-        h = _conv(self, sizes.channels, "stem")(x)
+        h = _conv(self, sizes.channels, "stem")(to_patches(x, sizes.patch))
         for level, mult in enumerate(sizes.mults):
             for i in range(sizes.num_blocks):
                 h = block(sizes.channels * mult, sizes.groups, *parts, name=f"level_{level}_{i}")(h)
@@ -82,7 +86,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """[b h w z] -> [b h*f w*f c], the activations before the last convolution."""
+    """[b h w z] -> [b h*f w*f c], where f is factor / patch: what the last convolution reads."""
 
     sizes: Sizes
     remat: Remat = "none"
@@ -130,7 +134,8 @@ class Autoencoder(nn.Module):
         exact = jnp.promote_types(self.dtype, jnp.float32)
         self.moments = nn.Conv(out, (1, 1), dtype=exact)
         self.latent = nn.Conv(sizes.latent, (1, 1), dtype=exact)
-        self.last = nn.Conv(3, (3, 3), dtype=exact, conv_general_dilated=self.convolution)
+        colours = 3 * sizes.patch**2
+        self.last = nn.Conv(colours, (3, 3), dtype=exact, conv_general_dilated=self.convolution)
         if sizes.codes:
             self.codebook = Codebook(sizes.codes, sizes.latent)
 
@@ -149,7 +154,7 @@ class Autoencoder(nn.Module):
 
     def picture(self, features: Image) -> Resized:
         """The last convolution."""
-        return self.last(features)
+        return from_patches(self.last(features), self.sizes.patch)
 
     def decode(self, z: Image) -> Resized:
         """A latent -> a picture, mostly in [-1, 1]."""

@@ -5,13 +5,14 @@ from typing import ClassVar, NamedTuple
 
 import einops
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from diffjax.core.types import Image, LogSnr, Scalar
 from diffjax.devices.mesh import SPLIT_INPUTS, SPLIT_OUTPUTS, Rules
-from diffjax.models.clip.backbone import BackboneTower, Vectors
+from diffjax.models.clip.backbone import Kept, States, ToldTower, Vectors, image_head, text_head
 from diffjax.models.clip.sizes import CLIPConfig
 from diffjax.models.clip.transformer import Transformer, norm
 from diffjax.models.layers.embedding import NoiseLevelEmbedding
@@ -45,8 +46,21 @@ class Pair(NamedTuple):
     bias: Scalar
 
 
+class Dropped(NamedTuple):
+    """Which numbers of vectors and of mean states training keeps; None: all."""
+
+    image: Kept | None = None
+    text: Kept | None = None
+
+
+WHOLE = Dropped()
+
+
 class CLIP(nn.Module):
     """Pictures [b s s 3] in [-1, 1] and token ids [b l] -> `Pair`.
+
+    A CLIP on frozen networks may have vectors [b d] in place of pictures, and has `States` in place
+    of token ids if it is told these.
 
     dtype: of products; features are float32. first_log_scale: the logarithm of the scale before
     training. first_bias: of the logits before training; None means that there is no bias.
@@ -67,31 +81,36 @@ class CLIP(nn.Module):
     def setup(self) -> None:
         """The towers by their names in a checkpoint."""
         self.image = (
-            BackboneTower(self.config, self.dtype)
+            image_head(self.config, self.dtype)
             if self.config.backbone
             else ImageTower(self.config, self.remat, self.dtype)
         )
-        self.text = TextTower(self.config, self.remat, self.dtype)
+        self.text = (
+            text_head(self.config, self.dtype)
+            if self.config.told
+            else TextTower(self.config, self.remat, self.dtype)
+        )
         constant = nn.initializers.constant
         self.log_scale = self.param("log_scale", constant(self.first_log_scale), ())
         if self.first_bias is not None:
             self.bias = self.param("bias", constant(self.first_bias), ())
 
     def __call__(
-        self, image: Image, tokens: Int[Array, "b l"], logsnr: LogSnr | None = None
+        self,
+        image: Image | Vectors,
+        text: Int[Array, "b l"] | States,
+        logsnr: LogSnr | None = None,
+        kept: Dropped = WHOLE,
     ) -> Pair:
         """The unit vectors of both, and the parameters of the loss. logsnr: as in `of_image`."""
-        return self._pair(self.of_image(image, logsnr), tokens)
-
-    def of_vectors(
-        self, vector: Vectors, tokens: Int[Array, "b l"], kept: Bool[Array, "b d"] | None = None
-    ) -> Pair:
-        """As of pictures whose vectors the backbone has made before; its weights are not needed."""
-        return self._pair(self.image.of_vector(vector, kept), tokens)
-
-    def _pair(self, image: Features, tokens: Int[Array, "b l"]) -> Pair:
+        seen = self.of_image(image, logsnr) if image.ndim > 2 else self.of_vector(image, kept.image)
+        words = self.of_text(text, kept.text)
         bias = self.bias if self.first_bias is not None else jnp.zeros(())
-        return Pair(unit(image), unit(self.of_text(tokens)), self.log_scale, bias)
+        return Pair(unit(seen), unit(words), self.log_scale, bias)
+
+    def of_vector(self, vector: Vectors, kept: Kept | None = None) -> Features:
+        """As `of_image`, of what the backbone has made before; its weights are not needed."""
+        return self.image.of_vector(vector, kept)
 
     def of_image(self, image: Image, logsnr: LogSnr | None = None) -> Features:
         """The features of pictures, not normalised.
@@ -100,9 +119,14 @@ class CLIP(nn.Module):
         """
         return self.image(image, logsnr)
 
-    def of_text(self, tokens: Int[Array, "b l"]) -> Features:
-        """The features of texts, not normalised."""
-        return self.text(tokens)
+    def of_text(self, text: Int[Array, "b l"] | States, kept: Kept | None = None) -> Features:
+        """The features of texts, not normalised. kept: of their mean states, in training."""
+        match self.text, text:
+            case ToldTower() as head, States():
+                return head(text, kept)
+            case TextTower() as tower, jax.Array():
+                return tower(text)
+        raise TypeError("a CLIP that is told states has no tokens, and the other way round")
 
     def states_of_text(self, tokens: Int[Array, "b l"]) -> Float[Array, "b l d"]:
         """The text tower's state at each token, after the last norm; later tokens change none."""

@@ -26,6 +26,14 @@ def tower(width: int, layers: int, heads: int = 0) -> Tower:
 
 
 @dataclass(frozen=True)
+class Told:
+    """A frozen text encoder, by its name in `text.encoder`, and the width of its states."""
+
+    encoder: str
+    width: int
+
+
+@dataclass(frozen=True)
 class CLIPConfig:
     """The sizes of both towers, and what pictures and texts they take.
 
@@ -35,6 +43,7 @@ class CLIPConfig:
     noised: the image tower is told the log SNR of its pictures, as one more token (Nichol et al.
     2022, sec. 2.4). backbone: the frozen network below a head, such as "lite0" (`backbone.py`); the
     head has the width image.width, and image.layers is 0. Patches and `mean`, `std` are not used.
+    told: in the same way the text encoder below a head of the width text.width; vocabulary is 0.
     """
 
     image: Tower
@@ -49,6 +58,7 @@ class CLIPConfig:
     std: tuple[float, float, float] = STD
     noised: bool = False
     backbone: str = ""
+    told: Told | None = None
 
     @property
     def patches(self) -> int:

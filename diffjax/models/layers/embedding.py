@@ -28,14 +28,19 @@ def sinusoids(logsnr: LogSnr, width: int) -> Float[Array, "b e"]:
 
 
 class NoiseLevelEmbedding(nn.Module):
-    """Sinusoids of the log SNR and two dense layers, in float32 for any dtype of the network."""
+    """Sinusoids of the log SNR and two dense layers, in float32 for any dtype of the network.
+
+    features: the number of sinusoids; 0 for `width` of them.
+    """
 
     width: int
+    features: int = 0
 
     @nn.compact
     def __call__(self, logsnr: LogSnr) -> Float[Array, "b e"]:
         """[b] -> [b width]."""
-        h = nn.Dense(self.width, dtype=jnp.float32, name="dense_0")(sinusoids(logsnr, self.width))
+        waves = sinusoids(logsnr, self.features or self.width)
+        h = nn.Dense(self.width, dtype=jnp.float32, name="dense_0")(waves)
         return nn.Dense(self.width, dtype=jnp.float32, name="dense_1")(nn.silu(h))
 
 
@@ -64,7 +69,8 @@ class Conditioning(nn.Module):
 
     The text embeddings are normalised before attention and before pooling (Imagen, sec. 2.5).
     num_classes: a label in 0 ... num_classes - 1 adds an embedding of its own; the label
-    num_classes means no class (Ho & Salimans 2022). A vector, such as CLIP's of a picture, is
+    num_classes means no class (Ho & Salimans 2022). features: of the noise levels, see
+    `NoiseLevelEmbedding`. A vector, such as CLIP's of a picture, is
     added too, and becomes VECTOR_TOKENS more tokens if there is text (Ramesh et al. 2022, sec.
     2.1).
     """
@@ -73,6 +79,7 @@ class Conditioning(nn.Module):
     token_width: int
     dtype: DTypeLike = jnp.float32
     num_classes: int = 0
+    features: int = 0
 
     @nn.compact
     def __call__(
@@ -88,9 +95,9 @@ class Conditioning(nn.Module):
 
         The mask is True where a token is seen. Tokens and mask are None without text.
         """
-        emb = NoiseLevelEmbedding(self.width, name="noise")(logsnr_t)
+        emb = NoiseLevelEmbedding(self.width, self.features, name="noise")(logsnr_t)
         if aug_logsnr is not None:
-            emb = emb + NoiseLevelEmbedding(self.width, name="aug")(aug_logsnr)
+            emb = emb + NoiseLevelEmbedding(self.width, self.features, name="aug")(aug_logsnr)
         if label is not None:
             emb = emb + nn.Embed(self.num_classes + 1, self.width, name="label")(label)
         if vector is not None:

@@ -1,7 +1,7 @@
 """A level of a U-Net: blocks one after the other, or equal blocks as one scan."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import flax.linen as nn
 import jax
@@ -19,6 +19,7 @@ from diffjax.models.layers.convolve import Convolution
 # Turns the stored parameters of a block into those that it computes with.
 Unpack: TypeAlias = Callable[[Params], Params]
 Remat: TypeAlias = Literal["none", "products", "full"]
+Blocks = TypeVar("Blocks", bound=nn.Module)
 # Which values inside a block are kept for the backward pass; the others are computed again.
 KEPT: dict[str, Callable[..., bool] | None] = {
     # results of convolutions and projections; norms, activations and softmax are computed again
@@ -57,20 +58,29 @@ class Block(nn.Module):
 
 
 def is_block(params: PyTree) -> bool:
-    """Whether these are the parameters of a block or of scanned blocks."""
-    return "res" in params
+    """Whether these are the parameters of a block or of scanned blocks.
+
+    A block of a U-Net has a part `res`, and one of a transformer a part `pixels`.
+    """
+    return "res" in params or "pixels" in params
 
 
 def block_class(remat: Remat, scanned: bool = False, unpack: Unpack | None = None) -> type[Block]:
-    """The class `Block` with rematerialisation and `unpack`.
+    """The class `Block` with rematerialisation and `unpack`; see `wrapped`."""
+    return wrapped(Block, remat, scanned, unpack)
+
+
+def wrapped(
+    block: type[Blocks], remat: Remat, scanned: bool = False, unpack: Unpack | None = None
+) -> type[Blocks]:
+    """The class of a block with rematerialisation and `unpack`.
 
     remat: which values the backward pass computes again; see KEPT.
     unpack: applied to the parameters of a block where they are used, for example to gather them
     from other devices. With remat, the backward pass applies it again, so its result is not kept.
     """
-    block = Block
     if unpack is not None:
-        block = nn.map_variables(Block, "params", trans_in_fn=_over_collections(unpack))
+        block = nn.map_variables(block, "params", trans_in_fn=_over_collections(unpack))
     if remat == "none":
         return block
     # inside a scan the compiler cannot merge the repeated work with the forward pass anyway

@@ -1,64 +1,46 @@
-import itertools
+"""Functions of large pictures, computed tile by tile."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax.diffusion.sampling import sampler, tiles
-from tests.diffusion.helpers import gaussian_denoiser, images
-
-SIZE = dict(height_px=20, width_px=13, tile_px=8, overlap_px=3)
+from diffjax.diffusion.sampling.tiles import joined
 
 
-def test_a_denoiser_that_looks_at_each_pixel_alone_knows_nothing_of_tiles():
-    """Also where its mean differs from place to place: every tile is told where it lies."""
-    mean, x_t, logsnr = images(0, (1, 20, 13, 3)), images(1, (2, 20, 13, 3)), jnp.zeros(2)
-
-    def at(x, logsnr_t, corner):
-        part = jax.lax.dynamic_slice(mean, (0, corner[0], corner[1], 0), (1, 8, 8, 3))
-        return gaussian_denoiser(part, 0.3)(x, logsnr_t)
-
-    got = tiles.tiled(at, **SIZE)(x_t, logsnr)
-    np.testing.assert_allclose(got, gaussian_denoiser(mean, 0.3)(x_t, logsnr), atol=1e-6)
+def mean_of_three(x):
+    """Each place twice as large, and the mean of itself and its neighbours, 0 outside."""
+    x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    rows, columns = x.shape[1:3]
+    parts = [padded[:, i : i + rows, j : j + columns] for i in range(3) for j in range(3)]
+    return sum(parts) / 9
 
 
-def test_where_tiles_disagree_the_answer_goes_from_one_to_the_other_without_a_step():
-    """Tiles that say their own left edge: a straight line over the overlap."""
-    say = lambda x, logsnr_t, corner: jnp.full_like(x, corner[1])  # noqa: E731
-    denoise = tiles.tiled(say, height_px=8, width_px=14, tile_px=8, overlap_px=2)
-    row = np.asarray(denoise(jnp.zeros((1, 8, 14, 1)), jnp.zeros(1)))[0, 0, :, 0]
-    np.testing.assert_allclose(row, [0] * 6 + [2, 4] + [6] * 6, atol=1e-6)
+@pytest.mark.parametrize("sides", [(12, 12), (5, 19), (23, 8)])
+def test_tiles_joined_equal_the_whole_but_at_the_edges_of_tiles(sides):
+    x = np.random.default_rng(0).standard_normal((2, *sides, 3)).astype(np.float32)
+    whole = np.asarray(mean_of_three(x))
+    made = np.asarray(joined(mean_of_three, jnp.asarray(x), tile=8, overlap=2, factor=2))
+    tiles = [min(8, side) for side in sides]
+    away = np.abs(made - whole).max(axis=(0, 3))
+    # The outermost pixel of a tile lacks its neighbours; it counts 1 / 5 at most.
+    inside = [np.ones(2 * side, bool) for side in sides]
+    for at, (side, tile) in enumerate(zip(sides, tiles, strict=True)):
+        for start in {0, side - tile} | set(_starts(side, tile)):
+            for edge in (2 * start, 2 * (start + tile) - 1):
+                if 0 < edge < 2 * side - 1:
+                    inside[at][edge] = False
+    np.testing.assert_array_less(away[np.ix_(*inside)], 1e-6)
+    assert away.max() < 0.5
 
 
-def test_a_picture_of_one_tile_is_that_tile():
-    denoise = gaussian_denoiser(0.1, 0.3)
-    tiled = tiles.tiled(
-        lambda x, logsnr, corner: denoise(x, logsnr),
-        height_px=8,
-        width_px=8,
-        tile_px=8,
-        overlap_px=2,
-    )
-    x_T, rungs = images(0, (2, 8, 8, 3)), jnp.append(jnp.linspace(-6.0, 6.0, 5), jnp.inf)
-    got, want = (
-        sampler.sample(d, x_T, logsnrs=rungs, step=sampler.ddim(), key=None)
-        for d in (tiled, denoise)
-    )
-    np.testing.assert_array_equal(got, want)
+def test_neighbouring_tiles_fade_into_each_other_along_a_straight_line():
+    """A function that says which tile it is: its smallest place."""
+    x = jnp.arange(7.0)[None, None, :, None]
+    made = joined(lambda part: jnp.full_like(part, part.min()), x, tile=4, overlap=1, factor=1)
+    np.testing.assert_allclose(np.asarray(made)[0, 0, :, 0], [0, 0, 0, 1.5, 3, 3, 3], rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("side", "want"), [(8, [0]), (9, [0, 1]), (14, [0, 6]), (15, [0, 4, 7]), (26, [0, 6, 12, 18])]
-)
-def test_tiles_reach_from_end_to_end_and_overlap(side, want):
-    got = tiles.starts(side, 8, 2)
-    assert got == want
-    assert got[-1] + 8 == side
-    assert all(b - a <= 6 for a, b in itertools.pairwise(got))
-
-
-@pytest.mark.parametrize(("side", "overlap"), [(7, 2), (9, 8), (9, -1)])
-def test_tiles_that_cannot_be_are_named(side, overlap):
-    with pytest.raises(ValueError, match=f"side_px={side}.*overlap_px={overlap}"):
-        tiles.starts(side, 8, overlap)
+def _starts(side, tile):
+    count = -(-(side - 2) // (tile - 2)) if side > tile else 1
+    return [round(one) for one in np.linspace(0, side - tile, count)]

@@ -1,4 +1,5 @@
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -162,3 +163,34 @@ def test_an_end_of_the_interval_belongs_to_the_last_bin():
 def test_an_argument_outside_its_range_is_named(make, match):
     with pytest.raises(ValueError, match=match):
         make()
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (-0.6, 0.5), (1.0, 2.0)])
+def test_logit_normal_times_have_the_distribution_of_their_name_and_equal_weights(mean, std):
+    """By its distribution function, Phi((log(u / (1 - u)) - mean) / std)."""
+    u, weight = times.logit_normal(mean, std)(KEY, 40_000)
+    u = np.sort(np.asarray(u, np.float64))
+    deviations = (np.log(u / (1 - u)) - mean) / std
+    phi = np.array([0.5 * math.erfc(-z / math.sqrt(2)) for z in deviations])
+    apart = np.abs(phi - (np.arange(len(u)) + 0.5) / len(u)).max()
+    assert apart < 3 / math.sqrt(len(u))  # Kolmogorov's bound at 3e-8
+    assert np.all(weight == 1)
+
+
+def test_a_loss_at_logit_normal_times_is_weighted_by_their_density():
+    """pi(t) = exp(-(logit t - m)^2 / 2 s^2) / (s sqrt(2 pi) t (1 - t))  (Esser et al. 2024)."""
+    mean, std = 0.5, 0.8
+    t = (np.arange(20_000) + 0.5) / 20_000
+    logit = np.log(t / (1 - t))
+    density = np.exp(-((logit - mean) ** 2) / (2 * std**2))
+    density /= std * math.sqrt(2 * math.pi) * t * (1 - t)
+    got = estimates(times.logit_normal(mean, std), jnp.square)
+    error = got.std() / np.sqrt(len(got))
+    assert got.mean() == pytest.approx(np.mean(density * t**2), abs=4 * error + 1e-5)
+
+
+def test_logit_normal_times_compare_by_value_and_refuse_no_spread():
+    assert times.logit_normal(0.1, 2.0) == times.logit_normal(0.1, 2.0)
+    assert hash(times.logit_normal()) != hash(times.logit_normal(1.0))
+    with pytest.raises(ValueError, match=r"std=0\.0: both finite, and std above 0"):
+        times.logit_normal(0.0, 0.0)

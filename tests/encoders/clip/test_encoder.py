@@ -51,7 +51,7 @@ def test_a_clip_is_a_text_encoder(folder, clip):
     made = load_encoder(f"clip:{folder}", max_length=20)
     assert (made.name, made.width, made.max_length) == ("clip:small", 16, 20)
     embeddings, mask = made.encode(CAPTIONS)
-    ids = np.stack([clip.tokens.padded(text, 20) for text in CAPTIONS])
+    ids = np.stack([clip.words.padded(text, 20) for text in CAPTIONS])
     states = CLIP(clip.config).apply(
         {"params": clip.params}, jnp.asarray(ids), method="states_of_text"
     )

@@ -21,7 +21,7 @@ NETS = {name: CLIP(config) for name, config in SIZES.items()}
 def inputs(config, b=2, length=6):
     random = np.random.default_rng(0)
     image = random.uniform(-1, 1, (b, config.size_px, config.size_px, 3)).astype(np.float32)
-    return {"image": jnp.asarray(image), "tokens": TOKENS[:b, :length]}
+    return {"image": jnp.asarray(image), "text": TOKENS[:b, :length]}
 
 
 def shapes_of(net):
@@ -56,7 +56,7 @@ def test_every_parameter_has_a_rule_and_only_small_ones_are_on_every_device():
 def small():
     net = CLIP(SMALL)
     params = anywhere(net, **inputs(SMALL))
-    return net, params, jax.jit(lambda image, tokens: net.apply({"params": params}, image, tokens))
+    return net, params, jax.jit(lambda image, text: net.apply({"params": params}, image, text))
 
 
 def test_features_are_unit_vectors_and_the_first_scale_is_the_papers(small):
@@ -73,16 +73,16 @@ def test_a_text_is_read_at_its_end_and_what_follows_changes_nothing(small):
     _, _, run = small
     given = inputs(SMALL)
     want = run(**given).text
-    longer = jnp.pad(given["tokens"], ((0, 0), (0, 4)))
+    longer = jnp.pad(given["text"], ((0, 0), (0, 4)))
     np.testing.assert_allclose(run(given["image"], longer).text, want, atol=1e-5)
-    noise = jnp.where(jnp.arange(6) > 3, 11, given["tokens"])
+    noise = jnp.where(jnp.arange(6) > 3, 11, given["text"])
     np.testing.assert_allclose(run(given["image"], noise).text[0], want[0], atol=1e-5)
 
 
 def test_a_token_sees_none_that_comes_later(small):
     net, params, _ = small
     states = jax.jit(lambda tokens: net.apply({"params": params}, tokens, method="states_of_text"))
-    tokens = inputs(SMALL)["tokens"]
+    tokens = inputs(SMALL)["text"]
     changed = tokens.at[:, 3].set(9)
     before, after = states(tokens), states(changed)
     np.testing.assert_allclose(before[:, :3], after[:, :3], atol=1e-6)

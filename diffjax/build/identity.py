@@ -1,0 +1,27 @@
+"""The part of a config that tells one trained network from another, beside its parameters."""
+
+import json
+
+from ml_collections import ConfigDict
+
+from diffjax.build import upgrade
+from diffjax.core.json_types import JsonObject
+
+
+def identity(options: ConfigDict) -> JsonObject:
+    """The part of a config on which pictures depend beside the parameters: network, noise, ..."""
+    parts = {
+        name: upgrade.without_defaults(name, options[name].to_dict())
+        for name in ("model", "diffusion", "low_res")
+        if name in options
+    }
+    said = {
+        **parts,
+        "stage": options.stage,
+        "size_px": options.data.size_px,
+        "max_tokens": options.text.max_tokens if "text" in options else 0,
+    }
+    if "latent" in options:  # not where the autoencoder lies, but which one it is
+        latent = options.latent
+        said["latent"] = {k: latent[k] for k in ("mark", "scale", "shift", "tile_px")}
+    return json.loads(json.dumps(said))

@@ -1,0 +1,1 @@
+"""Loads and saves the checkpoints of Stable Diffusion 1 and 2."""
