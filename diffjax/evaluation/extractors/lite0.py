@@ -22,5 +22,6 @@ def load(file: Path | None = None) -> Extractor:
       InputError: there is no file, or it is damaged or of another network.
     """
     path = file or lite0.weights_file()
+    params = lite0.load(path)
     name = f"efficientnet-lite0 pooled, weights {foreign.digest([path])}"
-    return Extractor(name, RESIZE, FEATURES, "fd_lite0", lite0.load(path), lite0.pooled)
+    return Extractor(name, RESIZE, FEATURES, "fd_lite0", params, lite0.pooled)
