@@ -154,9 +154,9 @@ def difference(there: Facts, wanted: Facts) -> str:
     if there.widths != wanted.widths:
         said, asked = (" ".join(map(str, one)) for one in (there.widths, wanted.widths))
         return f"is of another size: its levels have {said} channels, the config's {asked}"
-    for name, said, asked in zip(Facts._fields, there, wanted, strict=True):
-        if said != asked:
-            return f"is another network: {name} is {said}, and the config's is {asked}"
+    for name, one, other in zip(Facts._fields, there, wanted, strict=True):
+        if one != other:
+            return f"is another network: {name} is {one}, and the config's is {other}"
     return ""
 
 
