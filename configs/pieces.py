@@ -283,6 +283,7 @@ def diffusion() -> ConfigDict:
             objective="simple",  # or "hybrid", "vlb": they learn the variance, at num_levels levels
             over="u",  # or "logsnr": levels count by their width in log SNR, not as visited
             num_levels=1000,  # of hybrid and vlb, and where importance remembers losses
+            discrete=False,  # train at the num_levels steps of the table alone, not between them
             vlb_weight=0.001,  # of the bound in hybrid
             self_condition=0.0,  # how often the network sees its own last guess
             uncertainty=0,  # features of a learned uncertainty by level; 0: none

@@ -2,6 +2,7 @@
 
     python -m diffjax.sample --workdir runs/digits --class 7 --seeds 0-3
     python -m diffjax.sample --checkpoint stable-diffusion-v1-5 "a photo of a red apple"
+    python -m diffjax.sample --checkpoint 64x64_diffusion.pt --class 207
 
 Makes pictures with trained stages, from prompts or classes, or from seeds alone if the stages have
 no such condition. Writes a PNG for each picture and stage, and a sheet of all with their prompts.
@@ -199,9 +200,9 @@ def read_like(path: Path):
 
 def load(flags: argparse.Namespace, dirs: Sequence[Path], like):
     """The stages of the workdirs, or with `like` those of them that made that picture."""
-    from diffjax.build import clips, guiding, loading, loras, stable_diffusion
+    from diffjax.build import ancestors, clips, guiding, loading, loras, stable_diffusion
 
-    if flags.checkpoint:
+    if flags.checkpoint and not ancestors.is_one(flags.checkpoint):
         stable_diffusion.check_place(flags.checkpoint)
     guides = guiding.parse(flags.guide_by) if flags.guide_by is not None else []
     given = [loras.parse(text) for text in flags.lora]

@@ -31,7 +31,7 @@ MAX_LEVELS = 16  # of a U-Net, each of which halves the picture
 LIMITS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(
         ("data.size_px", "sample.num_images", "model.width", "model.patch",
-         "model.head_width", "model.token_width", "model.mults",
+         "model.token_width", "model.mults",
          "model.image_width", "model.image_heads", "model.text_width",
          "model.text_heads", "model.embed",
          "contrastive.chunk", "train.evaluate_examples", "model.channels", "model.latent",
@@ -50,7 +50,8 @@ LIMITS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(
         ("train.sample_every", "train.evaluate_every", "train.save_every", "train.snapshot_every",
          "train.keep", "train.keep_every", "data.crop_px", "low_res.size_px",
-         "optim.warmup_steps", "text.width", "model.num_heads", "model.canvas",
+         "optim.warmup_steps", "text.width", "model.num_heads", "model.canvas", "model.head_width",
+         "model.steps", "model.embedding_width", "model.norm_groups",
          "contrastive.shift_px", "model.codes", "autoencoding.adversary_start"),
         (0, 2**31 - 1),
     ),
@@ -78,6 +79,8 @@ LIMITS: dict[str, tuple[float, float]] = {
     "diffusion.self_condition": (0, 1),
     "diffusion.uncertainty": (0, 2**16),
     "diffusion.learned_schedule": (0, 2**16),
+    "model.dropout": (0, 0.99),
+    "model.norm_eps": (1e-12, 1),
     "classes.num": (1, 2**24),
     "classes.drop": (0, 1),
     "embedding.width": (1, 2**20),
@@ -163,7 +166,8 @@ def check_numbers(config: ConfigDict, ending: str = "") -> None:
 def check_making(config: ConfigDict) -> None:
     """Checks what only the config of a stage that makes pictures has."""
     tasks.schedule_of(config)
-    for name, wrong in settings.faults(tasks.settings_of(config)).items():
+    most = tasks.num_steps_of(config)
+    for name, wrong in settings.faults(tasks.settings_of(config), most).items():
         raise ConfigError(f"sample.{name}", config.sample[name], wrong)
     check_told(config)
     check_learning(config)
@@ -226,6 +230,11 @@ def check_told(config: ConfigDict) -> None:
         distinct = len({name.casefold() for name in names} - {"none"})
         allowed = f"none, or {num} different ones, of which none is called none"
         require(len(names) in (0, num) and distinct == len(names), "classes.names", names, allowed)
+        if not config.model.get("null_class", True):
+            knows = "model.null_class is false: the network always knows the class"
+            drop, weight = config.classes.drop, config.sample.guidance_weight
+            require(drop == 0, "classes.drop", drop, f"must be 0, as {knows}")
+            require(weight == 1, "sample.guidance_weight", weight, f"must be 1, as {knows}")
     if "embedding" in config:
         known = {"image", "caption", "text", "text_length", "text_mask", "label", "low_res", "name"}
         of = config.embedding.of
@@ -262,6 +271,19 @@ def check_learning(config: ConfigDict) -> None:
         'weights the levels itself: wants objective="simple" and over="u"',
     )
     check_zero_snr(config)
+    require(
+        not diffusion.discrete or (not diffusion.learned_schedule and diffusion.over == "u"),
+        "diffusion.discrete",
+        True,
+        'the steps of a chain are fixed: wants learned_schedule=0 and over="u"',
+    )
+    told = config.model.get("steps", 0)
+    require(
+        not told or diffusion.schedule in tasks.ON_TABLES,
+        "model.steps",
+        told,
+        f"a network that is told steps needs diffusion.schedule {', '.join(tasks.ON_TABLES)}",
+    )
     require(
         not learned or diffusion.over == "u",
         "diffusion.over",
@@ -354,6 +376,14 @@ def check_sizes(config: ConfigDict) -> None:
         )
         factor = size // low_res
         require(crop % factor == 0, "data.crop_px", crop, f"must be a multiple of {factor}")
+    elif config.model.kind == "unet" and low_res:
+        fits = low_res < size and size % low_res == 0
+        require(fits, "low_res.size_px", low_res, f"must divide data.size_px, {size}")
+        allowed = (
+            'must be 0 with model.kind "unet", or low_res.max_aug_level must: this network is not '
+            "told how noised the small picture is"
+        )
+        require(config.low_res.max_aug_level == 0, "low_res.size_px", low_res, allowed)
     else:
         require(low_res == 0, "low_res.size_px", low_res,
                 f'must be 0 with model.kind "{config.model.kind}"')  # fmt: skip

@@ -11,15 +11,15 @@ from typing import TypeVar
 
 import ml_collections
 
-from diffjax.build.config_file import load, shipped
+from diffjax.build.config_file import load, presets_of, shipped
 from diffjax.build.upgrade import upgraded
 from diffjax.core.errors import ConfigError, Ending, StorageError, require
 from diffjax.core.files import parse_json_object, read_json, write_whole
 from diffjax.core.json_types import Json, JsonObject
 
 __all__ = [
-    "from_json", "interpreting", "leaves", "load", "one_of", "override", "parse", "restore", "save",
-    "shipped", "similar",
+    "from_json", "interpreting", "leaves", "load", "one_of", "override", "parse",
+    "presets_of", "restore", "save", "shipped", "similar",
 ]  # fmt: skip
 
 Allowed = TypeVar("Allowed")

@@ -49,6 +49,13 @@ def load(spec: str) -> ml_collections.ConfigDict:
     return config.lock()
 
 
+def presets_of(name: str) -> tuple[str, ...]:
+    """The presets of a config, in its own order."""
+    path = _find(name, name)
+    with _neighbours(path), _told(name, path):
+        return tuple(getattr(_execute(path), "PRESETS", ()))
+
+
 def shipped() -> Path:
     """The folder of the configs that come with diffjax, in the repository or in the package."""
     package = Path(str(importlib.resources.files("diffjax")))

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from diffjax.build import config, lora, places, stable_diffusion, tasks, texts
+from diffjax.build import ancestors, config, lora, places, stable_diffusion, tasks, texts
 from diffjax.build.identity import identity
 from diffjax.build.places import stage_dirs
 from diffjax.core import digest
@@ -38,7 +38,7 @@ def load(
       ConfigError: the stages do not fit each other, or one has no checkpoint or no such average.
       StorageError: a stage has checkpoints, but none is complete.
     """
-    if others := [path for path in dirs if places.is_others(path)]:
+    if others := [path for path in dirs if places.is_stable_diffusion(path)]:
         alone = "is a checkpoint of Stable Diffusion, which is no stage of a cascade: give it alone"
         require(len(dirs) == 1, "--stages", str(others[0]), alone)
         require(ema is None or ema == [None] or ema == [FROM_A_FILE], "--ema", ema,
@@ -47,6 +47,8 @@ def load(
     encoder: TextEncoder | None = None
     text: ConfigDict | None = None
     for path in dirs:
+        if ancestors.is_one(path):
+            continue
         options = places.options_of(path)
         if text is None and "text" in options:
             text = options.text
@@ -55,6 +57,14 @@ def load(
     trained, origins, size_px = [], [], 0
     names = names_of(ema, len(dirs))
     for path, name, step in zip(dirs, names, steps or [None] * len(dirs), strict=True):
+        if ancestors.is_one(path):
+            require(name in (None, FROM_A_FILE), "--ema", name, f"{path} has one set of parameters")
+            stage, origin = ancestors.load_stage(path)
+            check_start(stage.task, path, size_px)
+            size_px = stage.task.size_px
+            trained.append(stage)
+            origins.append(origin)
+            continue
         options = places.options_of(path)
         with config.interpreting(path):
             for key in ("encoder", "max_tokens"):
@@ -68,18 +78,23 @@ def load(
                 )
             width = encoder.width if encoder is not None else 0
             task = tasks.task_of(options, width)
-        require(
-            task.low_res_px == (size_px or None),
-            "--stages",
-            str(path),
-            f"starts from {task.low_res_px or 'no picture'} px, "
-            f"the stage before it makes {size_px or 'none'}",
-        )
+        check_start(task, path, size_px)
         size_px = task.size_px
         stage, origin = load_stage(options, path, task, name, verify, step)
         trained.append(stage)
         origins.append(origin)
     return Cascade(tuple(trained), tuple(origins), encoder)
+
+
+def check_start(task: Denoising, place: Path, size_px: int) -> None:
+    """Checks that a stage starts from pictures of this side; 0 for none."""
+    require(
+        task.low_res_px == (size_px or None),
+        "--stages",
+        str(place),
+        f"starts from {task.low_res_px or 'no picture'} px, "
+        f"the stage before it makes {size_px or 'none'}",
+    )
 
 
 def names_of(ema: str | Sequence[str | None] | None, count: int) -> list[str | None]:

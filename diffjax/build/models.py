@@ -16,6 +16,8 @@ from diffjax.models.layers.level import KEPT
 from diffjax.models.unet import UNet
 
 MODELS = {"unet": UNet, "efficient_unet": EfficientUNet, "latent_unet": LatentUNet, "dit": DiT}
+# How a U-Net is told steps, which depends on the noise; `tasks.told_steps` makes it.
+STEPS = "steps"
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -38,7 +40,7 @@ def model_of(config: ConfigDict) -> Any:
       ConfigError: names the key, its value and what is allowed.
     """
     model = config.model
-    fields = {name: value for name, value in model.items() if name != "kind"}
+    fields = {name: value for name, value in model.items() if name not in ("kind", STEPS)}
     fields["dtype"] = DTYPES[fields["dtype"]]
     fields["attention_implementation"] = fastest_implementation(fields["dtype"])
     fields["out_channels"] = out_channels(config)
@@ -59,6 +61,7 @@ def model_of(config: ConfigDict) -> Any:
         "skip": ("add", "concat"),
         "upsampling": ("repeat", "shuffle"),
         "text": ("cross", "joint"),
+        "resample": ("block", "conv", "conv_after"),
     }
     for name, values in allowed.items():
         if name in model:
@@ -81,12 +84,21 @@ def check_levels(model: ConfigDict) -> None:
     if not model.get("num_heads", 0):
         for mult in mults:
             require(
-                model.width * mult % model.head_width == 0,
+                bool(model.head_width) and model.width * mult % model.head_width == 0,
                 "model.head_width",
                 model.head_width,
                 "must divide every level's channels, model.width x mult = "
                 f"{model.width * mult}; or say model.num_heads",
             )
+    elif not model.head_width:
+        for mult in mults:
+            require(
+                model.width * mult % model.num_heads == 0,
+                "model.num_heads",
+                model.num_heads,
+                f"must divide every level's channels, model.width x mult = {model.width * mult}",
+            )
+    check_norms(model)
     for level in model.get("attention_levels", ()):
         require(
             -num_levels <= level < num_levels,
@@ -108,3 +120,20 @@ def check_levels(model: ConfigDict) -> None:
             model.width,
             "must be a multiple of 4, for positions",
         )
+
+
+def check_norms(model: ConfigDict) -> None:
+    """Checks that the groups of the norms, and the waves of a step, fit the widths of a U-Net.
+
+    Raises:
+      ConfigError: names the key, its value and what is allowed.
+    """
+    groups, embedding = model.get("norm_groups", 0), model.get("embedding_width", 0)
+    for mult in model.get("mults", ()) if groups else ():
+        require(
+            model.width * mult % groups == 0,
+            "model.norm_groups",
+            groups,
+            f"must divide every level's channels, model.width x mult = {model.width * mult}",
+        )
+    require(embedding % 8 == 0, "model.embedding_width", embedding, "must be a multiple of 8")

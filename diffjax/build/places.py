@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from diffjax import checkpoint
-from diffjax.build import check, config, latents, resume
+from diffjax.build import ancestors, check, config, latents, resume
 from diffjax.checkpoint.portable import FROZEN_PREFIX, LIVE
 from diffjax.core import tensorfile
 from diffjax.core.errors import ConfigError, StorageError, require
@@ -70,7 +70,14 @@ def _size_px(place: Path) -> int:
 
 
 def is_others(place: Path) -> bool:
+    """Whether the place is a checkpoint of others."""
+    return ancestors.is_one(place) or is_stable_diffusion(place)
+
+
+def is_stable_diffusion(place: Path) -> bool:
     """Whether the place is a checkpoint of Stable Diffusion: a folder, or a single file."""
+    if ancestors.is_one(place):
+        return False
     if place.is_dir():
         return (place / stable_diffusion.INDEX).is_file()
     if place.suffix != SAFETENSORS or not place.is_file():

@@ -1,6 +1,7 @@
 """Makes the task that a config trains."""
 
 import functools
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
@@ -9,11 +10,11 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from diffjax.build import autoencoding, contrastive, latents, texts
-from diffjax.build.models import model_of
+from diffjax.build.models import STEPS, model_of
 from diffjax.core.errors import require
 from diffjax.core.types import Schedule
 from diffjax.diffusion import schedule
-from diffjax.diffusion.sampling.spacing import on_grid
+from diffjax.diffusion.sampling.spacing import TABLE_STEPS, on_grid
 from diffjax.diffusion.table import TERMINAL_LOGSNR, steps_of
 from diffjax.diffusion.training.times import TIMES, Importance, TimeSampler, logit_normal
 from diffjax.encoders.stable_diffusion.encoder import PREFIX as STABLE_DIFFUSION
@@ -27,6 +28,8 @@ from diffjax.tasks.task import Model, Params, Task
 IMPORTANCE, LOGIT_NORMAL = "importance", "logit_normal"
 # The schedules that are tables of steps.
 ON_TABLES = ("linear", "quadratic", "discrete_cosine")
+# The fewest steps of their chains, with betas below 1.
+FEWEST = {"linear": 21, "quadratic": 13}
 # The schedules whose ends, logsnr_min and logsnr_max, can be chosen.
 WITH_ENDS = ("cosine", "sigmoid", "flow", "uniform", "edm")
 # The schedules that come to noise alone if they are not cut off before; tables are rescaled so.
@@ -91,7 +94,8 @@ def task_of(config: ConfigDict, text_width: int) -> Denoising:
         conditions.append(text)
     if "classes" in config:
         names = tuple(config.classes.names)
-        conditions.append(Class(config.classes.num, config.classes.drop, names))
+        null = config.model.get("null_class", True)
+        conditions.append(Class(config.classes.num, config.classes.drop, names, null))
     if "embedding" in config:
         vector = config.embedding
         conditions.append(Embedding(vector.of, vector.width, vector.drop))
@@ -99,7 +103,8 @@ def task_of(config: ConfigDict, text_width: int) -> Denoising:
         conditions.append(Masked(size_px, drop=config.mask.drop))
     if low_res_px:
         factor, level = size_px // low_res_px, config.low_res.max_aug_level
-        conditions.append(LowRes(low_res_px, factor, _schedule("cosine"), level))
+        noised = config.model.kind != "unet"  # which is told no level of that noise
+        conditions.append(LowRes(low_res_px, factor, _schedule("cosine"), level, noised))
     crop_px = config.data.crop_px
     space, shape = None, (size_px, size_px, 3)
     frozen: Params = {}
@@ -130,9 +135,13 @@ def task_of(config: ConfigDict, text_width: int) -> Denoising:
 
 def told_steps(model: Model, noise: Schedule, config: ConfigDict) -> Model:
     """The network, which is told steps if it takes them and the noise is that of a table."""
-    if config.model.kind != "latent_unet" or config.diffusion.schedule not in ON_TABLES:
+    count = config.model.get(STEPS, 0)
+    told = config.model.kind == "latent_unet" or count
+    if not told or config.diffusion.schedule not in ON_TABLES:
         return model
-    return model.clone(steps=steps_of(on_grid(noise)))  # type: ignore[attr-defined]
+    table = on_grid(noise)
+    steps = steps_of(table, count / len(table)) if count else steps_of(table)
+    return model.clone(steps=steps)  # type: ignore[attr-defined]
 
 
 def embeds_blank(config: ConfigDict) -> bool:
@@ -162,8 +171,21 @@ def schedule_of(config: ConfigDict) -> Schedule:
         f"{name} ends where logsnr_min says; allowed with schedule {', '.join(WITH_ZERO_SNR)}",
     )
     if name not in WITH_ENDS:
-        return _schedule(name, shift, zero_snr=zero_snr)
+        return _schedule(name, shift, zero_snr=zero_snr, num_steps=num_steps_of(config))
     return _schedule(name, shift, (TERMINAL_LOGSNR if zero_snr else low, high))
+
+
+def num_steps_of(config: ConfigDict) -> int:
+    """T of the schedule's table: `diffusion.num_levels` of a discrete chain, else 1000."""
+    if not config.diffusion.discrete:
+        return TABLE_STEPS
+    name, count = config.diffusion.schedule, config.diffusion.num_levels
+    allowed = f"needs a schedule with a table: {', '.join(ON_TABLES)}"
+    require(name in ON_TABLES, "diffusion.discrete", True, f"{allowed}; here is {name}")
+    fewest = FEWEST.get(name, 2)
+    what = f"at least {fewest} for a discrete {name} chain, whose last beta is 20 / num_levels"
+    require(count >= fewest, "diffusion.num_levels", count, what)
+    return int(count)
 
 
 @functools.lru_cache(maxsize=64)
@@ -172,6 +194,7 @@ def _schedule(
     shift: float = 1.0,
     ends: tuple[float, float] | None = None,
     zero_snr: bool = False,
+    num_steps: int = TABLE_STEPS,
 ) -> Schedule:
     """A cached schedule: equal values give the same object, so equal configs give equal tasks."""
     options: dict[str, float] = {}
@@ -179,6 +202,13 @@ def _schedule(
         options = dict(zip(("logsnr_min", "logsnr_max"), ends, strict=True))
     if zero_snr:
         options["zero_snr"] = True
+    if num_steps != TABLE_STEPS:
+        options["num_steps"] = num_steps
+        usual = inspect.signature(schedule.SCHEDULES[name]).parameters
+        # a chain of other steps has the same noise in all (Nichol & Dhariwal 2021)
+        scaled = {key: TABLE_STEPS / num_steps * usual[key].default
+                  for key in ("beta_min", "beta_max") if key in usual}  # fmt: skip
+        options |= scaled
     made = schedule.SCHEDULES[name](**options)
     return made if shift == 1 else schedule.shifted(made, shift)
 

@@ -29,6 +29,7 @@ BEFORE: dict[str, Value] = {
     "diffusion.learned_schedule": 0,
     "diffusion.precondition": False,
     "diffusion.zero_snr": False,
+    "diffusion.discrete": False,
     "diffusion.times_mean": 0.0,
     "diffusion.times_std": 1.0,
     "diffusion.offset_noise": 0.0,

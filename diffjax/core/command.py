@@ -71,7 +71,8 @@ def add_stages(flags: argparse.ArgumentParser, checkpoint: bool = False) -> None
             "--checkpoint",
             type=path,
             metavar="PLACE",
-            help="a Stable Diffusion 1 or 2 of others: a folder of diffusers, or a single file",
+            help="a checkpoint of others: a Stable Diffusion 1 or 2, a folder of diffusers or a "
+            "single file; or a DDPM, a folder of diffusers or [CONFIG=]FILE.pt of OpenAI's",
         )
 
 

@@ -57,6 +57,7 @@ from diffjax.diffusion.table import (
     posterior_variances,
     quadratic_betas,
     respaced,
+    staircase,
     steps_of,
     zero_terminal_snr,
 )
@@ -103,6 +104,7 @@ __all__ = [
     "respaced",
     "shifted",
     "sigmoid",
+    "staircase",
     "steps_of",
     "sum_of_each",
     "target",

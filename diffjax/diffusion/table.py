@@ -183,13 +183,28 @@ def discrete(logsnrs: Table) -> Schedule:
 
 
 @by_value
-def steps_of(logsnrs: Table) -> Schedule:
-    """i(logsnr), the inverse of the table: i at its step i, and straight between two steps.
+def staircase(logsnrs: Table) -> Schedule:
+    """logsnr(u), the table's step floor(u T): of uniform u each of the T steps is equally likely.
+
+    So training visits these steps alone, as that of a chain does (Ho et al. 2020, alg. 1).
+    """
+    values = np.asarray(logsnrs, np.float32)
+
+    def logsnr(u):
+        i = jnp.floor(jnp.asarray(u, jnp.float32) * len(values)).astype(jnp.int32)
+        return jnp.asarray(values)[jnp.clip(i, 0, len(values) - 1)]
+
+    return logsnr
+
+
+@by_value
+def steps_of(logsnrs: Table, scale: float = 1.0) -> Schedule:
+    """scale i(logsnr), i the inverse of the table: i at its step i, and straight between two steps.
 
     Outside of the table it is the nearest end. For networks that are told the step of a chain.
     """
     rising = -np.asarray(logsnrs, np.float32)
-    steps = np.arange(len(rising), dtype=np.float32)
+    steps = np.float32(scale) * np.arange(len(rising), dtype=np.float32)
     return lambda logsnr: jnp.interp(-logsnr, jnp.asarray(rising), jnp.asarray(steps))
 
 

@@ -187,7 +187,7 @@ def layers_of(
         if len(source.axes) == 4:
             height, width, inputs, _ = own
             down = down.reshape(-1, height, width, inputs).transpose(0, 3, 1, 2)
-        elif source.one_pixel:
+        elif source.ones == 2:
             down = down[..., None, None]
         if down.ndim == 4:
             up = up[..., None, None]

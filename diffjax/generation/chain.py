@@ -9,6 +9,7 @@ from jaxtyping import Array, Int
 from diffjax.core import rng
 from diffjax.core.errors import ConfigError, require
 from diffjax.core.types import Image, Resized, Text, TextMask
+from diffjax.diffusion.sampling.spacing import ON_A_TABLE, table_steps
 from diffjax.encoders.clip.encoder import Clip
 from diffjax.encoders.t5 import TextEncoder
 from diffjax.generation.recipe import Origin
@@ -70,8 +71,9 @@ class Cascade:
         """The same stages with other settings, one for each.
 
         Raises:
-          ConfigError: a sampler needs a learned variance, and the stage has none; or latents have
-            a threshold.
+          ConfigError: a sampler needs a learned variance, and the stage has none; latents have a
+            threshold; there are more steps than in the stage's table; or guidance leads away from
+            no class, and the stage knows none.
         """
         for stage, new in zip(self.stages, settings, strict=True):
             require(
@@ -85,6 +87,20 @@ class Cascade:
                 "--sampler",
                 new.sampler,
                 f"needs a learned variance: {stage.task.name} was trained without",
+            )
+            most = table_steps(stage.task.schedule)
+            require(
+                new.spacing not in ON_A_TABLE or new.num_steps <= most,
+                "--steps",
+                new.num_steps,
+                f"at most {most} with spacing {new.spacing}",
+            )
+            classes = stage.task.condition(Class)
+            require(
+                classes is None or classes.null or new.guidance_weight == 1,
+                "--guidance",
+                new.guidance_weight,
+                f"must be 1: {stage.task.name} always knew the class, and has no guess without",
             )
         stages = zip(self.stages, settings, strict=True)
         return dataclasses.replace(

@@ -140,7 +140,8 @@ def parse_classes(text: str, classes: Class) -> list[int]:
     Raises:
       ConfigError: there is no such class; the message has the most similar names.
     """
-    known = {name.casefold(): i for i, name in enumerate(classes.names)} | {NO_CLASS: classes.num}
+    known = {name.casefold(): i for i, name in enumerate(classes.names)}
+    known |= {NO_CLASS: classes.num} if classes.null else {}
     if text.strip().casefold() in known:  # a name may have commas
         return [known[text.strip().casefold()]]
     labels: list[int] = []
@@ -155,7 +156,11 @@ def parse_classes(text: str, classes: Class) -> list[int]:
         close = difflib.get_close_matches(part, known, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
         named = f"a name such as {classes.names[0]}, " if classes.names else ""
-        allowed = f"{hint}a number from 0 to {classes.num - 1}, {named}or {NO_CLASS}"
+        allowed = f"{hint}a number from 0 to {classes.num - 1}"
+        if classes.null:
+            allowed = f"{allowed}, {named}or {NO_CLASS}"
+        else:
+            allowed = f"{allowed}{', or ' * bool(named)}{named.removesuffix(', ')}"
         require(bool(span) and span[-1] < classes.num, "--class", text[:80], allowed)
         labels += span
     return labels

@@ -50,7 +50,9 @@ def jobs_of(wanted: Wanted, stages: Cascade) -> list[Job]:
         found = [label for text in wanted.classes for label in jobs.parse_classes(text, known)]
         labels = [*found] or [known.num if wanted.label is None else wanted.label]
         told = bool(found or wanted.prompts or wanted.label is not None)
-        require(told, "--class", "", f"give one: 0 to {known.num - 1}, or {jobs.NO_CLASS}")
+        told = told if known.null else bool(found or wanted.label is not None)
+        none = f", or {jobs.NO_CLASS}" if known.null else ""
+        require(told, "--class", "", f"give one: 0 to {known.num - 1}{none}")
     elif stages.encoder is not None:
         what = "give at least one prompt, or --prompts FILE, or --like"
         require(bool(wanted.prompts), "--prompt", "", what)

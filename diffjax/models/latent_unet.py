@@ -1,9 +1,8 @@
 """The U-Net of latent diffusion (Rombach et al. 2022), with the sizes of Stable Diffusion 1."""
 
 import functools
-import math
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -11,21 +10,17 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from diffjax.core.types import Image, LogSnr, PerExample, Resized, Text, TextMask
+from diffjax.core.types import Image, LogSnr, Resized, Text, TextMask
 from diffjax.devices.mesh import SPLIT_INPUTS, SPLIT_OUTPUTS, Rules
-from diffjax.models.autoencoder.blocks import Double
 from diffjax.models.layers.blocks import Norm, mark_product, materialise
 from diffjax.models.layers.convolve import Convolution
-from diffjax.models.layers.embedding import sinusoids
+from diffjax.models.layers.embedding import Steps, sinusoids, step_sinusoids
 from diffjax.models.layers.level import Remat, Unpack, wrapped
+from diffjax.models.layers.resample import Double, Halve
 from diffjax.models.layers.sharding import RULES
 from diffjax.models.layers.spatial import SpatialTransformer
 
 EPS = 1e-5  # of the GroupNorms
-LONGEST = 10_000.0  # steps: 2 pi of them are the longest period
-# log SNR -> the step of a chain that is told to the network.
-Steps: TypeAlias = Callable[[LogSnr], PerExample]
-
 SHARDING: Rules = (
     (r"(.*/)?(shift|proj_in)/kernel", SPLIT_OUTPUTS),
     (r"(.*/)?proj_out/kernel", SPLIT_INPUTS),
@@ -117,7 +112,7 @@ class LatentUNet(nn.Module):
                 h = one(h, level, f"down_{level}_{i}")
                 skips.append(h)
             if level < last:
-                h = Halve(*parts, name=f"down_{level}_to_{level + 1}")(h)
+                h = Halve(*parts, around=True, name=f"down_{level}_to_{level + 1}")(h)
                 skips.append(h)
         for i, attention in enumerate((transformer, None)):
             middle = block_class(h.shape[-1], attention, self.groups, *parts, name=f"middle_{i}")
@@ -138,14 +133,6 @@ class LatentUNet(nn.Module):
             known = step_sinusoids(self.steps(logsnr_t), self.width)
         dense = functools.partial(nn.Dense, 4 * self.width, dtype=jnp.float32)
         return dense(name="dense_1")(nn.silu(dense(name="dense_0")(known)))
-
-
-def step_sinusoids(step: PerExample, width: int) -> Float[Array, "b e"]:
-    """cos and sin of the step at `width` / 2 frequencies, from 1 down to 1 / LONGEST."""
-    half = width // 2
-    frequencies = jnp.exp(-math.log(LONGEST) / half * jnp.arange(half, dtype=jnp.float32))
-    angles = step.astype(jnp.float32)[:, None] * frequencies
-    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
 
 class LatentBlock(nn.Module):
@@ -201,22 +188,6 @@ class LatentResBlock(nn.Module):
         if h.shape[-1] != self.width:
             h = mark_product(conv((1, 1), name="skip")(h))
         return h + r
-
-
-class Halve(nn.Module):
-    """A 3 x 3 convolution with stride 2 that sees a zero on every side."""
-
-    convolution: Convolution = lax.conv_general_dilated
-    dtype: DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(self, h: Image) -> Resized:
-        """[b h w c] -> [b h/2 w/2 c]."""
-        conv = nn.Conv(
-            h.shape[-1], (3, 3), 2, padding=1, conv_general_dilated=self.convolution,
-            dtype=self.dtype, name="conv",
-        )  # fmt: skip
-        return mark_product(conv(h))
 
 
 class LatentHead(nn.Module):

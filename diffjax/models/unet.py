@@ -1,4 +1,9 @@
-"""The base network: Imagen's 64 px U-Net (Saharia et al. 2022, app. F.1)."""
+"""The U-Net: Imagen's 64 px network, and its ancestors.
+
+By default it is Imagen's (Saharia et al. 2022, app. F.1). With other fields it is the network of
+DDPM (Ho et al. 2020), of improved DDPM (Nichol & Dhariwal 2021) or ADM (Dhariwal & Nichol 2021);
+configs/ddpm.py, iddpm.py and adm.py have their values.
+"""
 
 import functools
 from collections.abc import Sequence
@@ -10,17 +15,22 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from diffjax.core.types import Image, LogSnr, Resized, Text, TextMask
-from diffjax.devices.mesh import Rules
+from diffjax.core.types import Image, LogSnr, PRNGKeys, Resized, Text, TextMask
+from diffjax.devices.mesh import SPLIT_OUTPUTS, Rules
 from diffjax.models.layers.attention import Attention
-from diffjax.models.layers.blocks import Head, mark_product, to_patches
+from diffjax.models.layers.blocks import Head, ResBlock, mark_product, to_patches
 from diffjax.models.layers.convolve import Convolution
-from diffjax.models.layers.embedding import Canvas, Conditioning
-from diffjax.models.layers.level import Remat, Unpack, block_class, run_blocks
+from diffjax.models.layers.embedding import Canvas, Conditioning, Steps
+from diffjax.models.layers.level import Remat, Unpack, block_class, keys_of, run_blocks
+from diffjax.models.layers.resample import Double, Halve
 from diffjax.models.layers.sharding import RULES
 
 # A rule for each parameter.
-SHARDING: Rules = RULES
+SHARDING: Rules = (
+    (r"(.*/)?shift/kernel", SPLIT_OUTPUTS),
+    (r"(.*/)?(down|up)_\d+_to_\d+/conv/kernel", (None, "fsdp")),
+    *RULES,
+)
 
 
 class UNet(nn.Module):
@@ -30,7 +40,7 @@ class UNet(nn.Module):
     the picture divided by `patch` (pixel unshuffle; 1 in the paper). In `attention_levels`, pixels
     attend to each other and to the text after every block.
 
-    num_classes: the number of classes; a label of num_classes means no class.
+    num_classes: the number of classes; a label of num_classes means no class, if `null_class`.
     out_channels: 0 for as many channels as the noisy picture has. A learned variance needs twice as
     many; a network that sees its last prediction beside the noisy picture needs half as many.
     canvas: the number of channels that `embedding.Canvas` draws before the middle; a quarter of
@@ -38,6 +48,15 @@ class UNet(nn.Module):
     the paper. scan: run the equal blocks of a level as one scan, so that the program does not grow
     with them. remat: what the backward pass computes again; see `level.KEPT`. unpack: applied to
     the parameters of each block where they are used; see `level.block_class`.
+
+    What the ancestors have otherwise:
+    embedding_width: of the conditions as one vector; 0 for 4 x width. steps: turns the log SNR into
+    the step of a chain, which the network is told instead; sine_first: see `step_sinusoids`.
+    norm_groups, norm_eps: of all norms; 0 groups for 32, or fewer in small networks. scale_shift:
+    False adds the embedding before the second norm of a block. dropout: its rate in all blocks, if
+    keys are given. attention_bias, heads_first: see `Attention`. resample: resolution changes in a
+    residual block (BigGAN's), or by a convolution: "conv", or "conv_after" with DDPM's padding, see
+    `Halve`.
     """
 
     width: int = 128
@@ -51,6 +70,17 @@ class UNet(nn.Module):
     canvas: int = 0
     num_classes: int = 0
     out_channels: int = 0
+    null_class: bool = True
+    embedding_width: int = 0
+    steps: Steps | None = None
+    sine_first: bool = False
+    norm_groups: int = 0
+    norm_eps: float = 1e-5
+    scale_shift: bool = True
+    dropout: float = 0.0
+    attention_bias: bool = False
+    heads_first: bool = False
+    resample: Literal["block", "conv", "conv_after"] = "block"
     scan: bool = False
     remat: Remat = "none"
     unpack: Unpack | None = None
@@ -75,21 +105,41 @@ class UNet(nn.Module):
         vector: Float[Array, "b v"] | None = None,
         masked: Image | None = None,
         mask: Float[Array, "b h w 1"] | None = None,
+        low_res: Image | None = None,
+        dropout_key: PRNGKeys | None = None,
     ) -> Resized:
         """Noisy picture, noise level and conditions -> eps, v or x_0, as the network was trained.
 
-        masked, mask: a picture with a hole, and the hole as 1.0; they are concatenated as channels.
+        masked, mask: a picture with a hole, and the hole as 1.0; they are concatenated as channels,
+        and so is low_res, a smaller picture that was enlarged. dropout_key: None for no dropout.
         """
+        emb_width = self.embedding_width or 4 * self.width
         emb, tokens, text_mask = Conditioning(
-            4 * self.width, self.token_width, self.dtype, self.num_classes, name="conditioning"
+            emb_width,
+            self.token_width,
+            self.dtype,
+            self.num_classes,
+            features=0 if self.steps is None else emb_width // 4,
+            null_class=self.null_class,
+            steps=self.steps,
+            sine_first=self.sine_first,
+            name="conditioning",
         )(logsnr_t, text, text_mask, label=label, vector=vector)
         conditions = (emb, tokens, text_mask)
+        groups, eps = self.norm_groups, self.norm_eps
+        residual = functools.partial(
+            ResBlock, scale_shift=self.scale_shift, groups=groups, eps=eps, dropout=self.dropout
+        )
         attention = functools.partial(
             Attention,
             self.head_width,
             num_heads=self.num_heads,
             implementation=self.attention_implementation,
             dtype=self.dtype,
+            bias=self.attention_bias,
+            heads_first=self.heads_first,
+            groups=groups,
+            eps=eps,
         )
 
         def fields(level, attend=True):
@@ -98,20 +148,30 @@ class UNet(nn.Module):
                 "attention": attention if attend and level in self.attention_levels else None,
                 "convolution": self.convolution,
                 "dtype": self.dtype,
+                "residual": residual,
             }
 
         def one(h, level, name, skip=None, resample=None, attend=True):
             block = block_class(self.remat, unpack=self.unpack)(
                 **fields(level, attend), resample=resample, name=name
             )
-            return block(h, *conditions, skip)
+            return block(h, *conditions, skip, keys_of(dropout_key, name))
+
+        def moved(h, level, name, way):
+            if self.resample == "block":
+                return one(h, level, name, None, way, attend=False)
+            if way == "up":
+                return Double(self.convolution, self.dtype, name=name)(h)
+            around = self.resample == "conv"
+            return Halve(self.convolution, self.dtype, around, name=name)(h)
 
         run_equal = functools.partial(
-            run_blocks, scan=self.scan, remat=self.remat, unpack=self.unpack
+            run_blocks, keys=dropout_key, scan=self.scan, remat=self.remat, unpack=self.unpack
         )
         last, num = len(self.mults) - 1, self.num_blocks
 
         inputs = [x_t] if masked is None or mask is None else [x_t, masked, mask]
+        inputs += [] if low_res is None else [low_res]
         h = to_patches(jnp.concatenate(inputs, axis=-1), self.patch)
         h = mark_product(
             nn.Conv(
@@ -132,7 +192,7 @@ class UNet(nn.Module):
             )
             skips += rest
             if level < last:
-                h = one(h, level, f"down_{level}_to_{level + 1}", None, "down", attend=False)
+                h = moved(h, level, f"down_{level}_to_{level + 1}", "down")
                 skips.append(h)
 
         if self.canvas:
@@ -145,9 +205,10 @@ class UNet(nn.Module):
                 attention=attend,
                 convolution=self.convolution,
                 dtype=self.dtype,
+                residual=residual,
                 name=f"middle_{i}",
             )
-            h = middle(h, *conditions)
+            h = middle(h, *conditions, None, keys_of(dropout_key, f"middle_{i}"))
 
         for level in range(last, -1, -1):
             # outside of the scan: the first block has a wider input, the last a narrower skip
@@ -164,7 +225,6 @@ class UNet(nn.Module):
             )
             h = one(h, level, f"up_{level}_{num}", skips.pop())
             if level > 0:
-                h = one(h, level, f"up_{level}_to_{level - 1}", None, "up", attend=False)
-        return Head(self.out_channels or x_t.shape[-1], self.patch, self.convolution, name="head")(
-            h
-        )
+                h = moved(h, level, f"up_{level}_to_{level - 1}", "up")
+        out = self.out_channels or x_t.shape[-1]
+        return Head(out, self.patch, self.convolution, groups, eps, name="head")(h)

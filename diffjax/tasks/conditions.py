@@ -105,12 +105,14 @@ class Text:
 class Class:
     """A class label in 0 ... num - 1; `num` itself stands for no class, in a share `drop`.
 
-    names: of the classes, in their order, for people; () if they have none.
+    names: of the classes, in their order, for people; () if they have none. null: whether the
+    network knows no class; if not, nothing may be dropped and guidance by it is not possible.
     """
 
     num: int
     drop: float = 0.0
     names: tuple[str, ...] = ()
+    null: bool = True
 
     def columns(self) -> ExampleShapes:
         """`label`, int32."""

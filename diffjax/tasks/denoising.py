@@ -203,12 +203,16 @@ class Denoising:
         if self.space:
             told["latent_eps"] = jax.random.normal(rng.stream(key, LATENT), shape)
         told |= self.learning.draw(key, len(x))
+        if getattr(self.model, "dropout", 0.0):
+            told["dropout_key"] = jax.random.split(rng.stream(key, "dropout"), len(x))
         return {**batch, **told, "u": times.u, "weight": times.weight,
                 "eps": self.learning.noise(key, eps)}  # fmt: skip
 
     def loss(self, params: Params, batch: Columns, peers: Peers = ALONE) -> Losses:
         """The weighted error of each row. metrics: the mean error at high and at low noise."""
         x_0, told = self.seen(batch)
+        if "dropout_key" in batch:
+            told = {**told, "dropout_key": batch["dropout_key"]}
         schedule = self.learning.schedule_of(self.schedule, params)
         network = self.learning.for_training(self.bind(params, told), self.predict, batch)
         objective = self.learning.objective_of(schedule, self.predict, self.weighting)

@@ -5,13 +5,15 @@ from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from diffjax.core import rng
 from diffjax.core.types import Data, LogSnr, Network, PRNGKey, Reshaped, Schedule
 from diffjax.diffusion import schedule as schedules
 from diffjax.diffusion.predict import Kind, to_x_0
-from diffjax.diffusion.sampling.spacing import uniform
+from diffjax.diffusion.sampling.spacing import at_steps, on_grid, uniform
+from diffjax.diffusion.table import staircase
 from diffjax.diffusion.training import objectives, uncertainty
 from diffjax.diffusion.training.offset import offset_noise
 from diffjax.tasks.task import Columns, Params
@@ -26,9 +28,11 @@ class Learning:
     objective: "simple" is the weighted error; "vlb" is the variational bound with `num_levels`
     levels, in bits per dimension; "hybrid" is the first plus vlb_weight times the second (Nichol &
     Dhariwal 2021, eq. 16). The last two learn the variance, so the network has twice the channels.
-    over: "u" weights levels as the schedule visits them, "logsnr" by their width in log SNR
-    (Kingma & Gao 2023). self_condition: how often the network gets its own guess (Chen et al.
-    2022). uncertainty: features of a learned uncertainty by level, 0 for none (Karras et al. 2024).
+    discrete: training visits the `num_levels` steps of the schedule's table alone, as a chain of so
+    many steps; else levels between them too. over: "u" weights levels as the schedule visits them,
+    "logsnr" by their width in log SNR (Kingma & Gao 2023). self_condition: how often the network
+    gets its own guess (Chen et al. 2022). uncertainty: features of a learned uncertainty by level,
+    0 for none (Karras et al. 2024).
     learned_schedule: hidden units of a learned monotone schedule, 0 for none (Kingma et al. 2021).
     precondition: EDM's scaling of the input (Karras et al. 2022). offset_noise: the deviation of
     what is added to the noise of a whole channel (Guttenberg 2023), 0 for none.
@@ -43,6 +47,7 @@ class Learning:
     learned_schedule: int = 0
     precondition: bool = False
     offset_noise: float = 0.0
+    discrete: bool = False
 
     @property
     def learns_variance(self) -> bool:
@@ -81,9 +86,14 @@ class Learning:
         self, schedule: Schedule, predict: Kind, weighting: str
     ) -> objectives.Objective:
         """(network, x_0, eps, u) -> the error of each example."""
+        levels = on_grid(schedule, self.num_levels) if self.discrete else None
         if self.objective == "simple":
-            return objectives.simple(schedule, predict, weighting, self.over)
-        ladder = uniform(schedule, self.num_levels)
+            visited = schedule if levels is None else staircase(levels)
+            return objectives.simple(visited, predict, weighting, self.over)
+        if levels is None:
+            ladder = uniform(schedule, self.num_levels)
+        else:
+            ladder = at_steps(levels, np.arange(self.num_levels)[::-1])
         if self.objective == "vlb":
             return objectives.vlb(ladder, predict, gamma=None)
         return objectives.hybrid(ladder, predict, weighting, self.vlb_weight)

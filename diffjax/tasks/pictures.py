@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import einops
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -24,13 +25,16 @@ class LowRes:
     """The picture of the stage before, noised (Ho et al. 2022, "Cascaded Diffusion Models").
 
     size_px: its side. factor: how many times larger the stage's own picture is. schedule: of the
-    noise on it. max_level: training noises it to a level uniform in [0, max_level], in u.
+    noise on it. max_level: training noises it to a level uniform in [0, max_level], in u. noised:
+    False for ADM's upsamplers (Dhariwal & Nichol 2021): the network gets the picture itself, which
+    is the mean of each block of pixels in training, enlarged bilinearly.
     """
 
     size_px: int
     factor: int
     schedule: Schedule = COSINE
     max_level: float = 1.0
+    noised: bool = True
 
     def columns(self) -> ExampleShapes:
         """None of its own: training shrinks the picture that is learned."""
@@ -47,10 +51,19 @@ class LowRes:
 
     def shown(self, batch: Columns) -> Columns:
         """The shrunk picture that is learned."""
-        return {"low_res": shrink(batch["image"], self.factor)}
+        return {"low_res": self.shrunk(batch["image"])}
+
+    def shrunk(self, image: Image) -> Resized:
+        """The small picture of one that is learned."""
+        if self.noised:
+            return shrink(image, self.factor)
+        block = "b (h p) (w q) c -> b h w c"
+        return einops.reduce(image, block, "mean", p=self.factor, q=self.factor)
 
     def draw(self, key: PRNGKey, batch: Columns) -> Columns:
-        """`aug_level` [b] in u, and `aug_key` [b], a key for the noise of each row."""
+        """`aug_level` [b] in u, and `aug_key` [b], a key for the noise of each row; or nothing."""
+        if not self.noised:
+            return {}
         level = self.max_level * share_of(key, "aug_level", batch)
         return {
             "aug_level": level,
@@ -59,28 +72,40 @@ class LowRes:
 
     def told(self, batch: Columns) -> Columns:
         """The target shrunk and noised; `image` is the target as float32 in [-1, 1]."""
-        low_res = shrink(batch["image"], self.factor)
-        return self.noised(low_res, batch["aug_level"], batch["aug_key"])
+        low_res = self.shrunk(batch["image"])
+        if not self.noised:
+            return {"low_res": self.enlarged(low_res)}
+        return self.with_noise(low_res, batch["aug_level"], batch["aug_key"])
 
     def given(self, columns: Columns, keys: PRNGKeys, settings: SampleSettings) -> Columns:
         """`low_res` noised to `settings.aug_level`, once for all steps and both halves."""
         low_res = columns["low_res"]
+        if not self.noised:
+            return {"low_res": self.enlarged(low_res)}
         level = jnp.full(low_res.shape[:1], settings.aug_level)
-        return self.noised(low_res, level, rng.stream(keys, "aug_noise"))
+        return self.with_noise(low_res, level, rng.stream(keys, "aug_noise"))
 
     def absent(self, given: Columns, columns: Columns) -> Columns:
         """The same: guidance acts on the other conditions alone."""
-        return {name: given[name] for name in ("low_res", "aug_logsnr")}
+        return {name: given[name] for name in ("low_res", "aug_logsnr") if name in given}
 
-    def noised(self, low_res: Image, level: Float[Array, " b"], key: PRNGKey | PRNGKeys) -> Columns:
+    def with_noise(
+        self, low_res: Image, level: Float[Array, " b"], key: PRNGKey | PRNGKeys
+    ) -> Columns:
         """The network's inputs from a small picture in [-1, 1]: it noised and enlarged, its level.
 
         Training and sampling both use this, so noise, filter and level are the same. The noise is
         drawn once, at the small size, and not again at every step.
         """
         noised, aug_logsnr = augment(low_res, level, key=key, schedule=self.schedule)
+        return {"low_res": self.enlarged(noised), "aug_logsnr": aug_logsnr}
+
+    def enlarged(self, low_res: Image) -> Resized:
+        """A small picture at the size of the stage's own."""
         height, width = (self.factor * side for side in low_res.shape[1:3])
-        return {"low_res": pixels.resize(noised, height, width), "aug_logsnr": aug_logsnr}
+        if self.noised:
+            return pixels.resize(low_res, height, width)
+        return jax.image.resize(low_res, (len(low_res), height, width, low_res.shape[3]), "linear")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, fields
 
 from diffjax.diffusion.sampling.sampler import SAMPLERS, by_name
-from diffjax.diffusion.sampling.spacing import ON_A_TABLE, SPACINGS, TABLE_STEPS
+from diffjax.diffusion.sampling.spacing import ON_A_TABLE, SPACINGS
 
 THRESHOLDS = ("dynamic", "static", "none")
 
@@ -68,16 +68,20 @@ def fault(name: str, value: object) -> str:
     return "" if low <= value <= high and math.isfinite(value) else f"{what} from {low} to {high}"
 
 
-def faults(settings: SampleSettings) -> dict[str, str]:
-    """For each field with a wrong value, a text that says what is allowed; {} if all are right."""
+def faults(settings: SampleSettings, table_steps: int = 10_000) -> dict[str, str]:
+    """For each field with a wrong value, a text that says what is allowed; {} if all are right.
+
+    table_steps: those of the schedule, see `spacing.table_steps`; the most there may be if it is
+    not known.
+    """
     found = {
         field.name: fault(field.name, getattr(settings, field.name)) for field in fields(settings)
     }
     found = {name: wrong for name, wrong in found.items() if wrong}
     if found:
         return found
-    if settings.spacing in ON_A_TABLE and settings.num_steps > TABLE_STEPS:
-        return {"num_steps": f"at most {TABLE_STEPS} with spacing {settings.spacing}"}
+    if settings.spacing in ON_A_TABLE and settings.num_steps > table_steps:
+        return {"num_steps": f"at most {table_steps} with spacing {settings.spacing}"}
     if settings.guidance_from > settings.guidance_to:
         return {"guidance_from": f"at most guidance_to, {settings.guidance_to:g}"}
     try:

@@ -63,6 +63,8 @@ ELSEWHERE = {
     "latent.cache": "names a folder: tests/build/test_moments.py",
     "latent.crops": "made-up pictures are squares: tests/encoders/test_latents.py",
     "mesh.data": "of 8 devices -1 takes what the others leave: tests/training/test_meshes.py",
+    "model.dropout": "is drawn in training alone: tests/tasks/test_denoising.py",
+    "model.steps": "of numbers that a program holds: tests/models/test_ancestors.py",
     "model.kind": "changes which other keys there are: tests/build/test_check.py",
     "text.width": "0 asks the encoder, any other number must be its own: test_check.py",
     "train.evaluate_examples": "how many an evaluation looks at: tests/test_evaluate.py",
@@ -87,6 +89,9 @@ OTHER = {
     "model.patch": 2,
     "model.remat": "full",
     "model.text": "cross",
+    "model.norm_groups": 4,
+    "model.embedding_width": 32,
+    "model.resample": "conv",
     "diffusion.schedule": "sigmoid",
     "diffusion.predict": "v",
     "diffusion.weighting": "min_snr",
@@ -137,6 +142,7 @@ WITH = {
 }
 # Configs to try a key with, where the first that has it does nothing with it.
 HOMES = {
+    "diffusion.discrete": "ddpm:tiny",
     "low_res.size_px": "sr256:tiny",
     "low_res.max_aug_level": "sr256:tiny",
     "sample.aug_level": "sr256:tiny",
@@ -174,7 +180,8 @@ def stages():
                 found[f"{path.stem}:{preset} {part}".strip()] = made[part] if part else made
 
     def place(name):
-        return name.startswith("datasets:"), ":tiny" not in name, name
+        later = name.startswith(("adm:", "ddpm:", "iddpm:"))  # their chains allow fewer values
+        return name.startswith("datasets:"), later, ":tiny" not in name, name
 
     return {name: found[name] for name in sorted(found, key=place)}
 

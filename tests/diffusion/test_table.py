@@ -227,3 +227,16 @@ def test_the_step_of_a_log_snr_is_exact_on_the_table_and_straight_between():
     assert float(steps(halfway)) == pytest.approx(400.5, abs=1e-3)
     np.testing.assert_array_equal(steps(jnp.array([50.0, -50.0])), [0, 999])
     assert steps == table.steps_of(logsnrs.copy())
+
+
+def test_a_staircase_visits_each_step_of_its_table_equally_often_and_no_other():
+    logsnrs = np.float32([5.0, 2.0, -1.0])
+    u = np.array([0.0, 0.33, 0.34, 0.66, 0.67, 0.999, 1.0], np.float32)
+    np.testing.assert_array_equal(table.staircase(logsnrs)(u), logsnrs[[0, 0, 1, 1, 2, 2, 2]])
+    assert table.staircase(logsnrs) == table.staircase(logsnrs.copy())
+
+
+def test_a_step_may_be_told_in_other_units():
+    logsnrs = table.logsnr_table(table.cosine_betas(40))
+    told = table.steps_of(logsnrs, 25.0)(np.float32(logsnrs))
+    np.testing.assert_array_equal(told, 25.0 * np.arange(40))

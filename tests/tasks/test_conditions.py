@@ -197,3 +197,21 @@ def test_the_hole_of_a_preview_is_the_middle_and_nothing_is_all_hole():
     want[2:6, 2:6] = True
     np.testing.assert_array_equal(shown["hole"][0, :, :, 0], want)
     assert bool(Masked(8).nothing(1)["hole"].all())
+
+
+def test_a_small_picture_that_is_never_noised_is_the_mean_of_blocks_and_is_enlarged_linearly():
+    """ADM's upsamplers; training and sampling give the network the same."""
+    condition = LowRes(2, 2, max_level=0.0, noised=False)
+    image = images(0, (1, 4, 4, 3))
+    small = np.asarray(image).reshape(1, 2, 2, 2, 2, 3).mean((2, 4))
+    told = condition.told({"image": image})
+    assert set(told) == {"low_res"}
+    given = condition.given({"low_res": jnp.asarray(small)}, rng.per_example(jnp.zeros(1, int)),
+                            SampleSettings())  # fmt: skip
+    np.testing.assert_allclose(told["low_res"], given["low_res"], atol=1e-6)
+    # half pixels: each new pixel lies a quarter of a pixel from the nearest old one
+    weights = np.array([[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]])
+    wanted = np.einsum("ih,bhwc,jw->bijc", weights, small, weights)
+    np.testing.assert_allclose(told["low_res"], wanted, atol=1e-5)
+    assert condition.absent(given, {}) == given
+    assert condition.draw(jax.random.key(0), {"image": image}) == {}

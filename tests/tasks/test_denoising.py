@@ -123,3 +123,28 @@ def test_equal_tasks_share_a_program():
     leaves, structure = jax.tree.flatten(BASE)
     assert leaves == []
     assert structure == jax.tree.structure(dataclasses.replace(BASE))
+
+
+def test_a_network_with_dropout_is_given_a_key_for_each_row_in_training_alone():
+    task = dataclasses.replace(FLAT, model=FLAT.model.clone(dropout=0.1))
+    batch = jax.tree.map(jnp.asarray, batch_of(16))
+    drawn = task.draw(KEY, batch, STEP)
+    assert drawn["dropout_key"].shape == (8,)
+    assert len(np.unique(jax.random.key_data(drawn["dropout_key"]), axis=0)) == 8
+    assert "dropout_key" not in FLAT.draw(KEY, batch, STEP)
+    told = []
+
+    class Heard:
+        """Notes what the network is told."""
+
+        dropout, sharding, init = 0.1, (), None
+
+        @staticmethod
+        def apply(variables, x_t, logsnr_t, **given):
+            told.append(set(given))
+            return x_t
+
+    heard = dataclasses.replace(task, model=Heard())
+    heard.loss({}, drawn)
+    heard.bind({}, task.text.nothing(8))(jnp.zeros((8, 16, 16, 3)), jnp.zeros(8))
+    assert ["dropout_key" in names for names in told] == [True, False]

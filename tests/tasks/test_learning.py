@@ -9,6 +9,7 @@ import pytest
 
 from diffjax.core import rng
 from diffjax.diffusion import schedule as schedules
+from diffjax.diffusion import table
 from diffjax.diffusion.predict import as_denoiser_with_variance, precondition
 from diffjax.diffusion.sampling import sampler
 from diffjax.diffusion.sampling.spacing import uniform
@@ -230,3 +231,14 @@ def test_rescaled_guidance_keeps_the_deviation_of_the_conditional_guess():
         plain = np.array([[1, -1, 0.5, 0.0]]) / 10 * np.array([[1], [2]])
         ratio = made.std(axis=1) / plain.std(axis=1)
         assert np.allclose(ratio, 1.0, atol=1e-5) is (phi == 1.0)
+
+
+@pytest.mark.parametrize("objective", ["simple", "hybrid", "vlb"])
+def test_a_discrete_chain_is_trained_at_the_steps_of_its_table_alone(objective):
+    """Those of a shorter chain too, and each as often."""
+    noise = schedules.linear(2e-3, 0.4, 50)
+    learning = Learning(objective, num_levels=50, discrete=True)
+    made = learning.objective_of(noise, "eps", "eps")
+    u = (jnp.arange(500) + 0.5) / 500
+    wanted = table.logsnr_table(table.linear_betas(2e-3, 0.4, 50))
+    np.testing.assert_allclose(made.logsnr(u), np.repeat(wanted, 10), atol=2e-3)

@@ -156,13 +156,24 @@ def at_steps(logsnrs: Table, steps: Int[np.ndarray, " k"]) -> Rungs:
     return _to_clean(np.asarray(logsnrs, np.float64)[steps])
 
 
-def on_grid(schedule: Schedule, num_steps: int = 1000) -> Table:
-    """The schedule's logsnr at u = i / (T - 1), i = 0 .. T - 1: a table for the spacings above."""
-    return _values(schedule, np.linspace(0, 1, num_steps))
+def on_grid(schedule: Schedule, num_steps: int = 0) -> Table:
+    """The schedule's logsnr at u = i / (T - 1), i = 0 .. T - 1: a table for the spacings above.
+
+    num_steps: T; 0 for `table_steps`.
+    """
+    return _values(schedule, np.linspace(0, 1, num_steps or table_steps(schedule)))
 
 
-# The spacings made for tables read a schedule at this many steps, and can keep no more of them.
+# The spacings made for tables read other schedules at so many steps, and can keep no more of them.
 TABLE_STEPS = 1000
+
+
+def table_steps(schedule: Schedule) -> int:
+    """T of a schedule that is a table of T steps; TABLE_STEPS for others."""
+    made = dict(getattr(schedule, "arguments", ()))
+    return int(made.get("num_steps", TABLE_STEPS))
+
+
 ON_A_TABLE = ("trailing", "leading", "linspace", "leading_1", "leading_inner", "linspace_inner")
 # The spacings whose last rung is not the clean end.
 NOT_CLEAN = ("leading_1",)

@@ -52,7 +52,7 @@ def source_of(layout: Layout, ours: str, num_levels: int) -> Source:
     names = tuple(f"{stem}.{name}.{suffix}" for name in _ATTENTION[layout][part])
     if kind != "kernel":
         return Source(names, (0,))
-    return Source(names, (1, 0), one_pixel=layout == "compvis")
+    return Source(names, (1, 0), ones=2 if layout == "compvis" else 0)
 
 
 def _block(layout: Layout, side: str, block: str, num_levels: int) -> str:

@@ -65,7 +65,8 @@ def source_of(layout: Layout, ours: str, shape: Shape) -> Source:
     last = layer.rpartition("/")[2]
     if last in _CONV:
         return Source(names, (2, 3, 1, 0))
-    return Source(names, (1, 0), one_pixel=last in ("proj_in", "proj_out") and not shape.linear)
+    convolved = last in ("proj_in", "proj_out") and not shape.linear
+    return Source(names, (1, 0), ones=2 * convolved)
 
 
 def _layers(layout: Layout, ours: str, shape: Shape) -> tuple[str, ...]:

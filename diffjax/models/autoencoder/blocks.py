@@ -1,4 +1,4 @@
-"""The blocks of the autoencoder: residual, attention, and the changes of resolution."""
+"""The blocks of the autoencoder: residual and attention."""
 
 import functools
 import math
@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 
 from diffjax.core.types import Image, Resized
 from diffjax.models.layers.blocks import Norm, mark_product, materialise
-from diffjax.models.layers.convolve import Convolution, after_doubling
+from diffjax.models.layers.convolve import Convolution
 
 EPSILON = 1e-6  # of the norms, whose `groups` are those of `blocks.Norm`
 
@@ -61,35 +61,3 @@ class PixelAttention(nn.Module):
         attended = jax.nn.dot_product_attention(query, key, value, scale=1 / math.sqrt(c))
         out = nn.Dense(c, dtype=self.dtype, name="out")(mark_product(attended[:, :, 0]))
         return h + mark_product(out).reshape(h.shape)
-
-
-class Halve(nn.Module):
-    """A 3 x 3 convolution with stride 2 that sees a zero below and to the right."""
-
-    convolution: Convolution = lax.conv_general_dilated
-    dtype: DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(self, h: Image) -> Resized:
-        """[b h w c] -> [b h/2 w/2 c]."""
-        conv = nn.Conv(
-            h.shape[-1], (3, 3), 2, padding=((0, 1), (0, 1)),
-            conv_general_dilated=self.convolution, dtype=self.dtype, name="conv",
-        )  # fmt: skip
-        return mark_product(conv(h))
-
-
-class Double(nn.Module):
-    """Each pixel four times, and a 3 x 3 convolution."""
-
-    convolution: Convolution = lax.conv_general_dilated
-    dtype: DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(self, h: Image) -> Resized:
-        """[b h w c] -> [b 2h 2w c]."""
-        both = functools.partial(after_doubling, convolution=self.convolution)
-        conv = nn.Conv(
-            h.shape[-1], (3, 3), conv_general_dilated=both, dtype=self.dtype, name="conv"
-        )
-        return mark_product(conv(h))

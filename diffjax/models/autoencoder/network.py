@@ -15,11 +15,12 @@ from jaxtyping import Array, Float, Int
 
 from diffjax.core.types import Image, Resized
 from diffjax.devices.mesh import Rules
-from diffjax.models.autoencoder.blocks import EPSILON, Double, Halve, PixelAttention, ResBlock
+from diffjax.models.autoencoder.blocks import EPSILON, PixelAttention, ResBlock
 from diffjax.models.autoencoder.codebook import Codebook, Quantised
 from diffjax.models.layers.blocks import Norm, from_patches, mark_product, to_patches
 from diffjax.models.layers.convolve import Convolution
 from diffjax.models.layers.level import KEPT, Remat
+from diffjax.models.layers.resample import Double, Halve
 from diffjax.models.layers.sharding import RULES
 
 # What the log variance of a latent is held in, as in the paper's code.

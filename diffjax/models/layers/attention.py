@@ -41,7 +41,10 @@ class Attention(nn.Module):
 
     kind: with "self", keys and values come from the pixels and the text (Imagen, app. D.3.1); with
     "cross" from the text only, as in the 1024 px network, which therefore runs at any size.
-    num_heads: the number of heads of size `head_width`; 0 means channels / head_width.
+    num_heads: the number of heads of size `head_width`; 0 means channels / head_width. head_width:
+    0 means channels / num_heads. groups, eps: of the norm. bias: queries, keys and values have one.
+    heads_first: the outputs of `qkv` are those of one head after another, and not all queries, then
+    all keys, then all values; it changes what the numbers of a checkpoint mean, not the function.
     implementation: of `jax.nn.dot_product_attention`; None leaves the choice to XLA.
 
     The softmax is in float32.
@@ -52,6 +55,10 @@ class Attention(nn.Module):
     num_heads: int = 0
     implementation: Literal["xla", "cudnn"] | None = None
     dtype: DTypeLike = jnp.float32
+    groups: int = 0
+    eps: float = 1e-5
+    bias: bool = False
+    heads_first: bool = False
 
     @nn.compact
     def __call__(
@@ -62,16 +69,25 @@ class Attention(nn.Module):
         h = materialise(h)
         if not self.num_heads and channels % self.head_width:
             raise ValueError(f"{channels} channels: not a multiple of head_width {self.head_width}")
+        if not self.head_width and channels % self.num_heads:
+            raise ValueError(f"{channels} channels: not a multiple of num_heads {self.num_heads}")
         num_heads = self.num_heads or channels // self.head_width
+        head_width = self.head_width or channels // num_heads
 
         def project(x, name, num):
             out = nn.Dense(
-                num * num_heads * self.head_width, use_bias=False, dtype=self.dtype, name=name
+                num * num_heads * head_width, use_bias=self.bias, dtype=self.dtype, name=name
             )(x)
-            heads = einops.rearrange(mark_product(out), "b s (k d) -> b s k d", d=self.head_width)
+            if self.heads_first:
+                order = "b s (k n d) -> n b s k d"
+                return list(einops.rearrange(mark_product(out), order, n=num, d=head_width))
+            heads = einops.rearrange(mark_product(out), "b s (k d) -> b s k d", d=head_width)
             return jnp.split(heads, num, 2)
 
-        pixels = einops.rearrange(Norm(name="norm")(h), "b h w c -> b (h w) c").astype(self.dtype)
+        pixels = einops.rearrange(
+            Norm(self.eps, self.groups, name="norm")(h), "b h w c -> b (h w) c"
+        )
+        pixels = pixels.astype(self.dtype)
         if self.kind == "self":
             query, key, value = project(pixels, "qkv", 3)
         else:

@@ -13,7 +13,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from diffjax.core.types import Image, Resized
+from diffjax.core.types import Image, PRNGKeys, Resized
 from diffjax.models.layers.convolve import Convolution, after_doubling
 
 # Marks the results of convolutions and projections, which are worth keeping for the backward pass.
@@ -96,13 +96,25 @@ def from_patches(x: Image, patch: int) -> Resized:
     return einops.rearrange(x, "b h w (p q c) -> b (h p) (w q) c", p=patch, q=patch)
 
 
+def drop_out(h: Image, rate: float, keys: PRNGKeys) -> Image:
+    """A share `rate` of the numbers at zero, the others 1 / (1 - rate) times as large.
+
+    Srivastava et al. 2014. keys: one for each row, so a row's draw does not depend on its batch.
+    """
+    least = round(rate * 2**16)  # 16 random bits for each number
+    bits = jax.vmap(lambda key: jax.random.bits(key, h.shape[1:], jnp.uint16))(keys)
+    return jnp.where(bits >= least, h / (1.0 - rate), jnp.zeros_like(h))
+
+
 class ResBlock(nn.Module):
     """norm, silu, conv, scale-shift norm, silu, conv, plus its input.
 
     resample: double or halve the picture inside the block, on both branches (as in BigGAN and in
     Imagen's base network; app. F.1). The second convolution starts at zero, so a new block is the
     identity. The skip is a 1x1 convolution if widths differ, or always with `skip_conv` (as in the
-    Efficient U-Net, fig. A.27).
+    Efficient U-Net, fig. A.27). scale_shift: False adds the embedding before the second norm
+    instead (as in DDPM). groups, eps: of the norms. dropout: the rate before the second
+    convolution, if there are keys.
     """
 
     width: int
@@ -110,10 +122,14 @@ class ResBlock(nn.Module):
     skip_conv: bool = False
     convolution: Convolution = lax.conv_general_dilated
     dtype: DTypeLike = jnp.float32
+    scale_shift: bool = True
+    groups: int = 0
+    eps: float = 1e-5
+    dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, h: Image, emb: Float[Array, "b e"]) -> Resized:
-        """[b h w c] -> [b h' w' width]."""
+    def __call__(self, h: Image, emb: Float[Array, "b e"], keys: PRNGKeys | None = None) -> Resized:
+        """[b h w c] -> [b h' w' width]. keys: of the dropout; None for none."""
         move = {"up": upsample, "down": downsample, None: lambda x: x}[self.resample]
         first = self.convolution
         if self.resample == "up":
@@ -122,12 +138,20 @@ class ResBlock(nn.Module):
             nn.Conv, self.width, conv_general_dilated=self.convolution, dtype=self.dtype
         )
         h = materialise(h)
-        r = nn.silu(Norm(name="norm_0")(h)).astype(self.dtype)
+        r = nn.silu(Norm(self.eps, self.groups, name="norm_0")(h)).astype(self.dtype)
         r = downsample(r) if self.resample == "down" else r
         r = mark_product(conv((3, 3), conv_general_dilated=first, name="conv_0")(r))
-        scale_shift = nn.Dense(2 * self.width, dtype=jnp.float32, name="scale_shift")(emb)
-        scale, shift = jnp.split(scale_shift, 2, axis=-1)
-        r = nn.silu(Norm(name="norm_1")(r, scale, shift)).astype(self.dtype)
+        norm = Norm(self.eps, self.groups, name="norm_1")
+        if self.scale_shift:
+            scale_shift = nn.Dense(2 * self.width, dtype=jnp.float32, name="scale_shift")(emb)
+            scale, shift = jnp.split(scale_shift, 2, axis=-1)
+            r = norm(r, scale, shift)
+        else:
+            shift = nn.Dense(self.width, dtype=jnp.float32, name="shift")(emb)
+            r = norm(r + shift[:, None, None, :].astype(self.dtype))
+        r = nn.silu(r).astype(self.dtype)
+        if self.dropout and keys is not None:
+            r = drop_out(r, self.dropout, keys)
         r = mark_product(conv((3, 3), kernel_init=nn.initializers.zeros, name="conv_1")(r))
         h = move(h)
         if self.skip_conv or h.shape[-1] != self.width:
@@ -141,6 +165,8 @@ class Head(nn.Module):
     channels: int
     patch: int = 1
     convolution: Convolution = lax.conv_general_dilated
+    groups: int = 0
+    eps: float = 1e-5
 
     @nn.compact
     def __call__(self, h: Image) -> Resized:
@@ -152,5 +178,5 @@ class Head(nn.Module):
             conv_general_dilated=self.convolution,
             dtype=jnp.float32,
             name="conv",
-        )(nn.silu(Norm(name="norm")(h)))
+        )(nn.silu(Norm(self.eps, self.groups, name="norm")(h)))
         return from_patches(out, self.patch)

@@ -1,6 +1,8 @@
 """Embeds the conditions of a network, noise levels and text, as one vector and as tokens."""
 
 import math
+from collections.abc import Callable
+from typing import TypeAlias
 
 import flax.linen as nn
 import jax
@@ -8,12 +10,15 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from diffjax.core.types import LogSnr, Text, TextMask
+from diffjax.core.types import LogSnr, PerExample, Text, TextMask
 
 # The longest period is 1.5 times the range of log SNR in use, -20 to 20. The shortest one
 # distinguishes levels that differ by 0.05.
 LONGEST_PERIOD = 64.0
 SHORTEST_PERIOD = 0.25
+LONGEST = 10_000.0  # steps: 2 pi of them are the longest period of a step's waves
+# log SNR -> the step of a chain that is told to the network.
+Steps: TypeAlias = Callable[[LogSnr], PerExample]
 # How many tokens a vector becomes beside the text.
 VECTOR_TOKENS = 4
 
@@ -27,19 +32,41 @@ def sinusoids(logsnr: LogSnr, width: int) -> Float[Array, "b e"]:
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
+def step_sinusoids(step: PerExample, width: int, sine_first: bool = False) -> Float[Array, "b e"]:
+    """cos and sin of the step at `width` / 2 frequencies, from 1 down to 1 / LONGEST.
+
+    sine_first: as in DDPM's code (Ho et al. 2020), whose last frequency is 1 / LONGEST itself. Else
+    cos comes first, and 1 / LONGEST would be the frequency after the last, as in improved DDPM's
+    (Nichol & Dhariwal 2021).
+    """
+    half = width // 2
+    gaps = half - 1 if sine_first else half
+    frequencies = jnp.exp(-math.log(LONGEST) / gaps * jnp.arange(half, dtype=jnp.float32))
+    angles = step.astype(jnp.float32)[:, None] * frequencies
+    waves = [jnp.cos(angles), jnp.sin(angles)]
+    return jnp.concatenate(waves[::-1] if sine_first else waves, axis=-1)
+
+
 class NoiseLevelEmbedding(nn.Module):
     """Sinusoids of the log SNR and two dense layers, in float32 for any dtype of the network.
 
-    features: the number of sinusoids; 0 for `width` of them.
+    features: the number of sinusoids; 0 for `width` of them. steps: turns the log SNR into the step
+    of a chain, of which the sinusoids are then; sine_first: see `step_sinusoids`.
     """
 
     width: int
     features: int = 0
+    steps: Steps | None = None
+    sine_first: bool = False
 
     @nn.compact
     def __call__(self, logsnr: LogSnr) -> Float[Array, "b e"]:
         """[b] -> [b width]."""
-        waves = sinusoids(logsnr, self.features or self.width)
+        features = self.features or self.width
+        if self.steps is None:
+            waves = sinusoids(logsnr, features)
+        else:
+            waves = step_sinusoids(self.steps(logsnr), features, self.sine_first)
         h = nn.Dense(self.width, dtype=jnp.float32, name="dense_0")(waves)
         return nn.Dense(self.width, dtype=jnp.float32, name="dense_1")(nn.silu(h))
 
@@ -69,10 +96,10 @@ class Conditioning(nn.Module):
 
     The text embeddings are normalised before attention and before pooling (Imagen, sec. 2.5).
     num_classes: a label in 0 ... num_classes - 1 adds an embedding of its own; the label
-    num_classes means no class (Ho & Salimans 2022). features: of the noise levels, see
-    `NoiseLevelEmbedding`. A vector, such as CLIP's of a picture, is
-    added too, and becomes VECTOR_TOKENS more tokens if there is text (Ramesh et al. 2022, sec.
-    2.1).
+    num_classes means no class (Ho & Salimans 2022); it exists only with `null_class`. features,
+    steps, sine_first: of the noise levels, see `NoiseLevelEmbedding`. A vector, such as CLIP's of
+    a picture, is added too, and becomes VECTOR_TOKENS more tokens if there is text (Ramesh et al.
+    2022, sec. 2.1).
     """
 
     width: int
@@ -80,6 +107,9 @@ class Conditioning(nn.Module):
     dtype: DTypeLike = jnp.float32
     num_classes: int = 0
     features: int = 0
+    null_class: bool = True
+    steps: Steps | None = None
+    sine_first: bool = False
 
     @nn.compact
     def __call__(
@@ -95,11 +125,14 @@ class Conditioning(nn.Module):
 
         The mask is True where a token is seen. Tokens and mask are None without text.
         """
-        emb = NoiseLevelEmbedding(self.width, self.features, name="noise")(logsnr_t)
+        emb = NoiseLevelEmbedding(
+            self.width, self.features, self.steps, self.sine_first, name="noise"
+        )(logsnr_t)
         if aug_logsnr is not None:
             emb = emb + NoiseLevelEmbedding(self.width, self.features, name="aug")(aug_logsnr)
         if label is not None:
-            emb = emb + nn.Embed(self.num_classes + 1, self.width, name="label")(label)
+            num = self.num_classes + self.null_class
+            emb = emb + nn.Embed(num, self.width, name="label")(label)
         if vector is not None:
             vector = nn.LayerNorm(name="vector_norm")(vector)
             emb = emb + nn.Dense(self.width, name="vector")(vector)

@@ -10,8 +10,9 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from diffjax.core import rng
 from diffjax.core.trees import Params, PyTree
-from diffjax.core.types import Image, Resized, TextMask
+from diffjax.core.types import Image, PRNGKeys, Resized, TextMask
 from diffjax.models.layers.attention import Attention
 from diffjax.models.layers.blocks import PRODUCT, ResBlock
 from diffjax.models.layers.convolve import Convolution
@@ -37,6 +38,7 @@ class Block(nn.Module):
     attention: Callable[..., Attention] | None = None  # called by each block to make its own
     convolution: Convolution = lax.conv_general_dilated
     dtype: DTypeLike = jnp.float32
+    residual: Callable[..., ResBlock] = ResBlock  # called to make its own
 
     @nn.compact
     def __call__(
@@ -46,14 +48,15 @@ class Block(nn.Module):
         tokens: Float[Array, "b l t"] | None,
         mask: TextMask | None,
         skip: Resized | None = None,
+        keys: PRNGKeys | None = None,
     ) -> Resized:
-        """[b h w c] -> [b h' w' width]."""
+        """[b h w c] -> [b h' w' width]. keys: of the dropout; None for none."""
         if skip is not None:
             h = jnp.concatenate([h, skip], axis=-1)
-        res = ResBlock(
+        res = self.residual(
             self.width, self.resample, self.skip_conv, self.convolution, self.dtype, name="res"
         )
-        h = res(h, emb)
+        h = res(h, emb, keys)
         return h if self.attention is None else self.attention(name="attention")(h, tokens, mask)
 
 
@@ -99,6 +102,7 @@ def run_blocks(
     first: int,
     num: int,
     skips: Sequence[Resized] | None = None,
+    keys: PRNGKeys | None = None,
     scan: bool = False,
     remat: Remat = "none",
     unpack: Unpack | None = None,
@@ -108,24 +112,34 @@ def run_blocks(
 
     To be called inside a compact module. The parameters are named NAME_I, I = first, first + 1 and
     so on; with `scan` they are stacked under NAME_FIRST_on (see `stacking`). conditions: embedding,
-    tokens and mask of `Block`. skips: one for each block. fields: of `Block`.
+    tokens and mask of `Block`. skips: one for each block. keys: of the dropout; each block draws
+    from a stream of its name. fields: of `Block`.
     """
     if num == 0:
         return h, []
     if not scan:
         outputs = []
         for i in range(num):
-            block = block_class(remat, unpack=unpack)(**fields, name=f"{name}_{first + i}")
-            h = block(h, *conditions, None if skips is None else skips[i])
+            own = f"{name}_{first + i}"
+            block = block_class(remat, unpack=unpack)(**fields, name=own)
+            h = block(h, *conditions, None if skips is None else skips[i], keys_of(keys, own))
             outputs.append(h)
         return h, outputs
 
-    def body(block: Block, h: Image, skip: Resized | None):
-        h = block(h, *conditions, skip)
+    def body(block: Block, h: Image, each: tuple[Resized | None, PRNGKeys | None]):
+        h = block(h, *conditions, *each)
         return h, h
 
     scanned = nn.scan(body, variable_axes={"params": 0}, split_rngs={"params": True}, length=num)
     stacked = None if skips is None else jnp.stack(skips)
     block = block_class(remat, scanned=True, unpack=unpack)(**fields, name=f"{name}_{first}_on")
-    h, outputs = scanned(block, h, stacked)
+    drawn = None
+    if keys is not None:
+        drawn = jnp.stack([rng.stream(keys, f"{name}_{first + i}") for i in range(num)])
+    h, outputs = scanned(block, h, (stacked, drawn))
     return h, list(outputs)
+
+
+def keys_of(keys: PRNGKeys | None, name: str) -> PRNGKeys | None:
+    """The keys of the block of a name; None if there are none."""
+    return None if keys is None else rng.stream(keys, name)

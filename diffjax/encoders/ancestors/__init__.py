@@ -1,0 +1,1 @@
+"""Checkpoints of others for the networks of DDPM, improved DDPM and ADM."""
