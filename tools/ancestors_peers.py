@@ -219,4 +219,5 @@ def drawn(pipe: Any, x_T: np.ndarray, noises: np.ndarray) -> np.ndarray:
         mock.patch.object(pipeline_ddpm, "randn_tensor", draw),
         mock.patch.object(scheduling_ddpm, "randn_tensor", draw),
     ):
-        return pipe(num_inference_steps=len(noises), output_type="np").images
+        made = pipe(num_inference_steps=len(noises), output_type="np").images
+    return np.ascontiguousarray(made)

@@ -97,10 +97,10 @@ def facts_of(stored: Mapping[str, Tensor], where: Path) -> Facts:
 
 
 def _first_move(shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """The first block on the way down that changes the resolution, or 0.
+    """The first block on the way down that halves the picture; 0 if none does.
 
-    A residual block that does has no attention and repeats in equal distances; the number of blocks
-    of a level is that on the way up, less one.
+    By its shapes, a residual block that halves is like any other. So its place follows from the way
+    up, where each level has one block more than on the way down, the last of which doubles.
     """
     ups = [n for n in range(MOST_BLOCKS) if _moves_up(shapes, n)]
     return ups[0] + 1 if ups else 0
