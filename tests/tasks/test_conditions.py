@@ -20,7 +20,7 @@ def test_the_shrunk_target_is_antialiased_and_does_not_reveal_the_target():
     target = images(0, (2, 32, 32, 3))
     low_res = shrink(target, 4)
     assert low_res.shape == (2, 8, 8, 3)
-    given = LOW_RES.noised(low_res, jnp.zeros(2), KEY)["low_res"]
+    given = LOW_RES.with_noise(low_res, jnp.zeros(2), KEY)["low_res"]
     assert given.shape == target.shape
     # white noise has no low frequencies to speak of: the condition must not know the target
     assert float(jnp.sqrt(jnp.mean((given - target) ** 2))) > 0.8
@@ -29,7 +29,7 @@ def test_the_shrunk_target_is_antialiased_and_does_not_reveal_the_target():
 def test_the_condition_has_the_band_limit_of_the_stage_before():
     """Shrunk again, the condition is the small picture; its own detail holds no more."""
     smooth = pixels.resize(images(0, (2, 2, 2, 3)), 32, 32)
-    given = LOW_RES.noised(shrink(smooth, 4), jnp.zeros(2), KEY)["low_res"]
+    given = LOW_RES.with_noise(shrink(smooth, 4), jnp.zeros(2), KEY)["low_res"]
     np.testing.assert_allclose(given[:, 8:-8, 8:-8], smooth[:, 8:-8, 8:-8], atol=0.12)
     spectrum = np.abs(np.fft.fft2(np.asarray(given)[0, :, :, 0]))
     assert spectrum[12:20, 12:20].max() < 0.02 * spectrum.max()
@@ -40,7 +40,7 @@ def test_the_noise_is_that_of_the_level_told_and_is_drawn_once():
     low_res = jnp.zeros((64, 8, 8, 3))
     enlarged, sigmas = [], []
     for level in (0.1, 0.5, 1.0):
-        told = LOW_RES.noised(low_res, jnp.full((64,), level), KEY)
+        told = LOW_RES.with_noise(low_res, jnp.full((64,), level), KEY)
         enlarged.append(float(told["low_res"].std()))
         sigmas.append(float(alpha_sigma(told["aug_logsnr"])[1].ravel()[0]))
     np.testing.assert_allclose(np.divide(enlarged, enlarged[-1]), sigmas, rtol=1e-4)
@@ -51,8 +51,8 @@ def test_the_noise_is_that_of_the_level_told_and_is_drawn_once():
 def test_training_and_sampling_noise_the_small_picture_alike():
     """One key per image (sampling) or one for all (training): the same distribution."""
     low_res, level = jnp.full((256, 8, 8, 3), 0.3), jnp.full((256,), 0.3)
-    one = LOW_RES.noised(low_res, level, KEY)["low_res"]
-    other = LOW_RES.noised(low_res, level, rng.per_example(jnp.arange(256)))["low_res"]
+    one = LOW_RES.with_noise(low_res, level, KEY)["low_res"]
+    other = LOW_RES.with_noise(low_res, level, rng.per_example(jnp.arange(256)))["low_res"]
     assert float(one.mean()) == pytest.approx(float(other.mean()), abs=0.01)
     assert float(one.std()) == pytest.approx(float(other.std()), rel=0.02)
 
@@ -80,7 +80,7 @@ def test_the_augmentation_follows_its_own_schedule():
 
     low_res, level = jnp.zeros((4, 8, 8, 3)), jnp.full((4,), 0.4)
     for schedule in (cosine(), linear()):
-        told = LowRes(8, 4, schedule).noised(low_res, level, KEY)
+        told = LowRes(8, 4, schedule).with_noise(low_res, level, KEY)
         np.testing.assert_allclose(told["aug_logsnr"], schedule(level), rtol=1e-6)
 
 
