@@ -18,8 +18,6 @@ formed within a round (benchmarks/peers.py). The peak of memory is that of the s
 
 import argparse
 import json
-import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -29,14 +27,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.fid import race
-from benchmarks.peers import ROOT, TUNABLES, Racer, Turn, counted, machine
+from benchmarks import duel
+from benchmarks.peers import ROOT
 
 # A step to be timed, and the network's answer to `inputs`, which must be equal for both programs.
 Program = tuple[Callable[[], object], np.ndarray]
-AGREE = 1e-3  # of the largest number of an answer
 CLASSES, TEXT, LENGTH = 1000, 768, 77
-WORKERS = {"ours": "latent_worker", "theirs": "latent_peer_worker"}
+WORKERS = {duel.OURS: "latent_worker", duel.THEIRS: "latent_peer_worker"}
 
 
 class Work(NamedTuple):
@@ -107,54 +104,24 @@ def compare(work: Work, flags: argparse.Namespace) -> dict[str, Any]:
     Raises:
       RuntimeError: a program failed, or the two answers are not equal.
     """
-    env = {"GLIBC_TUNABLES": TUNABLES, **os.environ}
-    said = json.dumps(work)
-    racers: dict[str, Racer] = {}
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        peer = [flags.peers, "-m", f"benchmarks.{WORKERS['theirs']}"]
-        subprocess.run([*peer, said, place, "weights"], cwd=ROOT, env=env, check=True)
-        try:
-            for name, python in (("ours", flags.ours), ("theirs", flags.peers)):
-                command = [python, "-m", f"benchmarks.{WORKERS[name]}", said, place]
-                racers[name] = Racer(command, env, folder / f"{name}.txt")
-            mine, other = (np.load(folder / f"{name}.npy") for name in racers)
-            apart = float(np.abs(mine - other).max() / np.abs(other).max())
-            if not apart < AGREE:
-                raise RuntimeError(f"{work.part}: answers differ by {apart:.1e}, want {AGREE}")
-            race(list(racers.values()), flags.rounds, flags.seconds)
-            peaks = {f"{name}_mb": racer.end()["rss_peak_mb"] for name, racer in racers.items()}
-        finally:
-            for racer in racers.values():
-                racer.process.kill()
-    turns = {name: racer.turns for name, racer in racers.items()}
-    return {**work._asdict(), "apart": apart, **result(turns), **machine(), **peaks}
-
-
-def result(turns: dict[str, list[Turn]]) -> dict[str, float]:
-    """Milliseconds of a step of each program, and their ratio: above 1 ours is faster."""
-    rounds = counted(turns["ours"], turns["theirs"])
-    ratios = sorted(turns["theirs"][i].ms / turns["ours"][i].ms for i in rounds)
-    others = [turn.others for its in turns.values() for turn in its]
-    return {
-        **{f"{name}_ms": statistics.median(its[i].ms for i in rounds) for name, its in
-           turns.items()},
-        "ratio": statistics.median(ratios),
-        "least": ratios[0],
-        "most": ratios[-1],
-        "rounds": len(rounds),
-        "others": statistics.median(others),
-    }  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        pythons = {duel.OURS: flags.ours, duel.THEIRS: flags.peers}
+        commands = {
+            name: [python, "-m", f"benchmarks.{WORKERS[name]}", json.dumps(work), folder]
+            for name, python in pythons.items()
+        }
+        write = [*commands[duel.THEIRS], "weights"]
+        subprocess.run(write, cwd=ROOT, env=duel.environment(), check=True)
+        found = duel.duel(
+            commands, Path(folder), rounds=flags.rounds, seconds=flags.seconds, steps=flags.steps
+        )
+    return {**work._asdict(), **found}
 
 
 def line(facts: dict[str, Any]) -> str:
     """What is printed of the facts of `compare`."""
-    return (
-        "{part:10} width {width}, side {side}, {rows} rows: ours {ours_ms:.0f} ms, diffusers "
-        "{theirs_ms:.0f} ms; ours is {ratio:.2f} times as fast ({least:.2f} to {most:.2f}); peak "
-        "of memory {ours_mb:.0f} and {theirs_mb:.0f} MB; answers differ by {apart:.0e}; {rounds} "
-        "rounds, others took {others:.0%}".format(**facts)
-    )
+    work = "{part:10} width {width}, side {side}, {rows} rows: ".format(**facts)
+    return work + duel.line(facts, "diffusers")
 
 
 def main() -> None:
@@ -163,6 +130,7 @@ def main() -> None:
     )
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(WORKS)}; none: all")
     parser.add_argument("--tiny", action="store_true", help="small networks, to try it")
+    parser.add_argument("--steps", type=int, default=1, help="steps that count in each turn")
     parser.add_argument("--rounds", type=int, default=5, help="quiet turns wanted of each program")
     parser.add_argument("--seconds", type=float, default=300, help="time for further rounds")
     parser.add_argument("--ours", default=sys.executable, help="python with diffjax")

@@ -108,7 +108,8 @@ def main() -> None:
         return
     run, answer = program(work, folder)
     np.save(folder / "theirs.npy", answer)
-    serve(lambda _: run(), warmup=2, name="theirs")
+    framework = f"torch {torch.__version__}, diffusers {diffusers.__version__}"
+    serve(lambda _: run(), warmup=2, framework=framework)
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ def main() -> None:
     work, folder = Work(*json.loads(sys.argv[1])), Path(sys.argv[2])
     run, answer = program(work, folder)
     np.save(folder / "ours.npy", answer)
-    serve(lambda _: run(), warmup=2, name="ours")
+    serve(lambda _: run(), warmup=2, framework=f"jax {jax.__version__}")
 
 
 if __name__ == "__main__":
