@@ -12,7 +12,8 @@ from jaxtyping import Array, Float, Int
 
 from diffjax.core.types import Image, LogSnr, Resized, Text, TextMask
 from diffjax.devices.mesh import SPLIT_OUTPUTS, Rules
-from diffjax.models.layers.blocks import from_patches, to_patches
+from diffjax.models.layers.blocks import from_patches, mark_product, to_patches
+from diffjax.models.layers.dense import Dense
 from diffjax.models.layers.embedding import Conditioning
 from diffjax.models.layers.level import Blocks, Remat, Unpack, wrapped
 from diffjax.models.layers.positions import sincos
@@ -29,7 +30,6 @@ from diffjax.models.layers.transformer import (
     Stream,
     Vector,
     modulated,
-    rows_of,
 )
 
 FEATURES = 256  # sines and cosines of the noise level
@@ -102,8 +102,8 @@ class DiT(nn.Module):
         patches = to_patches(jnp.concatenate(inputs, axis=-1), self.patch)
         height, width = patches.shape[1:3]
         patches = einops.rearrange(patches, "b h w c -> b (h w) c").astype(self.dtype)
-        stem = nn.Dense(self.width, dtype=self.dtype, kernel_init=XAVIER, name="stem")
-        h = rows_of(stem, patches) + jnp.asarray(sincos(height, width, self.width))
+        stem = Dense(self.width, dtype=self.dtype, kernel_init=XAVIER, name="stem")
+        h = mark_product(stem(patches)) + jnp.asarray(sincos(height, width, self.width))
         if tokens is not None and text_mask is not None and self.text == "joint":
             h = self._joint(h, emb, tokens, text_mask)
         else:
@@ -135,8 +135,8 @@ class DiT(nn.Module):
 
     def _joint(self, h: Stream, emb: Vector, tokens: Float[Array, "b k t"], mask: Seen) -> Stream:
         """The blocks of two streams. The last, which leaves the text as it is, is not scanned."""
-        into = nn.Dense(self.width, dtype=self.dtype, kernel_init=XAVIER, name="text_stream")
-        both = (h, rows_of(into, tokens).astype(jnp.float32))
+        into = Dense(self.width, dtype=self.dtype, kernel_init=XAVIER, name="text_stream")
+        both = (h, mark_product(into(tokens)).astype(jnp.float32))
         fields = self._layer(), self.attention_implementation
         block = functools.partial(self._class(JointBlock), *fields)
         equal = self.num_blocks - 1
@@ -178,5 +178,5 @@ class Head(nn.Module):
         """[b l c] -> [b l features] in float32."""
         both = nn.Dense(2 * h.shape[-1], dtype=jnp.float32, kernel_init=ZEROS, name="scale_shift")
         shift, scale = jnp.split(both(emb), 2, axis=-1)
-        dense = nn.Dense(self.features, dtype=jnp.float32, kernel_init=ZEROS, name="dense")
-        return rows_of(dense, modulated(h, shift, scale))
+        dense = Dense(self.features, dtype=jnp.float32, kernel_init=ZEROS, name="dense")
+        return mark_product(dense(modulated(h, shift, scale)))

@@ -4,7 +4,6 @@ import functools
 import math
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
@@ -12,6 +11,8 @@ from jax.typing import DTypeLike
 from diffjax.core.types import Image, Resized
 from diffjax.models.layers.blocks import Norm, mark_product, materialise
 from diffjax.models.layers.convolve import Convolution, after_doubling
+from diffjax.models.layers.dense import Dense
+from diffjax.models.layers.heads import attend
 
 EPSILON = 1e-6  # of the norms, whose `groups` are those of `blocks.Norm`
 
@@ -56,10 +57,10 @@ class PixelAttention(nn.Module):
             .reshape(b, height * width, c)
             .astype(self.dtype)
         )
-        projected = mark_product(nn.Dense(3 * c, dtype=self.dtype, name="qkv")(pixels))
+        projected = mark_product(Dense(3 * c, dtype=self.dtype, name="qkv")(pixels))
         query, key, value = jnp.split(projected[:, :, None, :], 3, axis=-1)
-        attended = jax.nn.dot_product_attention(query, key, value, scale=1 / math.sqrt(c))
-        out = nn.Dense(c, dtype=self.dtype, name="out")(mark_product(attended[:, :, 0]))
+        attended = attend(query, key, value, scale=1 / math.sqrt(c))
+        out = Dense(c, dtype=self.dtype, name="out")(mark_product(attended[:, :, 0]))
         return h + mark_product(out).reshape(h.shape)
 
 

@@ -5,13 +5,14 @@ from collections.abc import Callable
 
 import einops
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from diffjax.models.clip.sizes import Activation, Tower
 from diffjax.models.layers.blocks import mark_product
+from diffjax.models.layers.dense import Dense
+from diffjax.models.layers.heads import attend
 from diffjax.models.layers.level import KEPT, Remat
 
 Tokens = Float[Array, "b l d"]
@@ -75,19 +76,13 @@ class Block(nn.Module):
 
         def dense(features: int, std: float, name: str) -> Callable[[Array], Array]:
             init = nn.initializers.normal(std)
-            layer = nn.Dense(features, dtype=self.dtype, kernel_init=init, name=name)
-
-            def apply(x: Array) -> Array:
-                # as one matrix: XLA for CPUs sums a kernel's gradient over two axes at half speed
-                rows = mark_product(layer(x.reshape(-1, x.shape[-1])))
-                return rows.reshape(*x.shape[:-1], features)
-
-            return apply
+            layer = Dense(features, dtype=self.dtype, kernel_init=init, name=name)
+            return lambda x: mark_product(layer(x))
 
         r = norm("attention_norm")(h).astype(self.dtype)
         qkv = dense(3 * width, width**-0.5, "qkv")(r)
         heads = einops.rearrange(qkv, "b l (n h k) -> n b l h k", n=3, h=self.tower.heads)
-        seen = jax.nn.dot_product_attention(*heads, is_causal=self.causal)
+        seen = attend(*heads, causal=self.causal)
         seen = einops.rearrange(seen, "b l h k -> b l (h k)")
         h = h + dense(width, added, "attention_out")(seen).astype(jnp.float32)
 

@@ -8,13 +8,14 @@ from typing import Literal
 
 import einops
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from diffjax.core.types import Image, Text, TextMask
 from diffjax.models.layers.blocks import Norm, mark_product, materialise
+from diffjax.models.layers.dense import Dense
+from diffjax.models.layers.heads import attend
 
 Tokens = Float[Array, "b n c"]
 GROUP_EPS, EPS = 1e-6, 1e-5  # of the GroupNorm before the transformer, of its LayerNorms
@@ -42,7 +43,7 @@ class SpatialTransformer(nn.Module):
         h = materialise(h)
         normed = Norm(GROUP_EPS, self.groups, name="norm")(h).astype(self.dtype)
         tokens = einops.rearrange(normed, "b h w c -> b (h w) c")
-        tokens = mark_product(nn.Dense(channels, dtype=self.dtype, name="proj_in")(tokens))
+        tokens = mark_product(Dense(channels, dtype=self.dtype, name="proj_in")(tokens))
         for i in range(self.depth):
             tokens = TransformerBlock(
                 self.num_heads or max(channels // self.head_width, 1),
@@ -51,7 +52,7 @@ class SpatialTransformer(nn.Module):
                 name=f"block_{i}",
             )(tokens, text, mask)
         zero = nn.initializers.zeros
-        tokens = nn.Dense(channels, kernel_init=zero, dtype=self.dtype, name="proj_out")(tokens)
+        tokens = Dense(channels, kernel_init=zero, dtype=self.dtype, name="proj_out")(tokens)
         return h + einops.rearrange(mark_product(tokens), "b (h w) c -> b h w c", h=height)
 
 
@@ -99,7 +100,7 @@ class MultiHead(nn.Module):
         width = x.shape[-1]
 
         def project(of: Array, name: str, num: int) -> list[Array]:
-            made = nn.Dense(num * width, use_bias=False, dtype=self.dtype, name=name)(of)
+            made = Dense(num * width, use_bias=False, dtype=self.dtype, name=name)(of)
             made = mark_product(made)
             heads = einops.rearrange(made, "b l (n k d) -> n b l k d", n=num, k=self.num_heads)
             return list(heads)
@@ -110,7 +111,7 @@ class MultiHead(nn.Module):
             (query,) = project(x, "q", 1)
             key, value = project(text, "text_kv", 2)
         fused = width // self.num_heads <= WIDEST_FUSED
-        seen = jax.nn.dot_product_attention(
+        seen = attend(
             query,
             key,
             value,
@@ -119,7 +120,7 @@ class MultiHead(nn.Module):
             implementation=self.implementation if fused else "xla",
         )
         seen = mark_product(einops.rearrange(seen, "b l k d -> b l (k d)"))
-        return mark_product(nn.Dense(width, dtype=self.dtype, name="out")(seen))
+        return mark_product(Dense(width, dtype=self.dtype, name="out")(seen))
 
 
 class GatedFeedForward(nn.Module):
@@ -131,7 +132,7 @@ class GatedFeedForward(nn.Module):
     @nn.compact
     def __call__(self, x: Tokens) -> Tokens:
         """[b n c] -> [b n c]."""
-        both = mark_product(nn.Dense(2 * self.hidden, dtype=self.dtype, name="dense_0")(x))
+        both = mark_product(Dense(2 * self.hidden, dtype=self.dtype, name="dense_0")(x))
         kept, gate = jnp.split(both, 2, axis=-1)
         kept = kept * nn.gelu(gate, approximate=False)
-        return mark_product(nn.Dense(x.shape[-1], dtype=self.dtype, name="dense_1")(kept))
+        return mark_product(Dense(x.shape[-1], dtype=self.dtype, name="dense_1")(kept))

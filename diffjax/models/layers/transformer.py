@@ -14,6 +14,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from diffjax.models.layers.blocks import mark_product, materialise
+from diffjax.models.layers.dense import Dense
+from diffjax.models.layers.heads import attend
 
 EPS = 1e-6  # of all norms
 XAVIER = nn.initializers.xavier_uniform()
@@ -37,15 +39,6 @@ class Asked(NamedTuple):
     key: Heads
     value: Heads
     after: tuple[Vector, ...]
-
-
-def rows_of(layer: nn.Dense, x: Float[Array, "b l _"]) -> Float[Array, "b l _"]:
-    """A dense layer of all vectors as one matrix.
-
-    XLA for CPUs sums a kernel's gradient over two axes at half the speed.
-    """
-    rows = mark_product(layer(x.reshape(-1, x.shape[-1])))
-    return rows.reshape(*x.shape[:-1], rows.shape[-1])
 
 
 def modulated(h: Stream, shift: Vector | None = None, scale: Vector | None = None) -> Stream:
@@ -93,7 +86,7 @@ class Layer(nn.Module):
         """Makes the layers."""
 
         def dense(features: int) -> nn.Dense:
-            return nn.Dense(features, dtype=self.dtype, kernel_init=XAVIER)
+            return Dense(features, dtype=self.dtype, kernel_init=XAVIER)
 
         parts, inner = 2 if self.last else 6, self.num_heads * self.head_width
         self.modulation = nn.Dense(parts * self.width, dtype=jnp.float32, kernel_init=ZEROS)
@@ -113,7 +106,7 @@ class Layer(nn.Module):
         """Queries, keys and values; no queries of a stream that ends here."""
         shift, scale, *after = jnp.split(self.modulation(emb), 2 if self.last else 6, axis=-1)
         r = modulated(h, shift, scale).astype(self.dtype)
-        made = rows_of(self.text_kv if self.last else self.qkv, r)
+        made = mark_product((self.text_kv if self.last else self.qkv)(r))
         *query, key, value = einops.rearrange(
             made, "b l (n k d) -> n b l k d", k=self.num_heads, d=self.head_width
         )
@@ -124,14 +117,15 @@ class Layer(nn.Module):
 
     def take(self, h: Stream, attended: Heads, asked: Asked) -> Stream:
         """The stream with what it attended to."""
-        out = rows_of(self.out, einops.rearrange(attended, "b l k d -> b l (k d)"))
+        out = mark_product(self.out(einops.rearrange(attended, "b l k d -> b l (k d)")))
         return h + asked.after[0][:, None] * out
 
     def feed(self, h: Stream, asked: Asked) -> Stream:
         """The stream after the feed-forward."""
         _, shift, scale, gate = asked.after
-        r = rows_of(self.dense_0, modulated(h, shift, scale).astype(self.dtype))
-        return h + gate[:, None] * rows_of(self.dense_1, nn.gelu(r, approximate=True))
+        r = mark_product(self.dense_0(modulated(h, shift, scale).astype(self.dtype)))
+        r = mark_product(self.dense_1(nn.gelu(r, approximate=True)))
+        return h + gate[:, None] * r
 
 
 class CrossAttention(nn.Module):
@@ -152,19 +146,20 @@ class CrossAttention(nn.Module):
         inner = self.num_heads * self.head_width
 
         def heads(x: Array, name: str, num: int) -> list[Array]:
-            layer = nn.Dense(num * inner, dtype=self.dtype, kernel_init=XAVIER, name=name)
-            made = rows_of(layer, x.astype(self.dtype))
+            layer = Dense(num * inner, dtype=self.dtype, kernel_init=XAVIER, name=name)
+            made = mark_product(layer(x.astype(self.dtype)))
             return list(einops.rearrange(made, "b l (n k d) -> n b l k d", n=num, k=self.num_heads))
 
         (query,) = heads(modulated(h), "q", 1)
         key, value = heads(tokens, "text_kv", 2)
         if self.qk_norm:
             query, key = HeadNorm(name="q_norm")(query), HeadNorm(name="k_norm")(key)
-        attended = jax.nn.dot_product_attention(
+        attended = attend(
             query, key, value, mask=mask[:, None, None], implementation=self.implementation
         )
-        out = nn.Dense(h.shape[-1], dtype=self.dtype, kernel_init=ZEROS, name="out")
-        return h + rows_of(out, mark_product(einops.rearrange(attended, "b l k d -> b l (k d)")))
+        out = Dense(h.shape[-1], dtype=self.dtype, kernel_init=ZEROS, name="out")
+        attended = mark_product(einops.rearrange(attended, "b l k d -> b l (k d)"))
+        return h + mark_product(out(attended))
 
 
 class Block(nn.Module):
@@ -186,9 +181,7 @@ class Block(nn.Module):
         h = materialise(h)
         pixels = self.layer(name="pixels")
         asked = pixels.ask(h, emb)
-        attended = jax.nn.dot_product_attention(
-            asked.query, asked.key, asked.value, implementation=self.implementation
-        )
+        attended = attend(asked.query, asked.key, asked.value, implementation=self.implementation)
         h = pixels.take(h, mark_product(attended), asked)
         if tokens is not None and mask is not None:
             h = self.cross(name="cross")(h, tokens, mask)
@@ -218,9 +211,7 @@ class JointBlock(nn.Module):
         )
         seen = jnp.pad(mask, ((0, 0), (h.shape[1], 0)), constant_values=True)[:, None, None]
         attended = mark_product(
-            jax.nn.dot_product_attention(
-                query, key, value, mask=seen, implementation=self.implementation
-            )
+            attend(query, key, value, mask=seen, implementation=self.implementation)
         )
         to_h, to_text = jnp.split(attended, [h.shape[1]], axis=1)
         h = pixels.feed(pixels.take(h, to_h, ours), ours)
