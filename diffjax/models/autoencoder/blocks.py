@@ -9,12 +9,15 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from diffjax.core.types import Image, Resized
-from diffjax.models.layers.blocks import Norm, mark_product, materialise
+from diffjax.models.layers.blocks import Norm, mark_product, materialise, upsample
 from diffjax.models.layers.convolve import Convolution, after_doubling
 from diffjax.models.layers.dense import Dense
 from diffjax.models.layers.heads import attend
 
 EPSILON = 1e-6  # of the norms, whose `groups` are those of `blocks.Norm`
+# Of a picture with so many pixels, making the kernels of `after_doubling` takes longer than they
+# save: 19 ms of a core at 512 channels, and 3 ms at 2 x 4 x 4 pixels.
+FEW = 64
 
 
 class ResBlock(nn.Module):
@@ -89,7 +92,11 @@ class Double(nn.Module):
     @nn.compact
     def __call__(self, h: Image) -> Resized:
         """[b h w c] -> [b 2h 2w c]."""
-        both = functools.partial(after_doubling, convolution=self.convolution)
+        both = self.convolution
+        if h.shape[1] * h.shape[2] > FEW:
+            both = functools.partial(after_doubling, convolution=self.convolution)
+        else:
+            h = upsample(h)
         conv = nn.Conv(
             h.shape[-1], (3, 3), conv_general_dilated=both, dtype=self.dtype, name="conv"
         )
