@@ -10,7 +10,6 @@ before the race. Both take turns, each in a process of its own, and a ratio is f
 """
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -183,10 +182,7 @@ def main() -> None:
     else:
         facts = compare(flags)
         print(f"{flags.size}, batch {flags.batch}: {duel.line(facts, 'open_clip')}")
-        if flags.out:
-            flags.out.parent.mkdir(parents=True, exist_ok=True)
-            with flags.out.open("a") as file:
-                file.write(json.dumps(facts) + "\n")
+        duel.keep(facts, flags.out)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Each program is a process that follows `benchmarks.protocol` and has left its ne
 a file of its own, so the answers can be compared before the race.
 """
 
+import json
 import os
 import statistics
 import time
@@ -77,8 +78,17 @@ def result(turns: dict[str, list[Turn]]) -> dict[str, float]:
         "least": ratios[0],
         "most": ratios[-1],
         "rounds": len(rounds),
+        "quiet": sum(all(its[i].quiet for its in turns.values()) for i in rounds),
         "others": statistics.median(others),
     }  # fmt: skip
+
+
+def keep(facts: dict[str, Any], file: Path | None) -> None:
+    """Adds the facts to a file of JSON lines, if one is given."""
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a") as lines:
+            lines.write(json.dumps(facts) + "\n")
 
 
 def line(facts: dict[str, Any], peer: str) -> str:

@@ -143,10 +143,7 @@ def main() -> None:
     for part in flags.parts or works:
         facts = compare(works[part], flags)
         print(line(facts), flush=True)
-        if flags.out:
-            flags.out.parent.mkdir(parents=True, exist_ok=True)
-            with flags.out.open("a") as file:
-                file.write(json.dumps(facts) + "\n")
+        duel.keep(facts, flags.out)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 from diffjax.core.types import Image, LogSnr, Resized, Text, TextMask
 from diffjax.devices.mesh import SPLIT_INPUTS, SPLIT_OUTPUTS, Rules
 from diffjax.models.layers.blocks import Norm, mark_product, materialise
-from diffjax.models.layers.convolve import Convolution
+from diffjax.models.layers.convolve import Convolution, with_columns
 from diffjax.models.layers.embedding import Steps, sinusoids, step_sinusoids
 from diffjax.models.layers.level import Remat, Unpack, wrapped
 from diffjax.models.layers.resample import Double, Halve
@@ -80,7 +80,8 @@ class LatentUNet(nn.Module):
         if label is not None:
             emb = emb + nn.Embed(self.num_classes + 1, emb.shape[-1], name="label")(label)
         emb = nn.silu(emb)
-        parts = (self.convolution, self.dtype)
+        convolution = with_columns(self.convolution)
+        parts = (convolution, self.dtype)
         transformer = functools.partial(
             SpatialTransformer,
             self.num_heads,
@@ -103,7 +104,7 @@ class LatentUNet(nn.Module):
         attended = {level % len(self.mults) for level in self.attention_levels}
         inputs = [x_t] if masked is None or mask is None else [x_t, masked, mask]
         stem = nn.Conv(
-            self.width, (3, 3), conv_general_dilated=self.convolution, dtype=self.dtype, name="stem"
+            self.width, (3, 3), conv_general_dilated=convolution, dtype=self.dtype, name="stem"
         )
         h = mark_product(stem(jnp.concatenate(inputs, axis=-1)))
         skips = [h]
@@ -123,7 +124,7 @@ class LatentUNet(nn.Module):
             if level > 0:
                 h = Double(*parts, name=f"up_{level}_to_{level - 1}")(h)
         out = self.out_channels or x_t.shape[-1]
-        return LatentHead(out, self.groups, self.convolution, name="head")(h)
+        return LatentHead(out, self.groups, convolution, name="head")(h)
 
     def _embedding(self, logsnr_t: LogSnr) -> Float[Array, "b e"]:
         """Called inside the compact method: sinusoids and two dense layers, in float32."""

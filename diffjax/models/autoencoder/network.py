@@ -18,7 +18,7 @@ from diffjax.devices.mesh import Rules
 from diffjax.models.autoencoder.blocks import EPSILON, PixelAttention, ResBlock
 from diffjax.models.autoencoder.codebook import Codebook, Quantised
 from diffjax.models.layers.blocks import Norm, from_patches, mark_product, to_patches
-from diffjax.models.layers.convolve import Convolution
+from diffjax.models.layers.convolve import Convolution, with_columns
 from diffjax.models.layers.level import KEPT, Remat
 from diffjax.models.layers.resample import Double, Halve
 from diffjax.models.layers.sharding import RULES
@@ -128,7 +128,8 @@ class Autoencoder(nn.Module):
 
     def setup(self) -> None:
         """The parts."""
-        sizes, parts = self.sizes, (self.remat, self.convolution, self.dtype)
+        convolution = with_columns(self.convolution)
+        sizes, parts = self.sizes, (self.remat, convolution, self.dtype)
         out = sizes.latent if sizes.codes else 2 * sizes.latent
         self.encoder = Encoder(sizes, out, *parts)
         self.decoder = Decoder(sizes, *parts)
@@ -136,7 +137,7 @@ class Autoencoder(nn.Module):
         self.moments = nn.Conv(out, (1, 1), dtype=exact)
         self.latent = nn.Conv(sizes.latent, (1, 1), dtype=exact)
         colours = 3 * sizes.patch**2
-        self.last = nn.Conv(colours, (3, 3), dtype=exact, conv_general_dilated=self.convolution)
+        self.last = nn.Conv(colours, (3, 3), dtype=exact, conv_general_dilated=convolution)
         if sizes.codes:
             self.codebook = Codebook(sizes.codes, sizes.latent)
 

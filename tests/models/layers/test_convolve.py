@@ -165,3 +165,38 @@ def test_a_network_has_the_same_output_with_either_convolution():
     size = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(want_gradient))
     for one, other in zip(*map(jax.tree.leaves, (gradient, want_gradient)), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5 * size)
+
+
+def test_a_product_of_columns_and_its_gradients_equal_sums_in_float64():
+    shape, size = (2, 3, 5, 4), 3
+    x, kernel, dy = (
+        normal(0, *shape),
+        normal(1, size, size, shape[-1], 40),
+        normal(2, *shape[:3], 40),
+    )
+    convolve_ = functools.partial(
+        convolve.with_columns(convolve.cpu_convolution), strides=(1, 1), padding="SAME",
+        dimension_numbers=NHWC,
+    )  # fmt: skip
+    made = jax.make_jaxpr(convolve_)(x, kernel)
+    assert "dot_general" in str(made)  # the pixels are few enough
+    y, back = jax.vjp(convolve_, x, kernel)
+    d_x, d_kernel = back(dy)
+    around = size // 2
+    want = summed_by_hand(x, dy, size, around)
+    np.testing.assert_allclose(d_kernel, want, rtol=1e-4, atol=1e-4)
+    # the result and the picture's gradient are sums of the same kind
+    turned = np.asarray(kernel)[::-1, ::-1].swapaxes(2, 3)
+    for got, picture, taps in ((y, x, kernel), (d_x, dy, turned)):
+        wide = np.pad(np.float64(picture), ((0, 0), (around, around), (around, around), (0, 0)))
+        h, w = shape[1:3]
+        total = sum(
+            wide[:, i : i + h, j : j + w] @ np.float64(taps[i, j])
+            for i in range(size)
+            for j in range(size)
+        )
+        np.testing.assert_allclose(got, total, rtol=1e-4, atol=1e-4)
+
+
+def test_a_convolution_of_another_device_is_left_as_it_is():
+    assert convolve.with_columns(lax.conv_general_dilated) is lax.conv_general_dilated
