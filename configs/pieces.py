@@ -351,6 +351,8 @@ def sample() -> ConfigDict:
             aug_level=0.1,
             clip_guidance=0.0,  # scale of guidance by a CLIP, in diffjax.sample alone; 0: none
             clip="shipped",  # the CLIP that guides: a workdir, a folder, ... (docs/clip.md)
+            classifier_guidance=0.0,  # scale of guidance by a classifier, in diffjax.sample alone
+            classifier="",  # its workdir or export (docs/classifier.md); "": none
             prompts=(),  # of the grids made while training; none: captions of the data
             num_images=8,
         )

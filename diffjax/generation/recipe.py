@@ -31,7 +31,9 @@ ORIGIN = ("name", "size_px", "step", "average", "checkpoint")
 FROM_A_FILE = "file"
 # Settings that did not exist when the first pictures were written. If a picture lacks them, it has
 # their defaults.
-LATER = ("guidance_rescale", "guidance_from", "guidance_to", "clip_guidance")
+LATER = (
+    "guidance_rescale", "guidance_from", "guidance_to", "clip_guidance", "classifier_guidance",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

@@ -42,6 +42,8 @@ from tests.tiny_t5 import save_tiny
 ELSEWHERE = {
     "stages": "the parts of a cascade: below",
     "sample.clip": "names the CLIP that guides: tests/test_sample_clip.py",
+    "sample.classifier": "names the classifier that guides: tests/test_sample_classifier.py",
+    "sample.classifier_guidance": "guides diffjax.sample alone: tests/test_sample_classifier.py",
     "sample.clip_guidance": "guides diffjax.sample alone: tests/test_sample_clip.py",
     "classes.names": "what diffjax.sample --class takes: tests/test_sample_told.py",
     "data.split": "chooses among records: tests/build/test_data.py",
