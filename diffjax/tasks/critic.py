@@ -62,11 +62,12 @@ class ClassifierCritic:
     """A classifier of noised data: (x_t, logsnr_t) -> logits [b num_classes].
 
     The network may compute in bfloat16; the logits and all sums over them are float32. A label of
-    num_classes means no class, and guides nowhere.
+    num_classes means no class, and guides nowhere. names: of the classes, if they have some.
     """
 
     model: Model
     num_classes: int
+    names: tuple[str, ...] = ()
     reads: tuple[str, ...] = ("label",)
 
     @property

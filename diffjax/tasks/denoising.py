@@ -36,7 +36,7 @@ from diffjax.tasks.conditions import (
     Text,
     told_by,
 )
-from diffjax.tasks.critic import Critic
+from diffjax.tasks.critic import ClassifierCritic, Critic
 from diffjax.tasks.learning import Learning
 from diffjax.tasks.settings import SampleSettings
 from diffjax.tasks.space import LATENT, WEIGHTS, Space
@@ -90,7 +90,7 @@ class Denoising:
     frozen: Params = field(default_factory=dict, compare=False)
     guide: "Denoising | None" = None
     critic: Critic | None = None
-    classifier: Critic | None = None
+    classifier: ClassifierCritic | None = None
     space: Space | None = None
 
     @property
