@@ -12,7 +12,7 @@ from tests import runs
 
 TINY, MAKES = "configs/adm_classifier.py:tiny", "configs/digits.py:tiny"
 # One level: its programs compile in half the time.
-SMALL = ("model.mults=(1,)", "model.attention_levels=()", "mesh.data=8")
+SMALL = ("model.mults=(1,)", "model.attention_levels=()", "mesh.data=8", "train.log_every=1")
 
 
 def train(workdir, *flags, of=TINY):

@@ -5,20 +5,26 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
 
-from diffjax.build import classifying, config, loading, lora, places, tasks
+from diffjax.build import ancestors, classifying, config, loading, lora, places, tasks
 from diffjax.build.guiding import FLAG, Guide
 from diffjax.build.identity import identity
-from diffjax.core import digest
+from diffjax.core import digest, tensorfile
 from diffjax.core.command import path
 from diffjax.core.errors import ConfigError, require
 from diffjax.devices import mesh
+from diffjax.encoders.ancestors import classifier as others
+from diffjax.encoders.ancestors import openai
+from diffjax.encoders.t5 import default_dtype
 from diffjax.generation.chain import Cascade
-from diffjax.generation.recipe import Origin, Recipe
+from diffjax.generation.recipe import FROM_A_FILE, Origin, Recipe
 from diffjax.tasks.classifying import Classifying
 from diffjax.tasks.critic import ClassifierCritic
 from diffjax.tasks.task import Params
 
+CONFIG = "adm_classifier"
 SCALE, KEY = "--classifier-guidance", "sample.classifier"
 
 
@@ -30,11 +36,24 @@ def split(guides: Sequence[Guide]) -> tuple[list[Guide], list[Guide]]:
 
 
 def is_classifier(place: Path) -> bool:
-    """Whether the place is the workdir or the export of a classifier."""
+    """Whether the place is the workdir or the export of a classifier, or a file of OpenAI's."""
+    if is_others(place):
+        return True
     if places.is_others(place):
         return False
     run = places.is_file(place) or (place / places.CONFIG).exists()
     return run and classifying.is_classifying(places.options_of(place))
+
+
+def is_others(place: Path) -> bool:
+    """Whether the place is a file of OpenAI's, as far as its name or its tensors' names say."""
+    path = ancestors.place_of(place).path
+    if path.suffix == places.SAFETENSORS and path.is_file():
+        try:
+            return others.POOL in tensorfile.shapes(path)
+        except (ValueError, OSError):
+            return False
+    return path.suffix in openai.SUFFIXES
 
 
 def named_by(dirs: Sequence[Path]) -> list[Guide]:
@@ -63,7 +82,8 @@ def guided(cascade: Cascade, guides: Sequence[Guide], verify: str = "full") -> C
     """
     stages, origins = list(cascade.stages), list(cascade.origins)
     for guide in guides:
-        task = task_of(guide.place)
+        of_others = is_others(guide.place)
+        task, params, origin = others_of(guide) if of_others else (task_of(guide.place), None, None)
         sizes = {stage.task.size_px: i for i, stage in enumerate(stages)}
         made = " or ".join(map(str, sizes))
         what = f"classifies noised pictures of {task.size_px} px; here are stages of {made} px"
@@ -77,7 +97,8 @@ def guided(cascade: Cascade, guides: Sequence[Guide], verify: str = "full") -> C
         num = task.num_classes
         classes = f"knows {num} classes, and the stages {known.num if known else num}"
         require(known is None or known.num == num, FLAG, str(guide.place), classes)
-        params, origin = loaded(guide, task, verify)
+        if params is None or origin is None:
+            params, origin = loaded(guide, task, verify)
         critic = ClassifierCritic(task.model, num, task.names)
         frozen = {**stage.task.frozen, "classifier": params}
         own = dataclasses.replace(stage.task, classifier=critic, frozen=frozen)
@@ -91,6 +112,64 @@ def task_of(place: Path) -> Classifying:
     options = places.options_of(place)
     with config.interpreting(place):
         return tasks.classifying_of(options)
+
+
+def others_of(guide: Guide) -> tuple[Classifying, Params, Origin]:
+    """(the task, the parameters, where they come from) of a file of OpenAI's.
+
+    Its config is the preset of configs/adm_classifier.py that it fits, or the one that is said, as
+    in CONFIG.py:PRESET=FILE.
+
+    Raises:
+      ConfigError: the file is damaged or of something else, or fits no config.
+    """
+    spec, file = ancestors.place_of(guide.place)
+    alone = f"{file} has one set of parameters: leave the step and the average out"
+    require(guide.step is None and guide.average is None, FLAG, str(guide.place), alone)
+    try:
+        stored = openai.read(file)
+        facts = others.facts_of(stored, file)
+        options = config.load(spec) if spec else preset_of(facts, file)
+        options = options.copy_and_resolve_references()
+        right = classifying.is_classifying(options)
+        require(right, FLAG, spec, "is no config of a classifier; see configs/adm_classifier.py")
+        model = classifying.model_of(options)
+        wanted = others.facts_of_model(model, options.data.size_px)
+        if wrong := others.difference(facts, wanted):
+            raise ValueError(f"{file}: {wrong} ({spec or options.stage})")
+        with options.unlocked():
+            options.model.dtype = jnp.dtype(default_dtype(mesh.sampling_devices()[0].platform)).name
+        task = tasks.classifying_of(options)
+        shapes = jax.eval_shape(task.init, jax.random.key(0))
+        params = others.params_of(model, shapes, stored, file)
+    except (ValueError, OSError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        why = str(error).removeprefix(f"{file}: ")
+        raise ConfigError(FLAG, str(guide.place), why) from None
+    print(f"{task.name}: {file}, {task.size_px} px, guides")
+    mark = digest.digest_of(params, identity(options))
+    everywhere = mesh.replicated(mesh.make_mesh(devices=mesh.sampling_devices()))
+    single = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
+    origin = Origin(task.name, task.size_px, None, FROM_A_FILE, mark)
+    return task, jax.device_put(single, everywhere), origin
+
+
+def preset_of(facts: others.Facts, file: Path) -> ConfigDict:
+    """The preset of configs/adm_classifier.py with a network of these facts.
+
+    Raises:
+      ValueError: there is none.
+    """
+    for preset in config.presets_of(CONFIG):
+        options = config.load(f"{CONFIG}:{preset}")
+        model = classifying.model_of(options)
+        if others.facts_of_model(model, options.data.size_px) == facts:
+            return options
+    raise ValueError(
+        f"{file}: is of another size than each preset of configs/adm_classifier.py; say its "
+        f"config: {FLAG} CONFIG.py:PRESET={file}"
+    )
 
 
 def loaded(guide: Guide, task: Classifying, verify: str) -> tuple[Params, Origin]:
