@@ -245,6 +245,11 @@ def decoder_nats(
     return -log_likelihood(x_0, x_0_hat, log_var)
 
 
+def _error(guess: Denoised, x_0: Data, logsnr_t: LogSnr) -> PerExample:
+    """|eps - eps_hat|^2 = e^(logsnr_t) |x_0 - x_0_hat|^2, per dimension."""
+    return jnp.exp(logsnr_t) * mean_of_each(jnp.square(x_0 - x_0_of(guess)))
+
+
 def _fraction(guess: Denoised, gamma: float) -> float | Data:
     return guess.fraction if isinstance(guess, Guess) else gamma
 
