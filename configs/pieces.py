@@ -88,6 +88,60 @@ def autoencoder_stage(name: str, size_px: int) -> ConfigDict:
     return config
 
 
+def classifier_stage(name: str, size_px: int, num: int, names: tuple[str, ...] = ()) -> ConfigDict:
+    """The defaults of a stage that tells the class of a noised picture, one of `num`."""
+    config = ConfigDict()
+    config.stage = name
+    config.seed = 0
+    config.data = data(size_px)
+    config.data.update(caption_key="", aspect="random", flip=True)
+    config.classes = ConfigDict(dict(num=num, names=names))
+    config.model = classifier_model()
+    config.diffusion = ConfigDict(
+        dict(
+            schedule="linear",  # of the noise: a name of diffjax.diffusion.schedule.SCHEDULES
+            logsnr_min=-20.0,  # where the schedule has ends to choose
+            logsnr_max=20.0,
+            shift=1.0,  # as of a stage that makes pictures
+            zero_snr=False,
+            discrete=True,  # see the num_levels steps of a chain alone, as of its table
+            num_levels=1000,
+        )
+    )
+    config.classifying = ConfigDict(
+        dict(min_crop=0.8)  # training sees random squares of at least this share; 1: whole pictures
+    )
+    config.optim = optim()
+    config.optim.update(
+        name="adamw", learning_rate=3e-4, warmup_steps=0, decay="linear", weight_decay=0.05,
+        clip_norm=0.0,
+    )  # fmt: skip
+    config.train = train()
+    config.train.ema = ()
+    config.sample = ConfigDict(dict(num_images=8))
+    config.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))  # -1: what is left
+    return config
+
+
+def classifier_model() -> ConfigDict:
+    """The encoder half of ADM's U-Net, and its attention pool (Dhariwal & Nichol 2021, sec. 4)."""
+    return ConfigDict(
+        dict(
+            kind="classifier",
+            width=128,
+            embedding_width=0,  # of the noise level; 0: 4 x width
+            mults=(1, 1, 2, 2, 4, 4),
+            num_blocks=2,
+            attention_levels=(3, 4, 5),
+            head_width=64,
+            norm_groups=32,  # of each norm; 0: 32, or fewer in small networks
+            steps=1000,  # of a chain, of which it is told one; 0: it is told the log SNR
+            remat="none",  # "products": the backward pass computes all but these again; "full"
+            dtype="bfloat16",
+        )
+    )
+
+
 def autoencoder_model() -> ConfigDict:
     """The encoder and the decoder; a level has `channels` times its entry of `mults`."""
     return ConfigDict(
@@ -351,6 +405,8 @@ def sample() -> ConfigDict:
             aug_level=0.1,
             clip_guidance=0.0,  # scale of guidance by a CLIP, in diffjax.sample alone; 0: none
             clip="shipped",  # the CLIP that guides: a workdir, a folder, ... (docs/clip.md)
+            classifier_guidance=0.0,  # scale of guidance by a classifier, in diffjax.sample alone
+            classifier="",  # its workdir or export (docs/classifier.md); "": none
             prompts=(),  # of the grids made while training; none: captions of the data
             num_images=8,
         )

@@ -48,8 +48,8 @@ def parser() -> argparse.ArgumentParser:
     )
     flags.add_argument(
         "--parts",
-        help="with commas: stages, chain, sets, emoji, guidance; by default those of the first "
-        "four that the stages can have",
+        help="with commas: stages, chain, sets, emoji, guidance, bits; by default those of the "
+        "first four that the stages can have",
     )
     flags.add_argument(
         "--out", type=command.path, default=Path("out/evaluation.json"), help="the file to write"

@@ -53,7 +53,9 @@ def parser() -> argparse.ArgumentParser:
         "--guide-by",
         metavar="PLACE[@STEP][@AVERAGE]",
         help="autoguidance: guidance moves away from the guess of this weaker version of the "
-        "model, such as runs/a@1000 or runs/a@decay_0.9; or several, with commas",
+        "model, such as runs/a@1000 or runs/a@decay_0.9; or classifier guidance: along the "
+        "gradient of this classifier of noised pictures, by --classifier-guidance; or several, "
+        "with commas",
     )
     flags.add_argument("--seeds", help="as 0, 3,5 or 0-7: pictures per prompt; 0 by default")
     flags.add_argument(
@@ -81,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument(
         "--size", type=int, metavar="PX", help="the side of the pictures, of a stage of latents"
     )
-    jobs.add_settings(flags, clip=True)
+    jobs.add_settings(flags, critics=True)
     flags.add_argument(
         "--out", type=command.path, default=Path("out"), help="folder for the pictures"
     )
@@ -108,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(flags: argparse.Namespace) -> Path:
     """Makes and writes the pictures that are not there yet; returns the path of the sheet."""
-    from diffjax.build import loading
+    from diffjax.build import classifiers, loading
     from diffjax.devices import mesh
     from diffjax.generation import folder, jobs, making
     from diffjax.generation.wanted import check_guidance, jobs_of
@@ -127,6 +129,7 @@ def run(flags: argparse.Namespace) -> Path:
     todo = jobs_of(wanted, stages)
     check_guidance(wanted, settings, [stage.task.guide for stage in stages.stages])
     stages = stages.with_settings(settings)
+    stages = classifiers.needed(stages, asked=flags.guide_by is not None)
     stages, best = criticised(flags, dirs, like, stages, todo)
     if flags.film:
         watch.check_memory(stages)
@@ -200,16 +203,27 @@ def read_like(path: Path):
 
 def load(flags: argparse.Namespace, dirs: Sequence[Path], like):
     """The stages of the workdirs, or with `like` those of them that made that picture."""
-    from diffjax.build import ancestors, clips, guiding, loading, loras, stable_diffusion
+    from diffjax.build import (
+        ancestors,
+        classifiers,
+        clips,
+        guiding,
+        loading,
+        loras,
+        stable_diffusion,
+    )
 
     if flags.checkpoint and not ancestors.is_one(flags.checkpoint):
         stable_diffusion.check_place(flags.checkpoint)
-    guides = guiding.parse(flags.guide_by) if flags.guide_by is not None else []
+    named = guiding.parse(flags.guide_by) if flags.guide_by is not None else []
+    by_classifiers, guides = classifiers.split(named)
+    by_classifiers = by_classifiers or classifiers.named_by(dirs)
     given = [loras.parse(text) for text in flags.lora]
     loras.read(given)  # a wrong file is told before the stages are loaded
     if like is None:
         stages = loras.merged(loading.load(dirs, flags.ema, flags.verify), given)
-        return guiding.guided(clips.configured(stages), guides, flags.verify)
+        stages = guiding.guided(clips.configured(stages), guides, flags.verify)
+        return classifiers.guided(stages, by_classifiers, flags.verify)
     stages = loading.load_like(like, dirs, flags.ema, flags.verify, flags.anyway)
     stages = loras.merged(stages, given, like)
     if not flags.anyway:
@@ -218,6 +232,9 @@ def load(flags: argparse.Namespace, dirs: Sequence[Path], like):
     stages = guiding.guided(stages, guides, flags.verify)
     if not flags.anyway and flags.guide_by is None:
         guiding.check_like(like, stages)
+    stages = classifiers.guided(stages, by_classifiers, flags.verify)
+    if not flags.anyway:
+        classifiers.check_like(like, stages)
     return stages
 
 

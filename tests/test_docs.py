@@ -72,7 +72,7 @@ def test_every_training_command_of_a_page_has_a_config_that_can_be_built(page, c
 
 def test_every_evaluating_command_of_its_page_has_flags_and_parts_that_there_are():
     lines = re.findall(r"^python -m diffjax\.evaluate (.*)$", EVALUATION, re.M)
-    assert len(lines) == 6
+    assert len(lines) == 7
     for line in lines:
         flags = evaluate.parser().parse_args(shlex.split(line))
         assert flags.out.suffix == ".json"

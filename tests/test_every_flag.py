@@ -103,6 +103,7 @@ FLAGS = {
     "sample words": "cherry",
     "sample --best-of": "--best-of 2",
     "sample --clip-guidance": "--clip-guidance 2",
+    "sample --classifier-guidance": "--classifier-guidance 2",
     "sample --clip": ("--best-of 2", "--clip runs/clip"),
     "--guide-by": "--guide-by live",
     "--and": "--and pear:0.5",

@@ -191,6 +191,50 @@ def doubled(x: torch.Tensor) -> torch.Tensor:
     return x.repeat_interleave(2, 2).repeat_interleave(2, 3)
 
 
+def shapes_of_classifier(classes: int, side: int) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor of a classifier of pictures of this side: the way down of `Net`."""
+    shapes = {
+        name: shape
+        for name, shape in shapes_of(Net(classes=0)).items()
+        if not name.startswith(("output_blocks", "out."))
+    }
+    last, places = WIDTH * LEVELS[-1], (side // 2) ** 2 + 1
+    shapes |= {f"out.0.{kind}": (last,) for kind in ("weight", "bias")}
+    shapes["out.2.positional_embedding"] = (last, places)
+    for name, width in (("qkv_proj", 3 * last), ("c_proj", classes)):
+        shapes[f"out.2.{name}.weight"], shapes[f"out.2.{name}.bias"] = (width, last, 1), (width,)
+    return shapes
+
+
+def classified(given: dict[str, np.ndarray], classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """A classifier's logits [b k], and the gradient [b h w c] of the labels' log-probabilities."""
+    shapes = shapes_of_classifier(classes, given["x"].shape[1])
+    w = {k: torch.from_numpy(x) for k, x in random_tensors.transformer(0, shapes).items()}
+    x = torch.from_numpy(given["x"].transpose(0, 3, 1, 2).copy()).requires_grad_()
+    label = torch.from_numpy(given["label"])
+    logits = classify(w, x, torch.from_numpy(given["step"]))
+    torch.log_softmax(logits, 1).gather(1, label[:, None]).sum().backward()
+    assert x.grad is not None
+    gradient = x.grad.numpy().transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(logits.detach().numpy()), np.ascontiguousarray(gradient)
+
+
+def classify(w: Weights, x: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+    """The classifier of ADM: [b c h w] -> logits [b k]."""
+    net, emb = Net(classes=0), embed(w, step, None)
+    h = residual(w, net, "input_blocks.1.0", conv(w, "input_blocks.0.0", x), emb)
+    h = residual(w, net, "input_blocks.2.0", h, emb, lambda y: F.avg_pool2d(y, 2))
+    h = attend(w, net, "input_blocks.3.1", residual(w, net, "input_blocks.3.0", h, emb))
+    h = attend(w, net, "middle_block.1", residual(w, net, "middle_block.0", h, emb))
+    h = F.silu(norm(w, "out.0", residual(w, net, "middle_block.2", h, emb))).flatten(2)
+    h = torch.cat([h.mean(2, keepdim=True), h], 2) + w["out.2.positional_embedding"]
+    qkv = F.conv1d(h, w["out.2.qkv_proj.weight"], w["out.2.qkv_proj.bias"])
+    query, key, value = (part.unflatten(1, (-1, 16)) for part in qkv.chunk(3, 1))
+    weight = torch.softmax(torch.einsum("bkdt,bkds->bkts", query, key) / 4, -1)
+    seen = torch.einsum("bkts,bkds->bkdt", weight, value).flatten(1, 2)
+    return F.conv1d(seen, w["out.2.c_proj.weight"], w["out.2.c_proj.bias"])[:, :, 0]
+
+
 def pipeline(folder: Path, **sizes: Any) -> Any:
     """A DDPMPipeline with random weights, saved to a folder."""
     net = diffusers.UNet2DModel(**{**UNET, **sizes})

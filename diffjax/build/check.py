@@ -97,6 +97,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "latent.scale": (1e-6, 1e6),
     "latent.shift": (-1e6, 1e6),
     "latent.tile_px": (0, 2**20),
+    "classifying.min_crop": (0.1, 1),
     "lora.rank": (1, 2**12),
     "lora.alpha": (0, 1e6),
     "lora.prior_weight": (0, 1e6),

@@ -24,12 +24,15 @@ SHIPPED = "shipped"
 
 
 def configured(cascade: Cascade) -> Cascade:
-    """The cascade with the scales of guidance by a CLIP that the configs of its stages say."""
-    scales = [stage.task.settings.clip_guidance for stage in cascade.stages]
+    """The cascade with the scales of guidance by critics that the configs of its stages say."""
     return cascade.with_settings(
         [
-            dataclasses.replace(stage.settings, clip_guidance=scale)
-            for stage, scale in zip(cascade.stages, scales, strict=True)
+            dataclasses.replace(
+                stage.settings,
+                clip_guidance=stage.task.settings.clip_guidance,
+                classifier_guidance=stage.task.settings.classifier_guidance,
+            )
+            for stage in cascade.stages
         ]
     )
 

@@ -33,7 +33,12 @@ def picture_of(config: ConfigDict) -> readers.Reader:
     """The reader of the picture."""
     data = config.data
     return readers.picture(
-        data.size_px, data.crop_px or None, aspect=data.aspect, ground=data.ground, flip=data.flip
+        data.size_px,
+        data.crop_px or None,
+        aspect=data.aspect,
+        ground=data.ground,
+        flip=data.flip,
+        min_crop=config.classifying.min_crop if "classifying" in config else 1.0,
     )
 
 
@@ -84,9 +89,10 @@ def shown_of(
     """
     count = min(config.sample.num_images, len(records))
     shown: list[Record]
-    starts_from_picture = any(
-        name in config for name in ("mask", "contrastive", "autoencoding")
-    ) or ("low_res" in config and config.low_res.size_px)
+    of_pictures = ("mask", "contrastive", "autoencoding", "classifying")
+    starts_from_picture = any(name in config for name in of_pictures) or (
+        "low_res" in config and config.low_res.size_px
+    )
     prompts_of = config.sample.get("prompts", ())
     if prompts_of and encoder is not None and not starts_from_picture:
         shown = [{"captions": (prompt,)} for prompt in prompts_of]

@@ -13,6 +13,7 @@ from diffjax.data import readers
 from diffjax.encoders.clip import encoder as clip_encoder
 from diffjax.encoders.t5 import TextEncoder
 from diffjax.evaluation import examples, fidelity
+from diffjax.evaluation.classifying import Calibration
 from diffjax.evaluation.denoising import Bits, NoiseLevels
 from diffjax.evaluation.drawings import JUDGED_PX, drawings
 from diffjax.evaluation.evaluator import Evaluator, rows_for
@@ -23,6 +24,7 @@ from diffjax.evaluation.measure import Measure, Score, TrainingLoss
 from diffjax.evaluation.pictures import Fidelity, Nearest, Rebuilt, gallery_of
 from diffjax.evaluation.scores import distance_to, fit_to
 from diffjax.tasks.autoencoding import Autoencoding
+from diffjax.tasks.classifying import Classifying
 from diffjax.tasks.contrastive import Contrastive
 from diffjax.tasks.denoising import Denoising
 from diffjax.tasks.lora import Adapted
@@ -107,6 +109,8 @@ def scores_of(config: ConfigDict, task: Task) -> tuple[Score, ...]:
     """The scores of what a task makes of the examples; () if there is no truth to compare with."""
     if isinstance(task, Contrastive):
         return (Matching(),)
+    if isinstance(task, Classifying):
+        return (Calibration(),)
     if isinstance(task, Autoencoding):
         return (Rebuilt(),)
     if isinstance(task, Denoising) and task.low_res_px:

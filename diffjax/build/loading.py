@@ -119,7 +119,7 @@ def load_stage(
 ) -> tuple[TrainedStage, Origin]:
     """A task with its parameters on every device that samples, and where they come from.
 
-    Its settings are those of its config, but no CLIP guides it (see `clips.configured`).
+    Its settings are those of its config, but no critic guides it (see `clips.configured`).
 
     Raises what `lora.params_of` does.
     """
@@ -137,7 +137,8 @@ def load_stage(
     everywhere = mesh.replicated(mesh.make_mesh(devices=mesh.sampling_devices()))
     params = jax.device_put(params, everywhere)
     task = dataclasses.replace(task, frozen=jax.device_put(task.frozen, everywhere))
-    return TrainedStage(task, params, dataclasses.replace(task.settings, clip_guidance=0.0)), origin
+    off = dataclasses.replace(task.settings, clip_guidance=0.0, classifier_guidance=0.0)
+    return TrainedStage(task, params, off), origin
 
 
 def load_like(

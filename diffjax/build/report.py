@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from diffjax.build import evaluation
+from diffjax.build import bounds, evaluation
 from diffjax.build.loaded import Asked, Loaded, load, made_with, no_chain, whose
 from diffjax.build.sets import folder, part, said, sweep
 from diffjax.core.errors import require
@@ -151,6 +151,11 @@ def guidance(loaded: Sequence[Loaded], asked: Asked) -> Json:
     return {**_judged(loaded, asked), "curve": curve}
 
 
+def bits(loaded: Sequence[Loaded], asked: Asked) -> Json:
+    """The bound of each stage as the chain of T steps that it was trained as."""
+    return bounds.bounds(loaded, asked, _mesh())
+
+
 def drawn_sets(loaded: Sequence[Loaded], asked: Asked) -> Json:
     """The pictures that the stages make, compared as a set with real ones."""
     found = part.sets(loaded, asked, _mesh())
@@ -184,8 +189,10 @@ PARTS: dict[str, Part] = {
     "emoji": Part(drawn, _no_emoji),
     "guidance": Part(guidance, _no_emoji),
     "sets": Part(drawn_sets, part.fault),
+    "bits": Part(bits, bounds.fault),
 }
-# The parts that are made by default. Guidance takes as long as all others together.
+# The parts that are made by default. Guidance takes as long as all others together, and bits ask
+# the network T times.
 USUAL = ("stages", "chain", "sets", "emoji")
 
 

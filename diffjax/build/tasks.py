@@ -3,13 +3,13 @@
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from diffjax.build import autoencoding, contrastive, latents, texts
+from diffjax.build import autoencoding, classifying, contrastive, latents, texts
 from diffjax.build.models import STEPS, model_of
 from diffjax.core.errors import require
 from diffjax.core.types import Schedule
@@ -18,14 +18,16 @@ from diffjax.diffusion.sampling.spacing import TABLE_STEPS, on_grid
 from diffjax.diffusion.table import TERMINAL_LOGSNR, steps_of
 from diffjax.diffusion.training.times import TIMES, Importance, TimeSampler, logit_normal
 from diffjax.encoders.stable_diffusion.encoder import PREFIX as STABLE_DIFFUSION
+from diffjax.tasks.classifying import Classifying
 from diffjax.tasks.conditions import NO_TEXT, Class, Condition, Embedding, LowRes, Masked, Text
 from diffjax.tasks.denoising import Denoising
 from diffjax.tasks.learning import Learning
 from diffjax.tasks.settings import SampleSettings
 from diffjax.tasks.space import LATENT
-from diffjax.tasks.task import Model, Params, Task
+from diffjax.tasks.task import Params, Task
 
 IMPORTANCE, LOGIT_NORMAL = "importance", "logit_normal"
+Told = TypeVar("Told")  # a network
 # The schedules that are tables of steps.
 ON_TABLES = ("linear", "quadratic", "discrete_cosine")
 # The fewest steps of their chains, with betas below 1.
@@ -49,6 +51,26 @@ class Kind(NamedTuple):
     instead: str
 
 
+def classifying_of(config: ConfigDict) -> Classifying:
+    """The task of a classifier, which is told steps if its noise is that of a table."""
+    noise = schedule_of(config)
+    model = told_steps(classifying.model_of(config), noise, config)
+    return classifying.task_of(config, noise, model)
+
+
+def check_classifying(config: ConfigDict) -> None:
+    """Checks what only the config of a classifier has.
+
+    Raises:
+      ConfigError: a value is not allowed.
+    """
+    schedule_of(config)
+    told = config.model.steps
+    what = f"a network that is told steps needs diffusion.schedule {', '.join(ON_TABLES)}"
+    require(not told or config.diffusion.schedule in ON_TABLES, "model.steps", told, what)
+    classifying.check(config)
+
+
 # Kinds of tasks by the section that only their configs have; a config without makes pictures.
 KINDS: Mapping[str, Kind] = {
     contrastive.SECTION: Kind(
@@ -62,6 +84,12 @@ KINDS: Mapping[str, Kind] = {
         autoencoding.check,
         autoencoding.CHOICES,
         "shortens pictures and makes them again, but makes none from noise",
+    ),
+    classifying.SECTION: Kind(
+        classifying_of,
+        check_classifying,
+        classifying.CHOICES,
+        "tells the classes of noised pictures, and makes none; it guides: --guide-by",
     ),
 }
 
@@ -133,7 +161,7 @@ def task_of(config: ConfigDict, text_width: int) -> Denoising:
     )
 
 
-def told_steps(model: Model, noise: Schedule, config: ConfigDict) -> Model:
+def told_steps(model: Told, noise: Schedule, config: ConfigDict) -> Told:
     """The network, which is told steps if it takes them and the noise is that of a table."""
     count = config.model.get(STEPS, 0)
     told = config.model.kind == "latent_unet" or count

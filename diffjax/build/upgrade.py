@@ -42,6 +42,8 @@ BEFORE: dict[str, Value] = {
     "sample.guidance_to": 100.0,
     "sample.clip_guidance": 0.0,
     "sample.clip": "shipped",
+    "sample.classifier_guidance": 0.0,
+    "sample.classifier": "",
     "contrastive.noised": False,
     "contrastive.backbone": "",
     "contrastive.drop": 0.0,

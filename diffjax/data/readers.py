@@ -45,16 +45,24 @@ def picture(
     aspect: str = "centre",
     ground: str = WHITE,
     flip: bool = False,
+    min_crop: float = 1.0,
 ) -> Reader:
     """`image` uint8 [h w 3], h = w = `crop_px` (a random crop) or `size_px`.
 
     aspect: see `transforms.square`. ground: what shows where the picture is transparent. flip:
-    mirror half of those whose captions name no side.
+    mirror half of those whose captions name no side. min_crop: below 1, training sees a random
+    square instead, see `transforms.random_square`.
     """
     if crop_px is not None and not 0 < crop_px <= size_px:
         raise ValueError(f"crop_px={crop_px} must be 1 to size_px={size_px}")
     return functools.partial(
-        _picture, size_px=size_px, crop_px=crop_px, aspect=aspect, ground=ground, flip=flip
+        _picture,
+        size_px=size_px,
+        crop_px=crop_px,
+        aspect=aspect,
+        ground=ground,
+        flip=flip,
+        min_crop=min_crop,
     )
 
 
@@ -146,9 +154,13 @@ def _picture(
     aspect: str,
     ground: str,
     flip: bool,
+    min_crop: float,
 ) -> Columns:
     loaded = transforms.load(image_of(record), ground)
-    image = transforms.square(loaded, size_px, aspect, ground=ground, rng=rng)
+    if min_crop < 1 and rng is not None:
+        image = transforms.random_square(loaded, size_px, min_crop, rng)
+    else:
+        image = transforms.square(loaded, size_px, aspect, ground=ground, rng=rng)
     if crop_px is not None and rng is not None:
         image = transforms.random_crop(image, crop_px, rng)
     if flip and rng is not None:

@@ -92,6 +92,20 @@ def square(
     return np.array(image.resize((size_px, size_px), Image.Resampling.BICUBIC))
 
 
+def random_square(
+    image: Image.Image, size_px: int, min_share: float, rng: np.random.Generator
+) -> UInt8[np.ndarray, "s s 3"]:
+    """A random square of the picture at any place, antialiased to `size_px` a side.
+
+    Its side is a share of the shorter one's, whose inverse is uniform from 1 to 1 / min_share, as
+    where a picture is enlarged first (Dhariwal & Nichol 2021, of their classifiers: 0.8).
+    """
+    side = min(image.size) / rng.uniform(1.0, 1.0 / min_share)
+    left, top = (rng.uniform(0.0, more - side) for more in image.size)
+    box = (left, top, min(left + side, image.width), min(top + side, image.height))
+    return np.array(image.resize((size_px, size_px), Image.Resampling.BICUBIC, box=box))
+
+
 def mirrored(
     image: UInt8[np.ndarray, "h w 3"], captions: Sequence[str], rng: np.random.Generator
 ) -> UInt8[np.ndarray, "h w 3"]:

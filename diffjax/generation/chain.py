@@ -50,8 +50,11 @@ class Cascade:
 
     @property
     def classes(self) -> Class | None:
-        """The condition on a class, if a stage has one."""
-        return next((one for one in self.conditions if isinstance(one, Class)), None)
+        """The condition on a class, if a stage has one or a classifier guides one."""
+        told = next((one for one in self.conditions if isinstance(one, Class)), None)
+        guides = (stage.task.classifier for stage in self.stages if stage.task.classifier)
+        guided = (Class(one.num_classes, 0.0, one.names) for one in guides)
+        return told or next(guided, None)
 
     def text_encoder(self) -> TextEncoder:
         """The encoder, which must exist.
@@ -158,9 +161,10 @@ def prompt_columns(
 
 
 def read_by(task: Denoising, columns: Columns) -> dict[str, Array]:
-    """The columns that the task's conditions and critic read, also those of negative prompts."""
+    """The columns that the task's conditions and critics read, also those of negative prompts."""
     known = {*task.prompts(), SHARE} if task.text else set(task.prompts())
-    known |= set(task.critic.reads) if task.critic else set()
+    for critic in (task.critic, task.classifier):
+        known |= set(critic.reads) if critic else set()
     return {name: column for name, column in columns.items() if unprefixed(name) in known}
 
 

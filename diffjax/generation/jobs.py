@@ -27,9 +27,14 @@ SETTINGS = {
     "--guidance-to": ("guidance_to", float, "guidance is off at log SNRs above this"),
     "--aug-level": ("aug_level", float, "noise on the small picture, 0 to 1"),
 }
-# That of commands that can load a CLIP.
-BY_CLIP = {
+# Those of commands that can load critics.
+BY_CRITICS = {
     "--clip-guidance": ("clip_guidance", float, "guidance by --clip, for instance 1; 0 is off"),
+    "--classifier-guidance": (
+        "classifier_guidance",
+        float,
+        "guidance by a classifier of --guide-by, for instance 1; 0 is off",
+    ),
 }
 
 
@@ -49,12 +54,12 @@ class Job:
     also: tuple[tuple[str, float], ...] = ()
 
 
-def add_settings(flags: argparse.ArgumentParser, clip: bool = False) -> None:
+def add_settings(flags: argparse.ArgumentParser, critics: bool = False) -> None:
     """Adds the flags of SETTINGS; each takes one value for all stages, or one per stage.
 
-    clip: also those of BY_CLIP.
+    critics: also those of BY_CRITICS.
     """
-    for flag, (_, _, what) in (SETTINGS | (BY_CLIP if clip else {})).items():
+    for flag, (_, _, what) in (SETTINGS | (BY_CRITICS if critics else {})).items():
         flags.add_argument(flag, help=f"{what}; or one per stage, with commas")
 
 
@@ -182,7 +187,7 @@ def settings_of(
       ConfigError: a value is not allowed, or the number of values is not that of the stages.
     """
     settings = list(defaults)
-    every = SETTINGS | BY_CLIP
+    every = SETTINGS | BY_CRITICS
     for flag, (name, kind, _) in every.items():
         text = getattr(flags, flag[2:].replace("-", "_"), None)
         if text is not None:

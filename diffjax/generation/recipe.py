@@ -28,10 +28,14 @@ LORA_WEIGHT = (-10.0, 10.0)  # both ends are allowed
 OPTIONAL = ("label", "also", "chosen", "clip")
 # The fields of a stage beside its settings.
 ORIGIN = ("name", "size_px", "step", "average", "checkpoint")
+# Those of an origin that are origins of other networks, if there are any.
+GUIDES = ("guide", "classifier")
 FROM_A_FILE = "file"
 # Settings that did not exist when the first pictures were written. If a picture lacks them, it has
 # their defaults.
-LATER = ("guidance_rescale", "guidance_from", "guidance_to", "clip_guidance")
+LATER = (
+    "guidance_rescale", "guidance_from", "guidance_to", "clip_guidance", "classifier_guidance",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Origin:
     step: the training step, None if unknown. average: its name, or "file". checkpoint: the sha256
     of the parameters and of the network's config. guide: the origin of the weaker version that
     guidance moved away from; None for none. loras: the files that were merged into the parameters
-    of `checkpoint`.
+    of `checkpoint`. classifier: that of a classifier whose gradient guided; None for none.
     """
 
     name: str
@@ -59,6 +63,7 @@ class Origin:
     checkpoint: str
     guide: "Origin | None" = None
     loras: tuple[Lora, ...] = ()
+    classifier: "Origin | None" = None
 
     def by(self, guide: "Origin") -> "Origin":
         """The same parameters, guided by these."""
@@ -125,11 +130,12 @@ def to_json(recipe: Recipe) -> JsonObject:
 
 
 def origin_to_json(origin: Origin) -> JsonObject:
-    """The origin as JSON, with its guide and its LoRA files if there are any."""
+    """The origin as JSON, with its guides and its LoRA files if there are any."""
     plain: JsonObject = {name: getattr(origin, name) for name in ORIGIN}
     if origin.loras:
         plain["loras"] = [[one.digest, one.weight] for one in origin.loras]
-    return plain if origin.guide is None else {**plain, "guide": origin_to_json(origin.guide)}
+    guides = {name: getattr(origin, name) for name in GUIDES}
+    return plain | {name: origin_to_json(one) for name, one in guides.items() if one is not None}
 
 
 def settings_to_json(settings: SampleSettings) -> JsonObject:
@@ -204,11 +210,16 @@ def read(path: Path) -> Recipe:
 
 
 def _stage(value: object, where: str) -> tuple[Origin, SampleSettings]:
-    fields = _fields(value, where, (*ORIGIN, "settings"), ("guide", "loras"))
-    origin = dataclasses.replace(_origin(fields, where), loras=_loras(fields, where))
-    if fields.get("guide") is not None:
-        guide = _fields(fields["guide"], f"{where}.guide", ORIGIN)
-        origin = origin.by(_origin(guide, f"{where}.guide"))
+    fields = _fields(value, where, (*ORIGIN, "settings"), (*GUIDES, "loras"))
+    guide, classifier = (
+        None
+        if fields.get(name) is None
+        else _origin(_fields(fields[name], f"{where}.{name}", ORIGIN), f"{where}.{name}")
+        for name in GUIDES
+    )
+    origin = dataclasses.replace(
+        _origin(fields, where), loras=_loras(fields, where), guide=guide, classifier=classifier
+    )
     names = [field.name for field in dataclasses.fields(SampleSettings)]
     stated = fields["settings"]
     if isinstance(stated, dict):
@@ -222,6 +233,8 @@ def _stage(value: object, where: str) -> tuple[Origin, SampleSettings]:
     settings = SampleSettings(**{n: type(getattr(like, n))(x) for n, x in given.items()})
     for wrong in faults(settings).values():
         raise ValueError(f"{where}.settings: {wrong}")
+    fits = bool(settings.classifier_guidance) == (origin.classifier is not None)
+    _require(fits, f"{where}.classifier", "want one if and only if one guided")
     return origin, settings
 
 

@@ -36,7 +36,7 @@ from diffjax.tasks.conditions import (
     Text,
     told_by,
 )
-from diffjax.tasks.critic import Critic
+from diffjax.tasks.critic import ClassifierCritic, Critic
 from diffjax.tasks.learning import Learning
 from diffjax.tasks.settings import SampleSettings
 from diffjax.tasks.space import LATENT, WEIGHTS, Space
@@ -66,7 +66,9 @@ class Denoising:
     errors count. guide: a weaker version of it, whose parameters are `frozen["guide"]`: guidance
     leads away from what that says (Karras et al. 2024b), in place of the null condition. critic:
     says how well data fit what was asked for, with the parameters `frozen["critic"]`; guidance
-    follows its gradient, as far as `settings.clip_guidance` says. space: of the latents that it
+    follows its gradient, as far as `settings.clip_guidance` says. classifier: the same with the
+    parameters `frozen["classifier"]` and `settings.classifier_guidance`; it knows noised data and
+    reads `label`. space: of the latents that it
     learns in place of pictures, `of` being "latent"; its autoencoder is `frozen["space"]`. What it
     makes is then decoded, so `size_px` and all that callers see are those of pictures. If a
     condition on text wants it, `frozen["no_text"]` [l d] is the embedding of the empty text.
@@ -88,6 +90,7 @@ class Denoising:
     frozen: Params = field(default_factory=dict, compare=False)
     guide: "Denoising | None" = None
     critic: Critic | None = None
+    classifier: ClassifierCritic | None = None
     space: Space | None = None
 
     @property

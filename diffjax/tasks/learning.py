@@ -82,18 +82,21 @@ class Learning:
         """The learned schedule if there is one, else `schedule`."""
         return schedules.monotone(params["schedule"]) if self.learned_schedule else schedule
 
+    def ladder(self, schedule: Schedule) -> Float[Array, " n"]:
+        """The rungs of the chain of `num_levels` steps, from noise down to the clean end."""
+        if not self.discrete:
+            return uniform(schedule, self.num_levels)
+        return at_steps(on_grid(schedule, self.num_levels), np.arange(self.num_levels)[::-1])
+
     def objective_of(
         self, schedule: Schedule, predict: Kind, weighting: str
     ) -> objectives.Objective:
         """(network, x_0, eps, u) -> the error of each example."""
-        levels = on_grid(schedule, self.num_levels) if self.discrete else None
         if self.objective == "simple":
+            levels = on_grid(schedule, self.num_levels) if self.discrete else None
             visited = schedule if levels is None else staircase(levels)
             return objectives.simple(visited, predict, weighting, self.over)
-        if levels is None:
-            ladder = uniform(schedule, self.num_levels)
-        else:
-            ladder = at_steps(levels, np.arange(self.num_levels)[::-1])
+        ladder = self.ladder(schedule)
         if self.objective == "vlb":
             return objectives.vlb(ladder, predict, gamma=None)
         return objectives.hybrid(ladder, predict, weighting, self.vlb_weight)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from diffjax.core import rng
 from diffjax.core.types import Data, Denoiser, LogSnr, PerExample, PRNGKey, PRNGKeys, Reshaped
 from diffjax.diffusion.predict import as_denoiser, as_denoiser_with_variance
-from diffjax.diffusion.sampling import guidance, sampler, spacing
+from diffjax.diffusion.sampling import ancestral, guidance, sampler, spacing
 from diffjax.diffusion.sampling.step import Multistep, Step
 from diffjax.diffusion.training.self_condition import for_sampling
 from diffjax.tasks.conditions import SHARE, Condition, also
@@ -89,7 +89,9 @@ def ready(
     given = given_to(task, columns, keys, settings)
     shape = given["low_res"].shape if "low_res" in given else (len(keys), *task.shape)
     told = functools.partial(denoiser, params, given, columns, task=task, settings=settings)
-    step = sampler.by_name(settings.sampler, settings.noise)
+    step = sampler.by_name(
+        settings.sampler, settings.noise, push_of(task, task.known(columns), settings)
+    )
     if task.learning.self_condition:
         step = for_sampling(step, lambda x_0_hat: told(guess=x_0_hat))
     return Ready(
@@ -135,6 +137,7 @@ def denoiser(
     there, so that guidance acts on the other conditions alone, and a negative prompt in `columns`
     takes the place of the null text. Further prompts are `composed`; the task's own guide takes
     the place of the other half. A critic moves the result; a task without one is not guided so.
+    So does a classifier, unless the sampler is one whose mean it moves (`push_of`).
 
     Raises:
       ValueError: latents have a threshold, which is for pictures in [-1, 1].
@@ -165,6 +168,9 @@ def denoiser(
         )
     if task.critic is not None and settings.clip_guidance:
         denoise = criticised(denoise, columns, task, task.critic, settings)
+    if task.classifier is not None and not sampler.SAMPLERS[settings.sampler].pushed:
+        scale = limited(settings, settings.classifier_guidance, outside=0.0)
+        denoise = guidance.guided_by(denoise, classified(task, columns), scale)
     if settings.threshold == "dynamic":
         return guidance.dynamic_threshold(denoise, settings.percentile)
     return guidance.static_threshold(denoise) if settings.threshold == "static" else denoise
@@ -186,6 +192,25 @@ def criticised(
 
     scale = limited(settings, settings.clip_guidance, outside=0.0)
     return guidance.guided_by(denoise, log_prob, scale, of_clean=critic.of_clean)
+
+
+def push_of(task: "Denoising", columns: Columns, settings: SampleSettings) -> ancestral.Push | None:
+    """The gradient of the task's classifier, for a sampler that moves its mean by it."""
+    scale, pushed = settings.classifier_guidance, sampler.SAMPLERS[settings.sampler].pushed
+    if task.classifier is None or not scale or not pushed:
+        return None
+    return guidance.gradient_of(classified(task, columns), limited(settings, scale, outside=0.0))
+
+
+def classified(task: "Denoising", columns: Columns) -> guidance.LogProb:
+    """log p(label | x_t) by the task's classifier."""
+    classifier = task.classifier
+    assert classifier is not None
+
+    def log_prob(x: Data, logsnr_t: LogSnr) -> PerExample:
+        return classifier.log_prob(task.frozen["classifier"], columns, x, logsnr_t)
+
+    return log_prob
 
 
 def composed(

@@ -18,6 +18,7 @@ class SampleSettings:
     picture, in u. guidance_rescale: phi against over-exposure (Lin et al. 2023), 0 is off.
     guidance_from, guidance_to: guidance is on between these log SNRs (Kynkäänniemi et al. 2024).
     clip_guidance: the scale of guidance by a CLIP, 0 is off (Nichol et al. 2022, sec. 2.4).
+    classifier_guidance: that of guidance by a classifier (Dhariwal & Nichol 2021, sec. 4).
     """
 
     num_steps: int = 32
@@ -32,6 +33,7 @@ class SampleSettings:
     guidance_from: float = -100.0
     guidance_to: float = 100.0
     clip_guidance: float = 0.0
+    classifier_guidance: float = 0.0
 
 
 # This table is used for configs, flags, the page and the metadata of pictures.
@@ -45,6 +47,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "guidance_from": (-100, 100),
     "guidance_to": (-100, 100),
     "clip_guidance": (0, 1_000),
+    "classifier_guidance": (0, 1_000),
 }
 # How much a further prompt of a composed picture counts beside the first, which counts 1.
 SHARE = (-10.0, 10.0)

@@ -22,7 +22,7 @@ class Group(NamedTuple):
 
 
 OPTIMISERS = ("adam", "adamw", "adafactor")
-DECAYS = ("constant", "cosine", "cooldown")
+DECAYS = ("constant", "cosine", "cooldown", "linear")
 COOLDOWN = 0.2  # the share of all steps that a cooldown takes
 
 
@@ -33,7 +33,8 @@ def learning_rate(
 ) -> optax.Schedule:
     """A learning rate that rises from 0 to `peak` in `warmup_steps` and then follows `decay`.
 
-    constant: stays at the peak. cosine: falls by half a cosine to 0 at `num_steps`. cooldown: stays
+    constant: stays at the peak. cosine: falls by half a cosine to 0 at `num_steps`. linear: falls
+    straight to 0 there. cooldown: stays
     at the peak, and falls linearly to 0 over the last fifth of the steps, so that a run at a
     constant rate can be ended at any time (Hägele et al. 2024, "Scaling Laws and Compute-Optimal
     Training Beyond Fixed Training Durations").
@@ -43,6 +44,7 @@ def learning_rate(
     cooldown_steps = min(round(COOLDOWN * num_steps), rest_steps)
     rest = {
         "constant": lambda: optax.constant_schedule(peak),
+        "linear": lambda: optax.linear_schedule(peak, 0.0, rest_steps),
         "cosine": lambda: optax.cosine_decay_schedule(peak, rest_steps),
         "cooldown": lambda: optax.linear_schedule(
             peak, 0.0, max(cooldown_steps, 1), rest_steps - cooldown_steps

@@ -42,6 +42,8 @@ from tests.tiny_t5 import save_tiny
 ELSEWHERE = {
     "stages": "the parts of a cascade: below",
     "sample.clip": "names the CLIP that guides: tests/test_sample_clip.py",
+    "sample.classifier": "names the classifier that guides: tests/test_sample_classifier.py",
+    "sample.classifier_guidance": "guides diffjax.sample alone: tests/test_sample_classifier.py",
     "sample.clip_guidance": "guides diffjax.sample alone: tests/test_sample_clip.py",
     "classes.names": "what diffjax.sample --class takes: tests/test_sample_told.py",
     "data.split": "chooses among records: tests/build/test_data.py",
@@ -442,6 +444,65 @@ def test_another_value_changes_what_an_autoencoder_is_made_of(key, monkeypatch):
     changed = OF_AN_AUTOENCODER[key] if key in OF_AN_AUTOENCODER else other(key, value)
     assert changed != value
     assert autoencoder(key, changed) != autoencoder()
+
+
+# Another value of the keys of a classifier, where the general rule gives one that is not allowed.
+OF_A_CLASSIFIER = {
+    "model.mults": (1, 2, 2),
+    "model.attention_levels": (0,),
+    "model.head_width": 4,
+    "model.norm_groups": 8,
+    "model.embedding_width": 8,
+    "model.steps": 500,
+    "model.remat": "full",
+    "model.dtype": "bfloat16",
+    "diffusion.schedule": "quadratic",
+    "diffusion.logsnr_max": 10.0,
+    "diffusion.discrete": True,
+    "classes.num": 11,
+    "classes.names": tuple("abcdefghij"),
+    "classifying.min_crop": 0.5,
+}
+# What a key counts beside.
+OF_A_CHAIN = {"schedule": "linear", "discrete": True, "num_levels": 1000}
+
+
+@functools.cache
+def classifier(key="", value=None):
+    """What a run of a tiny classifier is made of that its own sections can change."""
+    options = config.load("configs/adm_classifier.py:tiny").copy_and_resolve_references().unlock()
+    if key == "model.steps" or (key.startswith("diffusion.") and "logsnr" not in key):
+        options.diffusion.update(**OF_A_CHAIN)
+    if key == "classes.num":
+        options.classes.names = ()
+    if value is not None:
+        put(options, key, value)
+    task = tasks.classifying_of(options)
+    u = jnp.linspace(0.0, 1.0, 7)
+    told = task.model.steps(task.schedule(u)).tolist() if task.model.steps else None
+    model = repr(task.model.clone(steps=None))
+    (reader,) = [one for one in columns.readers_of(options, None) if "min_crop" in one.keywords]
+    said = (task.num_classes, task.names, task.schedule(u).tolist(), reader.keywords["min_crop"])
+    return model, told, said
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        key
+        for key, _ in config.leaves(config.load("configs/adm_classifier.py:tiny"))
+        if key.split(".")[0] in ("model", "diffusion", "classes", "classifying")
+        and key != "model.kind"
+    ],
+)
+def test_another_value_changes_what_a_classifier_is_made_of(key):
+    value = dict(config.leaves(config.load("configs/adm_classifier.py:tiny")))[key]
+    if key.startswith("diffusion."):
+        value = OF_A_CHAIN.get(key.partition(".")[2], value)
+    changed = OF_A_CLASSIFIER[key] if key in OF_A_CLASSIFIER else other(key, value)
+    if key == "diffusion.discrete":
+        changed = False
+    assert classifier(key, changed) != classifier(key)
 
 
 # Another value of the keys of a LoRA, and what a run is made of that shows it.

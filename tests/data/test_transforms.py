@@ -90,6 +90,27 @@ def test_a_crop_is_a_part_of_the_image_and_reaches_every_place(noise):
     assert crops == set(places.values())
 
 
+def test_a_random_square_keeps_a_share_of_the_shorter_side_at_any_place():
+    """The channels hold each pixel's place, so a square says which part of the picture it is."""
+    y, x = np.mgrid[:60, :100]
+    image = Image.fromarray(np.stack([2 * x, 2 * y, 0 * x], axis=-1).astype(np.uint8))
+    rng, shares, lefts, tops = np.random.default_rng(0), [], [], []
+    for _ in range(400):
+        seen = transforms.random_square(image, 30, 0.8, rng).astype(float)
+        assert seen.shape == (30, 30, 3)
+        side = (seen[15, 28, 0] - seen[15, 1, 0]) / 2 / 27 * 30
+        shares.append(side / 60)
+        lefts.append(seen[:, 1, 0].mean() / 2)
+        tops.append(seen[1, :, 1].mean() / 2)
+    assert 0.78 < min(shares) < 0.83
+    assert 0.97 < max(shares) < 1.02
+    # the side is 60 over a number uniform from 1 to 1.25
+    assert np.mean(shares) == pytest.approx(np.log(1.25) / 0.25, abs=0.01)
+    assert (min(lefts), min(tops)) < (6, 4)
+    assert max(lefts) > 42
+    assert max(tops) > 9
+
+
 def test_a_crop_of_the_whole_is_the_whole(noise):
     square = noise[:, :12]
     np.testing.assert_array_equal(

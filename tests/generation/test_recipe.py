@@ -35,6 +35,7 @@ def test_the_largest_values_come_back_too():
     """Each limit is allowed itself; one beyond is refused below."""
     most = SampleSettings(**{name: high for name, (_, high) in settings.LIMITS.items()})
     origin = Origin("n" * 40, 8192, 2**53, "a" * 80, "0" * 64)
+    origin = dataclasses.replace(origin, classifier=origin)
     largest = Recipe(
         "x" * 10_000, 2**31 - 1, ((origin, most),), "f" * 64, RECIPE.made_with, clip="e" * 64
     )
@@ -70,6 +71,23 @@ def test_merged_files_come_back_and_are_not_said_where_there_are_none():
         plain["stages"][0]["loras"] = wrong
         with pytest.raises(ValueError, match="loras: want"):
             recipe.from_json(plain)
+
+
+def test_the_classifier_that_guided_a_stage_comes_back_and_is_said_where_one_guided_alone():
+    assert not any("classifier" in stage for stage in PLAIN["stages"])
+    (first, how), *rest = RECIPE.stages
+    judge = recipe.Origin("classifier", first.size_px, 4, "live", "a" * 64)
+    guided = dataclasses.replace(first, classifier=judge)
+    how = dataclasses.replace(how, classifier_guidance=2.0)
+    more = dataclasses.replace(RECIPE, stages=((guided, how), *rest))
+    plain = json.loads(json.dumps(recipe.to_json(more)))
+    assert plain["stages"][0]["classifier"]["checkpoint"] == "a" * 64
+    assert recipe.from_json(plain) == more
+    for place, value in (("classifier", None), ("classifier", {"name": "x"})):
+        wrong = json.loads(json.dumps(plain))
+        wrong["stages"][0][place] = value
+        with pytest.raises(ValueError, match=r"stages\[0\].classifier: (want one|lacks)"):
+            recipe.from_json(wrong)
 
 
 def test_the_settings_are_all_checked():
@@ -141,6 +159,7 @@ def test_the_settings_are_all_checked():
         ("clip", "e" * 64, "clip: want one if and only if one guided"),
         ("stages.0.settings.clip_guidance", 1.0, "clip: want one if and only if one guided"),
         ("stages.0.settings.clip_guidance", -1, "clip_guidance: a number from 0 to 1000"),
+        ("stages.0.settings.classifier_guidance", 1.0, r"classifier: want one if and only if one"),
         ("also", {}, "also: want a list of at most 4"),
         ("also", [["x", 1.0]] * 5, "also: want a list of at most 4"),
         ("also", [["x"]], "also: want pairs"),

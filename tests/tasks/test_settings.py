@@ -52,6 +52,7 @@ def test_the_limits_are_what_the_pages_say():
         "guidance_from": (-100, 100),
         "guidance_to": (-100, 100),
         "clip_guidance": (0, 1_000),
+        "classifier_guidance": (0, 1_000),
     }
     # what a picture without these fields was sampled with
     later = (SampleSettings().guidance_rescale, SampleSettings().guidance_from)

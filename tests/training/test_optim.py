@@ -16,6 +16,8 @@ def test_the_rate_climbs_to_its_peak_and_stays_or_falls_to_zero():
     np.testing.assert_allclose(
         [cosine(s) for s in (0, 100, 600, 1_100)], [0, 1e-4, 5e-5, 0], atol=1e-10
     )
+    linear = optim.learning_rate(1e-4, warmup_steps=0, num_steps=1_000, decay="linear")
+    np.testing.assert_allclose([linear(s) for s in (0, 250, 1_000)], [1e-4, 7.5e-5, 0], atol=1e-10)
     cooldown = optim.learning_rate(1e-4, warmup_steps=100, num_steps=1_000, decay="cooldown")
     np.testing.assert_allclose(
         [cooldown(s) for s in (50, 100, 800, 900, 1_000)], [5e-5, 1e-4, 1e-4, 5e-5, 0], atol=1e-10

@@ -2,12 +2,14 @@
 
 from diffjax.diffusion.likelihood.bound import (
     Bound,
+    ByTime,
     decoder_nats,
     log_small_variance,
     step_kl,
     to_bits,
     to_nats,
     vlb,
+    vlb_by_time,
     vlb_continuous,
 )
 from diffjax.diffusion.likelihood.chain import (
@@ -36,6 +38,7 @@ from diffjax.diffusion.likelihood.gaussian import (
 
 __all__ = [
     "Bound",
+    "ByTime",
     "ChainBits",
     "Likelihood",
     "Shrunk",
@@ -59,5 +62,6 @@ __all__ = [
     "to_nats",
     "velocity",
     "vlb",
+    "vlb_by_time",
     "vlb_continuous",
 ]

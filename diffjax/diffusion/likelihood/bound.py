@@ -57,6 +57,19 @@ class Bound(NamedTuple):
         return self.prior + self.diffusion + self.decoder
 
 
+class ByTime(NamedTuple):
+    """A bound with its parts by time, one column per example.
+
+    terms: in bits per dimension, of each step of the chain from noise to clean; the last is the
+    decoder, so they sum to all but the prior. error: |eps - eps_hat|^2 per dimension at the level
+    where each of the steps begins.
+    """
+
+    bound: Bound
+    terms: Float[Array, "n b"]
+    error: Float[Array, "n b"]
+
+
 def to_bits(nats: PerExample, x_0: Data) -> PerExample:
     """nats / (d log 2), d the numbers of an example: its nats, in bits per dimension."""
     return nats / (np.prod(x_0.shape[1:]) * np.log(2.0))
@@ -77,6 +90,28 @@ def vlb(
     decoder_gamma: float | None = None,
     eight_bit: bool = True,
 ) -> Bound:
+    """The bound of `vlb_by_time`, without its parts by time."""
+    return vlb_by_time(
+        denoise,
+        x_0,
+        logsnrs=logsnrs,
+        key=key,
+        gamma=gamma,
+        decoder_gamma=decoder_gamma,
+        eight_bit=eight_bit,
+    ).bound
+
+
+def vlb_by_time(
+    denoise: Denoiser,
+    x_0: Data,
+    *,
+    logsnrs: Float[Array, " n"],
+    key: PRNGKey | PRNGKeys,
+    gamma: float = 0.0,
+    decoder_gamma: float | None = None,
+    eight_bit: bool = True,
+) -> ByTime:
     """The bound for the chain that ancestral sampling runs on `logsnrs`  (Ho et al. 2020, eq. 5).
 
     L_t = 1/2 (e^(l_s) - e^(l_t)) |x_0 - x_0_hat|^2 with the small variance (Kingma et al. 2021,
@@ -107,12 +142,12 @@ def vlb(
     def body(total: PerExample, rung):
         logsnr_t, logsnr_s, key = at(rung[0]), at(rung[1]), rung[2]
         guess = denoise(diffuse(x_0, rng.normal(key, x_0.shape), logsnr_t), logsnr_t)
-        kl = step_kl(guess, x_0, logsnr_s, logsnr_t, gamma=gamma)
-        return total + mean_of_each(kl), None
+        kl = mean_of_each(step_kl(guess, x_0, logsnr_s, logsnr_t, gamma=gamma))
+        return total + kl, (kl, _error(guess, x_0, logsnr_t))
 
     keys = rng.split(key_steps, noisy.shape[0] - 1)
     none = jnp.zeros(x_0.shape[:1], x_0.dtype)
-    diffusion, _ = jax.lax.scan(body, none, (noisy[:-1], noisy[1:], keys))
+    diffusion, (steps, errors) = jax.lax.scan(body, none, (noisy[:-1], noisy[1:], keys))
 
     logsnr_1, logsnr_2 = at(noisy[-1]), at(noisy[-2])
     guess = denoise(diffuse(x_0, rng.normal(key_decoder, x_0.shape), logsnr_1), logsnr_1)
@@ -120,7 +155,12 @@ def vlb(
     large = per_example(jax.nn.log_sigmoid(-logsnr_1), x_0)
     log_var = small + _fraction(guess, decoder_gamma) * (large - small)
     decoder = decoder_nats(x_0, x_0_of(guess), log_var, eight_bit=eight_bit)
-    return _bound(prior_kl(x_0, at(noisy[0])), diffusion, decoder)
+    bound = _bound(prior_kl(x_0, at(noisy[0])), diffusion, decoder)
+    return ByTime(
+        bound,
+        jnp.concatenate([steps / np.log(2.0), bound.decoder[None]]),
+        jnp.concatenate([errors, _error(guess, x_0, logsnr_1)[None]]),
+    )
 
 
 def vlb_continuous(
@@ -203,6 +243,11 @@ def decoder_nats(
     """-log p(x_0 | x_1), p = N(x_0_hat, var): of the level's bin or of the density."""
     log_likelihood = discretised_log_likelihood if eight_bit else gaussian_log_likelihood
     return -log_likelihood(x_0, x_0_hat, log_var)
+
+
+def _error(guess: Denoised, x_0: Data, logsnr_t: LogSnr) -> PerExample:
+    """|eps - eps_hat|^2 = e^(logsnr_t) |x_0 - x_0_hat|^2, per dimension."""
+    return jnp.exp(logsnr_t) * mean_of_each(jnp.square(x_0 - x_0_of(guess)))
 
 
 def _fraction(guess: Denoised, gamma: float) -> float | Data:

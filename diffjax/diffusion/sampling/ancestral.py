@@ -1,30 +1,38 @@
 """DDPM and DDIM: one evaluation per rung, fresh noise or none."""
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import jax
 import jax.numpy as jnp
 
 from diffjax.core import rng
-from diffjax.core.types import Denoised, Factor, Guess, LogSnr
+from diffjax.core.types import Data, Denoised, Factor, Guess, LogSnr
 from diffjax.diffusion.predict import x_0_of
 from diffjax.diffusion.process import Like, alpha_sigma, per_example, posterior
 from diffjax.diffusion.sampling.step import Step, half_step, image_of, towards
 
+# (x_t, logsnr_t) -> s grad log p(y | x_t), see `guidance.gradient_of`.
+Push: TypeAlias = Callable[[Data, LogSnr], Data]
 
-def ddpm(gamma: float = 0.0) -> Step:
+
+def ddpm(gamma: float = 0.0, push: Push | None = None) -> Step:
     """Ancestral sampling with variance small^(1 - gamma) large^gamma  (Imagen, app. A, eq. 6).
 
     small = (1 - e^(l_t - l_s)) sigma_s^2 is the posterior's, large = (1 - e^(l_t - l_s))
     sigma_t^2 the forward step's; gamma = 0 and 1 are DDPM's two choices (Ho et al. 2020, 3.2).
+    push: moves the mean by variance * push (Dhariwal & Nichol 2021, alg. 1).
     """
     if not 0 <= gamma <= 1:
         raise ValueError(f"gamma={gamma}: between 0 (small variance) and 1 (large)")
-    return _ancestral(lambda guess: gamma)
+    return _ancestral(lambda guess: gamma, push)
 
 
-def ddpm_learned() -> Step:
+def ddpm_learned(push: Push | None = None) -> Step:
     """Ancestral sampling with the variance that the network chose  (Nichol & Dhariwal 2021, 15).
 
-    small^(1 - f) large^f with f per dimension, from a denoiser that returns a `Guess`.
+    small^(1 - f) large^f with f per dimension, from a denoiser that returns a `Guess`. push: as in
+    `ddpm`, with that variance.
 
     Raises:
       ValueError: when traced, if the denoiser returns no variance.
@@ -35,14 +43,17 @@ def ddpm_learned() -> Step:
             raise ValueError("the denoiser says no variance: see predict.as_denoiser_with_variance")
         return guess.fraction
 
-    return _ancestral(fraction)
+    return _ancestral(fraction, push)
 
 
-def _ancestral(fraction) -> Step:
+def _ancestral(fraction, push: Push | None) -> Step:
     def step(denoise, x_t, logsnr_t, logsnr_s, *, key):
         guess = denoise(x_t, logsnr_t)
         mean, small = posterior(x_0_of(guess), x_t, logsnr_s, logsnr_t)
         spread = jnp.exp(0.5 * fraction(guess) * log_variance_ratio(logsnr_t, logsnr_s, x_t))
+        if push is not None:
+            # the last step has no variance, so nothing moves the answer's last guess
+            mean = mean + small * jnp.square(spread) * push(x_t, logsnr_t)
         return mean + jnp.sqrt(small) * spread * rng.normal(key, x_t.shape)
 
     return step

@@ -161,8 +161,23 @@ def classifier_guidance(denoise: Denoiser, log_prob: LogProb, weight: Weight = 1
     """
     if _is_number(weight, 0):
         return denoise
+    push = gradient_of(log_prob, weight)
 
     def guided(x_t: Data, logsnr_t: LogSnr) -> Denoised:
+        shift = push(x_t, logsnr_t)
+        return _shift_score(denoise(x_t, logsnr_t), shift, logsnr_t)
+
+    return guided
+
+
+def gradient_of(log_prob: LogProb, weight: Weight = 1.0) -> Callable[[Data, LogSnr], Data]:
+    """(x_t, logsnr_t) -> w grad log p(y | x_t), the shift of the score.
+
+    For `ancestral.ddpm`, which moves its mean by variance times this (Dhariwal & Nichol 2021, alg.
+    1), and for `classifier_guidance`.
+    """
+
+    def push(x_t: Data, logsnr_t: LogSnr) -> Data:
         w = _at(weight, logsnr_t)
         gradient = _unless_off(
             weight,
@@ -170,9 +185,9 @@ def classifier_guidance(denoise: Denoiser, log_prob: LogProb, weight: Weight = 1
             lambda: jax.grad(lambda x: jnp.sum(log_prob(x, logsnr_t)))(x_t),
             instead=jnp.zeros_like(x_t),
         )
-        return _shift_score(denoise(x_t, logsnr_t), per_example(w, x_t) * gradient, logsnr_t)
+        return per_example(w, x_t) * gradient
 
-    return guided
+    return push
 
 
 def guided_by(

@@ -12,7 +12,7 @@ from diffjax.core import rng
 from diffjax.core.types import Data, Denoiser, PRNGKey, PRNGKeys
 from diffjax.diffusion.predict import x_0_of
 from diffjax.diffusion.process import alpha_sigma
-from diffjax.diffusion.sampling.ancestral import ddim, ddpm, ddpm_learned
+from diffjax.diffusion.sampling.ancestral import Push, ddim, ddpm, ddpm_learned
 from diffjax.diffusion.sampling.solver import (
     Churn,
     dpmpp_1s,
@@ -31,20 +31,22 @@ class Sampler:
     """A step rule by its name, and what is known of its noise.
 
     knob: what one number of added noise sets, "gamma", "eta" or "churn" per step; "" for none.
-    draws: whether the rule draws noise on its way, given that number.
+    draws: whether the rule draws noise on its way, given that number. pushed: whether a classifier
+    moves the mean that the rule draws about, by the variance; otherwise it moves the x_0_hat.
     """
 
     name: str
     make: Callable[..., Step | Multistep]
     knob: str = ""
     draws: Callable[[float], bool] = lambda noise: noise > 0
+    pushed: bool = False
 
 
 SAMPLERS: dict[str, Sampler] = {
     sampler.name: sampler
     for sampler in (
-        Sampler("ddpm", ddpm, "gamma", draws=lambda noise: True),
-        Sampler("ddpm_learned", ddpm_learned, draws=lambda noise: True),
+        Sampler("ddpm", ddpm, "gamma", draws=lambda noise: True, pushed=True),
+        Sampler("ddpm_learned", ddpm_learned, draws=lambda noise: True, pushed=True),
         Sampler("ddim", ddim, "eta"),
         Sampler("euler", euler, "churn"),
         Sampler("heun", heun, "churn"),
@@ -61,21 +63,26 @@ __all__ = [
 ]  # fmt: skip
 
 
-def by_name(name: str, noise: float = 0.0) -> Step | Multistep:
+def by_name(name: str, noise: float = 0.0, push: Push | None = None) -> Step | Multistep:
     """The sampler called `name`, with its gamma, eta or churn per step set to `noise`.
 
+    push: the scaled gradient of a classifier, for a sampler that is `pushed`.
+
     Raises:
-      ValueError: for an unknown name, or noise for a sampler that has none to set.
+      ValueError: for an unknown name, or noise or a push for a sampler that takes none.
     """
     if name not in SAMPLERS:
         raise ValueError(f"sampler={name!r}: allowed are {', '.join(SAMPLERS)}")
     found = SAMPLERS[name]
+    if push is not None and not found.pushed:
+        raise ValueError(f"push: {name} draws about no mean; guide its x_0_hat instead")
+    options = {} if push is None else {"push": push}
     if not found.knob:
         if noise:
             able = ", ".join(name for name, other in SAMPLERS.items() if other.knob)
             raise ValueError(f"noise={noise}: {name} adds none; those that do: {able}")
-        return found.make()
-    return found.make(Churn(noise) if found.knob == "churn" else noise)
+        return found.make(**options)
+    return found.make(Churn(noise) if found.knob == "churn" else noise, **options)
 
 
 class Path(NamedTuple):

@@ -1,4 +1,4 @@
-"""What the parameters of `UNet` are called by OpenAI's code and by diffusers.
+"""What the parameters of `UNet` and `Classifier` are called by OpenAI's code and by diffusers.
 
 "openai" is the code of improved DDPM and of ADM, whose classifiers name the blocks on the way down
 alike; "diffusers" is UNet2DModel, and "old" its attention before version 0.18.
@@ -18,7 +18,12 @@ _ENDS: dict[str, tuple[str, str]] = {
     "stem": ("input_blocks.0.0", "conv_in"),
     "head/norm": ("out.0", "conv_norm_out"),
     "head/conv": ("out.2", "conv_out"),
+    # of classifiers, which diffusers has not
+    "norm": ("out.0", ""),
+    "pool/qkv": ("out.2.qkv_proj", ""),
+    "pool/out": ("out.2.c_proj", ""),
 }
+_POSITIONS = Source(("out.2.positional_embedding",), (1, 0))
 _RES: dict[str, tuple[str, str]] = {
     "norm_0": ("in_layers.0", "norm1"),
     "conv_0": ("in_layers.2", "conv1"),
@@ -47,7 +52,9 @@ class Shape(NamedTuple):
 
 
 def source_of(layout: Layout, ours: str, shape: Shape) -> Source:
-    """The source of the parameter at the path `ours` of `UNet`'s parameters."""
+    """The source of the parameter at the path `ours` of a network's parameters."""
+    if ours == "pool/positions":
+        return _POSITIONS
     layer, _, kind = ours.rpartition("/")
     suffix = "bias" if kind == "bias" else "weight"
     names = tuple(f"{name}.{suffix}" for name in _layers(layout, layer, shape))
