@@ -2,12 +2,10 @@
 
 import functools
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jax import lax
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from diffjax.core.types import Image, LogSnr, Resized, Text, TextMask
@@ -16,28 +14,25 @@ from diffjax.models.layers.attention import Attention
 from diffjax.models.layers.blocks import Head, mark_product, to_patches
 from diffjax.models.layers.convolve import Convolution
 from diffjax.models.layers.embedding import Canvas, Conditioning
-from diffjax.models.layers.level import Remat, Unpack, block_class, run_blocks
+from diffjax.models.layers.level import block_class, run_blocks
+from diffjax.models.layers.network import DenoisingNetwork, Hole, beside_hole
 from diffjax.models.layers.sharding import RULES
 
 # A rule for each parameter.
 SHARDING: Rules = RULES
 
 
-class UNet(nn.Module):
+class UNet(DenoisingNetwork):
     """Residual blocks with attention on the way down and up; skips are concatenated.
 
     Level i has `width * mults[i]` channels at 1 / 2^i of the stem's resolution, which is that of
     the picture divided by `patch` (pixel unshuffle; 1 in the paper). In `attention_levels`, pixels
     attend to each other and to the text after every block.
 
-    num_classes: the number of classes; a label of num_classes means no class.
-    out_channels: 0 for as many channels as the noisy picture has. A learned variance needs twice as
-    many; a network that sees its last prediction beside the noisy picture needs half as many.
     canvas: the number of channels that `embedding.Canvas` draws before the middle; a quarter of
     them is drawn after the stem. The network then takes pictures of one size only. 0: none, as in
     the paper. scan: run the equal blocks of a level as one scan, so that the program does not grow
-    with them. remat: what the backward pass computes again; see `level.KEPT`. unpack: applied to
-    the parameters of each block where they are used; see `level.block_class`.
+    with them.
     """
 
     width: int = 128
@@ -49,14 +44,8 @@ class UNet(nn.Module):
     token_width: int = 512
     patch: int = 1
     canvas: int = 0
-    num_classes: int = 0
-    out_channels: int = 0
     scan: bool = False
-    remat: Remat = "none"
-    unpack: Unpack | None = None
-    attention_implementation: Literal["xla", "cudnn"] | None = None
     convolution: Convolution = lax.conv_general_dilated
-    dtype: DTypeLike = jnp.float32
     sharding: ClassVar[Rules] = SHARDING
 
     @property
@@ -74,7 +63,7 @@ class UNet(nn.Module):
         label: Int[Array, " b"] | None = None,
         vector: Float[Array, "b v"] | None = None,
         masked: Image | None = None,
-        mask: Float[Array, "b h w 1"] | None = None,
+        mask: Hole | None = None,
     ) -> Resized:
         """Noisy picture, noise level and conditions -> eps, v or x_0, as the network was trained.
 
@@ -111,8 +100,7 @@ class UNet(nn.Module):
         )
         last, num = len(self.mults) - 1, self.num_blocks
 
-        inputs = [x_t] if masked is None or mask is None else [x_t, masked, mask]
-        h = to_patches(jnp.concatenate(inputs, axis=-1), self.patch)
+        h = to_patches(beside_hole(x_t, masked, mask), self.patch)
         h = mark_product(
             nn.Conv(
                 self.width, (3, 3), conv_general_dilated=self.convolution, dtype=self.dtype,
