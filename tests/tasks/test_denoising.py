@@ -11,7 +11,7 @@ from diffjax.diffusion.training.times import stratified
 from diffjax.images import pixels
 from diffjax.models.efficient_unet import EfficientUNet, is_convolutional
 from diffjax.tasks.conditions import Text
-from diffjax.tasks.denoising import by_noise_level
+from diffjax.tasks.learning import by_noise_level
 from diffjax.tasks.task import examples
 from tests.tasks.stages import BASE, FLAT, KEY, SR, STEP, TINY, batch_of, loss_of, moved
 
