@@ -71,7 +71,7 @@ def test_a_latent_is_drawn_from_its_moments_and_scaled_channel_by_channel():
     np.testing.assert_allclose(space_of().mean(jnp.asarray(moments)), middle, rtol=1e-6)
 
 
-@pytest.mark.parametrize("codes", [0, 5])
+@pytest.mark.parametrize("codes", [0, pytest.param(5, marks=pytest.mark.slow)])
 def test_decoding_the_middle_of_a_latent_is_what_the_autoencoder_makes_of_a_picture(codes):
     """Its encoder and decoder one after the other, with no scale between them."""
     space, weights, picture = space_of(codes), weights_of(codes), picture_of()
