@@ -63,6 +63,11 @@ def test_every_preset_is_sound(file):
         ),
         (
             FILES[0],
+            {"diffusion__zero_snr": True, "sample__sampler": "pndm"},
+            ["sample.sampler = 'pndm'", "zero_snr", "means of noise"],
+        ),
+        (
+            FILES[0],
             {"diffusion__zero_snr": True, "sample__spacing": "leading"},
             ["sample.spacing = 'leading'", "zero_snr", "last level"],
         ),
