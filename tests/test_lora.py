@@ -75,7 +75,7 @@ def test_a_run_does_not_go_on_with_another_base(made, tmp_path, capsys):
     assert said.count("\n") == 1
 
 
-@pytest.mark.parametrize("layout", lora.LAYOUTS)
+@pytest.mark.parametrize("layout", ["diffusers", pytest.param("kohya", marks=pytest.mark.slow)])
 def test_an_exported_file_draws_what_the_run_draws_and_the_picture_says_so(
     made, tmp_path, layout, capsys
 ):

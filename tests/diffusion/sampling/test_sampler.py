@@ -39,7 +39,7 @@ SOME = [pytest.param(name, marks=[pytest.mark.slow] if name in KIN else []) for 
 
 
 @pytest.mark.parametrize("schedule", ["cosine", pytest.param("linear", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("name", SOME)
 def test_a_perfect_denoiser_gives_back_the_data_of_any_shape(name, schedule):
     rungs = spacing.uniform(SCHEDULES[schedule], 5)
     for shape in SHAPES.values():
