@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from diffjax import lora as command
 from diffjax import main, sample
-from diffjax.build import check, config, lora, loras, stable_diffusion, tasks
+from diffjax.build import check, config, lora, loras, stable_diffusion, tasks, texts
 from diffjax.build.loras import Given
 from diffjax.core import trees
 from diffjax.core.errors import ConfigError
@@ -30,7 +30,7 @@ def adapted(folder):
     """(the config of a run, its task)."""
     options = config.load(f"configs/lora.py:dreambooth:{folder}")
     check.check(options)
-    width = tasks.text_width_of(options)
+    width = texts.text_width_of(options)
     return options, lora.adapted(options, tasks.trained_task_of(options, width))
 
 
