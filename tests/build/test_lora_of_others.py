@@ -26,6 +26,11 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def cascade(folder):
+    return stable_diffusion.load(folder)
+
+
+@pytest.fixture(scope="module")
 def adapted(folder):
     """(the config of a run, its task)."""
     options = config.load(f"configs/lora.py:dreambooth:{folder}")
@@ -41,9 +46,8 @@ def plain(model):
     )  # fmt: skip
 
 
-def test_the_config_says_the_networks_and_the_noise_of_the_checkpoint(folder, adapted):
-    ours = adapted[1].whole
-    theirs = stable_diffusion.load(folder).stages[0].task
+def test_the_config_says_the_networks_and_the_noise_of_the_checkpoint(cascade, adapted):
+    ours, theirs = adapted[1].whole, cascade.stages[0].task
     assert plain(ours.model) == plain(theirs.model)
     for name in ("name", "shape", "conditions", "predict", "weighting", "settings", "of"):
         assert getattr(ours, name) == getattr(theirs, name), name
@@ -60,9 +64,9 @@ def test_the_config_says_the_networks_and_the_noise_of_the_checkpoint(folder, ad
         np.testing.assert_array_equal(one, other, err_msg=name)
 
 
-def test_the_attention_of_the_checkpoint_is_changed(folder, adapted):
+def test_the_attention_of_the_checkpoint_is_changed(cascade, adapted):
     _, task = adapted
-    loaded = stable_diffusion.load_checkpoint(folder).unet.params
+    loaded = cascade.stages[0].params
     jax.tree.map(np.testing.assert_array_equal, task.frozen["base"], loaded)
     blocks = {name.rpartition("/block_0/")[0] for name in task.targets}
     parts = ("cross/out", "cross/q", "cross/text_kv", "self/out", "self/qkv")
@@ -70,9 +74,9 @@ def test_the_attention_of_the_checkpoint_is_changed(folder, adapted):
     assert "middle_0/attention" in blocks
 
 
-@pytest.mark.parametrize("layout", command.LAYOUTS)
+@pytest.mark.parametrize("layout", [pytest.param("diffusers", marks=pytest.mark.slow), "kohya"])
 def test_a_file_has_the_names_of_diffusers_and_is_merged_into_the_checkpoint(
-    folder, adapted, tmp_path, layout
+    folder, cascade, adapted, tmp_path, layout
 ):
     _, task = adapted
     random = np.random.default_rng(0)
@@ -87,9 +91,7 @@ def test_a_file_has_the_names_of_diffusers_and_is_merged_into_the_checkpoint(
     with safe_open(folder / made.UNET, "np") as file:
         assert {f"{layer}.weight" for layer in layers} <= set(file.keys())
     lora_files.write(tmp_path / "x.safetensors", layers, layout, {})
-    whole = loras.merged(
-        stable_diffusion.load(folder), [Given(tmp_path / "x.safetensors", None)]
-    ).stages[0]
+    whole = loras.merged(cascade, [Given(tmp_path / "x.safetensors", None)]).stages[0]
     found = trees.named_leaves(whole.params)
     for name, kernel in base.items():
         wanted = np.asarray(kernel, np.float64)
