@@ -62,7 +62,7 @@ def of_base(where: str) -> ml_collections.ConfigDict:
     if where == UNTRAINED:
         config = base64.get_config("tiny")
     elif where != SHIPPED and places.is_others(path(where)):
-        config = stable_diffusion.as_config(path(where), latent.get_config("sd1"))
+        config = stable_diffusion.as_config(path(where), latent.get_config("sd1"), "lora.base")
     else:
         place = places.stage_dirs(None if where == SHIPPED else path(where))[0]
         config = places.options_of(place).copy_and_resolve_references().unlock()

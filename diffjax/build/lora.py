@@ -20,7 +20,7 @@ from diffjax.tasks.lora import Adapted
 from diffjax.tasks.task import Params, Task
 
 # The section that only such configs have.
-SECTION = "lora"
+SECTION, BASE = "lora", "lora.base"
 # Values of lora.base that are no places.
 SHIPPED, UNTRAINED = "shipped", "untrained"
 # Words of lora.targets that stand for patterns of paths.
@@ -62,7 +62,7 @@ def adapted(config: ConfigDict, task: Task) -> Task:
     known = options.checkpoint
     require(
         known in ("", base.checkpoint),
-        "lora.base",
+        BASE,
         options.base,
         f"is another one than the run began with: its digest is {base.checkpoint[:12]}, that one's "
         f"was {known[:12]}; bring it back, or begin in a new workdir",
@@ -142,7 +142,7 @@ def base_of(config: ConfigDict, task: Task) -> Base:
         options = options_of(place, config)
         check_same(config, options, place)
         if places.is_others(place):
-            params, whose = stable_diffusion.params_of(place)
+            params, whose = stable_diffusion.params_of(place, BASE)
         else:
             params, _, _ = params_of(options, place, task, None)
             whose = identity(options)
@@ -158,20 +158,20 @@ def place_of(config: ConfigDict) -> Path:
     """
     where = config.lora.base
     named = f"name a workdir, an export, a Stable Diffusion or {SHIPPED}"
-    require(bool(where.strip()), "lora.base", where, named)
+    require(bool(where.strip()), BASE, where, named)
     try:
         found = places.stage_dirs(None if where == SHIPPED else path(where))
     except ConfigError as error:
-        raise ConfigError("lora.base", where, str(error).rpartition(": ")[2]) from None
+        raise ConfigError(BASE, where, str(error).rpartition(": ")[2]) from None
     same = [one for one in found if options_of(one, config).stage == config.stage]
-    require(bool(same), "lora.base", where, f"has no stage {config.stage}")
+    require(bool(same), BASE, where, f"has no stage {config.stage}")
     return same[0]
 
 
 def options_of(place: Path, like: ConfigDict) -> ConfigDict:
     """The config of a base. like: has what a Stable Diffusion of others does not say."""
     if places.is_others(place):
-        return stable_diffusion.as_config(place, like)
+        return stable_diffusion.as_config(place, like, BASE)
     return places.options_of(place)
 
 

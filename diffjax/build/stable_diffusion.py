@@ -50,8 +50,8 @@ def check_place(where: Path) -> None:
     raise ConfigError(FLAG, str(where), "is no checkpoint of Stable Diffusion")
 
 
-def load_checkpoint(where: Path) -> Checkpoint:
-    """The checkpoint, with errors as those of a flag.
+def load_checkpoint(where: Path, key: str = FLAG) -> Checkpoint:
+    """The checkpoint, with errors as those of a flag or a key of a config.
 
     Raises:
       ConfigError: there is none; one line that says what is wrong.
@@ -59,7 +59,7 @@ def load_checkpoint(where: Path) -> Checkpoint:
     try:
         return checkpoint.load(where)
     except (ValueError, OSError) as error:
-        raise ConfigError(FLAG, str(where), str(error).removeprefix(f"{where}: ")) from None
+        raise ConfigError(key, str(where), str(error).removeprefix(f"{where}: ")) from None
 
 
 def load(where: Path) -> Cascade:
@@ -86,13 +86,15 @@ def load(where: Path) -> Cascade:
     return Cascade((TrainedStage(task, params, task.settings),), (origin,), texts)
 
 
-def as_config(where: Path, like: ConfigDict) -> ConfigDict:
+def as_config(where: Path, like: ConfigDict, key: str) -> ConfigDict:
     """The config of a stage with the networks and the noise of a checkpoint, else as `like`.
+
+    key: names the place, for messages.
 
     Raises:
       ConfigError: as `load_checkpoint`; or no config can say the noise of the checkpoint.
     """
-    one = load_checkpoint(where)
+    one = load_checkpoint(where, key)
     net, noise, sizes = one.unet.model, one.scheduler, one.autoencoder.sizes
     made = like.copy_and_resolve_references().unlock()
     made.stage = NAME
@@ -118,16 +120,16 @@ def as_config(where: Path, like: ConfigDict) -> ConfigDict:
     u = jnp.linspace(0.0, 1.0, 5)
     same = np.allclose(tasks.schedule_of(made)(u), noise.schedule()(u), atol=1e-3)
     betas = f"{noise.betas} betas from {noise.beta_min:g} to {noise.beta_max:g}"
-    require(same, FLAG, str(where), f"has {betas}, which no config can say: only draw with it")
+    require(same, key, str(where), f"has {betas}, which no config can say: only draw with it")
     return made
 
 
-def params_of(where: Path) -> tuple[Params, JsonObject]:
+def params_of(where: Path, key: str) -> tuple[Params, JsonObject]:
     """(the parameters of the network of a checkpoint, what pictures depend on beside them).
 
     Raises as `load_checkpoint` does.
     """
-    one = load_checkpoint(where)
+    one = load_checkpoint(where, key)
     return one.unet.params, noise_of(one)
 
 
