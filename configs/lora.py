@@ -7,16 +7,16 @@
 emoji (the default): the drawing style of eight pictures in examples/glyphs, which the shipped
 cascade has not seen, beside drawings that it has; minutes on 2 quiet CPU cores. dreambooth: a thing
 of your own, with pictures of its class beside it (Ruiz et al. 2023). Both change the 64 px stage of
-the shipped cascade, or what is named after a second colon: a workdir or an export. tiny: for tests,
-takes seconds.
+the shipped cascade, or what is named after a second colon: a workdir, an export, or a Stable
+Diffusion of others. tiny: for tests, takes seconds.
 """
 
 from pathlib import Path
 
 import ml_collections
 
-from configs import base64, pieces
-from diffjax.build import places
+from configs import base64, latent, pieces
+from diffjax.build import places, stable_diffusion
 from diffjax.core.command import path
 
 PRESETS = ("emoji", "dreambooth", "tiny")
@@ -61,6 +61,8 @@ def of_base(where: str) -> ml_collections.ConfigDict:
     """The config of the base, the first stage of `where`, with a section `lora`."""
     if where == UNTRAINED:
         config = base64.get_config("tiny")
+    elif where != SHIPPED and places.is_others(path(where)):
+        config = stable_diffusion.as_config(path(where), latent.get_config("sd1"), "lora.base")
     else:
         place = places.stage_dirs(None if where == SHIPPED else path(where))[0]
         config = places.options_of(place).copy_and_resolve_references().unlock()

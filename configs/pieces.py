@@ -293,7 +293,7 @@ def lora(base: str) -> ConfigDict:
     """Low-rank changes of a trained stage, which are trained in its place (docs/lora.md)."""
     return ConfigDict(
         dict(
-            base=base,  # its workdir or export; "shipped"; "untrained": first weights, for tests
+            base=base,  # its workdir, export or Stable Diffusion; "shipped"; "untrained", for tests
             checkpoint="",  # digest of the base; a run writes it down and compares it on a resume
             rank=8,
             alpha=0.0,  # changes are multiplied by alpha / rank; 0: alpha = rank

@@ -33,6 +33,7 @@ def trained(workdir):
     return [line for line in runs.lines(workdir) if "grad_norm" in line]
 
 
+@pytest.mark.slow
 def test_a_run_in_two_parts_ends_as_one_without_a_stop(whole, tmp_path, capsys):
     assert train(tmp_path, "train.num_steps=2") == 0
     assert train(tmp_path) == 0

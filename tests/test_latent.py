@@ -2,12 +2,15 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from diffjax import edit, evaluate, main, sample
+from diffjax import edit, evaluate, lora, main, sample
+from diffjax.build import loading
 from diffjax.checkpoint import __main__ as checkpoint
+from diffjax.core import trees
 from diffjax.images import read
 from tests import runs
 from tests.tiny_t5 import save_tiny
@@ -121,3 +124,26 @@ def test_a_dry_run_counts_the_frozen_autoencoder(capsys):
     given = ["--config", TINY, "--dry_run", "--config.latent.autoencoder="]
     assert main.main([*given, "--config.latent.factor=8", "--config.latent.channels=4"]) == 0
     assert "83,653,863 frozen parameters" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_lora_of_latents_changes_its_targets_alone_and_draws(whole, tmp_path):
+    where = ["--config", f"configs/lora.py:dreambooth:{whole}", "--workdir", f"{tmp_path / 'run'}"]
+    flags = ("data.name=fake/8", "train.num_steps=2", "train.sample_every=2", "data.batch_size=8",
+             "lora.rank=2", "optim.learning_rate=0.1", "mesh.data=8")  # fmt: skip
+    assert main.main([*where, *(f"--config.{flag}" for flag in flags)]) == 0
+    was, now = (
+        trees.named_leaves(jax.device_get(loading.load([place]).stages[0].params))
+        for place in (whole, tmp_path / "run")
+    )
+    differ = {name for name in was if not np.array_equal(was[name], now[name])}
+    assert differ == {name for name in was if "/attention/" in name and name.endswith("kernel")}
+    file = tmp_path / "x.safetensors"
+    assert lora.main(["export", str(tmp_path / "run"), "--out", str(file)]) == 0
+    pictures = []
+    for place in (("--workdir", tmp_path / "run"), ("--workdir", whole, "--lora", file)):
+        out = tmp_path / f"out_{len(pictures)}"
+        asked = [*PROMPT, "--steps", "2", "--out", str(out), *map(str, place)]
+        assert sample.main(asked) == 0
+        pictures.append(picture_of(out).astype(int))
+    assert np.abs(pictures[0] - pictures[1]).max() <= 1

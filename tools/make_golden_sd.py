@@ -41,7 +41,9 @@ def answers(pipe) -> dict[str, np.ndarray]:
         "states": np.ascontiguousarray(states[:, [0, 1, 2, 8, 76]]),
         "x_T": x_T,
     }
-    for sampler in ("ddim", "dpmpp_2m"):
+    for sampler in ("ddim", "dpmpp_2m", "pndm"):
+        if sampler == "pndm" and pipe.scheduler.config.prediction_type != "epsilon":
+            continue  # of v it takes other means than the paper
         found[sampler] = sd_peers.drawn(pipe, sampler, x_T)
     found["negative"] = sd_peers.drawn(pipe, "ddim", x_T, sd_inputs.NEGATIVE)
     return found

@@ -70,10 +70,13 @@ def k_sampling() -> ModuleType:
             del sys.modules[name]
 
 
-def of_diffusers(name: str, kind: str = "eps", pairs: bool = False, **config: Any) -> Case:
+def of_diffusers(
+    name: str, kind: str = "eps", pairs: bool = False, again: bool = False, **config: Any
+) -> Case:
     """The case of a scheduler of diffusers, in float32 as it computes.
 
-    pairs: two of its steps are one of ours. eta is an argument of its step.
+    pairs: two of its steps are one of ours. again: the second takes the first one again. eta is an
+    argument of its step.
     """
     step_args = {"eta": config.pop("eta")} if "eta" in config else {}
     config = {"beta_schedule": "linear", "prediction_type": PREDICTION_TYPES[kind]} | config
@@ -102,6 +105,8 @@ def of_diffusers(name: str, kind: str = "eps", pairs: bool = False, **config: An
                 path.append(x * scale)
         last = len(path) - 1
         kept = [*range(0, last, 2 if pairs else 1), last]
+        if again:
+            kept.remove(1)
         return Path(levels[kept], torch.stack(path).numpy()[kept])
 
     return run
@@ -184,6 +189,9 @@ CASES: dict[str, Case] = {
     "unipc": unipc(),
     "unipc_v_karras": unipc("v", use_karras_sigmas=True),
     "unipc_not_clean": unipc(final_sigmas_type="sigma_min", lower_order_final=False),
+    "pndm": of_diffusers(
+        "PNDMScheduler", again=True, skip_prk_steps=True, set_alpha_to_one=True
+    ),
     "k_euler": of_k_diffusion("euler"),
     "k_euler_churn": of_k_diffusion("euler", churn=True),
     "k_heun": of_k_diffusion("heun"),

@@ -111,12 +111,19 @@ def states(tokens: Any, net: Any, prompts: list[str]) -> tuple[np.ndarray, np.nd
 
 def drawn(pipe: Any, sampler: str, x_T: np.ndarray, negative: str | None = None) -> np.ndarray:
     """The latents [b h w c] after STEPS of a sampler from noise x_T [b h w c]."""
-    classes = {"ddim": diffusers.DDIMScheduler, "dpmpp_2m": diffusers.DPMSolverMultistepScheduler}
+    classes = {
+        "ddim": diffusers.DDIMScheduler,
+        "dpmpp_2m": diffusers.DPMSolverMultistepScheduler,
+        "pndm": diffusers.PNDMScheduler,
+    }
     config = {**SCHEDULER, "prediction_type": pipe.scheduler.config.prediction_type}
     if sampler == "dpmpp_2m":
         for name in ("set_alpha_to_one", "clip_sample"):
             config.pop(name)
         config["timestep_spacing"] = "leading"
+    if sampler == "pndm":
+        config.pop("clip_sample")
+        config["skip_prk_steps"] = True
     pipe.scheduler = classes[sampler](**config)
     noise = torch.from_numpy(x_T.transpose(0, 3, 1, 2).copy())
     made = pipe(

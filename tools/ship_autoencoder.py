@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 from PIL import Image
 
-from diffjax.build import latents
+from diffjax.build import autoencoders, latents
 from diffjax.core import tensorfile
 from diffjax.core.trees import Params
 from diffjax.data.record import RecordSource, captions_at, image_of
@@ -118,11 +118,11 @@ def main() -> None:
     flags = argparse.ArgumentParser(description=__doc__)
     flags.add_argument("--workdir", type=Path, required=True)
     workdir = flags.parse_args().workdir
-    trained = latents.opened(str(workdir))
-    tensors, said = latents.tensors_of(trained)
-    file = latents.SHIPPED_FILE
+    trained = autoencoders.opened(str(workdir))
+    tensors, said = autoencoders.tensors_of(trained)
+    file = autoencoders.SHIPPED_FILE
     tensorfile.write(file, {name: half(leaf) for name, leaf in tensors.items()}, said)
-    shipped = latents.opened(str(file))  # what is measured is what ships
+    shipped = autoencoders.opened(str(file))  # what is measured is what ships
     records = open_source(f"emoji/{SIZE_PX}", Wanted(split=SPLIT, size_px=SIZE_PX))
     real = pictures_of(records)
     features = extractor.features(lite0.load(), real)

@@ -22,7 +22,8 @@ SECTIONS = {
     ),
     "Likelihood": tuple(f"likelihood/{name}" for name in ("bound", "flow", "chain", "gaussian")),
     "Sampling": tuple(
-        f"sampling/{name}" for name in ("sampler", "spacing", "step", "ancestral", "solver")
+        f"sampling/{name}"
+        for name in ("sampler", "spacing", "step", "ancestral", "solver", "pseudo")
     ),
     "Guidance and editing": tuple(
         f"sampling/{name}" for name in ("guidance", "threshold", "inpaint", "tiles")

@@ -9,7 +9,7 @@ import jax
 from ml_collections import ConfigDict
 from PIL import ImageColor
 
-from diffjax.build import latents, tasks
+from diffjax.build import fitting, latents, tasks
 from diffjax.build.config import one_of
 from diffjax.build.models import DTYPES, MODELS, model_of
 from diffjax.core.errors import ConfigError, require
@@ -18,10 +18,8 @@ from diffjax.data import transforms
 from diffjax.data.sources import folder
 from diffjax.diffusion import schedule
 from diffjax.diffusion.predict import KINDS
-from diffjax.diffusion.sampling.spacing import TRACEABLE
 from diffjax.diffusion.training import weighting
 from diffjax.diffusion.training.times import TIMES
-from diffjax.models.efficient_unet import is_convolutional
 from diffjax.tasks import settings
 from diffjax.training import averages, optim
 
@@ -41,7 +39,8 @@ LIMITS: dict[str, tuple[float, float]] = {
     ),
     **dict.fromkeys(("text.max_tokens", "tokens.length"), (1, MAX_TOKENS)),
     **dict.fromkeys(
-        ("model.num_blocks", "model.image_layers", "model.text_layers"), (1, MAX_BLOCKS)
+        ("model.num_blocks", "model.image_layers", "model.text_layers", "model.depth"),
+        (1, MAX_BLOCKS),
     ),
     **dict.fromkeys(
         ("data.batch_size", "train.accumulate", "mesh.fsdp", "mesh.tensor"), (1, 2**24)
@@ -52,7 +51,7 @@ LIMITS: dict[str, tuple[float, float]] = {
          "train.keep", "train.keep_every", "data.crop_px", "low_res.size_px",
          "optim.warmup_steps", "text.width", "model.num_heads", "model.canvas", "model.head_width",
          "model.steps", "model.embedding_width", "model.norm_groups",
-         "contrastive.shift_px", "model.codes", "autoencoding.adversary_start"),
+         "contrastive.shift_px", "model.codes", "model.groups", "autoencoding.adversary_start"),
         (0, 2**31 - 1),
     ),
     **dict.fromkeys(("text.drop", "low_res.max_aug_level"), (0, 1)),
@@ -150,7 +149,7 @@ def check(config: ConfigDict, devices: int | None = None) -> None:
     else:
         kind.check(config)
     check_lora(config)
-    check_mesh(config, devices or jax.device_count())
+    fitting.check_mesh(config, devices or jax.device_count())
 
 
 def check_numbers(config: ConfigDict, ending: str = "") -> None:
@@ -170,12 +169,12 @@ def check_making(config: ConfigDict) -> None:
     most = tasks.num_steps_of(config)
     for name, wrong in settings.faults(tasks.settings_of(config), most).items():
         raise ConfigError(f"sample.{name}", config.sample[name], wrong)
-    check_told(config)
-    check_learning(config)
+    fitting.check_told(config)
+    fitting.check_learning(config)
     if latents.SECTION in config:
         latents.check(config, model_of(config).stride)
     else:
-        check_sizes(config)
+        fitting.check_sizes(config)
 
 
 def check_lora(config: ConfigDict) -> None:
@@ -218,173 +217,3 @@ def check_limits(config: ConfigDict, key: str, low: float, high: float, ending: 
         for number in numbers
     )
     require(fits, key, value, f"{allowed}{ending}")
-
-
-def check_told(config: ConfigDict) -> None:
-    """Checks that the network takes the conditions, and that their columns have allowed names."""
-    if "mask" in config:
-        kind = config.model.kind
-        allowed = 'mask needs "unet" or "dit": no other network takes a hole'
-        require(kind in ("unet", "dit"), "model.kind", kind, allowed)
-    if "classes" in config:
-        names, num = config.classes.names, config.classes.num
-        distinct = len({name.casefold() for name in names} - {"none"})
-        allowed = f"none, or {num} different ones, of which none is called none"
-        require(len(names) in (0, num) and distinct == len(names), "classes.names", names, allowed)
-        if not config.model.get("null_class", True):
-            knows = "model.null_class is false: the network always knows the class"
-            drop, weight = config.classes.drop, config.sample.guidance_weight
-            require(drop == 0, "classes.drop", drop, f"must be 0, as {knows}")
-            require(weight == 1, "sample.guidance_weight", weight, f"must be 1, as {knows}")
-    if "embedding" in config:
-        known = {"image", "caption", "text", "text_length", "text_mask", "label", "low_res", "name"}
-        of = config.embedding.of
-        require(of.isidentifier() and of not in known, "embedding.of", of,
-                "want the name of a field of the records that holds a vector")  # fmt: skip
-
-
-def check_learning(config: ConfigDict) -> None:
-    """Checks that the choices of what is learned fit together."""
-    diffusion = config.diffusion
-    learned = diffusion.objective != "simple"
-    require(
-        not diffusion.self_condition or config.model.kind != "efficient_unet",
-        "diffusion.self_condition",
-        diffusion.self_condition,
-        'wants model.kind="unet" or "dit": super-resolution goes over tiles, which see no guess',
-    )
-    require(
-        config.sample.sampler != "ddpm_learned" or learned,
-        "sample.sampler",
-        config.sample.sampler,
-        'wants a learned variance: diffusion.objective="hybrid" or "vlb"',
-    )
-    require(
-        not diffusion.learned_schedule or config.sample.spacing in TRACEABLE,
-        "sample.spacing",
-        config.sample.spacing,
-        f"a learned schedule is known only when it is sampled; allowed: {', '.join(TRACEABLE)}",
-    )
-    require(
-        diffusion.times != tasks.LOGIT_NORMAL or (not learned and diffusion.over == "u"),
-        "diffusion.times",
-        diffusion.times,
-        'weights the levels itself: wants objective="simple" and over="u"',
-    )
-    check_zero_snr(config)
-    require(
-        not diffusion.discrete or (not diffusion.learned_schedule and diffusion.over == "u"),
-        "diffusion.discrete",
-        True,
-        'the steps of a chain are fixed: wants learned_schedule=0 and over="u"',
-    )
-    told = config.model.get("steps", 0)
-    require(
-        not told or diffusion.schedule in tasks.ON_TABLES,
-        "model.steps",
-        told,
-        f"a network that is told steps needs diffusion.schedule {', '.join(tasks.ON_TABLES)}",
-    )
-    require(
-        not learned or diffusion.over == "u",
-        "diffusion.over",
-        diffusion.over,
-        "the bound has weights of its own; only objective simple has a choice",
-    )
-
-
-def check_zero_snr(config: ConfigDict) -> None:
-    """Checks that a stage whose last level holds no signal can be trained and sampled there."""
-    diffusion = config.diffusion
-    if not diffusion.zero_snr:
-        return
-    said = diffusion.predict
-    require(
-        said not in ("eps", "score"),
-        "diffusion.predict",
-        said,
-        'diffusion.zero_snr wants "v", "x_0", "flow" or "edm": noise says nothing of x_0 there',
-    )
-    require(
-        not diffusion.learned_schedule,
-        "diffusion.zero_snr",
-        True,
-        "a learned schedule learns its ends; set one of the two",
-    )
-    spacing = config.sample.spacing
-    require(
-        not spacing.startswith("leading"),
-        "sample.spacing",
-        spacing,
-        f"diffusion.zero_snr wants sampling to start at the last level, which {spacing} leaves out",
-    )
-
-
-def check_mesh(config: ConfigDict, devices: int) -> None:
-    """Checks that the mesh has this number of devices, and that it divides the batch evenly."""
-    data, fsdp, tensor = config.mesh.data, config.mesh.fsdp, config.mesh.tensor
-    others = fsdp * tensor
-    require(
-        data >= 1 or data == -1,
-        "mesh.data",
-        data,
-        "at least 1, or -1 for all that fsdp and tensor leave",
-    )
-    data_size = devices // others if data == -1 else data
-    require(
-        data_size * others == devices,
-        "mesh",
-        f"data {data} x fsdp {fsdp} x tensor {tensor}",
-        f"must be as many as there are devices, {devices}",
-    )
-    batch_size, parts = config.data.batch_size, config.train.accumulate
-    shares = data_size * fsdp
-    require(
-        batch_size % (shares * parts) == 0,
-        "data.batch_size",
-        batch_size,
-        f"must be a multiple of mesh data x fsdp x train.accumulate, {shares} x {parts}",
-    )
-
-
-def check_sizes(config: ConfigDict) -> None:
-    """Checks that the sides of pictures, crops and low-resolution pictures fit the network."""
-    size, crop = config.data.size_px, config.data.crop_px
-    low_res = config.low_res.size_px if "low_res" in config else 0
-    model = model_of(config)
-    for key, side in (("data.size_px", size), ("data.crop_px", crop)):
-        require(
-            side % model.stride == 0,
-            key,
-            side,
-            f"must be a multiple of {model.stride} (model.patch and one halving per level)",
-        )
-    require(crop <= size, "data.crop_px", crop, f"must be at most data.size_px, {size}")
-    if crop and crop < size:
-        require(
-            is_convolutional(model),
-            "data.crop_px",
-            crop,
-            'crops need model.kind "efficient_unet" with model.attention "cross"',
-        )
-    super_resolution = config.model.kind == "efficient_unet"
-    if super_resolution:
-        require(
-            0 < low_res < size and size % low_res == 0,
-            "low_res.size_px",
-            low_res,
-            f"must divide data.size_px, {size}, and be smaller",
-        )
-        factor = size // low_res
-        require(crop % factor == 0, "data.crop_px", crop, f"must be a multiple of {factor}")
-    elif config.model.kind == "unet" and low_res:
-        fits = low_res < size and size % low_res == 0
-        require(fits, "low_res.size_px", low_res, f"must divide data.size_px, {size}")
-        allowed = (
-            'must be 0 with model.kind "unet", or low_res.max_aug_level must: this network is not '
-            "told how noised the small picture is"
-        )
-        require(config.low_res.max_aug_level == 0, "low_res.size_px", low_res, allowed)
-    else:
-        require(low_res == 0, "low_res.size_px", low_res,
-                f'must be 0 with model.kind "{config.model.kind}"')  # fmt: skip

@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from diffjax.build import config as config_lib
-from diffjax.build import places, resume
+from diffjax.build import places, resume, stable_diffusion
 from diffjax.build.identity import identity
 from diffjax.core import digest, trees
 from diffjax.core.command import path
@@ -20,12 +20,13 @@ from diffjax.tasks.lora import Adapted
 from diffjax.tasks.task import Params, Task
 
 # The section that only such configs have.
-SECTION = "lora"
+SECTION, BASE = "lora", "lora.base"
 # Values of lora.base that are no places.
 SHIPPED, UNTRAINED = "shipped", "untrained"
 # Words of lora.targets that stand for patterns of paths.
 TARGETS = {
-    "attention": r"(.*/)?(\w*attention\w*|self|cross|pixels|text)/(\w+_)?(q|k|v|kv|qkv|out)/kernel",
+    "attention": r"(.*/)?(\w*attention\w*|self|cross|pixels|text)/(?!proj_)(\w+_)?"
+    r"(q|k|v|kv|qkv|out)/kernel",
     "feed_forward": r"(.*/)?(feed\w*|mlp\w*)/(.*/)?kernel",
 }
 # Keys of the sections of a network that may differ from the base's.
@@ -61,7 +62,7 @@ def adapted(config: ConfigDict, task: Task) -> Task:
     known = options.checkpoint
     require(
         known in ("", base.checkpoint),
-        "lora.base",
+        BASE,
         options.base,
         f"is another one than the run began with: its digest is {base.checkpoint[:12]}, that one's "
         f"was {known[:12]}; bring it back, or begin in a new workdir",
@@ -138,11 +139,15 @@ def base_of(config: ConfigDict, task: Task) -> Base:
         whose = identity(config)
     else:
         place = place_of(config)
-        options = places.options_of(place)
+        options = options_of(place, config)
         check_same(config, options, place)
-        params, _, _ = params_of(options, place, task, None)
-        whose = identity(options)
-    return Base(jax.tree.map(np.asarray, params), digest.digest_of(params, whose))
+        if places.is_others(place):
+            params, whose = stable_diffusion.params_of(place, BASE)
+        else:
+            params, _, _ = params_of(options, place, task, None)
+            whose = identity(options)
+    params = jax.tree.map(lambda x: np.asarray(x, np.float32), params)
+    return Base(params, digest.digest_of(params, whose))
 
 
 def place_of(config: ConfigDict) -> Path:
@@ -152,14 +157,22 @@ def place_of(config: ConfigDict) -> Path:
       ConfigError: there is none.
     """
     where = config.lora.base
-    require(bool(where.strip()), "lora.base", where, f"name a workdir, an export or {SHIPPED}")
+    named = f"name a workdir, an export, a Stable Diffusion or {SHIPPED}"
+    require(bool(where.strip()), BASE, where, named)
     try:
         found = places.stage_dirs(None if where == SHIPPED else path(where))
     except ConfigError as error:
-        raise ConfigError("lora.base", where, str(error).rpartition(": ")[2]) from None
-    same = [one for one in found if places.options_of(one).stage == config.stage]
-    require(bool(same), "lora.base", where, f"has no stage {config.stage}")
+        raise ConfigError(BASE, where, str(error).rpartition(": ")[2]) from None
+    same = [one for one in found if options_of(one, config).stage == config.stage]
+    require(bool(same), BASE, where, f"has no stage {config.stage}")
     return same[0]
+
+
+def options_of(place: Path, like: ConfigDict) -> ConfigDict:
+    """The config of a base. like: has what a Stable Diffusion of others does not say."""
+    if places.is_others(place):
+        return stable_diffusion.as_config(place, like, BASE)
+    return places.options_of(place)
 
 
 def check_same(config: ConfigDict, base: ConfigDict, place: Path) -> None:

@@ -17,12 +17,15 @@ from diffjax.core.errors import ConfigError, require
 from diffjax.core.files import storing
 from diffjax.encoders import lora_files
 from diffjax.encoders.lora_files import Layer, LoraFile
+from diffjax.encoders.stable_diffusion import names, unet
 from diffjax.generation.chain import Cascade, TrainedStage
 from diffjax.generation.recipe import LORA_WEIGHT, MAX_LORAS, Lora, Recipe
 from diffjax.models import lora as matrices
+from diffjax.models.latent_unet import LatentUNet
 from diffjax.tasks.task import Params, Task
 
 FLAG = "--lora"
+NO_FILE = "there is no such file; python -m diffjax.lora export WORKDIR --out FILE writes one"
 # What our own files say of themselves in the metadata.
 ABOUT = "diffjax_lora"
 
@@ -68,6 +71,8 @@ def _read(place: Path) -> LoraFile:
         return lora_files.read(place)
     except (ValueError, OSError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        if isinstance(error, FileNotFoundError):
+            why = NO_FILE
         raise ConfigError(FLAG, str(place), why.removeprefix(f"{place}: ")) from None
 
 
@@ -140,8 +145,12 @@ def kernels_of(params: Params) -> dict[str, tuple[int, ...]]:
 
 
 def sources_of(task: Task) -> lora_files.Sources:
-    """What the layers of a network are called in files."""
-    return lora_files.ours
+    """What the layers of a network are called in files: those of latent U-Nets as in diffusers."""
+    model = getattr(task, "model", None)
+    if not isinstance(model, LatentUNet):
+        return lora_files.ours
+    shape = unet.shape_of(model, linear=not model.num_heads)
+    return lambda name, _: names.source_of("diffusers", name, shape)
 
 
 def _added(params: Params, changes: Mapping[str, np.ndarray]) -> Params:

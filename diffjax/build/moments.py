@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from ml_collections import ConfigDict
 
-from diffjax.build import latents
+from diffjax.build import autoencoders, latents
 from diffjax.build.embeddings import meet
 from diffjax.core.command import path
 from diffjax.core.errors import BadData, ConfigError, require
@@ -32,7 +32,7 @@ def encoder_of(options: ConfigDict, records: RecordSource) -> PictureEncoder:
       ConfigError: no autoencoder is named, or it is another than the config says.
     """
     latent, data = options.latent, options.data
-    require(bool(latent.autoencoder), latents.KEY, "", NAME_ONE)
+    require(bool(latent.autoencoder), autoencoders.KEY, "", NAME_ONE)
     opened = latents.opened_for(options)
     views = Views(data.size_px, data.aspect, data.ground, data.flip, latent.crops)
     model = latents.model_of(opened.sizes)
@@ -83,7 +83,7 @@ def measured(options: ConfigDict, records: Callable[[], RecordSource]) -> Config
     """
     new = options.copy_and_resolve_references()
     with new.unlocked():
-        require(bool(options.latent.autoencoder), latents.KEY, "", NAME_ONE)
+        require(bool(options.latent.autoencoder), autoencoders.KEY, "", NAME_ONE)
         new.latent.mark = latents.opened_for(options).mark
         if options.latent.scale and options.latent.shift:
             return new

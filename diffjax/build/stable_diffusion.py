@@ -7,10 +7,13 @@ from typing import cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
 
-from diffjax.build import latents, places
+from diffjax.build import autoencoders, latents, places, tasks
 from diffjax.core import digest
-from diffjax.core.errors import ConfigError
+from diffjax.core.errors import ConfigError, require
+from diffjax.core.json_types import JsonObject
 from diffjax.core.trees import Params, PyTree
 from diffjax.devices import mesh
 from diffjax.diffusion import table
@@ -47,8 +50,8 @@ def check_place(where: Path) -> None:
     raise ConfigError(FLAG, str(where), "is no checkpoint of Stable Diffusion")
 
 
-def load_checkpoint(where: Path) -> Checkpoint:
-    """The checkpoint, with errors as those of a flag.
+def load_checkpoint(where: Path, key: str = FLAG) -> Checkpoint:
+    """The checkpoint, with errors as those of a flag or a key of a config.
 
     Raises:
       ConfigError: there is none; one line that says what is wrong.
@@ -56,7 +59,7 @@ def load_checkpoint(where: Path) -> Checkpoint:
     try:
         return checkpoint.load(where)
     except (ValueError, OSError) as error:
-        raise ConfigError(FLAG, str(where), str(error).removeprefix(f"{where}: ")) from None
+        raise ConfigError(key, str(where), str(error).removeprefix(f"{where}: ")) from None
 
 
 def load(where: Path) -> Cascade:
@@ -68,13 +71,12 @@ def load(where: Path) -> Cascade:
     one = load_checkpoint(where)
     texts = encoder.text_encoder(one, f"{encoder.PREFIX}{where.name}")
     made = {"unet": one.unet.params, WEIGHTS: one.autoencoder.params}
-    said = json.loads(json.dumps(dataclasses.asdict(one.scheduler)))
     origin = Origin(
         name=NAME,
         size_px=one.size_px,
         step=None,
         average=FROM_A_FILE,
-        checkpoint=digest.digest_of(made, said),
+        checkpoint=digest.digest_of(made, noise_of(one)),
     )
     everywhere = mesh.replicated(mesh.make_mesh(devices=mesh.sampling_devices()))
     frozen = {WEIGHTS: one.autoencoder.params, NO_TEXT: no_text(texts)}
@@ -82,6 +84,58 @@ def load(where: Path) -> Cascade:
     params: Params = jax.device_put(single(one.unet.params), everywhere)
     print(f"{NAME}: {where}, {one.size_px} px, {task.predict}")
     return Cascade((TrainedStage(task, params, task.settings),), (origin,), texts)
+
+
+def as_config(where: Path, like: ConfigDict, key: str) -> ConfigDict:
+    """The config of a stage with the networks and the noise of a checkpoint, else as `like`.
+
+    key: names the place, for messages.
+
+    Raises:
+      ConfigError: as `load_checkpoint`; or no config can say the noise of the checkpoint.
+    """
+    one = load_checkpoint(where, key)
+    net, noise, sizes = one.unet.model, one.scheduler, one.autoencoder.sizes
+    made = like.copy_and_resolve_references().unlock()
+    made.stage = NAME
+    made.data.update(size_px=one.size_px, crop_px=0)
+    made.text.update(
+        encoder=f"{encoder.PREFIX}{where}", width=one.unet.text, max_tokens=one.tokens.length
+    )
+    made.latent.update(
+        autoencoder=f"{autoencoders.DIFFUSERS}{where / 'vae' if where.is_dir() else where}",
+        factor=sizes.factor, channels=sizes.latent, scale=(one.autoencoder.scale,), shift=(0.0,),
+    )  # fmt: skip
+    made.model.update(
+        kind="latent_unet", width=net.width, mults=tuple(net.mults), num_blocks=net.num_blocks,
+        attention_levels=tuple(net.attention_levels), num_heads=net.num_heads,
+        head_width=net.head_width, depth=net.depth, groups=net.groups,
+    )  # fmt: skip
+    made.diffusion.update(
+        schedule=noise.betas, zero_snr=noise.zero_snr, predict=noise.predict,
+        weighting=noise.predict,
+    )  # fmt: skip
+    said = dataclasses.asdict(settings_of(one))
+    made.sample.update({name: value for name, value in said.items() if name in made.sample})
+    u = jnp.linspace(0.0, 1.0, 5)
+    same = np.allclose(tasks.schedule_of(made)(u), noise.schedule()(u), atol=1e-3)
+    betas = f"{noise.betas} betas from {noise.beta_min:g} to {noise.beta_max:g}"
+    require(same, key, str(where), f"has {betas}, which no config can say: only draw with it")
+    return made
+
+
+def params_of(where: Path, key: str) -> tuple[Params, JsonObject]:
+    """(the parameters of the network of a checkpoint, what pictures depend on beside them).
+
+    Raises as `load_checkpoint` does.
+    """
+    one = load_checkpoint(where, key)
+    return one.unet.params, noise_of(one)
+
+
+def noise_of(one: Checkpoint) -> JsonObject:
+    """The settings of its scheduler as JSON."""
+    return json.loads(json.dumps(dataclasses.asdict(one.scheduler)))
 
 
 def task_of(one: Checkpoint, frozen: PyTree) -> Denoising:
@@ -118,7 +172,7 @@ def model_of(one: Checkpoint) -> Model:
 
 
 def settings_of(one: Checkpoint) -> SampleSettings:
-    """How diffusers samples it by default, but for its PNDM, whose place DDIM takes."""
+    """How diffusers samples it by default."""
     return SampleSettings(
         num_steps=STEPS,
         sampler=one.scheduler.sampler,

@@ -7,9 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-import numpy as np
-from jax.sharding import Mesh
-from jax.typing import ArrayLike
 from ml_collections import ConfigDict
 
 from diffjax.build import data, evaluation, latents, lora, moments, resume, tasks, texts
@@ -20,7 +17,6 @@ from diffjax.devices import mesh as mesh_lib
 from diffjax.devices import processes
 from diffjax.encoders.t5 import TextEncoder
 from diffjax.tasks.lora import Adapted
-from diffjax.tasks.task import Task
 from diffjax.training import optim
 from diffjax.training.program import Training
 from diffjax.training.run import Data, Evaluate, LoopSettings, Run
@@ -83,9 +79,8 @@ def training_of(
         mesh = mesh_lib.make_mesh(**config.mesh, devices=devices)
     except ValueError as error:
         raise ConfigError("mesh", dict(config.mesh), str(error)) from None
-    task = lora.adapted(config, tasks.trained_task_of(config, text_width))
     return Training(
-        task=on_mesh(task, mesh) if devices is None else task,
+        task=lora.adapted(config, tasks.trained_task_of(config, text_width)),
         tx=tx,
         rate=rate,
         averages=tuple(config.train.ema),
@@ -95,19 +90,6 @@ def training_of(
         parts=config.train.accumulate,
         log_every=config.train.log_every,
     )
-
-
-def on_mesh(task: Task, mesh: Mesh) -> Task:
-    """The task with its frozen weights on every device, so that no step has to send them."""
-    if not isinstance(task, Adapted):
-        return task
-    everywhere = mesh_lib.replicated(mesh)
-
-    def placed(x: ArrayLike) -> jax.Array:
-        host = np.asarray(x)
-        return jax.make_array_from_callback(host.shape, everywhere, lambda index: host[index])
-
-    return dataclasses.replace(task, frozen=jax.tree.map(placed, task.frozen))
 
 
 def loop_of(config: ConfigDict) -> LoopSettings:

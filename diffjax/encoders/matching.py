@@ -1,10 +1,13 @@
 """Parameters of a network from the tensors of others, and back."""
 
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
+import flax.linen as nn
 import flax.traverse_util
+import jax
 import numpy as np
 
 from diffjax.core.trees import Params, PyTree, named_leaves
@@ -14,6 +17,16 @@ from diffjax.encoders.stored import Stored
 Tensor: TypeAlias = Stored | np.ndarray
 # The path of a parameter -> where it comes from.
 SourceOf: TypeAlias = Callable[[str], Source]
+
+
+@functools.lru_cache(maxsize=16)
+def shapes_of(model: nn.Module, *inputs: jax.ShapeDtypeStruct) -> PyTree:
+    """The shapes of a network's parameters, remembered: tracing takes longer than reading a file.
+
+    Raises what the network does if its sizes do not fit each other.
+    """
+    made = jax.eval_shape(lambda *given: model.init(jax.random.key(0), *given), *inputs)
+    return made["params"]
 
 
 def matched(

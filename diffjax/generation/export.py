@@ -21,8 +21,9 @@ from diffjax.core.files import storing, write_whole
 from diffjax.generation.chain import TrainedStage, prompt_columns, read_by
 from diffjax.images import pixels
 from diffjax.models.layers import convolve
+from diffjax.models.layers.convolve import Convolution
 from diffjax.tasks import sampling
-from diffjax.tasks.denoising import with_space
+from diffjax.tasks.denoising import Denoising
 from diffjax.tasks.task import Params, with_model
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -54,7 +55,7 @@ def exported(
     cpu_only = tuple(platforms) == ("cpu",)
     convolution = convolve.cpu_convolution if cpu_only else jax.lax.conv_general_dilated
     portable = dict(convolution=convolution, attention_implementation="xla")
-    fitted = [with_space(with_model(one.task, **portable), convolution) for one in stages]
+    fitted = [_with_space(with_model(one.task, **portable), convolution) for one in stages]
     structure = jax.tree.structure(_by_stage(stages))
     names = list(flat_params(stages))
 
@@ -114,3 +115,11 @@ def save(
         tensorfile.write(folder / PARAMS, params, {"format": "diffjax serving"})
         write_whole(folder / GRAPH, bytes(graph.serialize()))
         write_whole(folder / CARD, (json.dumps(card, indent=1) + "\n").encode())
+
+
+def _with_space(task: Denoising, convolution: Convolution) -> Denoising:
+    """The task with these convolutions in its autoencoder; unchanged if it learns no latents."""
+    if not task.space:
+        return task
+    model = task.space.model.clone(convolution=convolution)
+    return dataclasses.replace(task, space=dataclasses.replace(task.space, model=model))

@@ -6,12 +6,12 @@ every field is checked. It holds no path and no name of a machine.
 
 import dataclasses
 import itertools
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from diffjax.core.json_types import Json, JsonObject
 from diffjax.core.limits import MAX_SEED
+from diffjax.generation.fields import fields_of, require, whole_number, word
 from diffjax.images import png
 from diffjax.tasks.settings import SHARE, SampleSettings, fault, faults
 
@@ -157,39 +157,38 @@ def from_json(value: object) -> Recipe:
     """
     if isinstance(value, dict) and "kind" in value:
         only = f"{str(value['kind'])[:40]!r}, only pictures of diffjax.sample can be made again"
-        _require(value["kind"] == SAMPLE, "kind", only)
+        require(value["kind"] == SAMPLE, "kind", only)
     known = ("format", "kind", "prompt", "negative", "seed", "stages", "encoder", "made_with")
-    fields = _fields(value, "metadata", known, OPTIONAL)
-    _integer(fields["format"], "format", FORMAT, FORMAT)
+    fields = fields_of(value, "metadata", known, OPTIONAL)
+    whole_number(fields["format"], "format", FORMAT, FORMAT)
     stages = fields["stages"]
     if not isinstance(stages, list) or not 0 < len(stages) <= MAX_STAGES:
         raise ValueError(f"stages: want a list of 1 to {MAX_STAGES}")
-    made_with = _fields(fields["made_with"], "made_with", ("diffjax", "jax", "platform"))
+    made_with = fields_of(fields["made_with"], "made_with", ("diffjax", "jax", "platform"))
     negative, encoder, label = fields["negative"], fields["encoder"], fields.get("label")
     clip = fields.get("clip")
     recipe = Recipe(
         prompt=_prompt(fields["prompt"], "prompt"),
         negative=None if negative is None else _prompt(negative, "negative"),
-        seed=_integer(fields["seed"], "seed", 0, MAX_SEED),
+        seed=whole_number(fields["seed"], "seed", 0, MAX_SEED),
         stages=tuple(_stage(stage, f"stages[{i}]") for i, stage in enumerate(stages)),
-        encoder=None if encoder is None else _word(encoder, "encoder", "[0-9a-f]{64}"),
-        label=None if label is None else _integer(label, "label", 0, MAX_LABEL),
+        encoder=None if encoder is None else word(encoder, "encoder", "[0-9a-f]{64}"),
+        label=None if label is None else whole_number(label, "label", 0, MAX_LABEL),
         also=_also(fields.get("also", [])),
         chosen=None if fields.get("chosen") is None else _chosen(fields["chosen"]),
-        clip=None if clip is None else _word(clip, "clip", "[0-9a-f]{64}"),
+        clip=None if clip is None else word(clip, "clip", "[0-9a-f]{64}"),
         made_with={
-            name: _word(made_with[name], f"made_with.{name}", r"[\w.+-]{1,40}")
-            for name in made_with
+            name: word(made_with[name], f"made_with.{name}", r"[\w.+-]{1,40}") for name in made_with
         },
     )
     said = recipe.prompt or recipe.negative is not None or recipe.also
     what = "want a text like [0-9a-f]{64}, as there is a prompt"
-    _require(recipe.encoder is not None or not said, "encoder", what)
+    require(recipe.encoder is not None or not said, "encoder", what)
     guided = any(settings.clip_guidance for _, settings in recipe.stages)
-    _require(guided == (recipe.clip is not None), "clip", "want one if and only if one guided")
+    require(guided == (recipe.clip is not None), "clip", "want one if and only if one guided")
     sizes = [origin.size_px for origin, _ in recipe.stages]
     growing = all(a < b for a, b in itertools.pairwise(sizes))
-    _require(growing, "stages", f"sizes {sizes}, want them to grow")
+    require(growing, "stages", f"sizes {sizes}, want them to grow")
     return recipe
 
 
@@ -210,11 +209,11 @@ def read(path: Path) -> Recipe:
 
 
 def _stage(value: object, where: str) -> tuple[Origin, SampleSettings]:
-    fields = _fields(value, where, (*ORIGIN, "settings"), (*GUIDES, "loras"))
+    fields = fields_of(value, where, (*ORIGIN, "settings"), (*GUIDES, "loras"))
     guide, classifier = (
         None
         if fields.get(name) is None
-        else _origin(_fields(fields[name], f"{where}.{name}", ORIGIN), f"{where}.{name}")
+        else _origin(fields_of(fields[name], f"{where}.{name}", ORIGIN), f"{where}.{name}")
         for name in GUIDES
     )
     origin = dataclasses.replace(
@@ -224,28 +223,28 @@ def _stage(value: object, where: str) -> tuple[Origin, SampleSettings]:
     stated = fields["settings"]
     if isinstance(stated, dict):
         stated = {**{name: getattr(SampleSettings(), name) for name in LATER}, **stated}
-    given = _fields(stated, f"{where}.settings", names)
+    given = fields_of(stated, f"{where}.settings", names)
     for name, setting in given.items():
         plain = isinstance(setting, str | int | float)
         wrong = fault(name, setting) if plain else "want a word or a number"
-        _require(not wrong, f"{where}.settings.{name}", wrong)
+        require(not wrong, f"{where}.settings.{name}", wrong)
     like = SampleSettings()
     settings = SampleSettings(**{n: type(getattr(like, n))(x) for n, x in given.items()})
     for wrong in faults(settings).values():
         raise ValueError(f"{where}.settings: {wrong}")
     fits = bool(settings.classifier_guidance) == (origin.classifier is not None)
-    _require(fits, f"{where}.classifier", "want one if and only if one guided")
+    require(fits, f"{where}.classifier", "want one if and only if one guided")
     return origin, settings
 
 
 def _origin(fields: Mapping[str, object], where: str) -> Origin:
     step = fields["step"]
     return Origin(
-        name=_word(fields["name"], f"{where}.name", r"[\w.-]{1,40}"),
-        size_px=_integer(fields["size_px"], f"{where}.size_px", 1, 8192),
-        step=None if step is None else _integer(step, f"{where}.step", 0, 2**53),
-        average=_word(fields["average"], f"{where}.average", r"(?!.*\.safetensors$)[\w.-]{1,80}"),
-        checkpoint=_word(fields["checkpoint"], f"{where}.checkpoint", "[0-9a-f]{64}"),
+        name=word(fields["name"], f"{where}.name", r"[\w.-]{1,40}"),
+        size_px=whole_number(fields["size_px"], f"{where}.size_px", 1, 8192),
+        step=None if step is None else whole_number(step, f"{where}.step", 0, 2**53),
+        average=word(fields["average"], f"{where}.average", r"(?!.*\.safetensors$)[\w.-]{1,80}"),
+        checkpoint=word(fields["checkpoint"], f"{where}.checkpoint", "[0-9a-f]{64}"),
     )
 
 
@@ -254,14 +253,14 @@ def _loras(fields: Mapping[str, object], where: str) -> tuple[Lora, ...]:
     if not isinstance(found, list) or len(found) > MAX_LORAS:
         raise ValueError(f"{where}.loras: want a list of at most {MAX_LORAS}")
     pairs = all(isinstance(pair, list) and len(pair) == 2 for pair in found)
-    _require(pairs, f"{where}.loras", "want pairs of a sha256 and a weight")
+    require(pairs, f"{where}.loras", "want pairs of a sha256 and a weight")
     low, high = LORA_WEIGHT
     for _, weight in found:
         number = isinstance(weight, int | float) and not isinstance(weight, bool)
         wrong = f"want weights from {low:g} to {high:g}"
-        _require(number and low <= weight <= high, f"{where}.loras", wrong)
+        require(number and low <= weight <= high, f"{where}.loras", wrong)
     pattern = "[0-9a-f]{64}"
-    return tuple(Lora(_word(name, f"{where}.loras", pattern), float(x)) for name, x in found)
+    return tuple(Lora(word(name, f"{where}.loras", pattern), float(x)) for name, x in found)
 
 
 def _also(value: object) -> tuple[tuple[str, float], ...]:
@@ -269,46 +268,33 @@ def _also(value: object) -> tuple[tuple[str, float], ...]:
     if not isinstance(value, list) or len(value) > MAX_ALSO:
         raise ValueError(f"also: want a list of at most {MAX_ALSO}")
     pairs = all(isinstance(pair, list) and len(pair) == 2 for pair in value)
-    _require(pairs, "also", "want pairs of a prompt and a share")
+    require(pairs, "also", "want pairs of a prompt and a share")
     low, high = SHARE
     for _, share in value:
         number = isinstance(share, int | float) and not isinstance(share, bool)
         wrong = f"want shares from {low:g} to {high:g}"
-        _require(number and low <= share <= high, "also", wrong)
+        require(number and low <= share <= high, "also", wrong)
     return tuple((_prompt(prompt, "also"), float(share)) for prompt, share in value)
 
 
 def _chosen(value: object) -> Chosen:
-    fields = _fields(value, "chosen", [field.name for field in dataclasses.fields(Chosen)])
+    fields = fields_of(value, "chosen", [field.name for field in dataclasses.fields(Chosen)])
     score = fields["score"]
     if isinstance(score, bool) or not isinstance(score, int | float) or not -1 <= score <= 1:
         raise ValueError("chosen.score: want a number from -1 to 1")
     return Chosen(
-        seed=_integer(fields["seed"], "chosen.seed", 0, MAX_SEED),
-        of=_integer(fields["of"], "chosen.of", 2, MAX_CANDIDATES),
-        clip=_word(fields["clip"], "chosen.clip", "[0-9a-f]{64}"),
+        seed=whole_number(fields["seed"], "chosen.seed", 0, MAX_SEED),
+        of=whole_number(fields["of"], "chosen.of", 2, MAX_CANDIDATES),
+        clip=word(fields["clip"], "chosen.clip", "[0-9a-f]{64}"),
         score=float(score),
     )
-
-
-def _fields(
-    value: object, where: str, names: Sequence[str], optional: Sequence[str] = ()
-) -> dict[str, object]:
-    """The fields of a JSON object: these `names`, perhaps the `optional` ones, and no others."""
-    if not isinstance(value, dict):
-        raise ValueError(f"{where}: want an object")
-    missing = [name for name in names if name not in value]
-    _require(not missing, where, f"lacks {', '.join(missing)}")
-    more = [name for name in value if name not in names and name not in optional]
-    _require(not more, where, f"want no more than {', '.join((*names, *optional))}")
-    return value
 
 
 def _prompt(value: object, where: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{where}: want a text")
     wrong = prompt_fault(value)
-    _require(not wrong, where, wrong)
+    require(not wrong, where, wrong)
     return value
 
 
@@ -321,21 +307,3 @@ def prompt_fault(prompt: str) -> str:
     except UnicodeEncodeError:
         return "not valid Unicode"
     return ""
-
-
-def _integer(value: object, where: str, low: int, high: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        want = f"want {low}" if low == high else f"want a number from {low} to {high}"
-        raise ValueError(f"{where}: {want}")
-    return value
-
-
-def _word(value: object, where: str, pattern: str) -> str:
-    if not isinstance(value, str) or re.fullmatch(pattern, value, re.ASCII) is None:
-        raise ValueError(f"{where}: want a text like {pattern}")
-    return value
-
-
-def _require(holds: bool, where: str, what: str) -> None:
-    if not holds:
-        raise ValueError(f"{where}: {what}")

@@ -7,7 +7,6 @@ from typing import ClassVar, Literal
 import einops
 import flax.linen as nn
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from diffjax.core.types import Image, LogSnr, Resized, Text, TextMask
@@ -15,7 +14,8 @@ from diffjax.devices.mesh import SPLIT_OUTPUTS, Rules
 from diffjax.models.layers.blocks import from_patches, mark_product, to_patches
 from diffjax.models.layers.dense import Dense
 from diffjax.models.layers.embedding import Conditioning
-from diffjax.models.layers.level import Blocks, Remat, Unpack, wrapped
+from diffjax.models.layers.level import Blocks, wrapped
+from diffjax.models.layers.network import DenoisingNetwork, Hole, beside_hole
 from diffjax.models.layers.positions import sincos
 from diffjax.models.layers.sharding import RULES
 from diffjax.models.layers.transformer import (
@@ -23,7 +23,6 @@ from diffjax.models.layers.transformer import (
     ZEROS,
     Block,
     CrossAttention,
-    Implementation,
     JointBlock,
     Layer,
     Seen,
@@ -42,7 +41,7 @@ SHARDING: Rules = (
 )
 
 
-class DiT(nn.Module):
+class DiT(DenoisingNetwork):
     """Equal blocks of attention among patches; the conditions set shifts, scales and gates.
 
     The picture is cut into patches of side `patch`, and a block attends among all of them. Their
@@ -53,7 +52,7 @@ class DiT(nn.Module):
     attended to the patches (Chen et al. 2023). "joint": they are a second stream with weights of
     its own, and one attention is over both (Esser et al. 2024).
     num_heads: of size `head_width`; 0 means width / head_width. qk_norm: queries and keys are
-    normed. num_classes, out_channels, scan, remat, unpack: as in `unet.UNet`.
+    normed. scan: as in `unet.UNet`.
     """
 
     width: int = 768
@@ -64,13 +63,7 @@ class DiT(nn.Module):
     text: Literal["cross", "joint"] = "cross"
     token_width: int = 512
     qk_norm: bool = False
-    num_classes: int = 0
-    out_channels: int = 0
     scan: bool = False
-    remat: Remat = "none"
-    unpack: Unpack | None = None
-    attention_implementation: Implementation = None
-    dtype: DTypeLike = jnp.float32
     sharding: ClassVar[Rules] = SHARDING
 
     @property
@@ -88,7 +81,7 @@ class DiT(nn.Module):
         label: Int[Array, " b"] | None = None,
         vector: Float[Array, "b v"] | None = None,
         masked: Image | None = None,
-        mask: Float[Array, "b h w 1"] | None = None,
+        mask: Hole | None = None,
     ) -> Resized:
         """Noisy picture, noise level and conditions -> eps, v or x_0, as the network was trained.
 
@@ -98,8 +91,7 @@ class DiT(nn.Module):
             self.width, self.token_width, self.dtype, self.num_classes, FEATURES,
             name="conditioning",
         )(logsnr_t, text, text_mask, label=label, vector=vector)  # fmt: skip
-        inputs = [x_t] if masked is None or mask is None else [x_t, masked, mask]
-        patches = to_patches(jnp.concatenate(inputs, axis=-1), self.patch)
+        patches = to_patches(beside_hole(x_t, masked, mask), self.patch)
         height, width = patches.shape[1:3]
         patches = einops.rearrange(patches, "b h w c -> b (h w) c").astype(self.dtype)
         stem = Dense(self.width, dtype=self.dtype, kernel_init=XAVIER, name="stem")

@@ -8,7 +8,6 @@ from typing import ClassVar, Literal
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from diffjax.core.types import Image, LogSnr, Resized, Text, TextMask
@@ -17,14 +16,15 @@ from diffjax.models.layers.attention import Attention
 from diffjax.models.layers.blocks import Head, from_patches, mark_product, to_patches, upsample
 from diffjax.models.layers.convolve import Convolution
 from diffjax.models.layers.embedding import Conditioning
-from diffjax.models.layers.level import Remat, Unpack, block_class, run_blocks
+from diffjax.models.layers.level import block_class, run_blocks
+from diffjax.models.layers.network import DenoisingNetwork
 from diffjax.models.layers.sharding import RULES
 
 # A rule for each parameter.
 SHARDING: Rules = RULES
 
 
-class EfficientUNet(nn.Module):
+class EfficientUNet(DenoisingNetwork):
     """A U-Net with most blocks at low resolution, so that steps are cheap at 256 and 1024 px.
 
     Every down block first halves the picture with a strided convolution, and every up block doubles
@@ -48,7 +48,7 @@ class EfficientUNet(nn.Module):
     from_low_res (not in any paper): the network predicts the difference between x_0 and alpha z,
     where z is the noised low-resolution picture and alpha belongs to its noise level; alpha z is
     the multiple of z that is nearest to the clean picture.
-    remat, scan, unpack: as in `unet.UNet`.
+    scan: as in `unet.UNet`.
     """
 
     width: int = 128
@@ -65,14 +65,8 @@ class EfficientUNet(nn.Module):
     upsampling: Literal["repeat", "shuffle"] = "repeat"
     skip_conv: bool = False
     from_low_res: bool = False
-    num_classes: int = 0
-    out_channels: int = 0
     scan: bool = False
-    remat: Remat = "none"
-    unpack: Unpack | None = None
-    attention_implementation: Literal["xla", "cudnn"] | None = None
     convolution: Convolution = lax.conv_general_dilated
-    dtype: DTypeLike = jnp.float32
     sharding: ClassVar[Rules] = SHARDING
 
     @property

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -15,7 +15,8 @@ from diffjax.devices.mesh import SPLIT_INPUTS, SPLIT_OUTPUTS, Rules
 from diffjax.models.layers.blocks import Norm, mark_product, materialise
 from diffjax.models.layers.convolve import Convolution, with_columns
 from diffjax.models.layers.embedding import Steps, sinusoids, step_sinusoids
-from diffjax.models.layers.level import Remat, Unpack, wrapped
+from diffjax.models.layers.level import wrapped
+from diffjax.models.layers.network import DenoisingNetwork, Hole, beside_hole
 from diffjax.models.layers.resample import Double, Halve
 from diffjax.models.layers.sharding import RULES
 from diffjax.models.layers.spatial import SpatialTransformer
@@ -29,7 +30,7 @@ SHARDING: Rules = (
 )
 
 
-class LatentUNet(nn.Module):
+class LatentUNet(DenoisingNetwork):
     """Residual blocks, each with a transformer at `attention_levels`; skips are concatenated.
 
     Level i has `width * mults[i]` channels at 1 / 2^i of the latent's resolution. num_heads: of
@@ -37,8 +38,6 @@ class LatentUNet(nn.Module):
     depth: blocks of a transformer. groups: of each norm; 0 for 32, or fewer in small networks.
     steps: turns the log SNR into the step that the network is told, such as `table.steps_of`; None
     tells it the log SNR, as the other networks.
-
-    out_channels, num_classes, remat, unpack: as in `unet.UNet`.
     """
 
     width: int = 320
@@ -49,14 +48,8 @@ class LatentUNet(nn.Module):
     head_width: int = 64
     depth: int = 1
     groups: int = 0
-    num_classes: int = 0
-    out_channels: int = 0
     steps: Steps | None = None
-    remat: Remat = "none"
-    unpack: Unpack | None = None
-    attention_implementation: Literal["xla", "cudnn"] | None = None
     convolution: Convolution = lax.conv_general_dilated
-    dtype: DTypeLike = jnp.float32
     sharding: ClassVar[Rules] = SHARDING
 
     @property
@@ -73,7 +66,7 @@ class LatentUNet(nn.Module):
         text_mask: TextMask | None = None,
         label: Int[Array, " b"] | None = None,
         masked: Image | None = None,
-        mask: Float[Array, "b h w 1"] | None = None,
+        mask: Hole | None = None,
     ) -> Resized:
         """Noisy latent, noise level and conditions -> eps, v or x_0, as the network was trained."""
         emb = self._embedding(logsnr_t)
@@ -102,11 +95,10 @@ class LatentUNet(nn.Module):
 
         last = len(self.mults) - 1
         attended = {level % len(self.mults) for level in self.attention_levels}
-        inputs = [x_t] if masked is None or mask is None else [x_t, masked, mask]
         stem = nn.Conv(
             self.width, (3, 3), conv_general_dilated=convolution, dtype=self.dtype, name="stem"
         )
-        h = mark_product(stem(jnp.concatenate(inputs, axis=-1)))
+        h = mark_product(stem(beside_hole(x_t, masked, mask)))
         skips = [h]
         for level in range(last + 1):
             for i in range(self.num_blocks):

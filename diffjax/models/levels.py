@@ -2,12 +2,11 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias, TypedDict
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
-from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from diffjax.core.types import Image, LogSnr, PRNGKeys, Resized, Text, TextMask
@@ -16,7 +15,8 @@ from diffjax.models.layers.attention import Attention
 from diffjax.models.layers.blocks import ResBlock, mark_product, to_patches
 from diffjax.models.layers.convolve import Convolution
 from diffjax.models.layers.embedding import Canvas, Conditioning, Steps
-from diffjax.models.layers.level import Remat, Unpack, block_class, keys_of, run_blocks
+from diffjax.models.layers.level import block_class, keys_of, run_blocks
+from diffjax.models.layers.network import DenoisingNetwork
 from diffjax.models.layers.resample import Double, Halve
 from diffjax.models.layers.sharding import RULES
 
@@ -32,21 +32,28 @@ SHARDING: Rules = (
 )
 
 
-class Levels(nn.Module):
+class Fields(TypedDict):
+    """Of a block, as its level and the network say them."""
+
+    width: int
+    attention: Callable[..., Attention] | None
+    convolution: Convolution
+    dtype: DTypeLike
+    residual: Callable[..., ResBlock]
+
+
+class Levels(DenoisingNetwork):
     """Residual blocks with attention on each level; `UNet` and `Classifier` are made of them.
 
     Level i has `width * mults[i]` channels at 1 / 2^i of the stem's resolution, which is that of
     the picture divided by `patch` (pixel unshuffle; 1 in the paper). In `attention_levels`, pixels
     attend to each other and to the text after every block.
 
-    num_classes: the number of classes; a label of num_classes means no class, if `null_class`.
-    out_channels: 0 for as many channels as the noisy picture has. A learned variance needs twice as
-    many; a network that sees its last prediction beside the noisy picture needs half as many.
+    null_class: whether a label of num_classes means no class; else the network always knows it.
     canvas: the number of channels that `embedding.Canvas` draws before the middle; a quarter of
     them is drawn after the stem. The network then takes pictures of one size only. 0: none, as in
     the paper. scan: run the equal blocks of a level as one scan, so that the program does not grow
-    with them. remat: what the backward pass computes again; see `level.KEPT`. unpack: applied to
-    the parameters of each block where they are used; see `level.block_class`.
+    with them.
 
     What the ancestors have otherwise:
     embedding_width: of the conditions as one vector; 0 for 4 x width. steps: turns the log SNR into
@@ -67,8 +74,6 @@ class Levels(nn.Module):
     token_width: int = 512
     patch: int = 1
     canvas: int = 0
-    num_classes: int = 0
-    out_channels: int = 0
     null_class: bool = True
     embedding_width: int = 0
     steps: Steps | None = None
@@ -81,11 +86,7 @@ class Levels(nn.Module):
     heads_first: bool = False
     resample: Literal["block", "conv", "conv_after"] = "block"
     scan: bool = False
-    remat: Remat = "none"
-    unpack: Unpack | None = None
-    attention_implementation: Literal["xla", "cudnn"] | None = None
     convolution: Convolution = lax.conv_general_dilated
-    dtype: DTypeLike = jnp.float32
     sharding: ClassVar[Rules] = SHARDING
 
     @property
@@ -147,7 +148,8 @@ class Levels(nn.Module):
             )
         for i, attend in enumerate((self._attention, None)):
             name = f"middle_{i}"
-            fields = self._fields(last) | {"width": h.shape[-1], "attention": attend}
+            fields = self._fields(last)
+            fields.update(width=h.shape[-1], attention=attend)
             middle = block_class(self.remat, unpack=self.unpack)(**fields, name=name)
             h = middle(h, *conditions, None, keys_of(dropout_key, name))
         return h, skips
@@ -166,7 +168,7 @@ class Levels(nn.Module):
             eps=self.norm_eps,
         )
 
-    def _fields(self, level: int, attend: bool = True) -> dict[str, Any]:
+    def _fields(self, level: int, attend: bool = True) -> Fields:
         """Of the blocks of a level."""
         return {
             "width": self.width * self.mults[level],

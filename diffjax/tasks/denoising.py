@@ -1,7 +1,7 @@
 """The task of denoising one column, such as pictures, latents, vectors or waveforms."""
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import jax
@@ -13,7 +13,6 @@ from diffjax.core import rng
 from diffjax.core.types import (
     Data,
     Image,
-    LogSnr,
     Network,
     PRNGKey,
     PRNGKeys,
@@ -25,7 +24,6 @@ from diffjax.devices.mesh import Rules
 from diffjax.diffusion.predict import Kind, precondition
 from diffjax.diffusion.training.times import Importance, TimeSampler, record, uniform
 from diffjax.images import pixels
-from diffjax.models.layers.convolve import Convolution
 from diffjax.tasks import sampling
 from diffjax.tasks.conditions import (
     COSINE,
@@ -37,7 +35,7 @@ from diffjax.tasks.conditions import (
     told_by,
 )
 from diffjax.tasks.critic import ClassifierCritic, Critic
-from diffjax.tasks.learning import Learning
+from diffjax.tasks.learning import Learning, by_noise_level
 from diffjax.tasks.settings import SampleSettings
 from diffjax.tasks.space import LATENT, WEIGHTS, Space
 from diffjax.tasks.task import (
@@ -294,23 +292,6 @@ class Denoising:
         return {"made": made, **started}
 
 
-def with_space(task: Denoising, convolution: Convolution) -> Denoising:
-    """The task with these convolutions in its autoencoder; unchanged if it learns no latents."""
-    if not task.space:
-        return task
-    model = task.space.model.clone(convolution=convolution)
-    return replace(task, space=replace(task.space, model=model))
-
-
 def decoded(column: Array) -> Float[Array, "b *shape"]:
     """The column as it is learned: pictures in bytes become float32 in [-1, 1]."""
     return pixels.from_uint8(column) if column.dtype == jnp.uint8 else column
-
-
-def by_noise_level(error: Float[Array, " b"], logsnr: LogSnr) -> dict[str, Float[Array, " b"]]:
-    """The error at high noise (logsnr < 0) and at low noise; NaN for rows of the other kind."""
-    noisy = logsnr < 0
-    return {
-        "loss_noisy": jnp.where(noisy, error, jnp.nan),
-        "loss_clean": jnp.where(noisy, jnp.nan, error),
-    }

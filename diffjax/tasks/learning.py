@@ -134,3 +134,12 @@ class Learning:
         if not self.uncertainty:
             return error
         return uncertainty.uncertain(error, uncertainty.apply(params["uncertainty"], logsnr_t))
+
+
+def by_noise_level(error: Float[Array, " b"], logsnr: LogSnr) -> dict[str, Float[Array, " b"]]:
+    """The error at high noise (logsnr < 0) and at low noise; NaN for rows of the other kind."""
+    noisy = logsnr < 0
+    return {
+        "loss_noisy": jnp.where(noisy, error, jnp.nan),
+        "loss_clean": jnp.where(noisy, jnp.nan, error),
+    }

@@ -63,6 +63,11 @@ def test_every_preset_is_sound(file):
         ),
         (
             FILES[0],
+            {"diffusion__zero_snr": True, "sample__sampler": "pndm"},
+            ["sample.sampler = 'pndm'", "zero_snr", "means of noise"],
+        ),
+        (
+            FILES[0],
             {"diffusion__zero_snr": True, "sample__spacing": "leading"},
             ["sample.spacing = 'leading'", "zero_snr", "last level"],
         ),
@@ -160,7 +165,15 @@ AT_SCALE = {
 }
 
 
-@pytest.mark.parametrize(("spec", "parameters"), AT_SCALE.items())
+# One of each size of picture; the others are slow ones.
+FEW = ("configs/base64.py:2b", "configs/sr256.py:paper", "configs/sr1024.py:600m")
+SCALES = [
+    pytest.param(*one, marks=[] if one[0] in FEW else [pytest.mark.slow])
+    for one in AT_SCALE.items()
+]
+
+
+@pytest.mark.parametrize(("spec", "parameters"), SCALES)
 def test_every_network_at_scale_has_its_parameters(spec, parameters):
     options = config.load(spec)
     made = tasks.task_of(options, options.text.width)

@@ -129,6 +129,8 @@ OTHER = {
     "mesh.fsdp": 8,
     "mesh.tensor": 2,
 }
+# What all configs are tried with.
+PLAIN = {"diffusion.predict": "eps", "optim.weight_decay": 0.05, "sample.num_steps": 2}
 # What has to be said with a key for its value to count.
 WITH = {
     "optim.weight_decay": {"optim.name": "adamw"},
@@ -267,30 +269,37 @@ class Toy:
         return jnp.concatenate([said] * max(self.channels // 3, 1), axis=-1)
 
 
-# What equal tasks do of equal batches; most keys change neither.
+KEY = jax.random.key(0)
+# What equal tasks make of equal batches; most keys change neither.
 SEEN = {}
 
 
-def behaviour(task, channels, batch):
-    """What a task draws, its losses, its own parameters, and what is sampled."""
-    toy = dataclasses.replace(task, model=Toy(channels))
-    if (toy, digest(batch)) in SEEN:
-        return SEEN[toy, digest(batch)]
-    key, keys = jax.random.key(0), rng.per_example(jnp.arange(2))
-    with jax.disable_jit():
-        params = toy.init(key)
-        moved = jax.tree.map(lambda p: p + 0.1, params)
-        drawn = toy.draw(key, jax.tree.map(jnp.asarray, batch), jnp.int32(3))
-        losses = toy.loss(moved, drawn)
+def losses_of(toy, batch):
+    """What a task loses on a batch that it draws for, and the shapes of its own parameters."""
+    if (toy, digest(batch)) not in SEEN:
+        with jax.disable_jit():
+            params = toy.init(KEY)
+            drawn = toy.draw(KEY, jax.tree.map(jnp.asarray, batch), jnp.int32(3))
+            losses = toy.loss(jax.tree.map(lambda p: p + 0.1, params), drawn)
+        shapes = [(str(path), x.shape) for path, x in jax.tree_util.tree_leaves_with_path(params)]
+        SEEN[toy, digest(batch)] = digest({"loss": losses.per_example}), shapes
+    return SEEN[toy, digest(batch)]
+
+
+def pictures_of(toy):
+    """What is sampled with a task."""
+    if toy not in SEEN:
         prompts = {
             name: jnp.asarray(np.random.default_rng(1).normal(size=(2, *shape.shape)) > 0.5)
             .astype(shape.dtype)
             for name, shape in toy.prompts().items()
         }  # fmt: skip
-        made = sampling.sample(moved, prompts, keys, task=toy, settings=toy.settings)
-    shapes = [(str(path), x.shape) for path, x in jax.tree_util.tree_leaves_with_path(params)]
-    SEEN[toy, digest(batch)] = digest({"loss": losses.per_example, "made": made}), shapes
-    return SEEN[toy, digest(batch)]
+        with jax.disable_jit():
+            params = jax.tree.map(lambda p: p + 0.1, toy.init(KEY))
+            keys = rng.per_example(jnp.arange(2))
+            made = sampling.sample(params, prompts, keys, task=toy, settings=toy.settings)
+        SEEN[toy] = digest({"made": made})
+    return SEEN[toy]
 
 
 def digest(columns):
@@ -321,50 +330,106 @@ def moved(tx, rate):
     return [np.asarray(x).tolist() for x in jax.tree.leaves((params, updates))], rates
 
 
+class Run:
+    """What a run of `example` is made of, in parts that are computed when they are asked for."""
+
+    def __init__(self, encoder, name, values):
+        self.options = example(encoder, name, **dict(values))
+        self.encoder = encoder_of(self.options)
+        self.found = {}
+
+    def part(self, name):
+        if name not in self.found:
+            self.found[name] = PARTS[name](self)
+        return self.found[name]
+
+    @functools.cached_property
+    def made(self):
+        return training.training_of(self.options, self.encoder.width if self.encoder else 0)
+
+    @property
+    def toy(self):
+        return dataclasses.replace(self.made.task, model=Toy(models.out_channels(self.options)))
+
+    def embed(self, caption):
+        return np.full((2, self.encoder.width), len(caption), np.float32)
+
+    @functools.cached_property
+    def records(self):
+        return data.source_of(self.options)
+
+    @functools.cached_property
+    def batches(self):
+        """(the first batch, how many records may be broken)."""
+        embed = self.embed if self.encoder else None
+        batches = pipeline.train_iterator(
+            self.records,
+            columns.trained_on(self.options, embed, moments.cached(self.options, self.records)),
+            batch_size=self.made.batch_size,
+            seed=self.made.seed,
+            max_bad_fraction=data.max_bad_fraction_of(self.options),
+            threads=0,
+        )
+        return next(batches), batches._broken.limit
+
+    def shown(self):
+        embed = self.embed if self.encoder else None
+        return columns.shown_of(self.options, self.records, self.encoder, embed).captions
+
+    def trained(self):
+        made = self.made
+        return made.averages, dict(made.mesh.shape), made.seed, made.parts, made.log_every
+
+
+# The parts, the cheap ones first.
+PARTS = {
+    "loop": lambda run: training.loop_of(run.options),
+    "trained": Run.trained,
+    "sampled": lambda run: training.sampled_average(run.options),
+    "classes": lambda run: [c.names for c in run.made.task.conditions if isinstance(c, Class)],
+    "space": lambda run: repr(run.made.task.space),
+    "optimiser": lambda run: moved(run.made.tx, run.made.rate),
+    "batch": lambda run: (digest(run.batches[0]), run.batches[1]),
+    "shown": Run.shown,
+    "losses": lambda run: losses_of(run.toy, run.batches[0]),
+    "pictures": lambda run: pictures_of(run.toy),
+    "network": lambda run: program(run.made.task),
+}
+# The part that the keys of a section change, mostly.
+OF_SECTION = {"model": "network", "sample": "pictures", "data": "batch", "optim": "optimiser"}
+
+
 @functools.cache
-def signature(encoder, name, values, whole_network):
-    """All that a run of `example` is made of, as values that compare."""
-    options = example(encoder, name, **dict(values))
-    encoder = texts.encoder_of(options) if "text" in options else None
-    width = encoder.width if encoder else 0
-    made = training.training_of(options, width)
-    records = data.source_of(options)
-    embed = lambda caption: np.full((2, width), len(caption), np.float32)  # noqa: E731
-    embed = embed if encoder else None
-    batches = pipeline.train_iterator(
-        records,
-        columns.trained_on(options, embed, moments.cached(options, records)),
-        batch_size=made.batch_size,
-        seed=made.seed,
-        max_bad_fraction=data.max_bad_fraction_of(options),
-        threads=0,
-    )
-    batch = next(batches)
-    shown = columns.shown_of(options, records, encoder, embed)
-    return {
-        "network": program(made.task) if whole_network else repr(made.task.model),
-        "task": behaviour(made.task, models.out_channels(options), batch),
-        "optimiser": moved(made.tx, made.rate),
-        "training": (made.averages, dict(made.mesh.shape), made.seed, made.parts, made.log_every),
-        "batch": (digest(batch), batches._broken.limit),
-        "loop": training.loop_of(options),
-        "sampled": training.sampled_average(options),
-        "classes": [one.names for one in made.task.conditions if isinstance(one, Class)],
-        "shown": shown.captions,
-    }
+def run_of(encoder, name, values):
+    return Run(encoder, name, values)
+
+
+ENCODERS = {}
+
+
+def encoder_of(options):
+    """The text encoder of a config, read once; None without text."""
+    if "text" not in options:
+        return None
+    said = options.text.to_json()
+    if said not in ENCODERS:
+        ENCODERS[said] = texts.encoder_of(options)
+    return ENCODERS[said]
 
 
 @pytest.mark.parametrize("key", sorted(homes().keys() - ELSEWHERE.keys()))
 def test_another_value_changes_what_a_run_is_made_of(encoder, key):
-    before = {"diffusion.predict": "eps", "optim.weight_decay": 0.05, **WITH.get(key, {})}
+    before = {**PLAIN, **WITH.get(key, {})}
     value = dict(config.leaves(example(encoder, homes()[key], **before)))[key]
-    changed, network = other(key, value), key.startswith("model.")
+    changed = other(key, value)
     assert changed != value
-    made = [
-        signature(encoder, homes()[key], tuple(values.items()), network)
+    runs = [
+        run_of(encoder, homes()[key], tuple(values.items()))
         for values in (before, {**before, key: changed})
     ]
-    assert made[0] != made[1], (
+    first = OF_SECTION.get(key.partition(".")[0])
+    parts = sorted(PARTS, key=lambda part: part != first)
+    assert any(runs[0].part(part) != runs[1].part(part) for part in parts), (
         f"a run with {key}={changed!r} is made of the same as one with {value!r}: hand the key on, "
         "say in WITH beside what it counts, or say in ELSEWHERE which test sees what it does"
     )
@@ -523,6 +588,7 @@ def base(tmp_path_factory):
     return lora_base.write(tmp_path_factory.mktemp("base") / "digits.safetensors")
 
 
+@functools.cache
 def changed_by_lora(base, key="", value=None):
     """What a run of a tiny LoRA is made of that its section can change."""
     options = config.load(f"configs/lora.py:tiny:{base}").copy_and_resolve_references().unlock()

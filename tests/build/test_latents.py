@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from diffjax.build import check, config, latents, moments, resume, tasks
+from diffjax.build import autoencoders, check, config, latents, moments, resume, tasks
 from diffjax.checkpoint import portable
 from diffjax.core import tensorfile
 from diffjax.core.errors import ConfigError
@@ -19,7 +19,7 @@ SIZES = Sizes(32, (1, 1), 1, latent=2, groups=32)
 @pytest.fixture(autouse=True)
 def fresh():
     """Places are opened anew in each test."""
-    latents.opened.cache_clear()
+    autoencoders.opened.cache_clear()
 
 
 def tiny(**changes):
@@ -33,8 +33,9 @@ def tiny(**changes):
 def folder(tmp_path):
     """An autoencoder as diffusers saves it."""
     random = np.random.default_rng(0)
+    shapes = autoencoders._shapes(SIZES)
     params = jax.tree.map(
-        lambda x: 0.1 * random.standard_normal(x.shape).astype(np.float32), latents._shapes(SIZES)
+        lambda x: 0.1 * random.standard_normal(x.shape).astype(np.float32), shapes
     )
     weights.save(tmp_path / "vae", weights.Loaded(SIZES, params, 0.18215))
     return tmp_path / "vae", params

@@ -153,7 +153,8 @@ PATHS = {
         "text/block_0/mlp/dense_1/kernel",
     ],
     "": ["stem/kernel", "down_0_0/res/conv_0/kernel", "conditioning/text_in/kernel",
-         "down_0_0/attention/proj_in/kernel", "head/conv/kernel", "down_1_0/attention/norm/scale"],
+         "down_0_0/attention/proj_in/kernel", "down_0_0/attention/proj_out/kernel",
+         "head/conv/kernel", "down_1_0/attention/norm/scale"],
 }  # fmt: skip
 
 

@@ -38,6 +38,7 @@ def cascades(folders):
     [
         ("sd1", "ddim", False),
         ("sd2", "dpmpp_2m", False),
+        pytest.param("sd1", "pndm", False, marks=SLOW),
         pytest.param("sd1", "ddim", True, marks=SLOW),
         pytest.param("sd1", "dpmpp_2m", False, marks=SLOW),
         pytest.param("sd2", "ddim", False, marks=SLOW),
@@ -51,7 +52,7 @@ def test_twenty_guided_steps_end_at_the_latents_of_diffusers(cascades, version, 
         stage.settings,
         num_steps=sd_inputs.STEPS,
         sampler=sampler,
-        spacing={"ddim": "leading_1", "dpmpp_2m": "leading_inner"}[sampler],
+        spacing="leading_inner" if sampler == "dpmpp_2m" else "leading_1",
     )
     assert settings.guidance_weight == sd_inputs.GUIDANCE
     away = embed(sd_inputs.NEGATIVE) if negative else None

@@ -61,6 +61,7 @@ OURS = {
     "unipc": (sampler.unipc(), "eps"),
     "unipc_v_karras": (sampler.unipc(), "v"),
     "unipc_not_clean": (sampler.unipc(), "eps"),
+    "pndm": (sampler.pndm(), "eps"),
     "k_euler": (sampler.euler(), "eps"),
     "k_euler_churn": (sampler.euler(CHURN), "eps"),
     "k_heun": (sampler.heun(), "eps"),

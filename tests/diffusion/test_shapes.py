@@ -81,6 +81,7 @@ FACTS = {
         for name, noise in [
             ("ddpm", 0.3), ("ddim", 0.5), ("euler", 0.2), ("heun", 0.0),
             ("dpmpp_2s", 0.0), ("dpmpp_2m", 0.0), ("dpmpp_2m_sde", 1.0), ("unipc", 0.0),
+            ("pndm", 0.0),
         ]
     },
     "sample with a learned variance": lambda x, _: sampler.sample(

@@ -1,5 +1,6 @@
 """Autoencoders of others: the same latents and pictures, the same tensors back, and refusals."""
 
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ from diffjax.core.trees import named_leaves
 from diffjax.encoders.autoencoder import weights
 from diffjax.encoders.autoencoder.names import OLD, source_of
 from diffjax.models.autoencoder.network import Autoencoder, Sizes
+from tests.models.parameters import anywhere
 from tools import random_tensors
 
 GOLDEN = Path(__file__).parents[1] / "golden/vae"
@@ -81,7 +83,7 @@ def test_what_is_loaded_is_saved_with_the_same_bytes(folder, tmp_path):
 def test_patches_are_channels_of_the_stem_and_of_the_last_convolution(tmp_path):
     sizes = Sizes(channels=4, mults=(1, 2), num_blocks=1, latent=3, groups=2, patch=2)
     net, x = Autoencoder(sizes), np.asarray(random_tensors.pictures(0)[:1, :16, :16])
-    params = jax.jit(net.init)(jax.random.key(0), x)["params"]
+    params = anywhere(net, x=x)
     weights.save(tmp_path, weights.Loaded(sizes, params, 1.0))
     again = weights.load(tmp_path)
     assert again.sizes == sizes
@@ -92,8 +94,8 @@ def test_patches_are_channels_of_the_stem_and_of_the_last_convolution(tmp_path):
     wanted = np.asarray(jax.lax.conv_general_dilated(
         split, stem["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     ))  # fmt: skip
-    _, kept = net.apply({"params": again.params}, jax.numpy.asarray(x), capture_intermediates=True,
-                        mutable=["intermediates"])  # fmt: skip
+    seen = functools.partial(net.apply, capture_intermediates=True, mutable=["intermediates"])
+    _, kept = jax.jit(seen)({"params": again.params}, x)
     (found,) = kept["intermediates"]["encoder"]["stem"]["__call__"]
     np.testing.assert_allclose(found, wanted + stem["bias"], atol=1e-5)
     (last,) = kept["intermediates"]["last"]["__call__"]

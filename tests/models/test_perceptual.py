@@ -4,17 +4,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffjax.core.trees import map_named
 from diffjax.models.efficientnet_lite import Lite0
 from diffjax.models.perceptual import ByLite0
+from tests.models.parameters import anywhere
 
 SIDE = 32
 
 
 def test_the_distance_is_the_sum_over_layers_of_the_mean_square_between_directions():
-    params = jax.jit(Lite0().init)(jax.random.key(0), jnp.zeros((1, SIDE, SIDE, 3)))["params"]
+    drawn = anywhere(Lite0(), x=jnp.zeros((1, SIDE, SIDE, 3)))
+    params = map_named(lambda name, p: 1 + p if name.endswith("var") else p, drawn)
     a, b = np.random.default_rng(0).uniform(-1, 1, (2, 2, SIDE, SIDE, 3)).astype(np.float32)
     perceptual = ByLite0()
-    layers = jax.jit(perceptual.activations)(params, np.concatenate([a, b]))
+    both = jax.jit(
+        lambda p, a, b: (
+            perceptual.activations(p, jnp.concatenate([a, b])),
+            perceptual.distance(p, a, b),
+        )
+    )
+    layers, distance = both(params, a, b)
     assert [h.shape[1] for h in layers] == [SIDE // 2 ** (i + 1) for i in range(5)]
     wanted = np.zeros(2)
     for layer in layers:
@@ -23,6 +32,5 @@ def test_the_distance_is_the_sum_over_layers_of_the_mean_square_between_directio
         assert (length > 0).any()
         h = h / np.where(length > 0, length, 1.0)
         wanted += ((h[:2] - h[2:]) ** 2).sum(-1).mean((1, 2))
-    distance = jax.jit(perceptual.distance)
-    np.testing.assert_allclose(distance(params, a, b), wanted, rtol=1e-4)
-    np.testing.assert_array_equal(distance(params, a, a), 0.0)
+    np.testing.assert_allclose(distance, wanted, rtol=1e-4)
+    np.testing.assert_array_equal(both(params, a, a)[1], 0.0)

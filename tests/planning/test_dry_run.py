@@ -32,7 +32,8 @@ def flags(encoder, *more, preset="base64.py:tiny"):
 
 def test_a_dry_run_tells_everything_and_writes_nothing(tmp_path, encoder, capsys):
     workdir = tmp_path / "run"
-    more = ["--dry_run", "--workdir", str(workdir), "--config.mesh.fsdp=4"]
+    small = ["--config.model.mults=(1,)", "--config.model.attention_levels=(0,)"]
+    more = ["--dry_run", "--workdir", str(workdir), "--config.mesh.fsdp=4", *small]
     assert main.main(flags(encoder, *more)) == 0
     out = capsys.readouterr().out
     for words in (

@@ -10,6 +10,7 @@ from diffjax.models.unet import UNet
 from diffjax.tasks.conditions import LowRes, Text
 from diffjax.tasks.denoising import Denoising
 from diffjax.tasks.task import Losses
+from tests.tasks.network import Mixing
 
 TINY = {"width": 16, "mults": (1, 2), "head_width": 16, "token_width": 8}
 TEXT = Text(4, 6, drop=0.1)
@@ -23,6 +24,8 @@ FLAT = Denoising(
     (TEXT,),
     SCHEDULE,
 )
+# Its network compiles at once.
+MIXED = Denoising("mixed", Mixing(), (16, 16, 3), (TEXT,), SCHEDULE)
 SR = Denoising(
     "sr",
     EfficientUNet(**TINY, num_blocks=(1, 1), attention="cross"),

@@ -53,12 +53,16 @@ def params_of(kind, dtype):
     )
 
 
-def batch_of(dtype, judged=1.0):
+def batch_of(dtype):
     return {
         "image": jnp.asarray(peers.picture()),
         "latent_eps": jnp.asarray(peers.latent_eps(), dtype),
-        "judged": jnp.full(peers.ROWS, judged, dtype),
+        "judged": jnp.ones(peers.ROWS, dtype),
     }
+
+
+FOLLOWED = task_of("quantised", following=Following(average=0.9))
+EIGHT = np.random.default_rng(3).integers(0, 256, (8, 16, 16, 3), np.uint8)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -82,10 +86,16 @@ def test_the_adversarial_step_has_the_gradients_of_pytorch(kind):
         np.testing.assert_allclose(at, product, rtol=1e-6, atol=1e-6 * size, err_msg=name)
 
 
+@functools.cache
+def alone():
+    """The gradients of eight rows on one device, compiled."""
+    work = functools.partial(gradients_of, FOLLOWED, total=len(EIGHT))
+    return work, jax.jit(work)
+
+
 def test_before_its_first_step_the_adversary_moves_nothing():
-    gradients, losses = jax.jit(
-        functools.partial(gradients_of, task_of("quantised"), total=peers.ROWS)
-    )(params_of("quantised", "float32"), batch_of("float32", judged=0.0))
+    batch = {"image": EIGHT, "judged": jnp.zeros(len(EIGHT))}
+    gradients, losses = alone()[1](params_of("quantised", "float32"), batch)
     assert all(not g.any() for g in jax.tree.leaves(gradients["discriminator"]))
     assert not losses.metrics["adversary_weight"].any()
     drawn = functools.partial(
@@ -175,12 +185,10 @@ def test_the_papers_autoencoder_has_its_number_of_parameters():
 
 @pytest.mark.parametrize("sizes", [(4, 2, 1), pytest.param((2, 2, 2), marks=pytest.mark.slow)])
 def test_gradients_on_a_mesh_are_those_of_one_device(sizes):
-    task, rows = task_of("quantised", following=Following(average=0.9)), 8
-    params = params_of("quantised", "float32")
-    image = jnp.asarray(np.random.default_rng(3).integers(0, 256, (rows, 16, 16, 3), np.uint8))
-    batch = {"image": image, "judged": jnp.ones(rows)}
-    work = functools.partial(gradients_of, task, total=rows)
-    wanted, theirs = jax.device_get(jax.jit(work)(params, batch))
+    task, params = FOLLOWED, params_of("quantised", "float32")
+    batch = {"image": EIGHT, "judged": jnp.ones(len(EIGHT))}
+    work, run_alone = alone()
+    wanted, theirs = jax.device_get(run_alone(params, batch))
     mesh = mesh_lib.make_mesh(*sizes, devices=jax.devices()[:8])
     place = mesh_lib.state_sharding(mesh, params, task.sharding)
     over = spread(mesh, place, task.sharding)(work)

@@ -16,6 +16,8 @@ from diffjax.tasks import critic, sampling
 from diffjax.tasks.critic import CLIP_TEXT, ClipCritic
 from diffjax.tasks.denoising import Denoising
 from diffjax.tasks.settings import SampleSettings
+from tests.tasks import test_space
+from tests.tasks.network import Network
 from tests.tiny_cascade import Told
 
 CONFIG = CLIPConfig(tower(16, 1, 2), tower(16, 1, 2), 8, 4, 8, vocabulary=24, length=8)
@@ -121,3 +123,30 @@ def test_outside_the_interval_of_guidance_no_critic_is_followed():
     never = made(task, 5.0, guidance_from=90.0, guidance_to=100.0)
     np.testing.assert_allclose(never, made(task), atol=1e-6)
     assert np.abs(made(task, 5.0) - never).max() > 1e-3
+
+
+@pytest.mark.slow
+def test_latents_are_guided_by_the_pictures_that_are_decoded_from_them():
+    """z_0 + 2 (sigma^2 / alpha) times the gradient of the logit of decoded z_0, by the latent."""
+    space, weights = test_space.space_of(), test_space.weights_of()
+    judge, params = ClipCritic(CLIP(CONFIG)), critic.weights_of(params_of(CONFIG))
+    task = test_space.task_of(Network(lambda x_t, logsnr_t: x_t), space)
+    task = dataclasses.replace(task, critic=judge, frozen={**task.frozen, "critic": params})
+    settings = dataclasses.replace(HOW, threshold="none", clip_guidance=2.0)
+    columns, levels = {CLIP_TEXT: texts()}, jnp.full(3, 0.7)
+    z = jax.random.normal(jax.random.key(2), (3, 4, 4, 2))
+
+    def half(z, logsnr_t):
+        return 0.5 * z
+
+    def logit(z):
+        return judge.log_prob(params, columns, space.decode(weights, 0.5 * z), levels).sum()
+
+    def guided(z, columns):
+        return sampling.criticised(half, columns, task, judge, settings)(z, levels)
+
+    gradient = np.asarray(jax.jit(jax.grad(logit))(z))
+    alpha, sigma = np.sqrt(1 / (1 + np.exp(-0.7))), np.sqrt(1 / (1 + np.exp(0.7)))
+    wanted = 0.5 * z + 2.0 * sigma**2 / alpha * gradient
+    assert np.abs(gradient).max() > 1e-3
+    np.testing.assert_allclose(jax.jit(guided)(z, columns), wanted, rtol=1e-4, atol=1e-5)

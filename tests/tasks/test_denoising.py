@@ -11,9 +11,10 @@ from diffjax.diffusion.training.times import stratified
 from diffjax.images import pixels
 from diffjax.models.efficient_unet import EfficientUNet, is_convolutional
 from diffjax.tasks.conditions import Text
-from diffjax.tasks.denoising import by_noise_level
+from diffjax.tasks.learning import by_noise_level
 from diffjax.tasks.task import examples
-from tests.tasks.stages import BASE, FLAT, KEY, SR, STEP, TINY, batch_of, loss_of, moved
+from tests.tasks.network import Network
+from tests.tasks.stages import BASE, FLAT, KEY, MIXED, SR, STEP, TINY, batch_of, loss_of, moved
 
 
 def with_conditions(task, *conditions):
@@ -47,7 +48,7 @@ def test_the_columns_of_a_crop_are_smaller_than_the_picture():
 def test_the_loss_of_a_task_is_the_diffusion_loss():
     """Drawn beforehand or by `diffusion_loss` itself from the same key: one and the same loss."""
     task = dataclasses.replace(
-        with_conditions(FLAT, Text(4, 6)), weighting="min_snr", times=stratified
+        with_conditions(MIXED, Text(4, 6)), weighting="min_snr", times=stratified
     )
     batch, params = jax.tree.map(jnp.asarray, batch_of(16)), moved(task)
 
@@ -73,19 +74,18 @@ def test_the_loss_of_a_net_that_says_zero_is_the_targets_variance():
     """v = alpha eps - sigma x_0, so E|v|^2 = E alpha^2 + E sigma^2 E|x_0|^2."""
     white = np.full((512, 16, 16, 3), 255, np.uint8)
     batch = jax.tree.map(jnp.asarray, {**batch_of(16, 512), "image": white})
-    losses = jax.jit(lambda params, batch: loss_of(FLAT, params, batch))(
-        jax.jit(FLAT.init)(KEY), batch
-    )
+    task = dataclasses.replace(FLAT, model=Network(lambda x_t, _, **told: jnp.zeros_like(x_t)))
+    losses = jax.jit(lambda batch: loss_of(task, {}, batch))(batch)
     assert float(losses.per_example.mean()) == pytest.approx(1.0, abs=0.02)  # |x_0| = 1 everywhere
     assert float(jnp.nanmean(losses.metrics["loss_noisy"])) == pytest.approx(1.0, abs=0.05)
 
 
 def test_text_is_dropped_in_the_share_asked_for():
     """With every caption dropped the loss no longer knows the text; with none it does."""
-    batch, params = jax.tree.map(jnp.asarray, batch_of(16)), moved(FLAT)
+    batch, params = jax.tree.map(jnp.asarray, batch_of(16)), moved(MIXED)
     other = {**batch, "text": batch["text"][::-1], "text_length": batch["text_length"][::-1]}
     for drop, same in ((1.0, True), (0.0, False)):
-        task = with_conditions(FLAT, Text(4, 6, drop))
+        task = with_conditions(MIXED, Text(4, 6, drop))
         loss = jax.jit(lambda batch, task=task: loss_of(task, params, batch).per_example.mean())
         assert (float(loss(batch)) == float(loss(other))) is same
 
@@ -110,9 +110,9 @@ def test_the_metrics_of_the_two_halves_average_to_the_whole():
 def test_the_weight_of_a_time_counts_in_the_loss():
     """Importance sampling keeps the mean: a row drawn half as often counts twice."""
     batch = jax.tree.map(jnp.asarray, batch_of(16))
-    drawn = jax.jit(FLAT.draw)(KEY, batch, STEP)
-    params = moved(FLAT)
-    loss = jax.jit(lambda batch: FLAT.loss(params, batch).per_example)
+    drawn = jax.jit(MIXED.draw)(KEY, batch, STEP)
+    params = moved(MIXED)
+    loss = jax.jit(lambda batch: MIXED.loss(params, batch).per_example)
     plain, heavy = loss(drawn), loss({**drawn, "weight": 2.0 * drawn["weight"]})
     np.testing.assert_allclose(heavy, 2.0 * plain, rtol=1e-6)
 

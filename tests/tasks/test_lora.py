@@ -1,9 +1,7 @@
 """Training of low-rank changes: what is trained, what stays, and how rows of the class count."""
 
 import dataclasses
-from typing import ClassVar
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,26 +11,11 @@ from diffjax.core import rng, trees
 from diffjax.devices import mesh as mesh_lib
 from diffjax.diffusion.training.times import Importance
 from diffjax.tasks import lora
-from diffjax.tasks.denoising import Denoising
 from diffjax.tasks.lora import Adapted
 from diffjax.tasks.task import Remembering
-from tests.tasks.stages import KEY, SCHEDULE, TEXT, batch_of, moved
+from tests.tasks.stages import KEY, MIXED, batch_of, moved
 
-
-class Mixing(nn.Module):
-    """Dense layers among pixels and words, which compile at once."""
-
-    sharding: ClassVar = ((".*", ()),)
-
-    @nn.compact
-    def __call__(self, x_t, logsnr_t, text, text_mask):
-        words = nn.Dense(8, name="words")(jnp.sum(text * text_mask[..., None], axis=1))
-        h = nn.Dense(8, name="stem")(x_t) + words[:, None, None] + logsnr_t[:, None, None, None]
-        attended = nn.Dense(8, name="attention")(jnp.tanh(h))
-        return nn.Dense(3, name="head")(jnp.tanh(h + attended))
-
-
-FLAT = Denoising("flat", Mixing(), (16, 16, 3), (TEXT,), SCHEDULE)
+FLAT = MIXED
 
 
 def kernels(task):

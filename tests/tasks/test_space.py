@@ -34,6 +34,16 @@ def weights_of(codes=0):
     return jax.tree.map(lambda p: p + 0.05 * random.standard_normal(p.shape, np.float32), made)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def encoded(space, weights, picture):
+    return space.encode(weights, picture)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def decoded(space, weights, z):
+    return space.decode(weights, z)
+
+
 def picture_of(side=8, seed=0):
     random = np.random.default_rng(seed)
     return jnp.asarray(random.uniform(-1, 1, (2, side, side, 3)), jnp.float32)
@@ -61,23 +71,23 @@ def test_a_latent_is_drawn_from_its_moments_and_scaled_channel_by_channel():
     np.testing.assert_allclose(space_of().mean(jnp.asarray(moments)), middle, rtol=1e-6)
 
 
-@pytest.mark.parametrize("codes", [0, 5])
+@pytest.mark.parametrize("codes", [0, pytest.param(5, marks=pytest.mark.slow)])
 def test_decoding_the_middle_of_a_latent_is_what_the_autoencoder_makes_of_a_picture(codes):
     """Its encoder and decoder one after the other, with no scale between them."""
     space, weights, picture = space_of(codes), weights_of(codes), picture_of()
-    made = space.decode(weights, space.encode(weights, picture))
-    expected = space.model.apply({"params": weights}, picture)
+    made = decoded(space, weights, encoded(space, weights, picture))
+    expected = jax.jit(space.model.apply)({"params": weights}, picture)
     np.testing.assert_allclose(made, expected, atol=1e-5)
 
 
 def test_a_large_latent_is_decoded_in_tiles_and_a_small_one_whole():
     z = jax.random.normal(KEY, (1, 16, 8, 2))
-    whole, tiled = (space_of(tile_px=tile).decode(weights_of(), z) for tile in (0, 16))
+    whole, tiled = (decoded(space_of(tile_px=tile), weights_of(), z) for tile in (0, 16))
     assert whole.shape == tiled.shape == (1, 32, 16, 3)
     assert np.abs(np.asarray(whole - tiled)).max() > 1e-3  # a tile has norms of its own
-    first = space_of().decode(weights_of(), z[:, :8])
+    first = decoded(space_of(), weights_of(), z[:, :8])
     np.testing.assert_allclose(tiled[:, :8], first[:, :8], atol=1e-5)
-    np.testing.assert_array_equal(space_of(tile_px=32).decode(weights_of(), z), whole)
+    np.testing.assert_array_equal(decoded(space_of(tile_px=32), weights_of(), z), whole)
 
 
 def test_a_place_is_in_the_hole_if_one_of_its_pixels_is():
@@ -94,7 +104,7 @@ def test_the_loss_is_that_of_latents_drawn_with_the_batchs_own_noise(cached, cod
     space, weights = space_of(codes, cached), weights_of(codes)
     task = task_of(Network(lambda x_t, logsnr_t: jnp.zeros_like(x_t)), space)
     pixels = jnp.round((picture_of() + 1) * 127.5).astype(jnp.uint8)
-    moments = space.moments(weights, pixels.astype(jnp.float32) / 127.5 - 1)
+    moments = jax.jit(space.moments)(weights, pixels.astype(jnp.float32) / 127.5 - 1)
     column = {"latent": moments.astype(jnp.float16)} if cached else {"image": pixels}
     assert {name: (x.shape[1:], x.dtype) for name, x in column.items()} == {
         name: (x.shape, x.dtype) for name, x in task.columns().items()
@@ -106,7 +116,8 @@ def test_the_loss_is_that_of_latents_drawn_with_the_batchs_own_noise(cached, cod
     logsnr = np.asarray(task.schedule(batch["u"]))[:, None, None, None]
     alpha, sigma = np.sqrt(1 / (1 + np.exp(-logsnr))), np.sqrt(1 / (1 + np.exp(logsnr)))
     expected = np.square(alpha * batch["eps"] - sigma * z).mean(axis=(1, 2, 3))
-    np.testing.assert_allclose(task.loss({}, batch).per_example, expected, rtol=1e-4)
+    found = jax.jit(task.loss)({}, batch).per_example
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 def test_samples_are_the_decoded_latents_which_are_not_clipped_before():
@@ -117,7 +128,7 @@ def test_samples_are_the_decoded_latents_which_are_not_clipped_before():
     keys = jax.random.split(KEY, 2)
     found = sampling.ready({}, {}, keys, task=task, settings=SETTINGS).sample()
     np.testing.assert_allclose(found, z, atol=1e-4)
-    picture = np.clip(space.decode(weights_of(), z), -1, 1)
+    picture = np.clip(decoded(space, weights_of(), z), -1, 1)
     made = sampling.sample({}, {}, keys, task=task, settings=SETTINGS)
     np.testing.assert_allclose(made, picture, atol=1e-4)
     shown, guesses = sampling.watch({}, {}, keys, task=task, settings=SETTINGS)

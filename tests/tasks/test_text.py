@@ -9,7 +9,7 @@ from diffjax.encoders.cache import cache
 from diffjax.encoders.t5 import load_encoder
 from diffjax.tasks.conditions import Text
 from diffjax.tasks.text import drop_text, mask_from_length, null_text
-from tests.tasks.stages import BASE, KEY, loss_of
+from tests.tasks.stages import KEY, MIXED, loss_of
 from tests.tiny_t5 import save_tiny
 
 
@@ -67,7 +67,7 @@ def training(tmp_path_factory):
     fly, mask = encoder.encode(captions, 16)
     cached, cached_mask = made.batch(captions, 16)
     np.testing.assert_array_equal(mask, cached_mask)
-    task = dataclasses.replace(BASE, conditions=(Text(encoder.width, 16),))
+    task = dataclasses.replace(MIXED, conditions=(Text(encoder.width, 16),))
     random = np.random.default_rng(0)
     draw = lambda leaf: 0.1 * random.standard_normal(leaf.shape, np.float32)  # noqa: E731
     params = jax.tree.map(draw, jax.eval_shape(task.init, KEY))

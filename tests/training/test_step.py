@@ -11,7 +11,7 @@ from diffjax.devices import mesh as mesh_lib
 from diffjax.training import state
 from diffjax.training import step as step_lib
 from diffjax.training.gradients import gradients_of
-from tests.tasks.stages import BASE, FLAT, KEY, SR, batch_of
+from tests.tasks.stages import BASE, FLAT, KEY, MIXED, SR, batch_of
 from tests.training.steps import TX, create, placed, step_of
 
 
@@ -94,11 +94,11 @@ def test_micro_batches_do_not_change_a_step():
 
 def test_a_weighted_row_counts_by_its_weight_in_the_gradient():
     """The gradient is that of the mean of `per_example`, weights of times included."""
-    batch = FLAT.draw(KEY, jax.tree.map(jnp.asarray, batch_of(16)), jnp.int32(0))
-    params = started(FLAT).params
+    batch = MIXED.draw(KEY, jax.tree.map(jnp.asarray, batch_of(16)), jnp.int32(0))
+    params = started(MIXED).params
     one = jnp.zeros(8).at[3].set(8.0)
     alone = {name: column[3:4] for name, column in batch.items()} | {"weight": jnp.ones(1)}
-    compiled = jax.jit(functools.partial(gradients_of, FLAT), static_argnames="total")
+    compiled = jax.jit(functools.partial(gradients_of, MIXED), static_argnames="total")
     mine, _ = compiled(params, {**batch, "weight": one}, total=8)
     theirs, _ = compiled(params, alone, total=1)
     for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(theirs), strict=True):
@@ -115,7 +115,7 @@ def test_a_mean_over_rows_leaves_out_those_that_have_none():
 @pytest.fixture(scope="module")
 def one_step():
     """A first state, and the step, jitted."""
-    return jax.jit(create(FLAT))(KEY), jax.jit(step_of(FLAT))
+    return jax.jit(create(MIXED))(KEY), jax.jit(step_of(MIXED))
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from diffjax.diffusion.sampling.inpaint import (
     slerp,
     vary,
 )
+from diffjax.diffusion.sampling.pseudo import Noises, pndm
 from diffjax.diffusion.sampling.sampler import (
     Path,
     Sampler,
@@ -68,6 +69,7 @@ from diffjax.diffusion.sampling.tiles import joined, starts, tiled
 __all__ = [
     "Churn",
     "Multistep",
+    "Noises",
     "Past",
     "Path",
     "Sampler",
@@ -112,6 +114,7 @@ __all__ = [
     "log_variance_ratio",
     "merge",
     "on_grid",
+    "pndm",
     "reconstruction_guidance",
     "remembering",
     "respaced",

@@ -13,6 +13,7 @@ from diffjax.core.types import Data, Denoiser, PRNGKey, PRNGKeys
 from diffjax.diffusion.predict import x_0_of
 from diffjax.diffusion.process import alpha_sigma
 from diffjax.diffusion.sampling.ancestral import Push, ddim, ddpm, ddpm_learned
+from diffjax.diffusion.sampling.pseudo import pndm
 from diffjax.diffusion.sampling.solver import (
     Churn,
     dpmpp_1s,
@@ -55,6 +56,7 @@ SAMPLERS: dict[str, Sampler] = {
         Sampler("dpmpp_2m", dpmpp_2m),
         Sampler("dpmpp_2m_sde", dpmpp_2m_sde, "eta"),
         Sampler("unipc", unipc),
+        Sampler("pndm", pndm),
     )
 }
 __all__ = [

@@ -20,7 +20,7 @@ from diffjax.core.json_types import Json, JsonObject
 from diffjax.core.trees import Params
 from diffjax.encoders import tensors, torch_archive
 from diffjax.encoders.autoencoder.names import CODES, OLD, Layout, source_of
-from diffjax.encoders.matching import Tensor, matched, stored_of, under
+from diffjax.encoders.matching import Tensor, matched, shapes_of, stored_of, under
 from diffjax.encoders.stored import Stored
 from diffjax.encoders.unreadable import read_downloaded_json
 from diffjax.models.autoencoder.network import Autoencoder, Sizes
@@ -184,9 +184,8 @@ def sizes_of_tensors(shapes: Mapping[str, tuple[int, ...]], file: Path) -> Sizes
 
 def _params(sizes: Sizes, stored: Mapping[str, Tensor], layout: Layout, file: Path) -> Params:
     """The parameters, after a check that the file has just those, in their shapes."""
-    wanted = jax.eval_shape(
-        Autoencoder(sizes).init, jax.random.key(0), jnp.zeros((1, sizes.factor, sizes.factor, 3))
-    )["params"]
+    image = jax.ShapeDtypeStruct((1, sizes.factor, sizes.factor, 3), jnp.float32)
+    wanted = shapes_of(Autoencoder(sizes), image)
     sources = lambda ours: source_of(layout, ours, len(sizes.mults))  # noqa: E731
     params, left = matched(wanted, sources, stored, file, "this autoencoder")
     if left:

@@ -14,59 +14,29 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import ml_dtypes
 import numpy as np
 from absl import logging
-from jaxtyping import Array, Bool, Float, Shaped
+from jaxtyping import Bool, Shaped
 
 from diffjax.core.errors import BadData
 from diffjax.data.broken import BrokenRecord
 from diffjax.encoders.cache import index as indices
 from diffjax.encoders.cache import records, shards, unseen
+from diffjax.encoders.cache.owner import Encoder, default_folder, header_of, users_folder
 from diffjax.encoders.cache.records import FLOAT16, STORAGES, Damaged
 from diffjax.encoders.cache.shards import Header, Shards, StorageError
 
 __all__ = [
     "FLOAT16", "STORAGES", "Damaged", "Embeddings", "Encoder", "Header", "MissingCaption",
     "StorageError", "default_folder", "ensure", "extend", "header_of", "null_text", "open_cache",
+    "users_folder",
 ]  # fmt: skip
 
 SHARD_BYTES = 256 << 20
 SHARD_SECONDS = 600  # a killed process loses at most the work of this time
 WINDOW = 16_384  # captions are sorted by length, and encoded, in groups of this size
-
-
-@runtime_checkable
-class Encoder(Protocol):
-    """What a cache needs of an encoder. fingerprint: marks the cache, so no other one fills it."""
-
-    @property
-    def name(self) -> str:
-        """Its name, for people."""
-        ...
-
-    @property
-    def fingerprint(self) -> str:
-        """Equal for encoders that make the same of the same captions."""
-        ...
-
-    @property
-    def width(self) -> int:
-        """The width d of its embeddings."""
-        ...
-
-    @property
-    def max_length(self) -> int:
-        """The most tokens of a caption."""
-        ...
-
-    def encode(
-        self, captions: Sequence[str], length: int | None = None
-    ) -> tuple[Float[Array, "b l d"], Bool[Array, "b l"]]:
-        """(embeddings, mask) of captions."""
-        ...
 
 
 class MissingCaption(BadData, KeyError):
@@ -169,13 +139,6 @@ def null_text(width: int) -> Shaped[np.ndarray, "1 d"]:
     return np.zeros((1, width), ml_dtypes.bfloat16)
 
 
-def header_of(encoder: Encoder, storage: str = "bfloat16") -> Header:
-    """The header of a cache made by `encoder`."""
-    if storage not in (*STORAGES, FLOAT16):
-        raise ValueError(f"storage={storage!r}, want one of {', '.join(STORAGES)}")
-    return Header(encoder.name, encoder.fingerprint, encoder.width, encoder.max_length, storage)
-
-
 def open_cache(path: str | os.PathLike, encoder: Encoder | None = None) -> Embeddings:
     """Open the cache at `path`.
 
@@ -187,20 +150,6 @@ def open_cache(path: str | os.PathLike, encoder: Encoder | None = None) -> Embed
     if encoder is not None:
         shards.check_header(path, header, header_of(encoder, header.storage))
     return Embeddings(path, header, indices.load(path, header), Shards(path))
-
-
-def default_folder(encoder: Encoder) -> Path:
-    """The folder of this encoder's cache if none is named.
-
-    It is below $DIFFJAX_CACHE_DIR, or else below diffjax in the user's cache folder.
-    """
-    return users_folder() / f"{encoder.name}-{encoder.fingerprint[:8]}-{encoder.max_length}"
-
-
-def users_folder() -> Path:
-    """Where this user's caches lie."""
-    base = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    return Path(os.environ.get("DIFFJAX_CACHE_DIR", f"{base}/diffjax")).expanduser()
 
 
 def extend(

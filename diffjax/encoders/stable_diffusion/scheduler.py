@@ -12,10 +12,10 @@ from diffjax.diffusion import schedule
 
 # What diffusers calls the kinds of predictions.
 KINDS = {"epsilon": "eps", "v_prediction": "v", "sample": "x_0"}
-# The sampler for a class of diffusers and its noise; PNDM is not here, and DDIM comes close to it.
+# The sampler for a class of diffusers and its noise.
 SAMPLERS = {
     "DDIMScheduler": ("ddim", 0.0),
-    "PNDMScheduler": ("ddim", 0.0),
+    "PNDMScheduler": ("pndm", 0.0),
     "DDPMScheduler": ("ddpm", 0.0),
     "EulerDiscreteScheduler": ("euler", 0.0),
     "EulerAncestralDiscreteScheduler": ("ddim", 1.0),
@@ -73,12 +73,15 @@ def of_config(config: JsonObject, file: Path) -> Scheduler:
     if not low <= high:
         raise ValueError(f"{file}: beta_start {low} is above beta_end {high}")
     kind = str(config.get("_class_name"))
+    zero_snr = config.get("rescale_betas_zero_snr", False) is True
     sampler, noise = SAMPLERS.get(kind, ("ddim", 0.0))
+    if zero_snr and sampler == "pndm":  # which takes means of noise, and there is nothing else
+        sampler = "ddim"
     return Scheduler(
         betas=betas,
         beta_min=low,
         beta_max=high,
-        zero_snr=config.get("rescale_betas_zero_snr", False) is True,
+        zero_snr=zero_snr,
         predict=predict,
         sampler=sampler,
         noise=noise,

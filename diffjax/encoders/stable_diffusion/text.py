@@ -4,7 +4,7 @@ Version 1 reads the last layer of OpenAI's ViT-L/14, version 2 the penultimate o
 ViT-H/14; both after the last norm. Folders of version 2 lack the layer that is not read.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from diffjax.core.json_types import Json, JsonObject
 from diffjax.core.trees import Params
 from diffjax.encoders.clip import names
 from diffjax.encoders.clip.names import Layout
-from diffjax.encoders.matching import SourceOf, Tensor, matched
+from diffjax.encoders.matching import SourceOf, Tensor, matched, shapes_of
 from diffjax.encoders.source import Source
 from diffjax.models.clip.sizes import ACTIVATIONS, Activation, Tower
 from diffjax.models.clip.states import TextStates
@@ -151,8 +151,7 @@ def config_of(model: TextStates) -> JsonObject:
 def _params(
     model: TextStates, source_of: SourceOf, stored: Mapping[str, Tensor], where: Path
 ) -> tuple[Params, dict[str, Tensor]]:
-    init: Callable = model.init
-    wanted = jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
+    wanted = shapes_of(model, jax.ShapeDtypeStruct((1, 1), jnp.int32))
     return matched(wanted, source_of, stored, where, "this text encoder")
 
 

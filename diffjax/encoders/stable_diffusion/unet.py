@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from diffjax.core.json_types import Json, JsonObject
 from diffjax.core.trees import Params
 from diffjax.encoders.autoencoder.names import Layout
-from diffjax.encoders.matching import SourceOf, Tensor, matched
+from diffjax.encoders.matching import SourceOf, Tensor, matched, shapes_of
 from diffjax.encoders.stable_diffusion.names import Shape, source_of
 from diffjax.encoders.unreadable import first_line
 from diffjax.models.latent_unet import LatentUNet
@@ -199,15 +199,15 @@ def _params(
         )
     if len(model.mults) * model.num_blocks * model.depth > len(stored):
         raise ValueError(f"{where}: {len(stored)} tensors are fewer than such a U-Net has blocks")
-    x = jnp.zeros((1, model.stride, model.stride, channels))
-    words, mask = jnp.zeros((1, 1, text)), jnp.ones((1, 1), bool)
+    shapes = (1, model.stride, model.stride, channels), (1,), (1, 1, text)
+    inputs = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
     try:
-        made = jax.eval_shape(model.init, jax.random.key(0), x, jnp.zeros(1), words, mask)
+        wanted = shapes_of(model, *inputs, jax.ShapeDtypeStruct((1, 1), jnp.bool_))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{where}: sizes that make no network: {first_line(error)}") from None
     shape = shape_of(model, linear)
     sources = lambda ours: source_of(layout, ours, shape)  # noqa: E731
-    params, left = matched(made["params"], sources, stored, where, "this U-Net")
+    params, left = matched(wanted, sources, stored, where, "this U-Net")
     if left:
         raise ValueError(f"{where}: {min(left)} is not of this U-Net, and {len(left)} in all")
     return params

@@ -215,6 +215,7 @@ def test_the_decoder_is_the_mean_log_mass_of_the_levels_bin(monkeypatch, gamma):
     assert float(got) == pytest.approx(-np.log2(mass).mean(), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_rungs_twice_as_close_halve_the_gap(monkeypatch):
     """gamma 0 pays h R / 4, h = 26 / 1,024 and R = 13 + log 0.3; gamma 1 less than a tenth."""
     oracles.cubature(monkeypatch)
@@ -245,6 +246,7 @@ def shrunken(denoise):
     return lambda x_t, logsnr_t: 0.9 * denoise(x_t, logsnr_t)
 
 
+@pytest.mark.slow
 def test_a_denoiser_shrunken_by_a_tenth_is_worse():
     x_0 = FULL.sample(jax.random.key(2), 64)
     options = dict(key=KEY, eight_bit=False)

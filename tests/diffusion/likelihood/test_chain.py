@@ -105,7 +105,10 @@ def bound_stage(stage):
     return nats
 
 
-@pytest.mark.parametrize("num_stages", [1, 2, 3])
+@pytest.mark.parametrize(
+    "num_stages",
+    [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)],
+)
 def test_a_cascades_flows_add_up_to_the_likelihood_to_1e_3_bits(num_stages):
     """Exact stages: equal for every picture, whatever z was drawn."""
     first = 3 - num_stages

@@ -36,6 +36,7 @@ def test_likelihood_of_a_correlated_gaussian_is_the_closed_form_to_1e_3_bits(sha
     np.testing.assert_allclose(got, bound.to_bits(data.log_density(x_0), x_0), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_likelihood_of_a_mixture_is_the_closed_form_to_1e_3_bits():
     """Three modes of deviations 0.14, 0.22 and 0.32, pictures halfway between two of them as well.
 
@@ -114,7 +115,7 @@ def test_the_error_falls_with_the_fourth_power_of_the_step():
     assert 16 / 1.5 < coarse / fine < 16 * 1.5
 
 
-@pytest.mark.parametrize("probe", ["rademacher", "normal"])
+@pytest.mark.parametrize("probe", ["rademacher", pytest.param("normal", marks=pytest.mark.slow)])
 def test_hutchinsons_estimate_has_the_exact_mean_and_the_variance_of_its_probes(probe):
     """One picture 4,000 times, a probe each: v' M v with M = log(C) / 2, C the covariance.
 
@@ -133,6 +134,7 @@ def test_hutchinsons_estimate_has_the_exact_mean_and_the_variance_of_its_probes(
     assert got.var() == pytest.approx(2 * np.sum(counted**2), rel=0.15)
 
 
+@pytest.mark.slow
 def test_four_probes_quarter_the_variance():
     x_0 = jnp.repeat(FULL.sample(KEY, 1), 2000, 0)
     run = jax.jit(

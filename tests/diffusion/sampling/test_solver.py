@@ -21,7 +21,7 @@ DATA = oracles.gaussian(np.linspace(-0.4, 0.6, 4), oracles.smooth_covariance((2,
 LOGSNR_MIN, LOGSNR_MAX = -8.0, 6.0
 ORDERS = {
     "ddim": 1, "euler": 1, "dpmpp_1s": 1,
-    "heun": 2, "dpmpp_2s": 2, "dpmpp_2m": 2, "unipc": 3,
+    "heun": 2, "dpmpp_2s": 2, "dpmpp_2m": 2, "unipc": 3, "pndm": 2,
 }  # fmt: skip
 MEMORYLESS = ("ddim", "euler", "heun", "dpmpp_2s")
 
@@ -178,7 +178,7 @@ def test_the_last_rung_is_not_evaluated_twice(name):
     assert max(seen) == 2.0
 
 
-@pytest.mark.parametrize("name", ["heun", "dpmpp_2s", "dpmpp_2m", "unipc", "dpmpp_2m_sde"])
+@pytest.mark.parametrize("name", ["heun", "dpmpp_2s", "dpmpp_2m", "unipc", "pndm", "dpmpp_2m_sde"])
 def test_gradients_through_a_sampler_are_finite(name):
     def loss(scale):
         denoise = lambda x, _: scale * x  # noqa: E731
