@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, TypeAlias, TypedDict
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from diffjax.core.types import Image, LogSnr, PRNGKeys, Resized, Text, TextMask
