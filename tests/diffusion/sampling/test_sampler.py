@@ -237,7 +237,8 @@ def test_the_table_says_which_samplers_draw_noise(name, noise):
 @pytest.mark.parametrize("name", [name for name, row in sampler.SAMPLERS.items() if row.knob])
 def test_a_samplers_knob_is_an_argument_of_its_maker(name):
     row = sampler.SAMPLERS[name]
-    assert list(inspect.signature(row.make).parameters) == [row.knob]
+    push = ["push"] if row.pushed else []
+    assert list(inspect.signature(row.make).parameters) == [row.knob, *push]
 
 
 def test_a_learned_variance_spans_small_to_large_and_a_denoiser_without_one_is_refused():
