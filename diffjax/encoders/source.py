@@ -24,7 +24,7 @@ class Source(NamedTuple):
     def theirs(self, ours: np.ndarray) -> np.ndarray:
         """The joined tensor, from the parameter."""
         joined = ours.transpose(np.argsort(self.axes)).copy()
-        return joined.reshape(*joined.shape, *(1,) * self.ones)
+        return joined.reshape((*joined.shape, *(1,) * self.ones))
 
     def shape(self, ours: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of each of the tensors, from that of the parameter."""
