@@ -217,12 +217,13 @@ def load(flags: argparse.Namespace, dirs: Sequence[Path], like):
         stable_diffusion.check_place(flags.checkpoint)
     named = guiding.parse(flags.guide_by) if flags.guide_by is not None else []
     by_classifiers, guides = classifiers.split(named)
-    by_classifiers = by_classifiers or classifiers.named_by(dirs)
+    scaled = flags.classifier_guidance is not None
     given = [loras.parse(text) for text in flags.lora]
     loras.read(given)  # a wrong file is told before the stages are loaded
     if like is None:
         stages = loras.merged(loading.load(dirs, flags.ema, flags.verify), given)
         stages = guiding.guided(clips.configured(stages), guides, flags.verify)
+        by_classifiers = by_classifiers or classifiers.named_by(stages, dirs, scaled)
         return classifiers.guided(stages, by_classifiers, flags.verify)
     stages = loading.load_like(like, dirs, flags.ema, flags.verify, flags.anyway)
     stages = loras.merged(stages, given, like)
@@ -232,6 +233,7 @@ def load(flags: argparse.Namespace, dirs: Sequence[Path], like):
     stages = guiding.guided(stages, guides, flags.verify)
     if not flags.anyway and flags.guide_by is None:
         guiding.check_like(like, stages)
+    by_classifiers = by_classifiers or classifiers.named_by(stages, dirs, scaled)
     stages = classifiers.guided(stages, by_classifiers, flags.verify)
     if not flags.anyway:
         classifiers.check_like(like, stages)

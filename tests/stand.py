@@ -85,7 +85,7 @@ def of_loading(stand, cascade):
 
 
 def of_sample(stand, cascade):
-    from diffjax.build import clips, guiding, stable_diffusion
+    from diffjax.build import classifiers, clips, guiding, stable_diffusion
     from diffjax.generation import best, rows, watch
     from diffjax.generation.chain import Cascade
 
@@ -94,6 +94,8 @@ def of_sample(stand, cascade):
     stand.put(clips, "load", small.fake())
     stand.put(clips, "named_by", "the config's")
     stand.put(clips, "guided", gives=lambda stages, clip: stages)
+    stand.put(classifiers, "named_by", [])
+    stand.put(classifiers, "needed", gives=lambda stages, asked: stages)
     stand.put(best, "scorer", gives=lambda clip: lambda prompt, picture: 0.5)
     stand.put(guiding, "guided", gives=lambda stages, guides, verify: stages)
     of_loading(stand, cascade)

@@ -56,15 +56,17 @@ def is_others(place: Path) -> bool:
     return path.suffix in openai.SUFFIXES
 
 
-def named_by(dirs: Sequence[Path]) -> list[Guide]:
-    """The classifiers that the configs of the stages name.
+def named_by(cascade: Cascade, dirs: Sequence[Path], scaled: bool) -> list[Guide]:
+    """The classifiers that the configs of the stages name, of those stages that have a scale.
+
+    scaled: a flag says the scales, so all may have one.
 
     Raises:
       ConfigError: a config names a place that holds none.
     """
     found = []
-    for place in dirs:
-        if places.is_others(place):
+    for place, stage in zip(dirs, cascade.stages, strict=False):
+        if places.is_others(place) or not (scaled or stage.settings.classifier_guidance):
             continue
         options = places.options_of(place)
         if name := str(options.sample.get("classifier", "")):
