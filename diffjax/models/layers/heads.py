@@ -63,14 +63,19 @@ def _by_heads(
 
 
 class Kept(NamedTuple):
-    """What the backward pass needs: all but the logits. log_sum: log sum_k exp(logit)."""
+    """What the backward pass needs: all but the logits.
+
+    largest: of a query's logits. total: sum_k exp(logit - largest). Not the logarithm of their
+    sum, in which the total would be lost where no key is seen.
+    """
 
     query: Flat
     key: Flat
     value: Flat
     bias: Bias | None
     seen: Flat
-    log_sum: Float[Array, "g l 1"]
+    largest: Float[Array, "g l 1"]
+    total: Float[Array, "g l 1"]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -100,20 +105,23 @@ def _forward(causal, query, key, value, bias):
         shares = jnp.exp(logits - largest)
         total = jnp.sum(shares, axis=-1, keepdims=True)
         seen = jnp.einsum("glk,gkd->gld", shares.astype(value.dtype), value)
-        return (seen / total).astype(value.dtype), largest + jnp.log(total)
+        return (seen / total).astype(value.dtype), largest, total
 
-    seen, log_sum = _mapped(part, query, key, value, bias)
-    return seen, Kept(query, key, value, bias, seen, log_sum)
+    seen, *sums = _mapped(part, query, key, value, bias)
+    return seen, Kept(query, key, value, bias, seen, *sums)
 
 
 def _backward(causal, kept, d_seen):
     def part(kept, d_seen):
-        shares = jnp.exp(_logits(causal, kept.query, kept.key, kept.bias) - kept.log_sum)
+        logits = _logits(causal, kept.query, kept.key, kept.bias)
+        shares = jnp.exp(logits - kept.largest) / kept.total
         d_shares = jnp.einsum(
             "gld,gkd->glk", d_seen, kept.value, preferred_element_type=shares.dtype
         )
         mean = jnp.sum((d_seen * kept.seen).astype(shares.dtype), axis=-1, keepdims=True)
         d_logits = (shares * (d_shares - mean)).astype(d_seen.dtype)
+        if kept.bias is not None:  # shares are not zero where no key is seen
+            d_logits = jnp.where(kept.bias < 0, 0.0, d_logits)
         return (
             jnp.einsum("glk,gkd->gld", d_logits, kept.key),
             over_queries(kept.query, d_logits),

@@ -11,6 +11,7 @@ from tests.diffusion.helpers import images
 
 B, LENGTH, KEYS, N, D = 2, 6, 5, 3, 4
 SEEN = jnp.arange(KEYS) < jnp.array([[2], [KEYS]])
+NONE_SEEN = jnp.arange(KEYS) < jnp.array([[2], [0]])  # of the second example
 
 
 def numbers(seed, *shape):
@@ -56,6 +57,19 @@ def test_attention_and_its_gradient_equal_their_definition_in_float64(which, log
     answer, back = jax.vjp(attend, query, key, value)
     found = (answer, *back(d_answer))
     for got, want in zip(found, by_definition(query, key, value, seen, d_answer), strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+def test_where_no_key_is_seen_answers_and_gradients_are_those_of_jax():
+    query, key, value, d_answer = (
+        numbers(i, B, length, N, D) for i, length in enumerate((LENGTH, KEYS, KEYS, LENGTH))
+    )
+    mask = NONE_SEEN[:, None, None]
+    answers = []
+    for attend in (heads.attend, jax.nn.dot_product_attention):
+        answer, back = jax.vjp(lambda *given: attend(*given, mask=mask), query, key, value)  # noqa: B023
+        answers.append((answer, *back(d_answer)))
+    for got, want in zip(*answers, strict=True):
         np.testing.assert_allclose(got, want, atol=1e-5)
 
 
