@@ -149,8 +149,7 @@ class Levels(DenoisingNetwork):
             )
         for i, attend in enumerate((self._attention, None)):
             name = f"middle_{i}"
-            fields = self._fields(last)
-            fields.update(width=h.shape[-1], attention=attend)
+            fields: Fields = {**self._fields(last), "width": h.shape[-1], "attention": attend}
             middle = block_class(self.remat, unpack=self.unpack)(**fields, name=name)
             h = middle(h, *conditions, None, keys_of(dropout_key, name))
         return h, skips
