@@ -43,7 +43,8 @@ PAPERS = {
 
 
 class Opened(NamedTuple):
-    """A frozen autoencoder. mark: of its weights and sizes. scale: for diffusion, if it says one.
+    """A frozen autoencoder. mark: of what makes its latents, so that a better decoder for the same
+    latents is no other autoencoder. scale: for diffusion, if it says one.
 
     Without weights, params are shapes.
     """
@@ -146,7 +147,8 @@ def _marked(name: str, sizes: Sizes, params: Params, scale: float | None = None)
     sizes, usual = _plain(sizes), asdict(Sizes())
     # without what is as usual, so that a further field of sizes changes no mark
     said = {name: value for name, value in asdict(sizes).items() if value != usual[name]}
-    mark = digest.digest_of(params, {"sizes": repr(said)})
+    encoder = {name: params[name] for name in ("encoder", "moments")}
+    mark = digest.digest_of(encoder, {"sizes": repr(said)})
     return Opened(name, sizes, jax.tree.map(np.asarray, params), mark, scale)
 
 

@@ -179,3 +179,13 @@ def test_a_run_goes_on_with_what_was_measured_when_it_began(tmp_path):
     other = latents.begun(tiny(scale=(1.0,)), tmp_path)
     with pytest.raises(ConfigError, match=r"was begun with \(2.0, 3.0\)"):
         resume.allowed_changes(other, tmp_path)
+
+
+def test_a_decoder_can_be_another_for_the_same_latents_and_an_encoder_cannot(folder):
+    place, params = folder
+    mark = latents.opened_for(tiny(autoencoder=str(place))).mark
+    for part, same_latents in [("decoder", True), ("last", True), ("encoder", False)]:
+        changed = {**params, part: jax.tree.map(lambda x: x + 1, params[part])}
+        weights.save(place.parent / part, weights.Loaded(SIZES, changed, 0.18215))
+        found = latents.opened_for(tiny(autoencoder=str(place.parent / part))).mark
+        assert (found == mark) == same_latents
