@@ -68,19 +68,17 @@ def test_eight_devices_and_micro_batches_train_as_one():
         "image": jnp.asarray(random.integers(0, 256, (16, 8, 8, 3), np.uint8)),
         "label": jnp.asarray(random.integers(0, 10, 16), jnp.int32),
     }
+    task = dataclasses.replace(task, model=task.model.clone(dropout=0.8))
+    without = dataclasses.replace(task, model=task.model.clone(dropout=0.0))
     off_zero = lambda key: moved(create(task)(key))  # noqa: E731
-    one = jax.jit(off_zero)(jax.random.key(1))
-    losses = {}
-    for rate in (0.1, 0.2):
-        other = dataclasses.replace(task, model=task.model.clone(dropout=rate))
-        losses[rate] = jax.jit(step_of(other))(one, batch)[1]
-    assert abs(losses[0.1]["loss"] / losses[0.2]["loss"] - 1) > 1e-3  # dropout counts
-    for sizes, parts in (((8, 1, 1), 1), ((2, 2, 2), 2)):
-        step, _, place, rows = placed(task, mesh.make_mesh(*sizes), parts=parts)
-        state = jax.jit(off_zero, out_shardings=place)(jax.random.key(1))
-        said = step(state, jax.device_put(batch, rows))[1]
-        for name in ("loss", "grad_norm"):
-            np.testing.assert_allclose(said[name], losses[0.1][name], rtol=1e-4)
+    state = jax.jit(off_zero)(jax.random.key(1))
+    alone, plain = (jax.jit(step_of(one))(state, batch)[1] for one in (task, without))
+    assert abs(alone["loss"] / plain["loss"] - 1) > 1e-3  # dropout counts
+    step, _, place, rows = placed(task, mesh.make_mesh(4, 2, 1), parts=2)
+    state = jax.jit(off_zero, out_shardings=place)(jax.random.key(1))
+    spread = step(state, jax.device_put(batch, rows))[1]
+    for name in ("loss", "grad_norm"):
+        np.testing.assert_allclose(spread[name], alone[name], rtol=3e-5)
 
 
 def moved(state):
