@@ -69,6 +69,7 @@ def test_a_guided_picture_fits_better_says_its_clip_and_is_made_again(command, c
     assert (code, "in every pixel" in out) == (0, True)
 
 
+@pytest.mark.slow
 def test_the_config_says_the_scale_and_the_clip_and_flags_say_otherwise(command, clip, tmp_path):
     assert command("--prompt", "x", scale=2.0, where=clip)[0] == 0
     flags = ["--prompt", "x", "--clip", clip, "--clip-guidance", "2"]

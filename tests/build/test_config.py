@@ -198,7 +198,7 @@ def test_a_file_that_is_here_comes_before_one_of_diffjax(elsewhere):
 
 @pytest.mark.parametrize("name", ["runs/base64.py", "absent", "base64.txt", ""])
 def test_what_is_neither_here_nor_with_diffjax_is_refused(name, elsewhere):
-    with pytest.raises(ConfigError, match=r"no file .*; with diffjax come adm, autoencoder,"):
+    with pytest.raises(ConfigError, match=r"no file .*; with diffjax come adm, adm_classifier,"):
         config.load(name)
 
 

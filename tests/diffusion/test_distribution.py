@@ -72,7 +72,7 @@ def is_too_coarse(name, of, spaced):
 
 
 # the others are run by `make test-all`
-FAST = ("ddim", "dpmpp_2m")
+FAST = ("ddim",)
 
 
 @pytest.mark.parametrize(

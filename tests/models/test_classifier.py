@@ -52,6 +52,7 @@ def test_the_pool_refuses_channels_that_heads_do_not_fill():
         AttentionPool(5, head_width=3).init(jax.random.key(1), jnp.zeros((1, 2, 2, 8)))
 
 
+@pytest.mark.slow
 def test_a_gradient_in_bfloat16_is_that_of_float32_up_to_its_rounding():
     x = jax.random.normal(jax.random.key(2), (2, 4, 4, 3))
     told, level, weights = {"label": jnp.array([1, 4])}, jnp.array([0.0, 2.0]), params()

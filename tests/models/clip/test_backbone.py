@@ -56,6 +56,7 @@ def test_training_holds_no_parameter_of_the_frozen_networks():
     assert told["text"].keys() == told["image"].keys() == {"up", "down"}
 
 
+@pytest.mark.slow
 def test_the_features_of_a_picture_are_those_of_its_vector(params):
     image = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (2, 16, 16, 3)), jnp.float32)
     of_pictures = jax.jit(CLIP(CONFIG).apply)({"params": params}, image, TOKENS)
