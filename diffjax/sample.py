@@ -232,11 +232,11 @@ def load(flags: argparse.Namespace, dirs: Sequence[Path], like):
     guides = guides or guiding.of_recipe(like, dirs)
     stages = guiding.guided(stages, guides, flags.verify)
     if not flags.anyway and flags.guide_by is None:
-        guiding.check_like(like, stages)
+        guiding.check_like(like, stages, lambda origin: origin.guide)
     by_classifiers = by_classifiers or classifiers.named_by(stages, dirs, scaled)
     stages = classifiers.guided(stages, by_classifiers, flags.verify)
     if not flags.anyway:
-        classifiers.check_like(like, stages)
+        guiding.check_like(like, stages, lambda origin: origin.classifier)
     return stages
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from diffjax.build import ancestors, classifying, config, loading, lora, places, tasks
+from diffjax.build import ancestors, classifying, config, lora, places, tasks
 from diffjax.build.guiding import FLAG, Guide
 from diffjax.build.identity import identity
 from diffjax.core import digest, tensorfile
@@ -19,7 +19,7 @@ from diffjax.encoders.ancestors import classifier as others
 from diffjax.encoders.ancestors import openai
 from diffjax.encoders.t5 import default_dtype
 from diffjax.generation.chain import Cascade
-from diffjax.generation.recipe import FROM_A_FILE, Origin, Recipe
+from diffjax.generation.recipe import FROM_A_FILE, Origin
 from diffjax.tasks.classifying import Classifying
 from diffjax.tasks.critic import ClassifierCritic
 from diffjax.tasks.task import Params
@@ -220,21 +220,3 @@ def needed(cascade: Cascade, asked: bool) -> Cascade:
         stages[i] = dataclasses.replace(stage, task=own)
         origins[i] = dataclasses.replace(origins[i], classifier=None)
     return dataclasses.replace(cascade, stages=tuple(stages), origins=tuple(origins))
-
-
-def check_like(recipe: Recipe, cascade: Cascade) -> None:
-    """Checks that the classifiers are those that guided the picture.
-
-    Raises:
-      ConfigError: they are others; names both.
-    """
-    for (was, _), now in zip(recipe.stages, cascade.origins, strict=True):
-        if was.classifier is None or now.classifier is None:
-            continue
-        require(
-            was.classifier.checkpoint == now.classifier.checkpoint,
-            "--like",
-            loading.said(was.classifier),
-            f"guided the picture, here is {loading.said(now.classifier)}; name it with {FLAG} "
-            "PLACE@STEP@AVERAGE, or --anyway takes this one",
-        )

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -90,20 +90,23 @@ def guided(cascade: Cascade, guides: Sequence[Guide], verify: str = "full") -> C
     return dataclasses.replace(cascade, stages=tuple(stages), origins=tuple(origins))
 
 
-def check_like(recipe: Recipe, cascade: Cascade) -> None:
-    """Checks that the guides are those of the picture.
+def check_like(recipe: Recipe, cascade: Cascade, helper: Callable[[Origin], Origin | None]) -> None:
+    """Checks that the guides, or the classifiers, are those of the picture.
+
+    helper: says which of the two, of the origin of a stage.
 
     Raises:
       ConfigError: they are others; names both.
     """
-    for (was, _), now in zip(recipe.stages, cascade.origins, strict=True):
-        if was.guide is None or now.guide is None:
+    for (stage, _), here in zip(recipe.stages, cascade.origins, strict=True):
+        was, now = helper(stage), helper(here)
+        if was is None or now is None:
             continue
         require(
-            was.guide.checkpoint == now.guide.checkpoint,
+            was.checkpoint == now.checkpoint,
             "--like",
-            loading.said(was.guide),
-            f"guided the picture, here is {loading.said(now.guide)}; name it with {FLAG} "
+            loading.said(was),
+            f"guided the picture, here is {loading.said(now)}; name it with {FLAG} "
             "PLACE@STEP@AVERAGE, or --anyway takes this one",
         )
 
