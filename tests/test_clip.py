@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from diffjax import evaluate, main, sample
-from diffjax.build import check, clips, config
+from diffjax.build import check, clips, config, contrastive
 from diffjax.core.errors import ConfigError
 from tests import runs
 
@@ -120,6 +120,36 @@ def test_a_value_that_is_not_allowed_is_refused_with_its_key(key, value, said):
         check.check(options, devices=1)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("text.drop", 0.1, "must be 0: a CLIP trains with every text"),
+        ("text.encoder", "./no_such_t5", "text.encoder = './no_such_t5'"),
+        ("contrastive.backbone", "", "want one beside a section text"),
+        ("contrastive.shift_px", 1, "sees each picture once, as it is: must be 0"),
+        ("data.flip", True, "sees each picture once, as it is: must be False"),
+    ],
+)
+def test_heads_on_frozen_networks_refuse_what_these_do_not_see(key, value, said):
+    options = config.load("configs/clip.py:emoji_frozen")
+    section, _, last = key.partition(".")
+    options[section][last] = value
+    with pytest.raises(ConfigError, match=said):
+        checked(options)
+
+
+def checked(options):
+    check.check(options, devices=1)
+    return contrastive.task_of(options)
+
+
+def test_a_share_to_drop_wants_a_frozen_network_whose_numbers_it_drops():
+    options = config.load(TINY)
+    options.contrastive.drop = 0.5
+    with pytest.raises(ConfigError, match=r"must be 0 without a backbone or a text\.encoder"):
+        check.check(options, devices=1)
+
+
 @pytest.mark.slow
 def test_a_clip_of_noised_pictures_is_trained_loaded_and_judges_clean_ones(tmp_path):
     steps = ["train.num_steps=2", "contrastive.noised=True"]
@@ -132,7 +162,7 @@ def test_a_clip_of_noised_pictures_is_trained_loaded_and_judges_clean_ones(tmp_p
     assert "level" in clip.params["image"]
 
 
-@pytest.mark.parametrize("preset", ["emoji", "tiny", "b32", "b16", "l14"])
+@pytest.mark.parametrize("preset", ["emoji", "emoji_frozen", "tiny", "b32", "b16", "l14"])
 def test_every_preset_is_valid(preset):
     options = config.load(f"configs/clip.py:{preset}")
     check.check(options, devices=8)

@@ -182,7 +182,9 @@ def check(config: ConfigDict) -> None:
 
 def check_told(config: ConfigDict) -> None:
     """Refuses what a CLIP that is told states has no use for."""
-    drop = config.text.drop
+    drop, backbone = config.text.drop, config.contrastive.backbone
+    require(bool(backbone), "contrastive.backbone", backbone,
+            "want one beside a section text: no folder holds such a CLIP alone")  # fmt: skip
     require("tokens" not in config, "tokens", "a section", "a CLIP reads tokens or text, not both")
     require(drop == 0, "text.drop", drop, "must be 0: a CLIP trains with every text")
 

@@ -78,8 +78,10 @@ def _of_backbone(config: JsonObject, file: Path) -> Said:
     if not isinstance(encoder, str) or not isinstance(mark, str):
         raise ValueError(f"{file}: encoder={encoder!r} of {mark!r}, want a name and a fingerprint")
     length = _whole(text.get("max_position_embeddings"), file, "max_position_embeddings")
+    if length > MAX_LENGTH:
+        raise ValueError(f"{file}: max_position_embeddings is {length}, want at most {MAX_LENGTH}")
     return Said(activation=activation, backbone=name, size_px=side, encoder=encoder,
-                length=min(length, MAX_LENGTH), mark=mark)  # fmt: skip
+                length=length, mark=mark)  # fmt: skip
 
 
 def of_open_clip(config: JsonObject, file: Path) -> Said:

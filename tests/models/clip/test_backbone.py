@@ -123,6 +123,7 @@ def test_a_folder_keeps_the_clip_and_refuses_what_it_says_wrongly(
         wrong = [
             ("text", "encoder", 3, "encoder=3 of 'abab.*, want a name and a fingerprint"),
             ("text", "max_position_embeddings", 0, "max_position_embeddings is 0, want a whole"),
+            ("text", "max_position_embeddings", 10**9, "is 1000000000, want at most 4096"),
         ]
     for part, key, value, message in wrong:
         changed = {**said, f"{part}_config": {**said[f"{part}_config"], key: value}}
