@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from diffjax.build import ancestors, classifying, config, lora, places, tasks
-from diffjax.build.guiding import FLAG, Guide
+from diffjax.build import ancestors, classifying, config, places, tasks
+from diffjax.build.guiding import FLAG, Guide, weights_of
 from diffjax.build.identity import identity
 from diffjax.core import digest, tensorfile
 from diffjax.core.command import path
@@ -183,19 +183,9 @@ def loaded(guide: Guide, task: Classifying, verify: str) -> tuple[Params, Origin
     """
     place = guide.place
     options = places.options_of(place)
-    try:
-        found = lora.params_of(options, place, task, guide.average, verify, guide.step)
-    except ConfigError as error:
-        raise ConfigError(FLAG, str(place), str(error).removeprefix("config error: ")) from None
-    params, at, average = found
-    wanted = guide.step is None or str(at) == str(guide.step)
-    require(wanted, FLAG, f"{place}@{guide.step}", f"has no such step; its newest is {at}")
-    step = int(at) if str(at).isdecimal() else None
-    print(f"{options.stage}: step {at} of {place}, {average}, guides")
-    mark = digest.digest_of(params, identity(options))
-    everywhere = mesh.replicated(mesh.make_mesh(devices=mesh.sampling_devices()))
-    origin = Origin(task.name, task.size_px, step, average, mark)
-    return jax.device_put(params, everywhere), origin
+    params, origin, at = weights_of(guide, place, task, identity(options), verify)
+    print(f"{options.stage}: step {at} of {place}, {origin.average}, guides")
+    return params, origin
 
 
 def needed(cascade: Cascade, asked: bool) -> Cascade:

@@ -12,9 +12,11 @@ from diffjax.build import config, loading, lora, places, tasks, texts
 from diffjax.core import digest
 from diffjax.core.command import path
 from diffjax.core.errors import ConfigError, require
+from diffjax.core.json_types import JsonObject
 from diffjax.devices import mesh
 from diffjax.generation.chain import Cascade, TrainedStage
 from diffjax.generation.recipe import FROM_A_FILE, Origin, Recipe
+from diffjax.tasks.classifying import Classifying
 from diffjax.tasks.denoising import Denoising
 from diffjax.tasks.task import Params
 
@@ -128,6 +130,23 @@ def _loaded(
             same = texts.encoder_of(options).fingerprint == cascade.encoder.fingerprint
             require(same, FLAG, str(place), "was trained with another text encoder")
         task, whose = tasks.task_of(options, width), loading.identity(options)
+    params, origin, at = weights_of(guide, place, task, whose, verify)
+    print(f"{options.stage} is guided by step {at} of {place}, {origin.average}")
+    return task, params, origin
+
+
+def weights_of(
+    guide: Guide, place: Path, task: Denoising | Classifying, whose: JsonObject, verify: str
+) -> tuple[Params, Origin, int | str]:
+    """(the parameters of a guide on all devices, its origin, its step).
+
+    whose: what its digest depends on beside the parameters.
+
+    Raises:
+      ConfigError: there is no such step or average.
+      StorageError: the checkpoint is damaged.
+    """
+    options = places.options_of(place)
     try:
         found = lora.params_of(options, place, task, guide.average, verify, guide.step)
     except ConfigError as error:
@@ -138,9 +157,8 @@ def _loaded(
     step = int(at) if str(at).isdecimal() else None
     checkpoint = digest.digest_of(params, whose)
     everywhere = mesh.replicated(mesh.make_mesh(devices=mesh.sampling_devices()))
-    print(f"{options.stage} is guided by step {at} of {place}, {average}")
     origin = Origin(task.name, task.size_px, step, average, checkpoint)
-    return task, jax.device_put(params, everywhere), origin
+    return jax.device_put(params, everywhere), origin, at
 
 
 def _check(place: Path, task: Denoising, own: Denoising, origin: Origin, whose: Origin) -> None:
