@@ -279,6 +279,18 @@ def embedding(of: str, width: int, encoder: str = "") -> ConfigDict:
     return ConfigDict(dict(of=of, width=width, drop=0.1, encoder=encoder))
 
 
+def vectors(clip: str = "clip:emoji", width: int = 128) -> ConfigDict:
+    """The vectors of a CLIP that a prior learns to make of texts, and a decoder is told."""
+    return ConfigDict(
+        dict(
+            clip=clip,  # a folder, file, workdir or name, as in docs/clip.md; "": to plan only
+            width=width,
+            scale=0.0,  # what unit vectors are multiplied by; 0: sqrt(width), 17.2 in the paper
+            mark="",  # the fingerprint of the CLIP, written when a run begins
+        )
+    )
+
+
 def mask() -> ConfigDict:
     """A picture with a hole, which the task fills; in a share `drop` the hole is everything."""
     return ConfigDict(dict(drop=0.1))

@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(flags: argparse.Namespace) -> Path:
     """Evaluates and writes the report; returns the path of the JSON. Flags are checked first."""
-    from diffjax.build import matching, places, report
+    from diffjax.build import matching, places, report, trained_clip
     from diffjax.build.sets import folder, sweep
     from diffjax.devices import mesh
 
@@ -101,7 +101,7 @@ def run(flags: argparse.Namespace) -> Path:
     if matching.only_clip(where):
         matching.check_flags(parts, flags.classifier)
         set_flags.check_unused(flags, "is of stages that make pictures, and this is a CLIP")
-        clip = matching.load(where[0], flags.ema, flags.verify)
+        clip = trained_clip.load(where[0], flags.ema, flags.verify)
         write(flags.out, matching.report(clip, flags.num, asked.seed, flags.split))
         return flags.out
     loaded = report.load(where, flags.ema, flags.verify)

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from diffjax.build import contrastive, matching, places
+from diffjax.build import contrastive, places, trained_clip
 from diffjax.core import tensorfile
 from diffjax.core.command import path
 from diffjax.core.errors import ConfigError, InputError, require
@@ -128,7 +128,7 @@ def load(where: str, flag: str = "--clip", verify: str = "full") -> Clip:
     elif (options := _trained(place, flag)) is not None:
         makes = "makes pictures; want a CLIP, which compares them with texts"
         require(contrastive.is_contrastive(options), flag, where, makes)
-        return matching.load(place, verify=verify).clip
+        return trained_clip.load(place, verify=verify).clip
     try:
         return encoder.load(where)
     except (ValueError, OSError) as error:

@@ -5,6 +5,7 @@ import functools
 from ml_collections import ConfigDict
 
 from diffjax.build import contrastive
+from diffjax.build.models import PRIORS
 from diffjax.core.errors import BadData
 from diffjax.data import pipeline, readers
 from diffjax.data.broken import BrokenRecord
@@ -14,16 +15,22 @@ from diffjax.encoders.cache import cache
 from diffjax.encoders.t5 import TextEncoder
 from diffjax.tasks.contrastive import VECTOR
 from diffjax.tasks.space import LATENT
+from diffjax.tasks.vectors import IMAGE_VECTOR, TEXT_VECTOR
 from diffjax.training.run import Shown
 
 
-def readers_of(config: ConfigDict, embed: readers.Embed | None) -> list[readers.Reader]:
+def readers_of(
+    config: ConfigDict, embed: readers.Embed | None, vector_of: readers.Embed | None = None
+) -> list[readers.Reader]:
     """The readers of what is told of a picture, and last that of the picture itself.
 
-    A CLIP on a backbone reads no pictures, but what the backbone has made of them.
+    A CLIP on a backbone reads no pictures, but what the backbone has made of them, and a prior
+    reads their vectors. vector_of: a caption -> its vector [1 d], where a stage is told it.
     """
-    told = told_of(config, embed)
+    told = told_of(config, embed, vector_of)
     if contrastive.is_contrastive(config) and config.contrastive.backbone:
+        return told
+    if config.model.kind in PRIORS:
         return told
     own = [readers.prior] if "lora" in config and config.lora.prior else []
     return [*told, picture_of(config), *own]
@@ -43,20 +50,28 @@ def picture_of(config: ConfigDict) -> readers.Reader:
 
 
 def trained_on(
-    config: ConfigDict, embed: readers.Embed | None, moments: Latents | None
+    config: ConfigDict,
+    embed: readers.Embed | None,
+    moments: Latents | None,
+    vector_of: readers.Embed | None = None,
 ) -> list[readers.Reader]:
     """The readers of the columns that training needs: moments, if there are some, are in place of
     the picture.
     """
     if moments is None:
-        return readers_of(config, embed)
+        return readers_of(config, embed, vector_of)
     return [*told_of(config, embed), readers.array(LATENT, moments.of)]
 
 
-def told_of(config: ConfigDict, embed: readers.Embed | None) -> list[readers.Reader]:
+def told_of(
+    config: ConfigDict, embed: readers.Embed | None, vector_of: readers.Embed | None = None
+) -> list[readers.Reader]:
     """The readers of what is told of a picture: of all columns but the picture itself."""
     found: list[readers.Reader] = []
-    if embed is not None:
+    if embed is not None and vector_of is not None:
+        length = config.text.max_tokens
+        found.append(readers.text_with_vector(embed, length, TEXT_VECTOR, vector_of))
+    elif embed is not None:
         found.append(readers.text(embed, config.text.max_tokens))
     if "tokens" in config:
         found.append(tokens_of(config))
@@ -64,7 +79,9 @@ def told_of(config: ConfigDict, embed: readers.Embed | None) -> list[readers.Rea
         found.append(readers.vector_of_picture(VECTOR, made.width))
     if "classes" in config:
         found.append(readers.label_below(config.classes.num))
-    if "embedding" in config:
+    if "vectors" in config:
+        found.append(readers.vector_of_picture(IMAGE_VECTOR, config.vectors.width))
+    if "embedding" in config and config.embedding.of != IMAGE_VECTOR:
         found.append(readers.vector(config.embedding.of, config.embedding.width))
     return found
 
@@ -82,6 +99,7 @@ def shown_of(
     records: RecordSource,
     encoder: TextEncoder | None,
     embed: readers.Embed | None,
+    vector_of: readers.Embed | None = None,
 ) -> Shown:
     """The examples of previews: the prompts of the config, or records spread over the data set.
 
@@ -89,7 +107,7 @@ def shown_of(
     """
     count = min(config.sample.num_images, len(records))
     shown: list[Record]
-    of_pictures = ("mask", "contrastive", "autoencoding", "classifying")
+    of_pictures = ("mask", "contrastive", "autoencoding", "classifying", "vectors")
     starts_from_picture = any(name in config for name in of_pictures) or (
         "low_res" in config and config.low_res.size_px
     )
@@ -100,7 +118,7 @@ def shown_of(
         embed = cache.ensure(cache.default_folder(encoder), encoder, prompts).embed
     else:
         shown = [_readable(records, i * len(records) // count) for i in range(count)]
-    needed = [readers.caption, *told_of(config, embed)]
+    needed = [readers.caption, *told_of(config, embed, vector_of)]
     if starts_from_picture:
         needed.append(
             readers.picture(

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from diffjax.build import columns, contrastive, moments
+from diffjax.build import clip_columns, columns, contrastive, moments, vectors
 from diffjax.build.embeddings import embeddings_of, of_known_captions
 from diffjax.core.errors import ConfigError, Ending, InputError, StorageError, require
 from diffjax.core.files import read_json, set_aside, write_whole
@@ -21,7 +21,7 @@ from diffjax.data.sources.prior import WithPrior
 from diffjax.devices import mesh as mesh_lib
 from diffjax.devices import processes
 from diffjax.encoders.clip import encoder as clip_encoder
-from diffjax.encoders.clip import vectors
+from diffjax.encoders.clip import vectors as clip_vectors
 from diffjax.encoders.t5 import TextEncoder
 from diffjax.tasks.contrastive import VECTOR
 from diffjax.training.program import Training
@@ -56,18 +56,19 @@ def open_data(
         embed = embeddings_of(config, records, encoder, _encoding_progress).embed
         if not config.data.get("embeddings", ""):
             embed = of_known_captions(embed)
-    latents = moments.cached(config, records)
+    latents, vector_of = moments.cached(config, records), clip_columns.of_captions(config, records)
     rows = mesh_lib.rows_here(mesh_lib.batch_sharding(training.mesh), config.data.batch_size)
     batches = pipeline.train_iterator(
         records,
-        columns.trained_on(config, embed, latents),
+        columns.trained_on(config, embed, latents, vector_of),
         batch_size=config.data.batch_size,
         seed=config.seed,
         rows=rows,
         broken=broken,
         worker_count=config.data.workers,
     )
-    return Data(batches, columns.shown_of(config, records, encoder, embed), broken=broken)
+    shown = columns.shown_of(config, records, encoder, embed, vector_of)
+    return Data(batches, shown, broken=broken)
 
 
 def records_of_all(config: ConfigDict, workdir: Path) -> tuple[RecordSource, bool]:
@@ -245,7 +246,7 @@ def wanted_of(config: ConfigDict, split: str) -> Wanted:
 
 
 def with_columns(config: ConfigDict, records: RecordSource) -> RecordSource:
-    """The records with the column that embedding.encoder or a CLIP's backbone computes.
+    """The records with the column that a CLIP or the backbone of one computes of pictures.
 
     Each process whose cache lacks it computes it.
 
@@ -256,7 +257,9 @@ def with_columns(config: ConfigDict, records: RecordSource) -> RecordSource:
     """
     if contrastive.is_contrastive(config) and (made := contrastive.vectors_of(config)):
         ground = config.data.ground
-        return vectors.with_vectors(records, VECTOR, made, ground, _vectors_progress)
+        return clip_vectors.with_vectors(records, VECTOR, made, ground, _vectors_progress)
+    if vectors.SECTION in config:
+        return clip_columns.with_image_vectors(config, records)
     if not _is_made(config):
         return records
     name, width = config.embedding.encoder, config.embedding.width
@@ -268,7 +271,7 @@ def with_columns(config: ConfigDict, records: RecordSource) -> RecordSource:
         raise ConfigError("embedding.encoder", name, str(error)) from None
     require(width == clip.config.embed, "embedding.width", width, f"{name} has {clip.config.embed}")
     of, ground = config.embedding.of, config.data.ground
-    return vectors.with_vectors(records, of, clip, ground, _vectors_progress)
+    return clip_vectors.with_vectors(records, of, clip, ground, _vectors_progress)
 
 
 def _is_made(config: ConfigDict) -> bool:

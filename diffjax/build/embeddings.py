@@ -38,12 +38,29 @@ def embeddings_of(
       StorageError: the disk has no room for the embeddings.
     """
     path = config.data.get("embeddings", "")  # configs of older runs lack this key
+    if not path:
+        return made_of_captions(config, records, encoder, progress)
     try:
-        if path:
-            return _named(path, records, encoder)
+        return _named(path, records, encoder)
+    except BadRecord as error:
+        raise ConfigError("data.name", config.data.name, str(error)) from None
+
+
+def made_of_captions(
+    config: ConfigDict,
+    records: RecordSource,
+    encoder: cache.Encoder,
+    progress: Callable[[int, int], None] | None = None,
+    storage: str = cache.STORAGES[0],
+) -> cache.Embeddings:
+    """What an encoder makes of all captions of these records, in the user's own cache of it.
+
+    Raises what `embeddings_of` does.
+    """
+    try:
         if not processes.is_first():
             meet()
-        found = _users(records, encoder, progress)
+        found = _users(records, encoder, progress, storage)
     except BadRecord as error:
         raise ConfigError("data.name", config.data.name, str(error)) from None
     if processes.is_first():
@@ -79,7 +96,10 @@ def encoded(encoder: TextEncoder, captions: Sequence[str]) -> Callable[[str], np
 
 
 def _users(
-    records: RecordSource, encoder: TextEncoder, progress: Callable[[int, int], None] | None
+    records: RecordSource,
+    encoder: cache.Encoder,
+    progress: Callable[[int, int], None] | None,
+    storage: str,
 ) -> cache.Embeddings:
     """The user's own cache of this encoder, after adding all captions of the records to it."""
     path, fingerprint = cache.default_folder(encoder), fingerprint_of(records)
@@ -91,7 +111,7 @@ def _users(
         if progress:  # assumes that unread records lack as many captions as those that were read
             progress(done, round(missing * captions.records / max(captions.read_records, 1)))
 
-    found = cache.ensure(path, encoder, captions, progress=counted)
+    found = cache.ensure(path, encoder, captions, progress=counted, storage=storage)
     if fingerprint is not None:
         marks.write_mark(path, fingerprint)
     return found

@@ -6,7 +6,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from diffjax.build import clips, columns, data, moments
+from diffjax.build import clip_columns, clips, columns, data, moments
 from diffjax.build.embeddings import embeddings_of
 from diffjax.core.errors import require
 from diffjax.data import readers
@@ -90,7 +90,7 @@ def examples_of(
     """Examples spread over a split, with whole pictures and their first captions, embedded."""
     records = examples.Spread(data.held_out(config, split), count)
     embed = None if encoder is None else embeddings_of(config, records, encoder).embed
-    needed = columns.readers_of(config, embed)
+    needed = columns.readers_of(config, embed, clip_columns.of_captions(config, records))
     if (latents := moments.cached(config, records)) is not None:
         needed.append(readers.array(LATENT, latents.of))
     return examples.read(records, needed, data.max_bad_fraction_of(config))

@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from diffjax.build import tasks
+from diffjax.build import tasks, vectors
 from diffjax.build.models import model_of
 from diffjax.core.errors import require
 from diffjax.diffusion.sampling.spacing import TRACEABLE
@@ -25,6 +25,8 @@ def check_told(config: ConfigDict) -> None:
             drop, weight = config.classes.drop, config.sample.guidance_weight
             require(drop == 0, "classes.drop", drop, f"must be 0, as {knows}")
             require(weight == 1, "sample.guidance_weight", weight, f"must be 1, as {knows}")
+    if vectors.SECTION in config:
+        vectors.check(config)
     if "embedding" in config:
         known = {"image", "caption", "text", "text_length", "text_mask", "label", "low_res", "name"}
         of = config.embedding.of

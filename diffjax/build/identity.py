@@ -24,4 +24,6 @@ def identity(options: ConfigDict) -> JsonObject:
     if "latent" in options:  # not where the autoencoder lies, but which one it is
         latent = options.latent
         said["latent"] = {k: latent[k] for k in ("mark", "scale", "shift", "tile_px")}
+    if "vectors" in options:  # of which CLIP they are, wherever it lies
+        said["vectors"] = {k: options.vectors[k] for k in ("mark", "width", "scale")}
     return json.loads(json.dumps(said))

@@ -3,24 +3,21 @@
 import hashlib
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Float
-from ml_collections import ConfigDict
 
 import diffjax
-from diffjax.build import columns, config, contrastive, data, lora, places
-from diffjax.core import digest
+from diffjax.build import columns, contrastive, data, places
+from diffjax.build.trained_clip import LoadedClip
 from diffjax.core.errors import ConfigError, require
 from diffjax.core.json_types import Json, JsonObject
 from diffjax.data import readers
 from diffjax.data.record import RecordSource, captions_at, name_at
 from diffjax.data.sources.chosen import Chosen
-from diffjax.encoders.clip.encoder import Clip
 from diffjax.evaluation import examples, matching
 
 # The classes of a data set without labels are its names; so many of them by default.
@@ -28,41 +25,6 @@ CLASSES = 100
 BLOCK = 512
 # For a class without captions of its own (Radford et al. 2021, sec. 3.1.4).
 TEMPLATE = "a photo of a {}."
-
-
-@dataclass(frozen=True)
-class LoadedClip:
-    """A trained CLIP with its config. step, average: of the checkpoint."""
-
-    options: ConfigDict
-    clip: Clip
-    step: int | str
-    average: str
-
-
-def load(place: Path, ema: str | None = None, verify: str = "full") -> LoadedClip:
-    """The CLIP of a workdir or of an export.
-
-    Raises:
-      ConfigError: it has no checkpoint or no such average.
-      StorageError: a checkpoint is damaged.
-    """
-    options = places.options_of(place)
-    with config.interpreting(place):
-        task, words = contrastive.task_of(options), contrastive.words_of(options)
-    params, step, average = lora.params_of(options, place, task, ema, verify)
-    params = contrastive.whole(options, params)
-    print(f"{options.stage}: step {step} of {place}, {average}")
-    # as it was before there were the last fields, so that fingerprints of older CLIPs stay
-    sizes = (
-        repr(task.model.config)
-        .replace(", noised=False", "")
-        .replace(", backbone='', told=None", "")
-    )
-    whose: JsonObject = {"model": sizes, "vocabulary": words.fingerprint}
-    mark = digest.digest_of(params, whose)
-    clip = Clip(options.stage, task.model.config, mark, words, lambda: params)
-    return LoadedClip(options, clip, step, average)
 
 
 def report(loaded: LoadedClip, num: int | None, seed: int | None, split: str | None) -> JsonObject:

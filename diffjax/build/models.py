@@ -16,6 +16,8 @@ from diffjax.models.layers.level import KEPT
 from diffjax.models.unet import UNet
 
 MODELS = {"unet": UNet, "efficient_unet": EfficientUNet, "latent_unet": LatentUNet, "dit": DiT}
+# The networks that make vectors, and see no pictures.
+PRIORS = ("prior", "prior_ar")
 # How a U-Net is told steps, which depends on the noise; `tasks.told_steps` makes it.
 STEPS = "steps"
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}

@@ -9,7 +9,17 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from diffjax.build import data, evaluation, latents, lora, moments, resume, tasks, texts
+from diffjax.build import (
+    clip_columns,
+    data,
+    evaluation,
+    latents,
+    lora,
+    moments,
+    resume,
+    tasks,
+    texts,
+)
 from diffjax.build.check import check
 from diffjax.build.places import sampled_average
 from diffjax.core.errors import ConfigError
@@ -33,6 +43,7 @@ def run_of(config: ConfigDict, workdir: Path) -> Run:
     """
     check(config)
     config = lora.as_begun(latents.begun(config, workdir), workdir)
+    config = clip_columns.marked(config, workdir)
     changes = resume.allowed_changes(config, workdir)
     if changes:
         print(

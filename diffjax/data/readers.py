@@ -76,6 +76,13 @@ def text(embed: Embed, max_length: int) -> Reader:
     return functools.partial(_text, embed=embed, max_length=max_length)
 
 
+def text_with_vector(embed: Embed, max_length: int, of: str, vector_of: Embed) -> Reader:
+    """As `text`, and `of` float32 [d]: the vector of the same caption, of which there is one."""
+    return functools.partial(
+        _text_with_vector, embed=embed, max_length=max_length, of=of, vector_of=vector_of
+    )
+
+
 def tokens(tokenize: Tokenize) -> Reader:
     """`tokens` int32 [l]: the ids of one of the record's captions."""
     return functools.partial(_tokens, tokenize=tokenize)
@@ -171,7 +178,25 @@ def _picture(
 def _text(
     record: Record, rng: np.random.Generator | None, *, embed: Embed, max_length: int
 ) -> Columns:
-    embedding = np.asarray(embed(_chosen(record, rng)))[:max_length]
+    return _embedded(_chosen(record, rng), embed, max_length)
+
+
+def _text_with_vector(
+    record: Record,
+    rng: np.random.Generator | None,
+    *,
+    embed: Embed,
+    max_length: int,
+    of: str,
+    vector_of: Embed,
+) -> Columns:
+    chosen = _chosen(record, rng)
+    vector = np.asarray(vector_of(chosen))[0].astype(np.float32)
+    return {**_embedded(chosen, embed, max_length), of: vector}
+
+
+def _embedded(caption: str, embed: Embed, max_length: int) -> Columns:
+    embedding = np.asarray(embed(caption))[:max_length]
     padded = np.zeros((max_length, embedding.shape[-1]), embedding.dtype)
     padded[: len(embedding)] = embedding
     return {"text": padded, "text_length": np.asarray(len(embedding), np.int32)}
