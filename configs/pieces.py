@@ -53,6 +53,30 @@ def latent() -> ConfigDict:
     )
 
 
+def prior_stage(name: str, size_px: int) -> ConfigDict:
+    """The defaults of a stage that makes the CLIP vectors of pictures from texts."""
+    config = stage(name, size_px, text=text(), vectors=vectors())
+    config.model = prior_model()
+    config.diffusion.update(schedule="discrete_cosine", predict="x_0", weighting="x_0")
+    config.optim.update(name="adamw", groups=NO_DECAY)
+    config.sample.update(threshold="none", guidance_weight=1.0, best_of=2)
+    return config
+
+
+def prior_model() -> ConfigDict:
+    """The causal transformer of a prior (Ramesh et al. 2022, table 3)."""
+    return ConfigDict(
+        dict(
+            kind="prior",
+            width=2048,
+            num_blocks=24,
+            num_heads=32,
+            remat="none",  # "products": the backward pass computes all but these again; "full"
+            dtype="bfloat16",
+        )
+    )
+
+
 def pairs_stage(name: str, size_px: int) -> ConfigDict:
     """The defaults of a stage that compares pictures of `size_px` with texts."""
     config = ConfigDict()

@@ -9,7 +9,7 @@ import jax
 from ml_collections import ConfigDict
 from PIL import ImageColor
 
-from diffjax.build import fitting, latents, tasks
+from diffjax.build import fitting, latents, tasks, vectors
 from diffjax.build.config import one_of
 from diffjax.build.models import DTYPES, MODELS, model_of
 from diffjax.core.errors import ConfigError, require
@@ -56,6 +56,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     ),
     **dict.fromkeys(("text.drop", "low_res.max_aug_level"), (0, 1)),
     **{f"sample.{name}": limits for name, limits in settings.LIMITS.items()},
+    "sample.best_of": (1, 64),
     "data.max_bad_fraction": (0, 1),
     "data.validation": (0, 0.9),
     "data.workers": (0, 512),
@@ -175,6 +176,9 @@ def check_making(config: ConfigDict) -> None:
     fitting.check_learning(config)
     if latents.SECTION in config:
         latents.check(config, model_of(config).stride)
+    elif config.model.kind == tasks.PRIOR:
+        vectors.check_prior(config)
+        model_of(config)
     else:
         fitting.check_sizes(config)
 

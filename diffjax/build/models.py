@@ -13,9 +13,13 @@ from diffjax.models.latent_unet import LatentUNet
 from diffjax.models.layers import convolve
 from diffjax.models.layers.attention import fastest_implementation
 from diffjax.models.layers.level import KEPT
+from diffjax.models.prior import Prior
 from diffjax.models.unet import UNet
 
-MODELS = {"unet": UNet, "efficient_unet": EfficientUNet, "latent_unet": LatentUNet, "dit": DiT}
+MODELS = {
+    "unet": UNet, "efficient_unet": EfficientUNet, "latent_unet": LatentUNet, "dit": DiT,
+    "prior": Prior,
+}  # fmt: skip
 # The networks that make vectors, and see no pictures.
 PRIORS = ("prior", "prior_ar")
 # How a U-Net is told steps, which depends on the noise; `tasks.told_steps` makes it.
@@ -42,6 +46,8 @@ def model_of(config: ConfigDict) -> Any:
       ConfigError: names the key, its value and what is allowed.
     """
     model = config.model
+    if model.kind == "prior":
+        return prior_of(config)
     fields = {name: value for name, value in model.items() if name not in ("kind", STEPS)}
     fields["dtype"] = DTYPES[fields["dtype"]]
     fields["attention_implementation"] = fastest_implementation(fields["dtype"])
@@ -72,6 +78,28 @@ def model_of(config: ConfigDict) -> Any:
         return MODELS[model.kind](**fields)
     except TypeError as error:
         raise ConfigError("model", dict(model), str(error)) from None
+
+
+def prior_of(config: ConfigDict) -> Prior:
+    """The network of a diffusion prior; texts have the length of the config's."""
+    model = config.model
+    check_heads(model)
+    one_of(config, "model.remat", ("none", *KEPT))
+    return Prior(
+        width=model.width,
+        num_blocks=model.num_blocks,
+        num_heads=model.num_heads,
+        length=config.text.max_tokens,
+        remat=model.remat,
+        dtype=DTYPES[model.dtype],
+    )
+
+
+def check_heads(model: ConfigDict) -> None:
+    """Checks that the heads of a transformer fill its width."""
+    width, heads = model.width, model.num_heads
+    fits = heads > 0 and width % heads == 0 and width % 2 == 0
+    require(fits, "model.num_heads", heads, f"must divide model.width, {width}, which is even")
 
 
 def check_levels(model: ConfigDict) -> None:

@@ -2,14 +2,14 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from diffjax.build import autoencoding, classifying, contrastive, latents, texts
+from diffjax.build import autoencoding, classifying, contrastive, latents, texts, vectors
 from diffjax.build.models import STEPS, model_of
 from diffjax.core.errors import require
 from diffjax.core.types import Schedule
@@ -22,10 +22,13 @@ from diffjax.tasks.classifying import Classifying
 from diffjax.tasks.conditions import NO_TEXT, Class, Condition, Embedding, LowRes, Masked, Text
 from diffjax.tasks.denoising import Denoising
 from diffjax.tasks.learning import Learning
+from diffjax.tasks.prior import DiffusionPrior
 from diffjax.tasks.settings import SampleSettings
 from diffjax.tasks.space import LATENT
 from diffjax.tasks.task import Params, Task
+from diffjax.tasks.vectors import IMAGE_VECTOR, TextVector
 
+PRIOR = "prior"  # the kind of its network
 IMPORTANCE, LOGIT_NORMAL = "importance", "logit_normal"
 Told = TypeVar("Told")  # a network
 # The schedules that are tables of steps.
@@ -120,6 +123,8 @@ def task_of(config: ConfigDict, text_width: int) -> Denoising:
     if "text" in config:
         text = Text(text_width, config.text.max_tokens, config.text.drop, embeds_blank(config))
         conditions.append(text)
+    if config.model.kind == PRIOR:
+        return prior_of(config, conditions)
     if "classes" in config:
         names = tuple(config.classes.names)
         null = config.model.get("null_class", True)
@@ -158,6 +163,26 @@ def task_of(config: ConfigDict, text_width: int) -> Denoising:
         of="image" if space is None else LATENT,
         space=space,
         frozen=frozen,
+    )
+
+
+def prior_of(config: ConfigDict, conditions: Sequence[Condition]) -> DiffusionPrior:
+    """The task of a diffusion prior, which is told a text and its vector."""
+    width = config.vectors.width
+    return DiffusionPrior(
+        name=config.stage,
+        model=model_of(config),
+        shape=(width,),
+        conditions=(*conditions, TextVector(width)),
+        schedule=schedule_of(config),
+        predict=config.diffusion.predict,
+        weighting=config.diffusion.weighting,
+        times=times_of(config),
+        settings=settings_of(config),
+        learning=learning_of(config),
+        of=IMAGE_VECTOR,
+        scale=vectors.scale_of(config),
+        best_of=config.sample.best_of,
     )
 
 

@@ -12,12 +12,10 @@ from jaxtyping import Array, Float, Int
 from diffjax.core import rng
 from diffjax.core.types import (
     Data,
-    Image,
     Network,
     PRNGKey,
     PRNGKeys,
     Reshaped,
-    Resized,
     Schedule,
 )
 from diffjax.devices.mesh import Rules
@@ -100,6 +98,11 @@ class Denoising:
     def size_px(self) -> int:
         """The side of the pictures that the task makes."""
         return self.shape[0] * (self.space.factor if self.space else 1)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether its data are in [-1, 1], as pictures are."""
+        return self.space is None
 
     @property
     def reads(self) -> str:
@@ -253,7 +256,7 @@ class Denoising:
             return self.space.encode(self.frozen[WEIGHTS], column)
         return self.space.mean(column.astype(jnp.float32))
 
-    def learned(self, picture: Image) -> Resized:
+    def learned(self, picture: Data) -> Reshaped:
         """Pictures in [-1, 1] as the data that the task learns: as they are, or as latents."""
         return self.space.encode(self.frozen[WEIGHTS], picture) if self.space else picture
 

@@ -100,7 +100,7 @@ def ready(
         spacing.SPACINGS[settings.spacing](task.schedule_of(params), settings.num_steps),
         step,
         rng.stream(keys, "steps"),
-        bounded=task.space is None,
+        bounded=task.bounded,
     )
 
 
@@ -142,8 +142,9 @@ def denoiser(
     Raises:
       ValueError: latents have a threshold, which is for pictures in [-1, 1].
     """
-    if task.space is not None and settings.threshold != "none":
-        raise ValueError(f'threshold={settings.threshold!r}: latents are not bounded; want "none"')
+    if not task.bounded and settings.threshold != "none":
+        what = "latents" if task.space else "vectors"
+        raise ValueError(f'threshold={settings.threshold!r}: {what} are not bounded; want "none"')
     columns = task.known(columns)
     rescale = settings.guidance_rescale
     kind = task.predict if rescale else "x_0"

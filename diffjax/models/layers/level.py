@@ -63,9 +63,10 @@ class Block(nn.Module):
 def is_block(params: PyTree) -> bool:
     """Whether these are the parameters of a block or of scanned blocks.
 
-    A block of a U-Net has a part `res`, and one of a transformer a part `pixels`.
+    A block of a U-Net has a part `res`, one of a transformer a part `pixels`, and one of a causal
+    transformer a part `qkv`.
     """
-    return "res" in params or "pixels" in params
+    return "res" in params or "pixels" in params or "qkv" in params
 
 
 def block_class(remat: Remat, scanned: bool = False, unpack: Unpack | None = None) -> type[Block]:

@@ -1,0 +1,109 @@
+"""The diffusion prior: from a text to the CLIP vector of a picture (Ramesh et al. 2022, sec. 2.2).
+
+It is the task of denoising whose data are vectors; what it adds is their scale, and the choice
+among several samples.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from diffjax.core import rng
+from diffjax.core.types import Data, PRNGKeys, Reshaped
+from diffjax.models.clip.clip import unit
+from diffjax.tasks import sampling
+from diffjax.tasks.conditions import told_by
+from diffjax.tasks.denoising import Denoising
+from diffjax.tasks.settings import SampleSettings
+from diffjax.tasks.task import Columns, Params, register
+from diffjax.tasks.vectors import TEXT_VECTOR, Vectors, dots, preview_of
+
+# Frozen weights of a prior of others: of each number of a vector.
+MEAN, STD = "mean", "std"
+
+
+@register
+@dataclass(frozen=True)
+class DiffusionPrior(Denoising):
+    """Learns z_0 = scale z, where z is the column `of`: a unit vector, unless `normalised` is off.
+
+    A prior whose frozen weights have `mean` and `std` [e] learns (z - mean) / std instead. best_of:
+    so many vectors are made of a text, and the one with the largest z . z_t is kept.
+    """
+
+    scale: float = 1.0
+    best_of: int = 1
+    normalised: bool = True
+
+    @property
+    def bounded(self) -> bool:
+        """No: its data are not those of pictures."""
+        return False
+
+    @property
+    def size_px(self) -> int:
+        """It makes no pictures."""
+        return 0
+
+    def seen(self, batch: Columns) -> tuple[Data, Columns]:
+        """(z_0, what the network is told) of a batch that `draw` made."""
+        return self.clean(batch), told_by(self.conditions, batch)
+
+    def clean(self, batch: Columns) -> Data:
+        """z_0 of a batch."""
+        return self.learned(batch[self.of])
+
+    def learned(self, picture: Data) -> Reshaped:
+        """Vectors as the network learns them."""
+        if MEAN in self.frozen:
+            return (picture - self.frozen[MEAN]) / self.frozen[STD]
+        return self.scale * picture
+
+    def pictured(self, x_0: Data) -> Reshaped:
+        """What the network made, as vectors of the CLIP; not yet normalised."""
+        if MEAN in self.frozen:
+            return x_0 * self.frozen[STD] + self.frozen[MEAN]
+        return x_0 / self.scale
+
+    def preview(self, params: Params, batch: Columns, keys: PRNGKeys) -> Columns:
+        """`made_vector`, and `made`: the picture of the batch that is nearest to it."""
+        made = sample(params, self.prompted(batch), keys, task=self, settings=self.settings)
+        return preview_of(made, batch)
+
+
+def sample(
+    params: Params,
+    columns: Columns,
+    keys: PRNGKeys,
+    *,
+    task: DiffusionPrior,
+    settings: SampleSettings,
+) -> Vectors:
+    """The vectors for the texts in `columns`, for a decoder: the best of `task.best_of` each.
+
+    They are unit vectors if the prior learned those.
+    """
+    made = raw(params, columns, keys, task=task, settings=settings)
+    return unit(made) if task.normalised else made
+
+
+def raw(
+    params: Params,
+    columns: Columns,
+    keys: PRNGKeys,
+    *,
+    task: DiffusionPrior,
+    settings: SampleSettings,
+) -> Vectors:
+    """The same before they are normalised: argmax of z . z_t over the samples z of each row."""
+
+    def one(keys: PRNGKeys) -> Vectors:
+        return sampling.sample(params, columns, keys, task=task, settings=settings)
+
+    if task.best_of == 1:
+        return one(keys)
+    each = jnp.stack([rng.stream(keys, f"candidate_{i}") for i in range(task.best_of)])
+    made = jax.lax.map(one, each)  # [n b e]
+    best = jnp.argmax(dots(made, columns[TEXT_VECTOR]), axis=0)
+    return jnp.take_along_axis(made, best[None, :, None], axis=0)[0]
