@@ -66,26 +66,17 @@ class DiffusionPrior(Denoising):
             return x_0 * self.frozen[STD] + self.frozen[MEAN]
         return x_0 / self.scale
 
+    def vectors(
+        self, params: Params, columns: Columns, keys: PRNGKeys, settings: SampleSettings
+    ) -> Vectors:
+        """The vectors for the texts in `columns`: unit ones, if the prior learned those."""
+        made = raw(params, columns, keys, task=self, settings=settings)
+        return unit(made) if self.normalised else made
+
     def preview(self, params: Params, batch: Columns, keys: PRNGKeys) -> Columns:
         """`made_vector`, and `made`: the picture of the batch that is nearest to it."""
-        made = sample(params, self.prompted(batch), keys, task=self, settings=self.settings)
+        made = self.vectors(params, self.prompted(batch), keys, self.settings)
         return preview_of(made, batch)
-
-
-def sample(
-    params: Params,
-    columns: Columns,
-    keys: PRNGKeys,
-    *,
-    task: DiffusionPrior,
-    settings: SampleSettings,
-) -> Vectors:
-    """The vectors for the texts in `columns`, for a decoder: the best of `task.best_of` each.
-
-    They are unit vectors if the prior learned those.
-    """
-    made = raw(params, columns, keys, task=task, settings=settings)
-    return unit(made) if task.normalised else made
 
 
 def raw(
@@ -96,7 +87,7 @@ def raw(
     task: DiffusionPrior,
     settings: SampleSettings,
 ) -> Vectors:
-    """The same before they are normalised: argmax of z . z_t over the samples z of each row."""
+    """argmax of z . z_t over `task.best_of` samples z of each row, not yet normalised."""
 
     def one(keys: PRNGKeys) -> Vectors:
         return sampling.sample(params, columns, keys, task=task, settings=settings)

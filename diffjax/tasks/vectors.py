@@ -1,6 +1,7 @@
 """The vectors of a CLIP: their columns, and the condition of a prior on that of the text."""
 
 from dataclasses import dataclass
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +11,14 @@ from diffjax.core.types import PRNGKey, PRNGKeys
 from diffjax.images import pixels
 from diffjax.tasks.condition import NEGATIVE
 from diffjax.tasks.settings import SampleSettings
-from diffjax.tasks.task import Columns, ExampleShapes
+from diffjax.tasks.task import Columns, ExampleShapes, Params
 
 # The column of each picture's vector, and that of the caption of which the text of a row is.
 IMAGE_VECTOR, TEXT_VECTOR = "image_vector", "text_vector"
 # The column of what a prior made, in its previews.
 MADE_VECTOR = "made_vector"
 
-Vectors = Float[Array, "b e"]
+Vectors: TypeAlias = Float[Array, "b e"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,32 @@ class TextVector:
         """Zeros, or the vector of the negative prompt."""
         nothing = jnp.zeros_like(given[TEXT_VECTOR])
         return {TEXT_VECTOR: columns.get(f"{NEGATIVE}{TEXT_VECTOR}", nothing)}
+
+
+@runtime_checkable
+class MakesVectors(Protocol):
+    """What a prior has beside `Task`: it makes the vectors of pictures from texts."""
+
+    def vectors(
+        self, params: Params, columns: Columns, keys: PRNGKeys, settings: SampleSettings
+    ) -> Vectors:
+        """The vectors for the texts in `columns`, from one key per row."""
+        ...
+
+
+def image_vector(
+    params: Params,
+    columns: Columns,
+    keys: PRNGKeys,
+    *,
+    task: MakesVectors,
+    settings: SampleSettings,
+) -> Vectors:
+    """The column `image_vector` for the columns `text`, `text_mask` and `text_vector`.
+
+    Row i depends on row i of the columns and on key i alone.
+    """
+    return task.vectors(params, columns, keys, settings)
 
 
 def dots(one: Float[Array, "*n b e"], other: Vectors) -> Float[Array, "*n b"]:
