@@ -13,7 +13,7 @@ from diffjax.build.places import stage_dirs
 from diffjax.core import digest
 from diffjax.core.errors import require
 from diffjax.devices import mesh
-from diffjax.encoders.t5 import TextEncoder
+from diffjax.encoders.text import Reads
 from diffjax.generation.chain import Cascade, TrainedStage
 from diffjax.generation.recipe import FROM_A_FILE, Origin, Recipe
 from diffjax.tasks.denoising import Denoising
@@ -44,22 +44,23 @@ def load(
         require(ema is None or ema == [None] or ema == [FROM_A_FILE], "--ema", ema,
                 f"{others[0]} has one set of parameters")  # fmt: skip
         return stable_diffusion.load(others[0])
-    encoder: TextEncoder | None = None
-    text: ConfigDict | None = None
+    encoder: Reads | None = None
+    first: ConfigDict | None = None
     for path in dirs:
         if ancestors.is_one(path):
             continue
         options = places.options_of(path)
-        if text is None and "text" in options:
-            text = options.text
+        if encoder is None and told_by(options):
+            first = options
             with config.interpreting(path):
-                encoder = texts.encoder_of(options)
+                encoder = texts.reads_of(options)
     trained, origins, size_px = [], [], 0
     names = names_of(ema, len(dirs))
     for path, name, step in zip(dirs, names, steps or [None] * len(dirs), strict=True):
         if ancestors.is_one(path):
             require(name in (None, FROM_A_FILE), "--ema", name, f"{path} has one set of parameters")
             stage, origin = ancestors.load_stage(path)
+            encoder = encoder or ancestors.reads_of(path, stage.task)
             check_start(stage.task, path, size_px)
             size_px = stage.task.size_px
             trained.append(stage)
@@ -67,15 +68,7 @@ def load(
             continue
         options = places.options_of(path)
         with config.interpreting(path):
-            for key in ("encoder", "max_tokens"):
-                if text is None or "text" not in options:
-                    continue
-                require(
-                    options.text[key] == text[key],
-                    f"text.{key} of {path}",
-                    options.text[key],
-                    f"the first stage was trained with {text[key]!r}",
-                )
+            check_told(options, first, path)
             width = encoder.width if encoder is not None else 0
             task = tasks.task_of(options, width)
         check_start(task, path, size_px)
@@ -84,6 +77,36 @@ def load(
         trained.append(stage)
         origins.append(origin)
     return Cascade(tuple(trained), tuple(origins), encoder)
+
+
+# The sections of what stages are told of a text, and the keys in which all stages agree.
+TOLD = {"text": ("encoder", "max_tokens"), "tokens": ("vocabulary", "length")}
+
+
+def told_by(options: ConfigDict) -> str:
+    """The section of the text that a stage is told; "" if it is told none."""
+    return next((name for name in TOLD if name in options), "")
+
+
+def check_told(options: ConfigDict, first: ConfigDict | None, place: Path) -> None:
+    """Checks that a stage is told its text as the first one is that is told one.
+
+    Raises:
+      ConfigError: it is not.
+    """
+    name = told_by(options)
+    if first is None or not name:
+        return
+    there = told_by(first)
+    allowed = f"the first stage was trained with {there}"
+    require(name == there, f"{name} of {place}", "a section", allowed)
+    for key in TOLD[name]:
+        require(
+            options[name][key] == first[name][key],
+            f"{name}.{key} of {place}",
+            options[name][key],
+            f"the first stage was trained with {first[name][key]!r}",
+        )
 
 
 def check_start(task: Denoising, place: Path, size_px: int) -> None:

@@ -20,6 +20,8 @@ BEFORE: dict[str, Value] = {
     "data.allow_changed": False,
     "data.workers": 0,
     "embedding.encoder": "",
+    "mask.strokes": 0.0,
+    "mask.known": False,
     "diffusion.objective": "simple",
     "diffusion.over": "u",
     "diffusion.num_levels": 1000,
