@@ -19,7 +19,16 @@ from diffjax.diffusion.table import TERMINAL_LOGSNR, steps_of
 from diffjax.diffusion.training.times import TIMES, Importance, TimeSampler, logit_normal
 from diffjax.encoders.stable_diffusion.encoder import PREFIX as STABLE_DIFFUSION
 from diffjax.tasks.classifying import Classifying
-from diffjax.tasks.conditions import NO_TEXT, Class, Condition, Embedding, LowRes, Masked, Text
+from diffjax.tasks.conditions import (
+    NO_TEXT,
+    Class,
+    Condition,
+    Embedding,
+    LowRes,
+    Masked,
+    Text,
+    Tokens,
+)
 from diffjax.tasks.denoising import Denoising
 from diffjax.tasks.learning import Learning
 from diffjax.tasks.prior import DiffusionPrior
@@ -123,6 +132,8 @@ def task_of(config: ConfigDict, text_width: int) -> Denoising:
     if "text" in config:
         text = Text(text_width, config.text.max_tokens, config.text.drop, embeds_blank(config))
         conditions.append(text)
+    if "tokens" in config:
+        conditions.append(Tokens(config.tokens.length, config.tokens.drop))
     if config.model.kind == PRIOR:
         return prior_of(config, conditions)
     if "classes" in config:
@@ -133,7 +144,9 @@ def task_of(config: ConfigDict, text_width: int) -> Denoising:
         vector = config.embedding
         conditions.append(Embedding(vector.of, vector.width, vector.drop))
     if "mask" in config:
-        conditions.append(Masked(size_px, drop=config.mask.drop))
+        told = config.mask
+        hole = Masked(size_px, drop=told.drop, strokes=told.strokes, known=told.known)
+        conditions.append(hole)
     if low_res_px:
         factor, level = size_px // low_res_px, config.low_res.max_aug_level
         noised = config.model.kind != "unet"  # which is told no level of that noise

@@ -11,7 +11,7 @@ from diffjax.core.errors import ConfigError, require
 from diffjax.core.types import Image, Resized, Text, TextMask
 from diffjax.diffusion.sampling.spacing import ON_A_TABLE, table_steps
 from diffjax.encoders.clip.encoder import Clip
-from diffjax.encoders.t5 import TextEncoder
+from diffjax.encoders.text import Reads, TextEncoder, TokenReader
 from diffjax.generation.recipe import Origin
 from diffjax.generation.telling import Teller
 from diffjax.tasks import sampling
@@ -34,15 +34,15 @@ class TrainedStage:
 
 @dataclasses.dataclass(frozen=True)
 class Cascade:
-    """Stages that fit together, smallest first, with their origins and their encoder.
+    """Stages that fit together, smallest first, with their origins and what reads their prompts.
 
-    encoder: None if no stage has a text condition. clip: the one that guides, None for none.
-    teller: what tells a decoder the vector of its picture; None for no vector.
+    encoder: None if no stage is told a text. clip: the one that guides, None for none. teller: what
+    tells a decoder the vector of its picture; None for no vector.
     """
 
     stages: tuple[TrainedStage, ...]
     origins: tuple[Origin, ...]
-    encoder: TextEncoder | None
+    encoder: Reads | None
     clip: Clip | None = None
     teller: Teller | None = None
 
@@ -63,9 +63,14 @@ class Cascade:
         """The encoder, which must exist.
 
         Raises:
-          ConfigError: no stage has a text condition.
+          ConfigError: no stage has a text condition, or the network embeds its text itself.
         """
         name = self.stages[0].task.name
+        if isinstance(self.encoder, TokenReader):
+            raise ConfigError(
+                "--workdir", name, "embeds its text inside the network, and this needs a model of "
+                "an encoder's embeddings"
+            )  # fmt: skip
         if self.encoder is None:
             raise ConfigError(
                 "--workdir", name, "takes no text, and this needs a model of text; "
@@ -165,7 +170,7 @@ def prompt_columns(
 
 def read_by(task: Denoising, columns: Columns) -> dict[str, Array]:
     """The columns that the task's conditions and critics read, also those of negative prompts."""
-    known = {*task.prompts(), SHARE} if task.text else set(task.prompts())
+    known = {*task.prompts(), SHARE} if task.takes_prompts else set(task.prompts())
     for critic in (task.critic, task.classifier):
         known |= set(critic.reads) if critic else set()
     return {name: column for name, column in columns.items() if unprefixed(name) in known}

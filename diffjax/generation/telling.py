@@ -39,7 +39,7 @@ KEPT = 256  # texts
 class Prior:
     """A trained prior. encoder: of the texts that it is told.
 
-    sample: (params, columns, keys, *, task, settings) -> vectors, as `tasks.prior.sample`.
+    sample: (params, columns, keys, *, task, settings) -> vectors, as `tasks.vectors.image_vector`.
     """
 
     stage: "TrainedStage"

@@ -6,7 +6,7 @@ import pytest
 from diffjax.core import rng
 from diffjax.diffusion.process import alpha_sigma
 from diffjax.images import pixels
-from diffjax.tasks.conditions import Class, Embedding, LowRes, Masked, Text, shrink
+from diffjax.tasks.conditions import Class, Embedding, LowRes, Masked, Text, Tokens, shrink
 from diffjax.tasks.settings import SampleSettings
 from tests.diffusion.helpers import images
 
@@ -107,6 +107,7 @@ def test_no_text_says_nothing_of_the_prompt_and_a_negative_prompt_keeps_its_own_
 
 CONDITIONS = [
     (Text(4, 6, drop=0.5), "keep_text"),
+    (Tokens(6, drop=0.5), "keep_tokens"),
     (Class(10, drop=0.5), "keep_label"),
     (Embedding("clip_image", 8, drop=0.5), "keep_clip_image"),
 ]
@@ -165,7 +166,7 @@ def test_the_masked_picture_is_black_in_the_hole_and_nothing_of_the_hole_shows()
     np.testing.assert_array_equal(given["mask"], told["mask"])
 
 
-ALL = [Text(4, 6), Class(10), Embedding("clip_image", 8), Masked(8), LowRes(8, 4)]
+ALL = [Text(4, 6), Tokens(6), Class(10), Embedding("clip_image", 8), Masked(8), LowRes(8, 4)]
 
 
 def ones(shapes, rows):
@@ -183,7 +184,7 @@ def test_a_preview_shows_and_nothing_fills_the_columns_that_sampling_reads(condi
         assert found == wanted or (isinstance(condition, LowRes) and not found)
 
 
-@pytest.mark.parametrize("condition", ALL[:3], ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("condition", ALL[:4], ids=lambda one: type(one).__name__)
 def test_nothing_is_what_guidance_leads_away_from(condition):
     given = condition.given(ones(condition.prompts(), 2), KEYS[:2], SETTINGS)
     absent = condition.absent(given, {})
