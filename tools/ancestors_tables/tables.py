@@ -11,7 +11,7 @@ from tools.ancestors_tables import judge, plots, runs, sets
 from tools.ancestors_tables.judge import Scores
 from tools.ancestors_tables.sets import Way
 
-COUNT = 500  # digits of a set
+COUNT = 400  # digits of a set
 STEPS = (10, 25, 50, 100, 250, 1000)
 # Sets of fewer steps are cheap, so there are several, whose numbers have a spread.
 SEEDS = {10: 3, 25: 3, 50: 3}
