@@ -14,7 +14,8 @@ FIXED = (
     "model", "diffusion", "text", "tokens", "classes.num", "embedding", "mask", "low_res",
     "contrastive.loss", "contrastive.noised", "latent.factor", "latent.channels", "latent.mark",
     "latent.scale", "latent.shift", "optim.name", "lora.rank", "lora.alpha", "lora.targets",
-    "lora.checkpoint", "vectors.width", "vectors.scale", "vectors.mark",
+    "lora.checkpoint", "vectors.width", "vectors.scale", "vectors.mark", "distil.checkpoint",
+    "distil.teacher_steps", "distil.guidance_weight",
     "data.size_px", "train.ema",
 )  # fmt: skip
 # Of these, the ones that no checkpoint depends on: where an encoder lies, how a network computes.
