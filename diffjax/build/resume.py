@@ -15,6 +15,8 @@ FIXED = (
     "contrastive.loss", "contrastive.noised", "latent.factor", "latent.channels", "latent.mark",
     "latent.scale", "latent.shift", "optim.name", "lora.rank", "lora.alpha", "lora.targets",
     "lora.checkpoint", "vectors.width", "vectors.scale", "vectors.mark",
+    "autoregressive.components", "autoregressive.buckets", "autoregressive.dots",
+    "autoregressive.mark",
     "data.size_px", "train.ema",
 )  # fmt: skip
 # Of these, the ones that no checkpoint depends on: where an encoder lies, how a network computes.

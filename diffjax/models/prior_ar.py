@@ -20,10 +20,10 @@ PLACES_AFTER = 2
 Logits = Float[Array, "b _ n"]
 
 SHARDING: Rules = (
-    (r"(text_in|text_vector_in)/kernel", (None, "fsdp")),
-    (r"(code|dot)/embedding", (None, "fsdp")),
-    (r"positions", (None,)),
-    (r"out/kernel", ("fsdp", None)),
+    (r"(.*/)?(text_in|text_vector_in)/kernel", (None, "fsdp")),
+    (r"(.*/)?(code|dot)/embedding", (None, "fsdp")),
+    (r"(.*/)?positions", (None,)),
+    (r"(.*/)?out/kernel", ("fsdp", None)),
     *causal.SHARDING,
 )
 
@@ -116,7 +116,9 @@ class AutoregressivePrior(nn.Module):
             further.append(kept)
         return self._logits(h), further
 
-    def _said(self, dot: Int[Array, " b"], text: Text, text_vector: Float[Array, "b v"]) -> Float[Array, "b _ c"]:
+    def _said(
+        self, dot: Int[Array, " b"], text: Text, text_vector: Float[Array, "b v"]
+    ) -> Float[Array, "b _ c"]:
         tokens, vector = self.text_in(text), self.text_vector_in(text_vector)
         parts = [tokens, vector[:, None], self.dot(dot)[:, None]]
         return jnp.concatenate([part.astype(jnp.float32) for part in parts], axis=1)
