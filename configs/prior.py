@@ -26,7 +26,6 @@ def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
     autoregressive = preset.endswith("_ar")
     stage = pieces.prior_ar_stage if autoregressive else pieces.prior_stage
     config = stage("prior", 64)
-    config.text.max_tokens = 32
     for_a_laptop(config)
     if autoregressive:
         config.autoregressive.update(components=32, buckets=64, dots=32)
@@ -41,10 +40,10 @@ def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
 def for_a_laptop(config: ml_collections.ConfigDict) -> None:
     """A small network for the vectors of the drawings of emoji."""
     config.data.update(batch_size=64)
-    config.model.update(width=128, num_blocks=4, num_heads=4, dtype="float32")
+    config.model.update(width=128, num_blocks=3, num_heads=4, dtype="float32")
     config.optim.update(learning_rate=1e-3, warmup_steps=100, decay="cosine", weight_decay=0.06)
     config.train.update(
-        num_steps=2_000, ema=("decay_0.99",), log_every=20, sample_every=1_000, save_every=500,
+        num_steps=1_500, ema=("decay_0.99",), log_every=20, sample_every=1_000, save_every=500,
         snapshot_every=0, evaluate_examples=256,
     )  # fmt: skip
 
