@@ -64,6 +64,24 @@ def prior_stage(name: str, size_px: int) -> ConfigDict:
     return config
 
 
+def prior_ar_stage(name: str, size_px: int) -> ConfigDict:
+    """The defaults of a stage that makes the same vectors bucket after bucket."""
+    config = prior_stage(name, size_px)
+    del config.diffusion
+    config.model.update(kind="prior_ar", width=1664, num_heads=26)
+    config.autoregressive = ConfigDict(
+        dict(
+            components=319,  # principal ones, which are measured on the data when a run begins
+            buckets=1024,  # of each
+            dots=1024,  # buckets of the product of a picture's vector and its text's
+            basis="",  # the file of the components, written when a run begins
+            mark="",  # and its fingerprint
+        )
+    )
+    config.sample = ConfigDict(dict(num_images=8, guidance_weight=1.0))
+    return config
+
+
 def prior_model() -> ConfigDict:
     """The causal transformer of a prior (Ramesh et al. 2022, table 3)."""
     return ConfigDict(

@@ -3,46 +3,54 @@
     python -m diffjax.main --config configs/prior.py --workdir runs/prior
     python -m diffjax.evaluate runs/prior --out prior.json
 
-emoji (the default): a diffusion prior of 1 M parameters for the vectors of clip:emoji; minutes on
-2 CPU cores. tiny: for tests, takes seconds.
+emoji (the default): a diffusion prior of 0.9 M parameters for the vectors of clip:emoji; minutes on
+2 CPU cores. emoji_ar: an autoregressive one of the same size. tiny, tiny_ar: for tests, take
+seconds.
 
-At scale, for accelerators: paper is the network of table 3, 1.2 B parameters, with its optimiser;
-karlo is that of Karlo, on the vectors of CLIP ViT-L/14. Their CLIPs and data are named by
---config.vectors.clip=clip:PLACE and --config.data.name (docs/prior.md).
+At scale, for accelerators: paper and paper_ar are the networks of table 3, of 1.2 B and 0.8 B
+parameters, with the paper's optimiser; karlo is the network of Karlo, for the vectors of CLIP
+ViT-L/14. Their CLIPs and data are named by --config.vectors.clip=clip:PLACE and --config.data.name
+(docs/prior.md).
 """
 
 import ml_collections
 
 from configs import common, pieces
 
-PRESETS = ("emoji", "tiny", "paper", "karlo")
+PRESETS = ("emoji", "emoji_ar", "tiny", "tiny_ar", "paper", "paper_ar", "karlo")
 
 
 def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
-    if preset in ("paper", "karlo"):
+    if preset in ("paper", "paper_ar", "karlo"):
         return at_scale(preset)
-    config = pieces.prior_stage("prior", 64)
-    config.text.max_tokens = 32
+    autoregressive = preset.endswith("_ar")
+    stage = pieces.prior_ar_stage if autoregressive else pieces.prior_stage
+    config = stage("prior", 64)
     for_a_laptop(config)
-    if preset == "tiny":
-        for_tests(config)
+    if autoregressive:
+        config.autoregressive.update(components=32, buckets=64, dots=32)
+    if preset.startswith("tiny"):
+        for_tests(config, sampled=not autoregressive)
+    if preset == "tiny_ar":
+        config.autoregressive.update(components=4, buckets=8, dots=4)
+        config.sample.num_images = 2
     return config
 
 
 def for_a_laptop(config: ml_collections.ConfigDict) -> None:
     """A small network for the vectors of the drawings of emoji."""
     config.data.update(batch_size=64)
-    config.model.update(width=128, num_blocks=4, num_heads=4, dtype="float32")
+    config.model.update(width=128, num_blocks=3, num_heads=4, dtype="float32")
     config.optim.update(learning_rate=1e-3, warmup_steps=100, decay="cosine", weight_decay=0.06)
     config.train.update(
-        num_steps=2_000, ema=("decay_0.99",), log_every=20, sample_every=1_000, save_every=500,
+        num_steps=1_500, ema=("decay_0.99",), log_every=20, sample_every=1_000, save_every=500,
         snapshot_every=0, evaluate_examples=256,
     )  # fmt: skip
 
 
-def for_tests(config: ml_collections.ConfigDict) -> None:
+def for_tests(config: ml_collections.ConfigDict, sampled: bool) -> None:
     """Settings for tests, which take seconds."""
-    common.for_tests(config)
+    common.for_tests(config, sampled)
     config.data.size_px = 16
     config.model.update(width=16, num_blocks=1, num_heads=2)
     config.train.update(evaluate_examples=8, snapshot_every=0)
@@ -50,7 +58,8 @@ def for_tests(config: ml_collections.ConfigDict) -> None:
 
 def at_scale(preset: str) -> ml_collections.ConfigDict:
     """The paper's network and optimiser (table 3); karlo has another network and CLIP."""
-    config = pieces.prior_stage("prior", 256)
+    stage = pieces.prior_ar_stage if preset == "paper_ar" else pieces.prior_stage
+    config = stage("prior", 256)
     config.data.update(name="", batch_size=4096)
     config.vectors.update(clip="", width=1024, scale=17.2)
     config.text.update(encoder="clip:", width=1024, max_tokens=256)
@@ -60,6 +69,8 @@ def at_scale(preset: str) -> ml_collections.ConfigDict:
         num_steps=600_000, ema=("decay_0.9999",), log_every=100, sample_every=10_000,
         save_every=5_000, snapshot_every=0,
     )  # fmt: skip
+    if preset == "paper_ar":
+        return config
     config.sample.update(num_steps=64)
     if preset == "karlo":
         config.vectors.update(width=768, scale=0.0)

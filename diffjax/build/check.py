@@ -98,6 +98,8 @@ LIMITS: dict[str, tuple[float, float]] = {
     "autoencoding.code_average": (0, math.nextafter(1, 0)),
     "vectors.width": (1, 2**20),
     "vectors.scale": (0, 1e6),
+    "autoregressive.components": (1, 2**14),
+    **dict.fromkeys(("autoregressive.buckets", "autoregressive.dots"), (2, 2**16)),
     "latent.factor": (1, 2**10),
     "latent.scale": (1e-6, 1e6),
     "latent.shift": (-1e6, 1e6),

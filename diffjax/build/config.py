@@ -27,8 +27,8 @@ Allowed = TypeVar("Allowed")
 # The sections that a stage's config may have; each must be a mapping.
 SECTIONS = (
     "data", "text", "tokens", "classes", "embedding", "mask", "model", "diffusion", "low_res",
-    "contrastive", "latent", "vectors", "optim", "train", "sample", "mesh", "lora", "start",
-    "distil",
+    "contrastive", "latent", "vectors", "autoregressive", "optim", "train", "sample", "mesh",
+    "lora", "start", "distil",
 )  # fmt: skip
 MOST_SHOWN = 80  # how many characters of a wrong value a message shows
 MOST_HINTS = 4  # how many similar keys a message offers for an unknown one

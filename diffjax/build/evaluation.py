@@ -13,6 +13,7 @@ from diffjax.data import readers
 from diffjax.encoders.clip import encoder as clip_encoder
 from diffjax.encoders.text import Reads, TextEncoder
 from diffjax.evaluation import examples, fidelity
+from diffjax.evaluation.aligned import Aligned
 from diffjax.evaluation.classifying import Calibration
 from diffjax.evaluation.denoising import Bits, NoiseLevels
 from diffjax.evaluation.drawings import JUDGED_PX, drawings
@@ -31,6 +32,7 @@ from diffjax.tasks.distilling import Distilled
 from diffjax.tasks.lora import Adapted
 from diffjax.tasks.space import LATENT
 from diffjax.tasks.task import Task
+from diffjax.tasks.vectors import MakesVectors
 from diffjax.training.run import Evaluate
 
 
@@ -102,7 +104,7 @@ def measures_of(task: Task) -> tuple[Measure, ...]:
     """The measures of a kind of task; another kind adds its own here."""
     if isinstance(task, Denoising):
         # a bound on latents says nothing of pictures, because other autoencoders have other latents
-        of_data = () if task.space else (Bits(),)
+        of_data = (Bits(),) if task.clipped else ()
         return (TrainingLoss(), NoiseLevels(), *of_data)
     return (TrainingLoss(),)
 
@@ -111,6 +113,8 @@ def scores_of(config: ConfigDict, task: Task) -> tuple[Score, ...]:
     """The scores of what a task makes of the examples; () if there is no truth to compare with."""
     if isinstance(task, Contrastive):
         return (Matching(),)
+    if isinstance(task, MakesVectors):
+        return (Aligned(),)
     if isinstance(task, Classifying):
         return (Calibration(),)
     if isinstance(task, Autoencoding):
@@ -144,7 +148,7 @@ def asked_scores(config: ConfigDict, task: Task, found: Examples) -> tuple[Score
 
 def makes_pictures(task: Denoising) -> bool:
     """Whether what it makes are pictures, and not other data."""
-    return task.of == "image" or task.space is not None
+    return task.clipped or task.space is not None
 
 
 def is_emoji(config: ConfigDict) -> bool:

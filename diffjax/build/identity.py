@@ -28,4 +28,6 @@ def identity(options: ConfigDict) -> JsonObject:
         said["latent"] = {k: latent[k] for k in ("mark", "scale", "shift", "tile_px")}
     if "vectors" in options:  # of which CLIP they are, wherever it lies
         said["vectors"] = {k: options.vectors[k] for k in ("mark", "width", "scale")}
+    if "autoregressive" in options:
+        said["basis"] = options.autoregressive.mark
     return json.loads(json.dumps(said))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from diffjax import checkpoint
-from diffjax.build import ancestors, check, config, latents, resume
+from diffjax.build import ancestors, autoregressive, check, config, latents, resume
 from diffjax.build.models import PRIORS
 from diffjax.checkpoint.portable import FROZEN_PREFIX, LIVE
 from diffjax.core import tensorfile
@@ -110,7 +110,8 @@ def is_file(place: Path) -> bool:
 def options_of(place: Path) -> ConfigDict:
     """The config with which the stage was trained.
 
-    A stage of latents has a copy of its autoencoder beside it, which the config then names.
+    A stage of latents has a copy of its autoencoder beside it, and an autoregressive prior its
+    basis; the config then names it.
 
     Raises:
       ConfigError: the place does not exist, is neither a run nor an export, or is too old.
@@ -118,7 +119,7 @@ def options_of(place: Path) -> ConfigDict:
     options = _options_of(place)
     with config.interpreting(place):
         check.check_numbers(options, f"; it stands in the config of {place}")
-        return latents.placed(options, place)
+        return autoregressive.placed(latents.placed(options, place), place)
 
 
 def _options_of(place: Path) -> ConfigDict:

@@ -16,6 +16,9 @@ FIXED = (
     "latent.scale", "latent.shift", "optim.name", "lora.rank", "lora.alpha", "lora.targets",
     "lora.checkpoint", "vectors.width", "vectors.scale", "vectors.mark", "distil.checkpoint",
     "distil.teacher_steps", "distil.guidance_weight",
+    "lora.checkpoint", "vectors.width", "vectors.scale", "vectors.mark",
+    "autoregressive.components", "autoregressive.buckets", "autoregressive.dots",
+    "autoregressive.mark",
     "data.size_px", "train.ema",
 )  # fmt: skip
 # Of these, the ones that no checkpoint depends on: where an encoder lies, how a network computes.

@@ -9,7 +9,15 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from diffjax.build import autoencoding, classifying, contrastive, latents, texts, vectors
+from diffjax.build import (
+    autoencoding,
+    autoregressive,
+    classifying,
+    contrastive,
+    latents,
+    texts,
+    vectors,
+)
 from diffjax.build.models import STEPS, model_of
 from diffjax.core.errors import require
 from diffjax.core.types import Schedule
@@ -102,6 +110,12 @@ KINDS: Mapping[str, Kind] = {
         check_classifying,
         classifying.CHOICES,
         "tells the classes of noised pictures, and makes none; it guides: --guide-by",
+    ),
+    autoregressive.SECTION: Kind(
+        autoregressive.task_of,
+        autoregressive.check,
+        autoregressive.CHOICES,
+        "makes vectors of texts, and no pictures",
     ),
 }
 

@@ -10,6 +10,7 @@ import jax
 from ml_collections import ConfigDict
 
 from diffjax.build import (
+    autoregressive,
     bases,
     clip_columns,
     data,
@@ -24,8 +25,10 @@ from diffjax.build import (
     texts,
 )
 from diffjax.build.check import check
+from diffjax.build.embeddings import meet
 from diffjax.build.places import sampled_average
 from diffjax.core.errors import ConfigError
+from diffjax.core.trees import Params
 from diffjax.devices import mesh as mesh_lib
 from diffjax.devices import processes
 from diffjax.encoders.t5 import TextEncoder
@@ -60,6 +63,8 @@ def run_of(config: ConfigDict, workdir: Path) -> Run:
         config = moments.measured(config, functools.partial(data.source_of, config))
         if processes.is_first():
             latents.keep(config, workdir)
+    if autoregressive.is_one(config):
+        config = with_basis(config, workdir)
     training = training_of(config, encoder.width if encoder else 0)
     if isinstance(training.task, Adapted):
         config = bases.with_checkpoint(config, lora.SECTION, training.task.checkpoint)
@@ -75,6 +80,26 @@ def run_of(config: ConfigDict, workdir: Path) -> Run:
         open_data=functools.partial(open_data, config, encoder, training, workdir),
         start=functools.partial(start.params_of, config, training.task) if begins else None,
     )
+
+
+def with_basis(config: ConfigDict, workdir: Path) -> ConfigDict:
+    """The config of an autoregressive prior with its basis, which a new run measures on its data.
+
+    The first process writes it, while the others wait. Raises what `run_of` does.
+    """
+
+    def measure() -> Params:
+        records = data.source_of(config)
+        vector_of = clip_columns.of_captions(config, records)
+        assert vector_of is not None
+        return autoregressive.measured(config, records, vector_of)
+
+    if not processes.is_first():
+        meet()
+    new = autoregressive.keep(config, workdir, measure)
+    if processes.is_first():
+        meet()
+    return new
 
 
 def open_data(

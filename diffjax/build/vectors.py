@@ -32,10 +32,25 @@ def check(config: ConfigDict) -> None:
 
 
 def check_prior(config: ConfigDict) -> None:
-    """Checks what only a prior has: it is told a text, and makes vectors and not pictures.
+    """Checks what only a diffusion prior has.
 
     Raises:
       ConfigError: a value is not allowed.
+    """
+    check_sections(config)
+    threshold = config.sample.threshold
+    unbounded = 'vectors are not bounded, as pictures are: want "none"'
+    require(threshold == "none", "sample.threshold", threshold, unbounded)
+    learned, seen = config.diffusion.objective, config.diffusion.self_condition
+    require(learned == "simple", "diffusion.objective", learned, 'a prior wants "simple"')
+    require(seen == 0, "diffusion.self_condition", seen, "a prior wants 0")
+
+
+def check_sections(config: ConfigDict) -> None:
+    """Checks that a prior is told a text, and makes vectors and not pictures.
+
+    Raises:
+      ConfigError: a section is missing, or has no effect.
     """
     for section in (SECTION, "text"):
         what = f"a prior needs a section {section}: see configs/prior.py"
@@ -43,12 +58,6 @@ def check_prior(config: ConfigDict) -> None:
     for section in ("classes", "embedding", "mask", "low_res", "latent", "tokens"):
         what = "a prior is told a text and its vector alone: leave it out"
         require(section not in config, section, "a section", what)
-    threshold = config.sample.threshold
-    unbounded = 'vectors are not bounded, as pictures are: want "none"'
-    require(threshold == "none", "sample.threshold", threshold, unbounded)
-    learned, seen = config.diffusion.objective, config.diffusion.self_condition
-    require(learned == "simple", "diffusion.objective", learned, 'a prior wants "simple"')
-    require(seen == 0, "diffusion.self_condition", seen, "a prior wants 0")
 
 
 def check_same(stages: Sequence[tuple[Path, ConfigDict]]) -> None:

@@ -18,10 +18,10 @@ from diffjax.models.layers.level import Remat, Unpack, wrapped
 PLACES_AFTER = 4
 
 SHARDING: Rules = (
-    (r"(text_in|text_vector_in|x_in)/kernel", (None, "fsdp")),
-    (r"noise/dense_[01]/kernel", (None, "fsdp")),
-    (r"positions|query", (None,)),
-    (r"out/kernel", ("fsdp", None)),
+    (r"(.*/)?(text_in|text_vector_in|x_in)/kernel", (None, "fsdp")),
+    (r"(.*/)?noise/dense_[01]/kernel", (None, "fsdp")),
+    (r"(.*/)?(positions|query)", (None,)),
+    (r"(.*/)?out/kernel", ("fsdp", None)),
     *causal.SHARDING,
 )
 

@@ -20,10 +20,10 @@ PLACES_AFTER = 2
 Logits = Float[Array, "b _ n"]
 
 SHARDING: Rules = (
-    (r"(text_in|text_vector_in)/kernel", (None, "fsdp")),
-    (r"(code|dot)/embedding", (None, "fsdp")),
-    (r"positions", (None,)),
-    (r"out/kernel", ("fsdp", None)),
+    (r"(.*/)?(text_in|text_vector_in)/kernel", (None, "fsdp")),
+    (r"(.*/)?(code|dot)/embedding", (None, "fsdp")),
+    (r"(.*/)?positions", (None,)),
+    (r"(.*/)?out/kernel", ("fsdp", None)),
     *causal.SHARDING,
 )
 

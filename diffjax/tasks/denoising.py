@@ -101,8 +101,8 @@ class Denoising:
         return self.shape[0] * (self.space.factor if self.space else 1)
 
     @property
-    def bounded(self) -> bool:
-        """Whether its data are in [-1, 1], as pictures are."""
+    def clipped(self) -> bool:
+        """Whether its data are in [-1, 1], as pictures are, and are clipped to it."""
         return self.space is None
 
     @property

@@ -37,7 +37,7 @@ class DiffusionPrior(Denoising):
     normalised: bool = True
 
     @property
-    def bounded(self) -> bool:
+    def clipped(self) -> bool:
         """No: its data are not those of pictures."""
         return False
 

@@ -100,7 +100,7 @@ def ready(
         spacing.SPACINGS[settings.spacing](task.schedule_of(params), settings.num_steps),
         step,
         rng.stream(keys, "steps"),
-        bounded=task.bounded,
+        bounded=task.clipped,
     )
 
 
@@ -142,7 +142,7 @@ def denoiser(
     Raises:
       ValueError: latents have a threshold, which is for pictures in [-1, 1].
     """
-    if not task.bounded and settings.threshold != "none":
+    if not task.clipped and settings.threshold != "none":
         what = "latents" if task.space else "vectors"
         raise ValueError(f'threshold={settings.threshold!r}: {what} are not bounded; want "none"')
     columns = task.known(columns)

@@ -75,6 +75,10 @@ class WithVectors:
         """As messages name it."""
         return repr(self._source)
 
+    def vectors(self) -> Float[np.ndarray, "n e"]:
+        """The vectors of all records; zeros for a picture that is broken."""
+        return _opened(self._vectors)
+
     def name(self, index: int) -> str:
         """The record's name."""
         return name_at(self._source, index)
