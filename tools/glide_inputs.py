@@ -1,5 +1,7 @@
 """What the small GLIDEs of the tests are given, and their sizes, without PyTorch."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from tools import ancestors_inputs
@@ -14,6 +16,32 @@ NETS = {
     "inpaint": Net(classes=0, inputs=7),
     "upsampler_inpaint": Net(classes=0, inputs=10),
 }
+
+
+@dataclass(frozen=True)
+class NoisedCLIP:
+    """A small CLIP of noised pictures in the layout of GLIDE's files; heads are 64 wide."""
+
+    image_width: int = 128
+    text_width: int = 64
+    layers: int = 2
+    side: int = 8
+    patch: int = 4
+    steps: int = 1000
+    vocabulary: int = 13
+    length: int = 7
+    embed: int = 10
+
+
+CLIP = NoisedCLIP()
+
+
+def texts() -> dict[str, np.ndarray]:
+    """Ids [b l] of texts, of which the highest ends one, and how many ids each has."""
+    return {
+        "ids": np.array([[11, 3, 5, 12, 0, 0, 0], [11, 12, 0, 0, 0, 0, 0]]),
+        "lengths": np.array([4, 2]),
+    }
 
 
 def given() -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
-"""GLIDE's forward pass in PyTorch, written for these tests. Needs requirements-peers.txt.
+"""GLIDE's forward passes in PyTorch, written for these tests. Needs requirements-peers.txt.
 
-It follows the paper and the names and shapes of the tensors, as functions of a dictionary of
-tensors, and shares no code with diffjax's network.
+They follow the paper and the names and shapes of the tensors, as functions of a dictionary of
+tensors, and share no code with diffjax's network.
 """
 
 import math
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from tools import ancestors_peers, random_tensors
 from tools.ancestors_inputs import Net
 from tools.ancestors_peers import Weights, conv, embed, norm, residual
-from tools.glide_inputs import HEADS, LAYERS, PLACES, VOCABULARY, WIDTH
+from tools.glide_inputs import HEADS, LAYERS, PLACES, VOCABULARY, WIDTH, NoisedCLIP
 
 
 def shapes_of(net: Net) -> dict[str, tuple[int, ...]]:
@@ -133,3 +133,88 @@ def linear(w: Weights, name: str, x: torch.Tensor) -> torch.Tensor:
 def layer_norm(w: Weights, name: str, x: torch.Tensor) -> torch.Tensor:
     """The norm of the last axis."""
     return F.layer_norm(x, (WIDTH,), w[f"{name}.weight"], w[f"{name}.bias"], 1e-5)
+
+
+def shapes_of_clip(net: NoisedCLIP) -> dict[str, dict[str, tuple[int, ...]]]:
+    """The shape of each tensor of the two files of the noised CLIP."""
+
+    def blocks(width: int) -> dict[str, tuple[int, ...]]:
+        shapes: dict[str, tuple[int, ...]] = {}
+        for i in range(net.layers):
+            stem = f"blocks.block_{i}"
+            for layer in ("f_attn.ln", "f_mlp.ln"):
+                shapes |= {f"{stem}.{layer}.{one}": (width,) for one in "gb"}
+            for name, sides in (("f_attn.f_q", (width, width)), ("f_attn.f_k", (width, width)),
+                                ("f_attn.f_v", (width, width)), ("f_attn.f_c", (width, width)),
+                                ("f_mlp.f_1", (4 * width, width)),
+                                ("f_mlp.f_2", (width, 4 * width))):  # fmt: skip
+                shapes[f"{stem}.{name}.w"] = sides
+                if name != "f_attn.f_k":
+                    shapes[f"{stem}.{name}.b"] = sides[:1]
+        shapes |= {f"blocks.output.ln.{one}": (width,) for one in "gb"}
+        return shapes | {"blocks.output.f.w": (net.embed, width)}
+
+    image, text = net.image_width, net.text_width
+    places = (net.side // net.patch) ** 2 + 1
+    return {
+        "image": {
+            "blocks.input.w_t": (net.steps, image),
+            "blocks.input.patch_proj": (image, 3, net.patch, net.patch),
+            "blocks.input.w_pos": (places, image),
+            **{f"blocks.input.ln.{one}": (image,) for one in "gb"},
+            **blocks(image),
+        },
+        "text": {
+            "blocks.input.w_voc": (net.vocabulary, text),
+            "blocks.input.w_pos": (net.length, text),
+            **blocks(text),
+        },
+    }
+
+
+def vectors(net: NoisedCLIP, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The vectors [b e] of noised pictures and of texts, not normalised."""
+    shapes = shapes_of_clip(net)
+    weights = {
+        name: {k: torch.from_numpy(x) for k, x in random_tensors.transformer(0, own).items()}
+        for name, own in shapes.items()
+    }
+    with torch.inference_mode():
+        w = weights["image"]
+        mean = torch.tensor([122.77093945, 116.74601272, 104.09373519])[:, None, None]
+        std = torch.tensor([68.50053285, 66.63215831, 70.32316309])[:, None, None]
+        x = ((picture(given["x"]) + 1) * 127.5 - mean) / std
+        h = F.conv2d(x, w["blocks.input.patch_proj"], stride=net.patch).flatten(2).transpose(1, 2)
+        first = w["blocks.input.w_t"][torch.from_numpy(given["step"])][:, None]
+        h = torch.cat([first, h], 1) + w["blocks.input.w_pos"]
+        h = clip_blocks(w, net.layers, affine_norm(w, "blocks.input.ln", h), causal=False)
+        image = affine_norm(w, "blocks.output.ln", h[:, 0]) @ w["blocks.output.f.w"].T
+        w, ids = weights["text"], torch.from_numpy(given["ids"])
+        h = w["blocks.input.w_voc"][ids] + w["blocks.input.w_pos"]
+        h = clip_blocks(w, net.layers, h, causal=True)
+        last = h[torch.arange(len(ids)), torch.from_numpy(given["lengths"]) - 1]
+        text = affine_norm(w, "blocks.output.ln", last) @ w["blocks.output.f.w"].T
+    return {"clip_image": image.numpy(), "clip_text": text.numpy()}
+
+
+def clip_blocks(w: Weights, layers: int, h: torch.Tensor, causal: bool) -> torch.Tensor:
+    """The blocks of a tower, whose heads are 64 wide."""
+    for i in range(layers):
+        stem = f"blocks.block_{i}"
+        r = affine_norm(w, f"{stem}.f_attn.ln", h)
+        query = r @ w[f"{stem}.f_attn.f_q.w"].T + w[f"{stem}.f_attn.f_q.b"]
+        key = r @ w[f"{stem}.f_attn.f_k.w"].T
+        value = r @ w[f"{stem}.f_attn.f_v.w"].T + w[f"{stem}.f_attn.f_v.b"]
+        heads = [one.unflatten(-1, (-1, 64)).transpose(1, 2) for one in (query, key, value)]
+        seen = F.scaled_dot_product_attention(*heads, is_causal=causal)
+        seen = seen.transpose(1, 2).flatten(2)
+        h = h + seen @ w[f"{stem}.f_attn.f_c.w"].T + w[f"{stem}.f_attn.f_c.b"]
+        r = affine_norm(w, f"{stem}.f_mlp.ln", h)
+        r = F.gelu(r @ w[f"{stem}.f_mlp.f_1.w"].T + w[f"{stem}.f_mlp.f_1.b"])
+        h = h + r @ w[f"{stem}.f_mlp.f_2.w"].T + w[f"{stem}.f_mlp.f_2.b"]
+    return h
+
+
+def affine_norm(w: Weights, name: str, x: torch.Tensor) -> torch.Tensor:
+    """The norm of the last axis, with the names of the noised CLIP."""
+    return F.layer_norm(x, x.shape[-1:], w[f"{name}.g"], w[f"{name}.b"], 1e-5)

@@ -20,10 +20,12 @@ def main() -> None:
     given, nets = glide_inputs.given(), glide_inputs.NETS
     shapes = {name: glide_peers.shapes_of(net) for name, net in nets.items()}
     answers = {name: glide_peers.answer(net, given) for name, net in nets.items()}
+    answers |= glide_peers.vectors(glide_inputs.CLIP, {**given, **glide_inputs.texts()})
+    clip = {f"clip_{k}": own for k, own in glide_peers.shapes_of_clip(glide_inputs.CLIP).items()}
     # beside the channels of their inputs, all have the tensors of the first
     first = shapes.pop("base")
     others = {name: {k: s for k, s in own.items() if first[k] != s} for name, own in shapes.items()}
-    text = json.dumps({"base": first, **others}, separators=(",", ":"))
+    text = json.dumps({"base": first, **others, **clip}, separators=(",", ":"))
     (GOLDEN / "shapes.json").write_text(text + "\n")
     save_file(answers, GOLDEN / "answers.safetensors")
 

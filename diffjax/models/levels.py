@@ -135,7 +135,7 @@ class Levels(DenoisingNetwork):
         )(logsnr_t, text, text_mask, label=label, vector=vector, words=states)
 
     def _down(
-        self, inputs: Sequence[Image], conditions: Conditions, dropout_key: PRNGKeys | None
+        self, inputs: Sequence[Resized], conditions: Conditions, dropout_key: PRNGKeys | None
     ) -> tuple[Resized, list[Resized]]:
         """(what leaves the middle, the skips of the way up, the last one first)."""
         emb = conditions[0]

@@ -133,19 +133,20 @@ def respaced(logsnrs: Table, sections: Sections) -> Rungs:
 def fifths(logsnrs: Table, num_steps: int = 27) -> Rungs:
     """10, 10, 3, 2 and 2 of 27 steps in the fifths of the table  (Nichol et al. 2022, app. B.2).
 
-    Other numbers are shared out alike, with a step at least in each fifth. The noisiest step is the
-    last but two, as in GLIDE's code.
+    Other numbers are shared out alike, with a step at least in each fifth; if there are too few
+    steps or too many for that, they are `linspace`. The noisiest step is the last but two, as in
+    GLIDE's code, if it is not kept already.
     """
     steps = len(logsnrs)
     _check_steps(num_steps, steps)
-    if num_steps < len(FIFTHS) or steps < 4 * len(FIFTHS):
-        raise ValueError(f"num_steps={num_steps} of {steps}: at least 5 of at least 20")
     ends = np.rint(np.cumsum(FIFTHS) * num_steps / sum(FIFTHS)).astype(int)
     counts = np.maximum(np.diff(ends, prepend=0), 1)
     while counts.sum() > num_steps:
         counts[np.argmax(counts)] -= 1
+    if num_steps < len(FIFTHS) or counts.max() > steps // len(FIFTHS):
+        return linspace(logsnrs, num_steps)
     kept = kept_steps(steps, counts.tolist())[::-1].copy()
-    kept[0] -= 2
+    kept[0] = max(steps - 3, kept[1] + 1)
     return at_steps(logsnrs, kept)
 
 
