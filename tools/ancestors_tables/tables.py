@@ -11,7 +11,7 @@ from tools.ancestors_tables import judge, plots, runs, sets
 from tools.ancestors_tables.judge import Scores
 from tools.ancestors_tables.sets import Way
 
-COUNT = 1_000  # digits of a set
+COUNT, GUIDED_COUNT = 500, 1_000  # digits of a set
 STEPS = (10, 25, 50, 100, 250, 1000)
 # Sets of fewer steps are cheap, so there are several, whose numbers have a spread.
 SEEDS = {10: 3, 25: 3, 50: 3}
@@ -116,10 +116,10 @@ def guidance(out: Path) -> str:
         "classifier": [(s, Way("adm", n, scale=s)) for s in SCALES],
     }
     rows = {
-        label: [(amount, sets.scores(out, way, COUNT, 1)[0]) for amount, way in some]
+        label: [(amount, sets.scores(out, way, GUIDED_COUNT, 1)[0]) for amount, way in some]
         for label, some in ways.items()
     }
-    floor = judge.of_real(judge.trained(out), COUNT)
+    floor = judge.of_real(judge.trained(out), GUIDED_COUNT)
     plots.tradeoff(out / "guidance.png", rows, floor)
     head = ["guidance", "weight or scale", "right", "precision", "recall", "FD"]
     body = [
@@ -127,7 +127,7 @@ def guidance(out: Path) -> str:
         for label, some in rows.items()
         for amount, one in some
     ]
-    return markdown([head, *body, [f"{COUNT:,} real digits", "", *cells(floor)]])
+    return markdown([head, *body, [f"{GUIDED_COUNT:,} real digits", "", *cells(floor)]])
 
 
 TABLES: dict[str, Callable[[Path], str]] = {
