@@ -99,14 +99,23 @@ def inputs(images: Digits) -> Float[Array, "n 8 8"]:
     return jnp.asarray(images, jnp.float32) / 127.5 - 1
 
 
+@jax.jit
+def answers(
+    params: Params, x: Float[Array, "n 8 8"]
+) -> tuple[Float[Array, "n d"], Float[Array, "n k"]]:
+    """The features and the logits of each digit."""
+    features, logits = Net().apply({"params": params}, x)
+    return jnp.asarray(features), jnp.asarray(logits)
+
+
 def features(params: Params, images: Digits) -> Float[np.ndarray, "n d"]:
     """The features of each digit."""
-    return np.asarray(Net().apply({"params": params}, inputs(images))[0])
+    return np.asarray(answers(params, inputs(images))[0])
 
 
 def named(params: Params, images: Digits) -> Int[np.ndarray, " n"]:
     """The class of each digit."""
-    return np.argmax(np.asarray(Net().apply({"params": params}, inputs(images))[1]), axis=1)
+    return np.argmax(np.asarray(answers(params, inputs(images))[1]), axis=1)
 
 
 def scores(params: Params, made: Digits, labels: Int[np.ndarray, " n"], real: Digits) -> Scores:

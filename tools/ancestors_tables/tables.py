@@ -11,13 +11,13 @@ from tools.ancestors_tables import judge, plots, runs, sets
 from tools.ancestors_tables.judge import Scores
 from tools.ancestors_tables.sets import Way
 
-COUNT = 400  # digits of a set
+COUNT, GUIDED_COUNT = 500, 1_000  # digits of a set
 STEPS = (10, 25, 50, 100, 250, 1000)
 # Sets of fewer steps are cheap, so there are several, whose numbers have a spread.
 SEEDS = {10: 3, 25: 3, 50: 3}
 WEIGHTS = (1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
 SCALES = (0.5, 1.0, 2.0, 4.0, 8.0)
-GUIDED_COUNT, GUIDED_STEPS = 1_000, 50
+GUIDED_STEPS = 50
 EXAMPLES = 64  # of the bound, which asks the network 1,000 times for each
 
 # Ways of sampling one network, that several tables share; `by_steps` says how many steps.
