@@ -67,7 +67,7 @@ def prior_stage(name: str, size_px: int) -> ConfigDict:
 def prior_ar_stage(name: str, size_px: int) -> ConfigDict:
     """The defaults of a stage that makes the same vectors bucket after bucket."""
     config = prior_stage(name, size_px)
-    del config.diffusion
+    del config.diffusion, config.vectors.scale
     config.model.update(kind="prior_ar", width=1664, num_heads=26)
     config.autoregressive = ConfigDict(
         dict(

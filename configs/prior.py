@@ -61,7 +61,7 @@ def at_scale(preset: str) -> ml_collections.ConfigDict:
     stage = pieces.prior_ar_stage if preset == "paper_ar" else pieces.prior_stage
     config = stage("prior", 256)
     config.data.update(name="", batch_size=4096)
-    config.vectors.update(clip="", width=1024, scale=17.2)
+    config.vectors.update(clip="", width=1024)
     config.text.update(encoder="clip:", width=1024, max_tokens=256)
     config.model.remat = "products"
     config.optim.update(learning_rate=1.1e-4, weight_decay=6e-2, b2=0.96, eps=1e-6)
@@ -71,6 +71,7 @@ def at_scale(preset: str) -> ml_collections.ConfigDict:
     )  # fmt: skip
     if preset == "paper_ar":
         return config
+    config.vectors.scale = 17.2
     config.sample.update(num_steps=64)
     if preset == "karlo":
         config.vectors.update(width=768, scale=0.0)

@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(flags: argparse.Namespace) -> Path:
     """Evaluates and writes the report; returns the path of the JSON. Flags are checked first."""
-    from diffjax.build import matching, places, report, trained_clip
+    from diffjax.build import matching, places, priors, report, trained_clip
     from diffjax.build.sets import folder, sweep
     from diffjax.devices import mesh
 
@@ -103,6 +103,12 @@ def run(flags: argparse.Namespace) -> Path:
         set_flags.check_unused(flags, "is of stages that make pictures, and this is a CLIP")
         clip = trained_clip.load(where[0], flags.ema, flags.verify)
         write(flags.out, matching.report(clip, flags.num, asked.seed, flags.split))
+        return flags.out
+    if priors.only_prior(where):
+        priors.check_flags(parts, flags.classifier)
+        set_flags.check_unused(flags, "is of stages that make pictures, and this is a prior")
+        prior = priors.load(where[0], flags.ema, flags.verify)
+        write(flags.out, priors.report(prior, flags.num, asked.seed, flags.split))
         return flags.out
     loaded = report.load(where, flags.ema, flags.verify)
     if axes:

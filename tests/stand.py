@@ -149,11 +149,12 @@ def of_ema(stand, cascade):
 
 
 def of_evaluate(stand, cascade):
-    from diffjax.build import matching, places, report
+    from diffjax.build import matching, places, priors, report
     from diffjax.devices import mesh
 
     stand.put(places, "stage_dirs", gives=lambda *args, **more: [Path("a")])
     stand.put(matching, "only_clip", False)
+    stand.put(priors, "only_prior", False)
     stand.put(report, "load", "loaded")
     stand.put(report, "report", {"stages": []})
     stand.put(report, "swept", [{"sweep": {"axes": [], "rows": []}}])

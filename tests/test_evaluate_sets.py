@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from diffjax import evaluate
-from diffjax.build import config, matching, places, report
+from diffjax.build import config, matching, places, priors, report
 from diffjax.build.loaded import Asked, Loaded
 from diffjax.build.sets import drawing, flags, folder, opening, part, sweep
 from diffjax.devices import mesh as mesh_lib
@@ -49,6 +49,7 @@ def toys_in_place(cascade, monkeypatch, tmp_path_factory):
     monkeypatch.setattr(part, "not_installed", lambda asked: "")
     monkeypatch.setattr(places, "stage_dirs", lambda *where, flag: list(where))
     monkeypatch.setattr(matching, "only_clip", lambda where: False)
+    monkeypatch.setattr(priors, "only_prior", lambda where: False)
     monkeypatch.setattr(
         report, "load", lambda where, *more: cascade[: 2 if "both" in str(where) else 1]
     )

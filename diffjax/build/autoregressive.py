@@ -116,8 +116,8 @@ def check(config: ConfigDict) -> None:
     Raises:
       ConfigError: a value is not allowed.
     """
-    vectors.check(config)
     vectors.check_sections(config)
+    vectors.check(config)
     check_heads(config.model)
     components, width = config.autoregressive.components, config.vectors.width
     most = f"at most {width}, the vectors.width"

@@ -27,7 +27,7 @@ def identity(options: ConfigDict) -> JsonObject:
         latent = options.latent
         said["latent"] = {k: latent[k] for k in ("mark", "scale", "shift", "tile_px")}
     if "vectors" in options:  # of which CLIP they are, wherever it lies
-        said["vectors"] = {k: options.vectors[k] for k in ("mark", "width", "scale")}
+        said["vectors"] = {k: x for k, x in options.vectors.items() if k != "clip"}
     if "autoregressive" in options:
         said["basis"] = options.autoregressive.mark
     return json.loads(json.dumps(said))

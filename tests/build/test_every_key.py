@@ -226,7 +226,8 @@ def homes():
     """Each key of each config -> the first stage that has it; those of other kinds are below."""
     found = {"stages": None} if any("stages" in c for c in map(config.load, cascades())) else {}
     for name, options in stages().items():
-        if tasks.other_kind(options) or {"lora", "distil"} & set(options):
+        kind = options.get("model", {}).get("kind")
+        if tasks.other_kind(options) or {"lora", "distil"} & set(options) or kind == "prior":
             continue
         for key, _ in config.leaves(options):
             found.setdefault(key, name)
@@ -545,6 +546,50 @@ def test_another_value_changes_what_an_autoencoder_is_made_of(key, monkeypatch):
     changed = OF_AN_AUTOENCODER[key] if key in OF_AN_AUTOENCODER else other(key, value)
     assert changed != value
     assert autoencoder(key, changed) != autoencoder()
+
+
+# Another value of the keys of a prior, where the general rule gives one that is not allowed.
+OF_A_PRIOR = {
+    "model.width": 32,
+    "model.num_heads": 1,
+    "model.remat": "full",
+    "model.dtype": "bfloat16",
+    "sample.sampler": "ddim",
+    "sample.spacing": "karras",
+    "sample.threshold": "static",
+}
+# Of these a test elsewhere sees what they do, or they are those of every stage.
+NOT_OF_A_PRIOR = (
+    "model.kind", "vectors.clip", "vectors.mark", "autoregressive.basis", "autoregressive.mark",
+    "sample.num_images", "sample.prompts", "sample.clip", "sample.classifier",
+)  # fmt: skip
+
+
+@functools.cache
+def prior(preset, key="", value=None):
+    """What a run of a tiny prior is made of that its own sections can change."""
+    options = config.load(f"configs/prior.py:{preset}").copy_and_resolve_references().unlock()
+    options.text.width = 16
+    if key:
+        put(options, key, value)
+    return repr(tasks.trained_task_of(options, 16))
+
+
+@pytest.mark.parametrize(
+    ("preset", "key"),
+    [
+        (preset, key)
+        for preset in ("tiny", "tiny_ar")
+        for key, _ in config.leaves(config.load(f"configs/prior.py:{preset}"))
+        if key.split(".")[0] in ("model", "vectors", "autoregressive", "sample")
+        and key not in NOT_OF_A_PRIOR
+    ],
+)
+def test_another_value_changes_what_a_prior_is_made_of(preset, key):
+    value = dict(config.leaves(config.load(f"configs/prior.py:{preset}")))[key]
+    changed = OF_A_PRIOR[key] if key in OF_A_PRIOR else other(key, value)
+    assert changed != value
+    assert prior(preset, key, changed) != prior(preset)
 
 
 # Another value of the keys of a classifier, where the general rule gives one that is not allowed.

@@ -1,6 +1,6 @@
 """A level of a U-Net: blocks one after the other, or equal blocks as one scan."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import flax.linen as nn
@@ -66,7 +66,8 @@ def is_block(params: PyTree) -> bool:
     A block of a U-Net has a part `res`, one of a transformer a part `pixels`, and one of a causal
     transformer a part `qkv`.
     """
-    return "res" in params or "pixels" in params or "qkv" in params
+    own = params if isinstance(params, Mapping) else ()
+    return any(part in own for part in ("res", "pixels", "qkv"))
 
 
 def block_class(remat: Remat, scanned: bool = False, unpack: Unpack | None = None) -> type[Block]:
