@@ -59,24 +59,33 @@ class Cascade:
         guided = (Class(one.num_classes, 0.0, one.names) for one in guides)
         return told or next(guided, None)
 
-    def text_encoder(self) -> TextEncoder:
-        """The encoder, which must exist.
+    def text_reader(self) -> Reads:
+        """What reads prompts, which must exist.
 
         Raises:
-          ConfigError: no stage has a text condition, or the network embeds its text itself.
+          ConfigError: no stage is told a text.
         """
         name = self.stages[0].task.name
-        if isinstance(self.encoder, TokenReader):
-            raise ConfigError(
-                "--workdir", name, "embeds its text inside the network, and this needs a model of "
-                "an encoder's embeddings"
-            )  # fmt: skip
         if self.encoder is None:
             raise ConfigError(
                 "--workdir", name, "takes no text, and this needs a model of text; "
                 "diffjax.sample takes any"
             )  # fmt: skip
         return self.encoder
+
+    def text_encoder(self) -> TextEncoder:
+        """The encoder that embeds prompts, which must exist.
+
+        Raises:
+          ConfigError: no stage is told a text, or the network embeds its text itself.
+        """
+        reader, name = self.text_reader(), self.stages[0].task.name
+        if isinstance(reader, TokenReader):
+            raise ConfigError(
+                "--workdir", name, "embeds its text inside the network, and this needs a model of "
+                "an encoder's embeddings"
+            )  # fmt: skip
+        return reader
 
     def with_settings(self, settings: Sequence[SampleSettings]) -> "Cascade":
         """The same stages with other settings, one for each.
