@@ -43,7 +43,12 @@ _ATTENTION: dict[Layout, dict[str, tuple[str, ...]]] = {
         "text_kv": ("encoder_kv",),
         "out": ("proj_out",),
     },
-    "diffusers": {"norm": ("group_norm",), "qkv": ("to_q", "to_k", "to_v"), "out": ("to_out.0",)},
+    "diffusers": {
+        "norm": ("group_norm",),
+        "qkv": ("to_q", "to_k", "to_v"),
+        "out": ("to_out.0",),
+        "text_kv": ("add_k_proj", "add_v_proj"),
+    },
     "old": {"norm": ("group_norm",), "qkv": ("query", "key", "value"), "out": ("proj_attn",)},
 }
 # Of GLIDE's text transformer.
