@@ -46,7 +46,7 @@ def run_of(config: ConfigDict, workdir: Path) -> Run:
     """
     check(config)
     config = lora.as_begun(latents.begun(config, workdir), workdir)
-    config = clip_columns.marked(config, workdir)
+    config = autoregressive.begun(clip_columns.marked(config, workdir), workdir)
     changes = resume.allowed_changes(config, workdir)
     if changes:
         print(
