@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from diffjax.build import texts, vectors
+from diffjax.build import resume, texts, vectors
 from diffjax.build.models import DTYPES, check_heads
 from diffjax.checkpoint.portable import FROZEN, FROZEN_PREFIX, frozen_of
 from diffjax.core import tensorfile
@@ -124,6 +124,16 @@ def check(config: ConfigDict) -> None:
     require(components <= width, "autoregressive.components", components, most)
     weight = config.sample.guidance_weight
     require(0 <= weight <= 1000, "sample.guidance_weight", weight, "from 0 to 1000")
+
+
+def begun(config: ConfigDict, workdir: Path) -> ConfigDict:
+    """The config with the fingerprint of the basis that a run in the workdir began with, if any."""
+    if SECTION not in config or config.autoregressive.mark:
+        return config
+    new = config.copy_and_resolve_references()
+    with new.unlocked():
+        new.autoregressive.mark = str(resume.begun(workdir).get("autoregressive.mark", ""))
+    return new
 
 
 def keep(config: ConfigDict, workdir: Path, measure: Callable[[], Params]) -> ConfigDict:

@@ -51,7 +51,7 @@ def run_of(config: ConfigDict, workdir: Path) -> Run:
     """
     check(config)
     config = bases.as_begun(latents.begun(config, workdir), workdir)
-    config = clip_columns.marked(config, workdir)
+    config = autoregressive.begun(clip_columns.marked(config, workdir), workdir)
     changes = resume.allowed_changes(config, workdir)
     if changes:
         print(
