@@ -339,8 +339,11 @@ def mask() -> ConfigDict:
 
 
 def low_res(size_px: int = 0) -> ConfigDict:
-    """The smaller picture that a stage starts from; size_px = 0 means that there is none."""
-    return ConfigDict(dict(size_px=size_px, max_aug_level=1.0))
+    """The smaller picture that a stage starts from; size_px = 0 means that there is none.
+
+    degrade: what training does to it, "blur" or "bsr" (docs/unclip.md); "": nothing.
+    """
+    return ConfigDict(dict(size_px=size_px, max_aug_level=1.0, degrade=""))
 
 
 def lora(base: str) -> ConfigDict:

@@ -20,6 +20,7 @@ from diffjax.diffusion import schedule
 from diffjax.diffusion.predict import KINDS
 from diffjax.diffusion.training import weighting
 from diffjax.diffusion.training.times import TIMES
+from diffjax.images.degrade import DEGRADATIONS
 from diffjax.tasks import settings
 from diffjax.training import averages, optim
 
@@ -170,6 +171,8 @@ def check_numbers(config: ConfigDict, ending: str = "") -> None:
 
 def check_making(config: ConfigDict) -> None:
     """Checks what only the config of a stage that makes pictures has."""
+    if "low_res" in config:
+        one_of(config, "low_res.degrade", ("", *DEGRADATIONS))
     tasks.schedule_of(config)
     most = tasks.num_steps_of(config)
     for name, wrong in settings.faults(tasks.settings_of(config), most).items():

@@ -162,7 +162,8 @@ def check_sizes(config: ConfigDict) -> None:
             is_convolutional(model),
             "data.crop_px",
             crop,
-            'crops need model.kind "efficient_unet" with model.attention "cross"',
+            'crops need model.kind "efficient_unet" with model.attention "cross", or "unet" '
+            "without attention",
         )
     super_resolution = config.model.kind == "efficient_unet"
     if super_resolution:

@@ -151,7 +151,8 @@ def task_of(config: ConfigDict, text_width: int) -> Denoising:
     if low_res_px:
         factor, level = size_px // low_res_px, config.low_res.max_aug_level
         noised = config.model.kind != "unet"  # which is told no level of that noise
-        conditions.append(LowRes(low_res_px, factor, _schedule("cosine"), level, noised))
+        spoil = config.low_res.degrade or None
+        conditions.append(LowRes(low_res_px, factor, _schedule("cosine"), level, noised, spoil))
     crop_px = config.data.crop_px
     space, shape = None, (size_px, size_px, 3)
     frozen: Params = {}

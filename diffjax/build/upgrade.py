@@ -20,6 +20,7 @@ BEFORE: dict[str, Value] = {
     "data.allow_changed": False,
     "data.workers": 0,
     "embedding.encoder": "",
+    "low_res.degrade": "",
     "diffusion.objective": "simple",
     "diffusion.over": "u",
     "diffusion.num_levels": 1000,

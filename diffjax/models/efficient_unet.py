@@ -19,6 +19,7 @@ from diffjax.models.layers.embedding import Conditioning
 from diffjax.models.layers.level import block_class, run_blocks
 from diffjax.models.layers.network import DenoisingNetwork
 from diffjax.models.layers.sharding import RULES
+from diffjax.models.unet import UNet
 
 # A rule for each parameter.
 SHARDING: Rules = RULES
@@ -177,4 +178,6 @@ class EfficientUNet(DenoisingNetwork):
 
 def is_convolutional(model: nn.Module) -> bool:
     """Whether a network trained on crops may be run on whole pictures."""
+    if isinstance(model, UNet):
+        return not (model.attention_levels or model.middle_attention or model.canvas)
     return isinstance(model, EfficientUNet) and model.attention == "cross"

@@ -53,8 +53,8 @@ class Levels(DenoisingNetwork):
     null_class: whether a label of num_classes means no class; else the network always knows it.
     canvas: the number of channels that `embedding.Canvas` draws before the middle; a quarter of
     them is drawn after the stem. The network then takes pictures of one size only. 0: none, as in
-    the paper. scan: run the equal blocks of a level as one scan, so that the program does not grow
-    with them.
+    the paper. middle_attention: whether pixels attend in the middle too. scan: run the equal
+    blocks of a level as one scan, so that the program does not grow with them.
 
     What the ancestors have otherwise:
     embedding_width: of the conditions as one vector; 0 for 4 x width. steps: turns the log SNR into
@@ -70,6 +70,7 @@ class Levels(DenoisingNetwork):
     mults: Sequence[int] = (1, 2, 3, 4)
     num_blocks: int = 2
     attention_levels: Sequence[int] = (1, 2, 3)
+    middle_attention: bool = True
     head_width: int = 64
     num_heads: int = 0
     token_width: int = 512
@@ -147,7 +148,7 @@ class Levels(DenoisingNetwork):
             h = h + Canvas(h.shape[-1], self.canvas, self.dtype, name="canvas_last")(
                 emb, *h.shape[1:3]
             )
-        for i, attend in enumerate((self._attention, None)):
+        for i, attend in enumerate((self._attention if self.middle_attention else None, None)):
             name = f"middle_{i}"
             fields: Fields = {**self._fields(last), "width": h.shape[-1], "attention": attend}
             middle = block_class(self.remat, unpack=self.unpack)(**fields, name=name)

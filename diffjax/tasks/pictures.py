@@ -12,6 +12,7 @@ from diffjax.core.types import Image, PRNGKey, PRNGKeys, Resized, Schedule
 from diffjax.diffusion.schedule import cosine
 from diffjax.diffusion.training.augment import augment
 from diffjax.images import pixels
+from diffjax.images.degrade import Degradation, degrade
 from diffjax.tasks.condition import share_of
 from diffjax.tasks.settings import SampleSettings
 from diffjax.tasks.task import Columns, ExampleShapes
@@ -27,7 +28,8 @@ class LowRes:
     size_px: its side. factor: how many times larger the stage's own picture is. schedule: of the
     noise on it. max_level: training noises it to a level uniform in [0, max_level], in u. noised:
     False for ADM's upsamplers (Dhariwal & Nichol 2021): the network gets the picture itself, which
-    is the mean of each block of pixels in training, enlarged bilinearly.
+    is the mean of each block of pixels in training, enlarged bilinearly. degrade: what training
+    does to the small picture before that (Ramesh et al. 2022, sec. 2.3); None for nothing.
     """
 
     size_px: int
@@ -35,6 +37,7 @@ class LowRes:
     schedule: Schedule = COSINE
     max_level: float = 1.0
     noised: bool = True
+    degrade: Degradation | None = None
 
     def columns(self) -> ExampleShapes:
         """None of its own: training shrinks the picture that is learned."""
@@ -61,18 +64,21 @@ class LowRes:
         return einops.reduce(image, block, "mean", p=self.factor, q=self.factor)
 
     def draw(self, key: PRNGKey, batch: Columns) -> Columns:
-        """`aug_level` [b] in u, and `aug_key` [b], a key for the noise of each row; or nothing."""
-        if not self.noised:
-            return {}
+        """`aug_level` [b] in u, and `aug_key` [b], a key for each row's noise, if it is noised.
+
+        `degrade_key` [b], a key for each row, if it is degraded.
+        """
         level = self.max_level * share_of(key, "aug_level", batch)
-        return {
-            "aug_level": level,
-            "aug_key": jax.random.split(rng.stream(key, "aug_noise"), len(level)),
-        }
+        keys = lambda name: jax.random.split(rng.stream(key, name), len(level))  # noqa: E731
+        spoiled = {"degrade_key": keys("degrade")} if self.degrade else {}
+        noised = {"aug_level": level, "aug_key": keys("aug_noise")} if self.noised else {}
+        return {**spoiled, **noised}
 
     def told(self, batch: Columns) -> Columns:
-        """The target shrunk and noised; `image` is the target as float32 in [-1, 1]."""
+        """The target shrunk, degraded and noised; `image` is it as float32 in [-1, 1]."""
         low_res = self.shrunk(batch["image"])
+        if self.degrade:
+            low_res = degrade(low_res, self.degrade, batch["degrade_key"])
         if not self.noised:
             return {"low_res": self.enlarged(low_res)}
         return self.with_noise(low_res, batch["aug_level"], batch["aug_key"])

@@ -122,6 +122,7 @@ OTHER = {
     "sample.prompts": ("a frog",),
     "sample.num_images": 3,
     "low_res.size_px": 32,
+    "low_res.degrade": "blur",
     "latent.factor": 4,
     "latent.scale": (2.0,),
     "latent.shift": (0.5,),

@@ -215,3 +215,22 @@ def test_a_small_picture_that_is_never_noised_is_the_mean_of_blocks_and_is_enlar
     np.testing.assert_allclose(told["low_res"], wanted, atol=1e-5)
     assert condition.absent(given, {}) == given
     assert condition.draw(jax.random.key(0), {"image": image}) == {}
+
+
+def test_the_small_picture_is_degraded_in_training_alone():
+    """By keys that are drawn; guidance and sampling see the picture as it is."""
+    plain = LowRes(8, 4, max_level=0.0, noised=False)
+    spoiled = LowRes(8, 4, max_level=0.0, noised=False, degrade="bsr")
+    batch = {"image": images(3, (16, 32, 32, 3))}
+    drawn = spoiled.draw(KEY, batch)
+    assert set(drawn) == {"degrade_key"}
+    assert not plain.draw(KEY, batch)
+    told = spoiled.told({**batch, **drawn})["low_res"]
+    clean = plain.told(batch)["low_res"]
+    moved = np.abs(np.asarray(told - clean)).max(axis=(1, 2, 3)) > 1e-4
+    assert 8 <= moved.sum() <= 16
+    given = spoiled.given({"low_res": batch["image"][:4, :8, :8]}, KEYS, SETTINGS)
+    np.testing.assert_array_equal(
+        given["low_res"],
+        plain.given({"low_res": batch["image"][:4, :8, :8]}, KEYS, SETTINGS)["low_res"],
+    )

@@ -1,0 +1,32 @@
+"""The networks of DALL-E 2's decoder and upsamplers, and what they are told."""
+
+import jax
+import pytest
+
+from diffjax.build import config, tasks
+from diffjax.build.check import check
+from diffjax.core.errors import ConfigError
+
+
+def count(spec):
+    options = config.load(spec)
+    check(options, 1)
+    task = tasks.task_of(options, 0)
+    shapes = jax.eval_shape(task.init, jax.random.key(0))
+    return sum(x.size for x in jax.tree.leaves(shapes))
+
+
+@pytest.mark.parametrize(
+    ("preset", "numbers"),
+    [("paper_256", 729_702_083), ("karlo_256", 691_579_523), ("paper_1024", 282_059_139)],
+)
+def test_the_upsamplers_have_as_many_parameters_as_the_paper_rounds(preset, numbers):
+    """700 M and 300 M (table 3); that of Karlo is diffusers' UNet2DModel, to the parameter."""
+    assert count(f"configs/unclip_sr.py:{preset}") == numbers
+
+
+def test_an_unknown_degradation_is_refused_in_one_line():
+    options = config.load("configs/unclip_sr.py:tiny").copy_and_resolve_references()
+    options.low_res.degrade = "jpeg"
+    with pytest.raises(ConfigError, match=r"low_res\.degrade = .*allowed: , blur, bsr"):
+        check(options, 1)
