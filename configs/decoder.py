@@ -16,7 +16,7 @@ VECTOR = "image_vector"  # the column, which a prior makes of the text (configs/
 
 
 def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
-    config = pieces.stage("decoder", 64, text=pieces.text(), embedding=vector("clip:emoji", 128))
+    config = pieces.stage("decoder", 64, text=pieces.text(), **told("clip:emoji", 128))
     config.text.drop = 0.5
     config.model.canvas = 0  # channels of a grid that is computed from the conditions; in no paper
     common.for_a_laptop(config)
@@ -42,12 +42,11 @@ def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
     if preset == "tiny":
         common.for_tests(config)
         config.data.size_px = 16
-        config.embedding.update(width=4, encoder="")
         config.model.update(width=16, head_width=16, token_width=32, canvas=0)
         config.train.ema = ("decay_0.999",)
     return config
 
 
-def vector(clip: str, width: int) -> ml_collections.ConfigDict:
-    """The picture's vector by a CLIP, without which a tenth of the examples trains (sec. 2.1)."""
-    return pieces.embedding(VECTOR, width, clip)
+def told(clip: str, width: int) -> dict[str, ml_collections.ConfigDict]:
+    """The vector of the picture, without which a tenth of the examples trains (sec. 2.1)."""
+    return dict(vectors=pieces.vectors(clip, width), embedding=pieces.embedding(VECTOR, width))

@@ -48,7 +48,7 @@ def test_the_rounding_is_that_of_jpeg_for_grey_pictures(quality):
     wanted = np.asarray(Image.open(stream), np.int32)
     made = to_uint8(degrade.jpeg(from_uint8(grey)[0], jnp.float32(quality))[None])[0, :, :, 0]
     apart = lambda one: np.abs(np.asarray(one, np.int32) - wanted).mean()  # noqa: E731
-    assert apart(made) < 1.5  # a frequency in the middle of two steps may go either way
+    assert apart(made) < 2.5  # a frequency in the middle of two steps may go either way
     assert apart(grey[0, :, :, 0]) > 5
 
 

@@ -41,7 +41,6 @@ class Shapes:
             name=f"{colour}_{shape}",
             label=list(SHAPES).index(shape),
             colour=tuple(value / 255.0 for value in COLOURS[colour]),
-            image_vector=_vector(shape, colour),
         )
 
     def captions(self, index: int) -> tuple[str, ...]:
@@ -63,13 +62,6 @@ class Shapes:
             raise IndexError(f"index {index} of {self._count} records")
         shape = list(SHAPES)[index % len(SHAPES)]
         return shape, list(COLOURS)[index // len(SHAPES) % len(COLOURS)]
-
-
-def _vector(shape: str, colour: str) -> tuple[float, ...]:
-    """A unit vector [4] of what a picture shows, as a CLIP would make."""
-    numbers = np.array([list(SHAPES).index(shape) - 2.0, *COLOURS[colour]])
-    numbers[1:] = numbers[1:] / 127.5 - 1.0
-    return tuple((numbers / np.linalg.norm(numbers)).tolist())
 
 
 def _draw(shape: str, colour: str, size_px: int, rng: np.random.Generator) -> np.ndarray:
