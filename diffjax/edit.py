@@ -1,4 +1,4 @@
-"""python -m diffjax.edit inpaint | img2img | vary | interpolate | upscale, each with --help
+"""python -m diffjax.edit inpaint | img2img | vary | variations | diff | ..., each with --help
 
     python -m diffjax.edit inpaint --workdir runs/demo --picture a.png --mask m.png --prompt "..."
     python -m diffjax.edit interpolate --workdir runs/demo --prompt "..." --prompt "..."
@@ -13,16 +13,19 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffjax.build import loading, loras
+from diffjax.build import decoders, loading, loras
 from diffjax.core import command
 from diffjax.core.errors import ConfigError, require
 from diffjax.devices import mesh
 from diffjax.diffusion.sampling.sampler import SAMPLERS
-from diffjax.editing import interpolate, morph, request
+from diffjax.editing import by_vector, interpolate, morph, request, unclip
 from diffjax.generation import jobs
 from diffjax.generation.chain import Cascade
 from diffjax.images import read, square
 
+# The kinds of edits that need a decoder of vectors, and how far a text diff goes.
+BY_VECTOR = ("variations", "diff")
+THETA = 0.5
 ALPHA = "alpha"  # of --mask: the picture's own transparency
 
 
@@ -46,7 +49,9 @@ def parser() -> argparse.ArgumentParser:
     vary = kinds.add_parser("vary", help="variations of a picture")
     path = kinds.add_parser("interpolate", help="a film between prompts, or between pictures")
     upscale = kinds.add_parser("upscale", help="a picture of any size, enlarged")
-    for kind in (paint, redraw, vary, upscale):
+    other = kinds.add_parser("variations", help="other pictures of the same, by a decoder")
+    diff = kinds.add_parser("diff", help="a film of a picture that changes as a text does")
+    for kind in (paint, redraw, vary, upscale, other, diff):
         kind.add_argument(
             "--picture",
             type=command.path,
@@ -64,35 +69,50 @@ def parser() -> argparse.ArgumentParser:
     )
     paint.add_argument("--prompt", required=True)
     redraw.add_argument("--prompt", required=True)
+    diff.add_argument(
+        "--prompt",
+        action="append",
+        default=[],
+        help="twice: what the picture shows, and what it shall show",
+    )
+    diff.add_argument(
+        "--theta",
+        type=float,
+        default=THETA,
+        help=f"how far to go, above 0 to 1; {THETA} by default",
+    )
     for kind in (vary, upscale):
         kind.add_argument("--prompt", help="optional; without a prompt there is no guidance")
     for kind, strength in ((redraw, 0.6), (vary, 0.4)):
         what = f"above 0 (nothing changes) to 1 (nothing is kept); {strength} by default"
         kind.add_argument("--strength", type=float, default=strength, help=what)
-    for kind in (paint, redraw, vary, path):
+    for kind in (paint, redraw, vary, path, other, diff):
         kind.add_argument(
             "--fit",
             choices=square.FITS,
             default="crop",
             help="make a picture square: cut out its middle, or pad it with white",
         )
-    path.add_argument(
-        "--frames", type=int, default=24, help="from one end to the next; 24 by default"
-    )
-    path.add_argument("--ms", type=int, default=80, help="of each frame; 80 by default")
+    for kind in (path, diff):
+        kind.add_argument(
+            "--frames", type=int, default=24, help="from one end to the next; 24 by default"
+        )
+        kind.add_argument("--ms", type=int, default=80, help="of each frame; 80 by default")
+        kind.add_argument("--bounce", action="store_true", help="play it backwards afterwards")
+        kind.add_argument("--png", action="store_true", help="write every frame as a PNG too")
     path.add_argument(
         "--pace",
         choices=("picture", "prompt"),
         default="picture",
         help="what changes equally from each frame to the next",
     )
-    path.add_argument("--bounce", action="store_true", help="play it backwards afterwards")
-    path.add_argument("--png", action="store_true", help="write every frame as a PNG too")
     upscale.add_argument(
         "--loose", action="store_true", help="let colours differ from those of the picture"
     )
     upscale.add_argument("--factor", type=int, help="4 by default, or what the stages give")
     for kind in (paint, redraw, vary, path, upscale):
+        kind.add_argument("--negative", help="a prompt that guidance moves away from")
+    for kind in (paint, redraw, vary, path, upscale, other, diff):
         _common(kind)
     return flags
 
@@ -100,7 +120,7 @@ def parser() -> argparse.ArgumentParser:
 def _common(flags: argparse.ArgumentParser) -> None:
     command.add_stages(flags)
     flags.add_argument("--seeds", default="0", help="as 0, 3,5 or 0-7: pictures to make")
-    flags.add_argument("--negative", help="a prompt that guidance moves away from")
+    flags.set_defaults(negative=None)
     jobs.add_settings(flags)
     flags.add_argument(
         "--out", type=command.path, default=Path("out"), help="folder for the pictures"
@@ -127,11 +147,14 @@ def run(flags: argparse.Namespace) -> Path:
       ConfigError: a flag or a file is wrong.
     """
     given = [_picture("--picture", path) for path in _listed(flags.picture)]
-    prompts = [jobs.check_prompt("--prompt", prompt) for prompt in _listed(flags.prompt)]
+    prompts = [
+        jobs.check_prompt("--prompt", one) for one in _listed(getattr(flags, "prompt", None))
+    ]
     seeds = jobs.parse_seeds(flags.seeds)
     negative = jobs.check_prompt("--negative", flags.negative) if flags.negative else None
+    unprompted = flags.kind in BY_VECTOR  # guidance acts on the vector
     require(
-        bool(prompts) or (negative is None and flags.guidance is None),
+        bool(prompts) or (negative is None and (unprompted or flags.guidance is None)),
         "--negative" if negative else "--guidance",
         negative or flags.guidance,
         "needs a --prompt",
@@ -153,24 +176,47 @@ def run(flags: argparse.Namespace) -> Path:
     given = [loras.parse(text) for text in flags.lora]
     loras.read(given)
     mesh.keep_compilations()
-    cascade = loading.load(loading.stage_dirs(flags.workdir, flags.stages), flags.ema, flags.verify)
+    dirs = loading.stage_dirs(flags.workdir, flags.stages)
+    cascade = loading.load(dirs, flags.ema, flags.verify)
     cascade = loras.merged(cascade, given)
     cascade.text_encoder()
     cascade = cascade.with_settings(_settings(flags, cascade, prompts, seeds))
     if flags.kind == "upscale":
         return request.write_upscaled(cascade, ask, where, flags.factor, not flags.loose)
+    if flags.kind in BY_VECTOR or (ask.kind == "interpolate" and _sees(cascade, ask)):
+        by_vector.check_decoder(cascade)
+        return _by_vector(flags, cascade, decoders.clip_of(dirs), ask, where)
     if flags.kind == "interpolate":
-        reel = interpolate.Reel(
-            flags.frames, flags.ms, flags.bounce, flags.png, flags.pace == "picture"
-        )
-        return interpolate.write_film(cascade, ask, where, reel)
+        return interpolate.write_film(cascade, ask, where, _reel(flags))
     return request.write_redrawn(cascade, ask, where, _resample(flags, len(cascade.stages)))
+
+
+def _sees(cascade: Cascade, ask: request.Ask) -> bool:
+    """Whether pictures are given to a decoder, which goes from one to the next by their vectors."""
+    return bool(ask.pictures) and unclip.is_told_vectors(cascade.stages[0].task)
+
+
+def _by_vector(flags, cascade: Cascade, clip, ask: request.Ask, where: request.Place) -> Path:
+    if flags.kind == "variations":
+        return by_vector.write_variations(cascade, clip, ask, where)
+    if flags.kind == "diff":
+        return by_vector.write_diff(cascade, clip, ask, where, _reel(flags), flags.theta)
+    return by_vector.write_interpolation(cascade, clip, ask, where, _reel(flags))
+
+
+def _reel(flags: argparse.Namespace) -> interpolate.Reel:
+    even = getattr(flags, "pace", "prompt") == "picture"
+    return interpolate.Reel(flags.frames, flags.ms, flags.bounce, flags.png, even)
 
 
 def _check(flags: argparse.Namespace, given: list, prompts: list, seeds: list) -> None:
     """Checks what argparse does not."""
     strength = getattr(flags, "strength", 1.0)
     require(0 < strength <= 1, "--strength", strength, "above 0 and at most 1")
+    if flags.kind == "diff":
+        require(0 < flags.theta <= 1, "--theta", flags.theta, "above 0 and at most 1")
+        require(len(prompts) == 2, "--prompt", len(prompts), "2: the text it has, and the new one")
+        require(len(seeds) == 1, "--seeds", flags.seeds, "1 seed: a film has one noise")
     if flags.kind != "interpolate":
         return
     ends = len(given) or len(prompts)
@@ -193,7 +239,11 @@ def _check(flags: argparse.Namespace, given: list, prompts: list, seeds: list) -
 def _settings(flags: argparse.Namespace, cascade: Cascade, prompts: list, seeds: list):
     """The stages' own settings, changed as the kind of edit needs and as the flags say."""
     defaults = [stage.settings for stage in cascade.stages]
-    if flags.kind == "vary" or not prompts:
+    if flags.kind in BY_VECTOR:
+        defaults = [dataclasses.replace(one, guidance_weight=1.0) for one in defaults]
+        eta = 1.0 if flags.kind == "variations" else 0.0
+        defaults[0] = dataclasses.replace(defaults[0], sampler="ddim", noise=eta)
+    elif flags.kind == "vary" or not prompts:
         defaults = [dataclasses.replace(one, guidance_weight=1.0) for one in defaults]
     if flags.kind == "interpolate" and _listed(flags.picture):
         defaults = [
@@ -203,6 +253,12 @@ def _settings(flags: argparse.Namespace, cascade: Cascade, prompts: list, seeds:
     elif flags.kind == "interpolate" and len(set(seeds)) > 1:
         defaults[0] = dataclasses.replace(defaults[0], sampler="ddim", noise=0.0)
     settings = jobs.settings_of(flags, defaults)
+    require(
+        flags.kind not in BY_VECTOR or settings[0].sampler == "ddim",
+        "--sampler",
+        settings[0].sampler,
+        "must be ddim for the first stage, whose steps are inverted",
+    )
     draws = SAMPLERS[settings[0].sampler].draws(settings[0].noise)
     require(
         flags.kind != "interpolate" or len(set(seeds)) == 1 or not draws,

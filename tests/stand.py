@@ -104,10 +104,15 @@ def of_sample(stand, cascade):
 
 
 def of_edit(stand, cascade):
-    from diffjax.editing import interpolate, request
+    from diffjax.build import decoders
+    from diffjax.editing import by_vector, interpolate, request
 
     of_loading(stand, cascade)
+    stand.put(decoders, "clip_of", small.fake())
+    stand.put(by_vector, "check_decoder")
     for place, name in (
+        (by_vector, "write_variations"),
+        (by_vector, "write_diff"),
         (request, "write_redrawn"),
         (request, "write_upscaled"),
         (interpolate, "write_film"),

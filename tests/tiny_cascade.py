@@ -50,15 +50,20 @@ class OneLine:
     def init(self, key: PRNGKey, *inputs: Array, **told: Array) -> dict[str, dict[str, Array]]:
         return {"params": {"weight": jnp.float32(0.7)}}
 
-    def apply(self, variables, x_t, logsnr_t, *, text, text_mask, low_res=None, aug_logsnr=None):
+    def apply(
+        self, variables, x_t, logsnr_t, *, text, text_mask, vector=None, low_res=None,
+        aug_logsnr=None,
+    ):  # fmt: skip
         words = jnp.sum(text * text_mask[..., None], axis=(1, 2))[:, None, None, None]
         small = 0.0 if low_res is None else low_res
         told = 0.1 * jnp.sin(words) + jnp.tanh(logsnr_t)[:, None, None, None] / 10
+        if vector is not None:
+            told = told + 0.3 * vector[:, None, None, :3]
         return 0.6 * jnp.tanh(variables["params"]["weight"] * (x_t + small)) + told
 
 
-def cascade(folder: Path, **settings: object) -> Cascade:
-    """8 px, then 16 px; the encoder's files go to `folder`."""
+def cascade(folder: Path, *conditions: Condition, **settings: object) -> Cascade:
+    """8 px, then 16 px; the encoder's files go to `folder`. conditions: more of the first stage."""
     encoder = load_encoder(save_tiny(folder), max_length=16)
     usual = SampleSettings(num_steps=2, guidance_weight=3.0, threshold="static")
     how = dataclasses.replace(usual, **settings)
@@ -69,7 +74,7 @@ def cascade(folder: Path, **settings: object) -> Cascade:
         task = Denoising(name, OneLine(), (side_px, side_px, 3), told, predict="x_0")
         return TrainedStage(task, params, how)
 
-    stages = (stage("small", 8), stage("large", 16, LowRes(8, 2)))
+    stages = (stage("small", 8, *conditions), stage("large", 16, LowRes(8, 2)))
     origins = tuple(
         Origin(one.task.name, one.task.size_px, 7, "decay_0.9", f"{i}" * 64)
         for i, one in enumerate(stages)

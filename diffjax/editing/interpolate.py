@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
@@ -29,6 +30,8 @@ SHEET_FRAMES = 8
 # A film's frames are all in memory at once, because the writers of films need that.
 MAX_BYTES = 2_000_000_000
 HOLD_MS = 800
+# (weights of the frames, n) -> for each frame the pictures of the first n stages.
+Walk: TypeAlias = Callable[[np.ndarray, int], Iterator[list[Picture]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +50,18 @@ class Reel:
     even: bool = True
 
 
-def write_film(trained: Cascade, ask: Ask, where: Place, reel: Reel) -> Path:
+def write_film(
+    trained: Cascade,
+    ask: Ask,
+    where: Place,
+    reel: Reel,
+    leg_to: Callable[[int], Walk] | None = None,
+    more: JsonObject | None = None,
+) -> Path:
     """Writes a film as WebP and GIF and a sheet of its frames; returns the WebP's path.
+
+    leg_to: gives the path from an end to the next, if it is not that of `leg_of`. more: what the
+    metadata say beside the request.
 
     Raises:
       ConfigError: the request is impossible, or a file of its name is there already.
@@ -64,15 +77,16 @@ def write_film(trained: Cascade, ask: Ask, where: Place, reel: Reel) -> Path:
     most = MAX_BYTES // (3 * size_px**2)
     what = f"{count} frames of {size_px} px do not fit into memory; at most {most} in all"
     require(count <= most, "--frames", reel.frames, what)
-    sheet = "interpolate_grid.png"
-    stills = [f"interpolate_{i:04d}_{size_px}px.png" for i in range(count if reel.png else 0)]
-    films = [path.name for path in film.film_paths(Path("interpolate"))]
+    sheet = f"{ask.kind}_grid.png"
+    stills = [f"{ask.kind}_{i:04d}_{size_px}px.png" for i in range(count if reel.png else 0)]
+    films = [path.name for path in film.film_paths(Path(ask.kind))]
     where.check([*films, *stills, sheet])
     said: JsonObject = {
         "prompts": [*ask.prompts],
         "seeds": [*seeds],
         "frames": reel.frames,
         "even": reel.even,
+        **(more or {}),
         **request.describe(ask),
     }
     job = Job(ask.prompts[0] if ask.prompts else "", seeds[0], ask.negative)
@@ -80,7 +94,7 @@ def write_film(trained: Cascade, ask: Ask, where: Place, reel: Reel) -> Path:
     frames: list[Picture] = []
     with Progress(count, "frames") as progress:
         for leg in range(ends - 1):
-            walk = leg_of(trained, ask, seeds, leg)
+            walk = leg_to(leg) if leg_to else leg_of(trained, ask, seeds, leg)
             paced = weights
             for _ in range(PACE_ROUNDS * reel.even):
                 small = np.stack([row[0] for row in walk(paced, 1)]).astype(np.float32)
@@ -95,7 +109,7 @@ def write_film(trained: Cascade, ask: Ask, where: Place, reel: Reel) -> Path:
     if reel.bounce:
         frames += frames[-2:0:-1]
     written = film.write(
-        path.with_name("interpolate"),
+        path.with_name(ask.kind),
         frames,
         ms=reel.ms,
         hold_ms=reel.ms if reel.bounce else HOLD_MS,
@@ -104,9 +118,7 @@ def write_film(trained: Cascade, ask: Ask, where: Place, reel: Reel) -> Path:
     return written[0]
 
 
-def leg_of(
-    trained: Cascade, ask: Ask, seeds: Sequence[int], leg: int
-) -> Callable[[np.ndarray, int], Iterator[list[Picture]]]:
+def leg_of(trained: Cascade, ask: Ask, seeds: Sequence[int], leg: int) -> Walk:
     """The path from end `leg` to the next: (weights, n) -> frames of the first n stages."""
     embed = functools.partial(embedded, trained.text_encoder())
     prompts = [ask.prompts[i] if ask.prompts else "" for i in (leg, leg + 1)]

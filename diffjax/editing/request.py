@@ -84,11 +84,17 @@ class Place:
 
 
 def write_redrawn(
-    trained: Cascade, ask: Ask, where: Place, resample: tuple[int, ...] | None = None
+    trained: Cascade,
+    ask: Ask,
+    where: Place,
+    resample: tuple[int, ...] | None = None,
+    how: tuple[Callable[..., list[Resized]], JsonObject] | None = None,
 ) -> Path:
     """Makes and writes the pictures of inpaint, img2img and vary, and a sheet of them.
 
-    There is a picture for each prompt, seed and stage. resample: see `inpaint.inpaint`.
+    There is a picture for each prompt, seed and stage. resample: see `inpaint.inpaint`. how: of
+    other kinds, the function that takes the arguments of `img2img.vary` but strength, and what the
+    metadata say of it.
 
     Returns:
       The path of the sheet.
@@ -100,7 +106,9 @@ def write_redrawn(
     size_px = trained.stages[-1].task.size_px
     given = square.fit_square(ask.pictures[0], size_px, ask.fit)
     shown, said = [given], {"strength": ask.strength, **describe(ask)}
-    if ask.mask is not None:
+    if how is not None:
+        edit, said = how[0], {**how[1], **describe(ask)}
+    elif ask.mask is not None:
         mask = square.fit_square_mask(ask.mask, size_px, ask.fit)
         require(bool(mask.any()), "--mask", "", "is cropped away; try --fit pad")
         require(

@@ -63,7 +63,7 @@ def test_a_picture_is_inverted_to_the_noise_of_the_closed_form_and_comes_back():
     exact = (picture - 0.5 * vector[:, None, None, :]) / VARIANCE**0.5
     np.testing.assert_allclose(pair.noise, exact, rtol=0.15, atol=0.05)  # of 64 steps
     (made,) = unclip.pictures_of(STAGES[:1], pair, seeds=jnp.arange(2))
-    np.testing.assert_allclose(made, jnp.clip(picture, -1, 1), atol=0.03)
+    assert float(jnp.sqrt(jnp.mean((made - jnp.clip(picture, -1, 1)) ** 2))) < 0.05
 
 
 def test_without_eta_the_seed_changes_nothing_and_with_it_the_vector_alone_is_kept():
