@@ -64,6 +64,29 @@ def test_every_condition_changes_the_embedding(conditioning):
         assert float(jnp.abs(emb - base).max()) > 1e-3
 
 
+def test_a_vector_is_added_to_the_embedding_and_is_four_more_tokens_that_are_always_seen():
+    """Ramesh et al. 2022, sec. 2.1; zeros, which stand for no vector, are one learned vector."""
+    module = embedding.Conditioning(8, 6)
+    text, vector = jnp.ones((2, 3, 5)), jax.random.normal(jax.random.key(1), (2, 4))
+    hidden = jnp.zeros((2, 3), bool).at[:, 0].set(True)
+    shapes = jax.eval_shape(
+        lambda: module.init(jax.random.key(0), jnp.zeros(2), text, hidden, vector=vector)
+    )
+    random = np.random.default_rng(0)
+    variables = jax.tree.map(lambda x: random.normal(size=x.shape).astype(np.float32), shapes)
+    says = jax.jit(lambda v: module.apply(variables, jnp.zeros(2), text, hidden, vector=v))
+    emb, tokens, mask = says(vector)
+    assert tokens.shape == (2, 3 + embedding.VECTOR_TOKENS, 6)
+    np.testing.assert_array_equal(mask, [[True, False, False, True, True, True, True]] * 2)
+    other_emb, other_tokens, _ = says(vector[::-1])
+    np.testing.assert_array_equal(tokens[:, :3], other_tokens[:, :3])
+    assert float(jnp.abs(tokens[:, 3:] - other_tokens[:, 3:]).min(axis=(1, 2)).max()) > 0
+    assert float(jnp.abs(emb - other_emb).max()) > 1e-2
+    nothing, none, _ = says(jnp.zeros((2, 4)))
+    np.testing.assert_allclose(nothing[0], nothing[1], atol=1e-6)
+    assert float(jnp.abs(none[0, 3:]).max()) > 0.1
+
+
 def test_a_canvas_equals_a_dense_layer_to_all_pixels():
     canvas = embedding.Canvas(width=5, channels=4)
     emb = jax.random.normal(jax.random.key(1), (2, 8))

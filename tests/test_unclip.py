@@ -1,0 +1,156 @@
+"""A tiny decoder of vectors, from its config to its pictures."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffjax import edit
+from diffjax.build import config, places, tasks
+from diffjax.checkpoint import __main__ as checkpoint
+from diffjax.core import rng
+from diffjax.images import png
+from diffjax.tasks import sampling
+from diffjax.tasks.conditions import Embedding, Text
+from diffjax.tasks.settings import SampleSettings
+from tests import runs
+from tests.encoders.clip import small
+from tests.tiny_t5 import save_tiny
+
+DECODER = "configs/decoder.py:tiny"
+KEYS = rng.per_example(jnp.arange(2))
+SMALL = ("model.mults=(1,)", "model.attention_levels=(0,)")
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    return save_tiny(tmp_path_factory.mktemp("t5"))
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    return small.write(tmp_path_factory.mktemp("clip") / "small")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DIFFJAX_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def told():
+    """The task of a tiny decoder, and parameters that say something from the start."""
+    options = config.load(DECODER).copy_and_resolve_references().unlock()
+    options.text.max_tokens = 4
+    options.vectors.width = options.embedding.width = 8
+    options.model.update(mults=(1,), attention_levels=(0,))
+    task = tasks.task_of(options, 16)
+    random = np.random.default_rng(0)
+    filled = lambda x: random.normal(0.0, 0.2, x.shape).astype(np.float32)  # noqa: E731
+    return task, jax.tree.map(filled, jax.eval_shape(task.init, jax.random.key(0)))
+
+
+def test_the_decoder_trains_without_its_vector_in_a_tenth_and_without_its_text_in_a_half():
+    """Ramesh et al. 2022, sec. 2.1; each by a draw of its own."""
+    options = config.load("configs/decoder.py:emoji")
+    task = tasks.task_of(options, 8)
+    vector, text = task.condition(Embedding), task.condition(Text)
+    assert (vector.of, vector.width, vector.drop, text.drop) == ("image_vector", 128, 0.1, 0.5)
+    batch = {"row": jnp.zeros(4000)}
+    kept = [one.draw(jax.random.key(0), batch) for one in (vector, text)]
+    vectors, texts = kept[0]["keep_image_vector"], kept[1]["keep_text"]
+    assert float(vectors.mean()) == pytest.approx(0.9, abs=0.02)
+    assert float(texts.mean()) == pytest.approx(0.5, abs=0.03)
+    assert float((vectors & texts).mean()) == pytest.approx(0.45, abs=0.03)
+
+
+def columns(vector=0, text=0):
+    """The columns of two rows; other numbers are other vectors and texts."""
+    random = lambda seed, *shape: jax.random.normal(jax.random.key(seed), (2, *shape))  # noqa: E731
+    return {
+        "image_vector": random(10 + vector, 8),
+        "text": random(20 + text, 4, 16),
+        "text_mask": jnp.ones((2, 4), bool),
+    }
+
+
+def test_another_vector_or_text_gives_another_picture_and_at_scale_0_neither_does(told):
+    """Guidance's other half is told neither."""
+    task, params = told
+    run = {
+        scale: sampling.compiled(
+            sampling.sample,
+            SampleSettings(num_steps=2, guidance_weight=scale, threshold="none", sampler="ddim"),
+        )
+        for scale in (1.0, 0.0)
+    }
+
+    def made(scale, **which):
+        return np.asarray(run[scale](params, columns(**which), KEYS, task=task))
+
+    plain = made(1.0)
+    for other in (dict(vector=1), dict(text=1)):
+        assert np.abs(made(1.0, **other) - plain).max() > 1e-2
+        np.testing.assert_allclose(made(0.0, **other), made(0.0), atol=1e-5)
+
+
+def flags_of(clip, *more):
+    """Of a tiny run."""
+    width = small.CONFIG.embed
+    own = (f"vectors.clip=clip:{clip}", f"vectors.width={width}", f"embedding.width={width}")
+    return (*SMALL, *own, "train.num_steps=4", "train.save_every=2", *more)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, encoder, clip):
+    """A run of four steps on one mesh of eight devices."""
+    workdir = tmp_path_factory.mktemp("decoder")
+    flags = flags_of(clip, "optim.decay=constant", "mesh.data=8")
+    assert runs.run(workdir, encoder, *flags, config=DECODER) == 0
+    return workdir
+
+
+@pytest.mark.slow
+def test_a_run_in_two_parts_ends_as_one_without_a_stop(whole, encoder, clip, tmp_path, capsys):
+    for steps in (2, 4):
+        flags = flags_of(clip, "optim.decay=constant", "mesh.data=8", f"train.num_steps={steps}")
+        assert runs.run(tmp_path, encoder, *flags, config=DECODER) == 0
+    digests = []
+    for workdir in (tmp_path, whole):
+        capsys.readouterr()
+        assert checkpoint.main(["digest", str(workdir)]) == 0
+        digests.append(capsys.readouterr().out)
+    assert digests[0] == digests[1]
+    assert len(json.loads((whole / "config.json").read_text())["vectors"]["mark"]) == 64
+
+
+@pytest.mark.slow
+def test_one_device_comes_to_the_parameters_of_eight(whole, encoder, clip, tmp_path, monkeypatch):
+    def params_of(workdir):
+        options = places.options_of(workdir)
+        task = tasks.task_of(options, 16)
+        return places.params_of(options, workdir, task, "live")[0]
+
+    one = runs.start(
+        tmp_path, encoder, *flags_of(clip, "optim.decay=constant"), config=DECODER,
+        XLA_FLAGS="--xla_force_host_platform_device_count=1",
+    )  # fmt: skip
+    code, _, err = runs.finish(one)
+    assert code == 0, err
+    ours, theirs = (jax.tree.leaves(params_of(place)) for place in (whole, tmp_path))
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+@pytest.mark.slow
+def test_a_trained_decoder_makes_variations_of_a_picture(whole, tmp_path):
+    Image.fromarray(np.full((16, 16, 3), 90, np.uint8)).save(tmp_path / "a.png")
+    asked = ["variations", "--picture", f"{tmp_path}/a.png", "--seeds", "0-1", "--steps", "2"]
+    assert edit.main([*asked, "--workdir", str(whole), "--out", str(tmp_path / "out")]) == 0
+    first, other = (png.read(tmp_path / f"out/variations_seed{i}_16px.png") for i in (0, 1))
+    assert (first != other).any()
