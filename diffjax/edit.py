@@ -18,9 +18,10 @@ from diffjax.core import command
 from diffjax.core.errors import ConfigError, require
 from diffjax.devices import mesh
 from diffjax.diffusion.sampling.sampler import SAMPLERS
-from diffjax.editing import by_vector, interpolate, morph, request, unclip
+from diffjax.editing import by_vector, interpolate, morph, request
 from diffjax.generation import jobs
 from diffjax.generation.chain import Cascade
+from diffjax.generation.telling import is_told_vectors
 from diffjax.images import read, square
 
 # The kinds of edits that need a decoder of vectors, and how far a text diff goes.
@@ -193,7 +194,7 @@ def run(flags: argparse.Namespace) -> Path:
 
 def _sees(cascade: Cascade, ask: request.Ask) -> bool:
     """Whether pictures are given to a decoder, which goes from one to the next by their vectors."""
-    return bool(ask.pictures) and unclip.is_told_vectors(cascade.stages[0].task)
+    return bool(ask.pictures) and is_told_vectors(cascade.stages[0].task)
 
 
 def _by_vector(flags, cascade: Cascade, clip, ask: request.Ask, where: request.Place) -> Path:

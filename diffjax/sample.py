@@ -81,6 +81,12 @@ def parser() -> argparse.ArgumentParser:
         "name of others' ones, or shipped; else that of the config",
     )
     flags.add_argument(
+        "--vector",
+        metavar="WHAT",
+        help="what tells a decoder the vector of its picture: prior, text (that of the prompt "
+        "itself), none, or a picture's file; the prior by default (docs/unclip.md)",
+    )
+    flags.add_argument(
         "--size", type=int, metavar="PX", help="the side of the pictures, of a stage of latents"
     )
     jobs.add_settings(flags, critics=True)
@@ -110,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(flags: argparse.Namespace) -> Path:
     """Makes and writes the pictures that are not there yet; returns the path of the sheet."""
-    from diffjax.build import classifiers, loading
+    from diffjax.build import classifiers, decoders, loading, places
     from diffjax.devices import mesh
     from diffjax.generation import folder, jobs, making
     from diffjax.generation.wanted import check_guidance, jobs_of
@@ -121,16 +127,20 @@ def run(flags: argparse.Namespace) -> Path:
     dirs = [flags.checkpoint] if flags.checkpoint else None
     dirs = dirs or loading.stage_dirs(flags.workdir, flags.stages)
     # this finds the mistakes that do not depend on the stages, before the stages are loaded
-    jobs.settings_of(flags, [SampleSettings()] * (len(like.stages) if like else len(dirs)))
+    pictured = [place for place in dirs if not places.is_prior(place)]
+    jobs.settings_of(flags, [SampleSettings()] * (len(like.stages) if like else len(pictured)))
     mesh.keep_compilations()
     stages = load(flags, dirs, like)
+    stages = decoders.told(stages, dirs, flags.vector, like)
+    if like and not flags.anyway:
+        decoders.check_like(like, stages)
     stages = stages if flags.size is None else stages.at_size(flags.size)
     settings = jobs.settings_of(flags, [stage.settings for stage in stages.stages])
     todo = jobs_of(wanted, stages)
     check_guidance(wanted, settings, [stage.task.guide for stage in stages.stages])
     stages = stages.with_settings(settings)
     stages = classifiers.needed(stages, asked=flags.guide_by is not None)
-    stages, best = criticised(flags, dirs, like, stages, todo)
+    stages, best = criticised(flags, pictured, like, stages, todo)
     if flags.film:
         watch.check_memory(stages)
     slots = folder.plan_files(
@@ -151,6 +161,7 @@ def run(flags: argparse.Namespace) -> Path:
 
 def asked(flags: argparse.Namespace, like):
     """The jobs that the flags describe; what they leave open is taken from the recipe `like`."""
+    from diffjax.build import decoders
     from diffjax.generation import jobs
     from diffjax.generation.wanted import Wanted, parse_also
 
@@ -164,6 +175,8 @@ def asked(flags: argparse.Namespace, like):
         prompts = prompts or ([like.prompt] if like.encoder else [])
         seeds = seeds if flags.seeds is not None else [like.seed]
         negative = like.negative if flags.negative is None else negative
+    if flags.vector and not prompts and flags.vector not in decoders.WORDS:
+        prompts = [""]  # the picture says it all
     label = like.label if like else None
     return Wanted(prompts, seeds, negative, flags.classes, label, also)
 
@@ -210,6 +223,7 @@ def load(flags: argparse.Namespace, dirs: Sequence[Path], like):
         guiding,
         loading,
         loras,
+        places,
         stable_diffusion,
     )
 
@@ -222,10 +236,12 @@ def load(flags: argparse.Namespace, dirs: Sequence[Path], like):
     loras.read(given)  # a wrong file is told before the stages are loaded
     if like is None:
         stages = loras.merged(loading.load(dirs, flags.ema, flags.verify), given)
+        dirs = [place for place in dirs if not places.is_prior(place)]
         stages = guiding.guided(clips.configured(stages), guides, flags.verify)
         by_classifiers = by_classifiers or classifiers.named_by(stages, dirs, scaled)
         return classifiers.guided(stages, by_classifiers, flags.verify)
     stages = loading.load_like(like, dirs, flags.ema, flags.verify, flags.anyway)
+    dirs = [place for place in dirs if not places.is_prior(place)]
     stages = loras.merged(stages, given, like)
     if not flags.anyway:
         loras.check_like(like, stages)

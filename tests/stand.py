@@ -76,6 +76,7 @@ def of_loading(stand, cascade):
 
     for place in (loading, places):
         stand.put(place, "stage_dirs", [Path("a"), Path("b")])
+    stand.put(places, "is_prior", False)
     stand.put(loading, "load", cascade)
     stand.put(loading, "load_like", cascade)
     stand.put(guiding, "guided", gives=lambda stages, guides, verify: stages)
@@ -85,7 +86,7 @@ def of_loading(stand, cascade):
 
 
 def of_sample(stand, cascade):
-    from diffjax.build import classifiers, clips, guiding, stable_diffusion
+    from diffjax.build import classifiers, clips, decoders, guiding, stable_diffusion
     from diffjax.generation import best, rows, watch
     from diffjax.generation.chain import Cascade
 
@@ -99,6 +100,7 @@ def of_sample(stand, cascade):
     stand.put(best, "scorer", gives=lambda clip: lambda prompt, picture: 0.5)
     stand.put(guiding, "guided", gives=lambda stages, guides, verify: stages)
     of_loading(stand, cascade)
+    stand.put(decoders, "told", gives=lambda stages, dirs, vector, like: stages)
     stand.put(rows, "make", gives=lambda stages, todo: iter([[GREY[:8, :8], GREY]] * len(todo)))
     stand.put(watch, "frames", [GREY, GREY])
 

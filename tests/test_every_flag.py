@@ -102,6 +102,7 @@ FLAGS = {
     "sample --film": "--film",
     "sample --checkpoint": "--checkpoint {files}",
     "sample --size": "--size 32",
+    "sample --vector": "--vector text",
     "sample words": "cherry",
     "sample --best-of": "--best-of 2",
     "sample --clip-guidance": "--clip-guidance 2",

@@ -87,10 +87,10 @@ def by_stages(trained: Cascade, jobs: Sequence[Job], run: Run) -> Iterator[Drawn
 
     The jobs are batched as in `rows.make`, so the pictures have the same bytes.
     """
-    embed = rows_lib.embedder(trained)
+    embed, tell = rows_lib.embedder(trained), rows_lib.teller(trained)
     calls, first = [], 0
     for padded, count in rows_lib.in_calls(jobs):
-        columns, seeds = rows_lib.inputs_of(padded, embed, trained.conditions)
+        columns, seeds = rows_lib.inputs_of(padded, embed, trained.conditions, tell=tell)
         calls.append((first, count, run(columns, seeds=seeds)))
         first += count
     for stage in range(len(trained.stages)):

@@ -7,7 +7,16 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from diffjax.build import ancestors, config, lora, places, stable_diffusion, tasks, texts
+from diffjax.build import (
+    ancestors,
+    config,
+    decoders,
+    lora,
+    places,
+    stable_diffusion,
+    tasks,
+    texts,
+)
 from diffjax.build.identity import identity
 from diffjax.build.places import stage_dirs
 from diffjax.core import digest
@@ -16,8 +25,12 @@ from diffjax.devices import mesh
 from diffjax.encoders.t5 import TextEncoder
 from diffjax.generation.chain import Cascade, TrainedStage
 from diffjax.generation.recipe import FROM_A_FILE, Origin, Recipe
+from diffjax.generation.telling import Prior, Teller, is_told_vectors
+from diffjax.tasks import prior
 from diffjax.tasks.denoising import Denoising
 
+# How each kind of prior makes vectors.
+PRIOR_SAMPLES = {"prior": prior.sample}
 __all__ = ["identity", "load", "load_like", "load_stage", "names_of", "said", "stage_dirs"]
 
 
@@ -44,9 +57,23 @@ def load(
         require(ema is None or ema == [None] or ema == [FROM_A_FILE], "--ema", ema,
                 f"{others[0]} has one set of parameters")  # fmt: skip
         return stable_diffusion.load(others[0])
+    asked = list(zip(dirs, names_of(ema, len(dirs)), steps or [None] * len(dirs), strict=True))
+    priors = [one for one in asked if places.is_prior(one[0])]
+    if priors:
+        made = _load([one for one in asked if one not in priors], priors[0][0], verify)
+        return with_prior(made, dirs, priors, verify)
+    return _load(asked, dirs[0], verify)
+
+
+def _load(
+    asked: Sequence[tuple[Path, str | None, int | None]], first: Path, verify: str
+) -> Cascade:
+    """The stages that make pictures. asked: the place, average and step of each."""
+    what = "is a prior, which makes vectors of pictures: add a decoder (docs/unclip.md)"
+    require(bool(asked), "--stages", str(first), what)
     encoder: TextEncoder | None = None
     text: ConfigDict | None = None
-    for path in dirs:
+    for path, *_ in asked:
         if ancestors.is_one(path):
             continue
         options = places.options_of(path)
@@ -55,8 +82,7 @@ def load(
             with config.interpreting(path):
                 encoder = texts.encoder_of(options)
     trained, origins, size_px = [], [], 0
-    names = names_of(ema, len(dirs))
-    for path, name, step in zip(dirs, names, steps or [None] * len(dirs), strict=True):
+    for path, name, step in asked:
         if ancestors.is_one(path):
             require(name in (None, FROM_A_FILE), "--ema", name, f"{path} has one set of parameters")
             stage, origin = ancestors.load_stage(path)
@@ -84,6 +110,31 @@ def load(
         trained.append(stage)
         origins.append(origin)
     return Cascade(tuple(trained), tuple(origins), encoder)
+
+
+def with_prior(
+    cascade: Cascade,
+    dirs: Sequence[Path],
+    priors: Sequence[tuple[Path, str | None, int | None]],
+    verify: str,
+) -> Cascade:
+    """The cascade, whose decoder is told vectors by a prior. dirs: of all stages.
+
+    Raises as `load` does.
+    """
+    place, name, step = priors[0]
+    more = [str(other) for other, *_ in priors[1:]]
+    require(not more, "--stages", more, f"is another prior beside {place}: give one")
+    first = cascade.stages[0].task
+    what = f"makes vectors, of which {first.name} is told none: it wants a decoder (docs/unclip.md)"
+    require(is_told_vectors(first), "--stages", str(place), what)
+    clip, options = decoders.clip_of(dirs), places.options_of(place)
+    with config.interpreting(place):
+        encoder = texts.encoder_of(options)
+        task = tasks.task_of(options, encoder.width)
+    stage, origin = load_stage(options, place, task, name, verify, step)
+    made = Prior(stage, origin, encoder, PRIOR_SAMPLES[options.model.kind])
+    return dataclasses.replace(cascade, teller=Teller("prior", clip, made))
 
 
 def check_start(task: Denoising, place: Path, size_px: int) -> None:
@@ -150,11 +201,16 @@ def load_like(
       ConfigError: the stages are others; or their parameters or the encoder are, unless `anyway`.
       StorageError: see `load`.
     """
-    count = len(recipe.stages)
+    count, priors = len(recipe.stages), [place for place in dirs if places.is_prior(place)]
+    dirs = [place for place in dirs if place not in priors]
     require(len(dirs) >= count, "--like", count, f"stages made the picture, here are {len(dirs)}")
     there = [origin for origin, _ in recipe.stages]
-    names = [None if origin.average == FROM_A_FILE else origin.average for origin in there]
-    cascade = load(dirs[:count], ema or names, verify, [origin.step for origin in there])
+    by = recipe.told.prior if recipe.told else None
+    needed = [by[0]] if by else []
+    require(bool(priors) or not needed, "--like", "a prior", "made its vector: add it to --stages")
+    names = [None if one.average == FROM_A_FILE else one.average for one in (*needed, *there)]
+    used = [*(priors if needed else []), *dirs[:count]]
+    cascade = load(used, ema or names, verify, [one.step for one in (*needed, *there)])
     if cascade.stages[0].task.space is not None and count == 1:
         cascade = cascade.at_size(there[0].size_px, "--like")
     for was, now in zip(there, cascade.origins, strict=True):
@@ -175,6 +231,8 @@ def load_like(
         str(recipe.encoder)[:12],
         f"is the text encoder of the picture, here is {str(here)[:12]}; --anyway takes this one",
     )
+    if by and cascade.teller:
+        cascade = dataclasses.replace(cascade, teller=cascade.teller.sampled_by(by[1]))
     return cascade.with_settings([settings for _, settings in recipe.stages])
 
 

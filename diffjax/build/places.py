@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from diffjax import checkpoint
 from diffjax.build import ancestors, autoregressive, check, config, latents, resume
+from diffjax.build.models import PRIORS
 from diffjax.checkpoint.portable import FROZEN_PREFIX, LIVE
 from diffjax.core import tensorfile
 from diffjax.core.errors import ConfigError, StorageError, require
@@ -34,6 +35,8 @@ def stage_dirs(
 ) -> list[Path]:
     """The places of the stages, smallest first: `stages` themselves, or those in `workdir`.
 
+    A prior, which makes no pictures, is the first.
+
     A place is a workdir, or a file that `python -m diffjax.checkpoint export` wrote. `workdir` is a
     place itself or holds some. Without both, the cascade that comes with diffjax is used. flag: the
     name of the flag, for messages.
@@ -56,7 +59,16 @@ def stage_dirs(
     found = [path for path in workdir.glob("*") if _is_run(path)]
     found = found or list(workdir.glob(f"*{SAFETENSORS}"))
     require(bool(found), flag, str(workdir), "holds no trained stage; train one first")
-    return sorted(found, key=_size_px)
+    return sorted(found, key=lambda place: (not is_prior(place), _size_px(place)))
+
+
+def is_prior(place: Path) -> bool:
+    """Whether the stage of a place makes the vectors of pictures, for a decoder."""
+    there = (place if is_file(place) else place / CONFIG).exists()
+    if not there or is_others(place):
+        return False
+    with config.interpreting(place):
+        return options_of(place).model.get("kind") in PRIORS
 
 
 def _is_run(place: Path) -> bool:

@@ -18,6 +18,7 @@ from diffjax.encoders.clip.captions import of_prompts
 from diffjax.encoders.clip.encoder import Clip
 from diffjax.generation.chain import Cascade, TrainedStage
 from diffjax.generation.rows import in_calls, pictures_of
+from diffjax.generation.telling import is_told_vectors
 from diffjax.images import pixels, square
 from diffjax.tasks.task import Columns
 
@@ -30,7 +31,7 @@ def check_decoder(trained: Cascade) -> None:
     """
     first = trained.stages[0].task
     what = "is told no vector of a picture; this needs a decoder of configs/decoder.py first"
-    require(unclip.is_told_vectors(first), "--stages", first.name, what)
+    require(is_told_vectors(first), "--stages", first.name, what)
 
 
 def write_variations(trained: Cascade, clip: Clip, ask: Ask, where: Place) -> Path:

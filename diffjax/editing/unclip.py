@@ -19,8 +19,6 @@ from diffjax.diffusion.sampling.inpaint import slerp
 from diffjax.editing.img2img import shrink_by
 from diffjax.editing.morph import LEVEL, from_noise, invertible, to_noise
 from diffjax.generation.chain import TrainedStage, read_by
-from diffjax.tasks.conditions import Embedding
-from diffjax.tasks.denoising import Denoising
 from diffjax.tasks.sampling import compiled, sample
 from diffjax.tasks.task import Columns
 from diffjax.tasks.vectors import IMAGE_VECTOR
@@ -33,12 +31,6 @@ class Pair(NamedTuple):
 
     vector: Vectors
     noise: Resized
-
-
-def is_told_vectors(task: Denoising) -> bool:
-    """Whether a stage is a decoder: whether it is told the vector of a picture by a CLIP."""
-    told = task.condition(Embedding)
-    return told is not None and told.of == IMAGE_VECTOR
 
 
 def pair_of(

@@ -13,6 +13,7 @@ from diffjax.diffusion.sampling.spacing import ON_A_TABLE, table_steps
 from diffjax.encoders.clip.encoder import Clip
 from diffjax.encoders.t5 import TextEncoder
 from diffjax.generation.recipe import Origin
+from diffjax.generation.telling import Teller
 from diffjax.tasks import sampling
 from diffjax.tasks.conditions import NEGATIVE, SHARE, Class, Condition, unprefixed
 from diffjax.tasks.denoising import Denoising
@@ -36,12 +37,14 @@ class Cascade:
     """Stages that fit together, smallest first, with their origins and their encoder.
 
     encoder: None if no stage has a text condition. clip: the one that guides, None for none.
+    teller: what tells a decoder the vector of its picture; None for no vector.
     """
 
     stages: tuple[TrainedStage, ...]
     origins: tuple[Origin, ...]
     encoder: TextEncoder | None
     clip: Clip | None = None
+    teller: Teller | None = None
 
     @property
     def conditions(self) -> tuple[Condition, ...]:

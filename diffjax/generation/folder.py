@@ -143,6 +143,7 @@ def recipes_of(
             made_with=made_with,
             chosen=chosen,
             clip=None if trained.clip is None or not _by_clip(upto) else trained.clip.fingerprint,
+            told=None if trained.teller is None else trained.teller.said(),
         )
         for upto in itertools.accumulate([stage] for stage in stages)
     ]

@@ -25,7 +25,9 @@ MAX_CANDIDATES = 1_000
 MAX_LORAS = 16
 LORA_WEIGHT = (-10.0, 10.0)  # both ends are allowed
 # Fields that are written only if they have a value.
-OPTIONAL = ("label", "also", "chosen", "clip")
+OPTIONAL = ("label", "also", "chosen", "clip", "told")
+# What can tell a decoder the vector of its picture.
+TELLERS = ("prior", "text", "picture")
 # The fields of a stage beside its settings.
 ORIGIN = ("name", "size_px", "step", "average", "checkpoint")
 # Those of an origin that are origins of other networks, if there are any.
@@ -85,6 +87,20 @@ class Chosen:
 
 
 @dataclasses.dataclass(frozen=True)
+class Told:
+    """What told a decoder the vector of the picture.
+
+    by: one of TELLERS. clip: the sha256 of the CLIP of the vectors. prior: its origin and settings.
+    picture: the sha256 of the pixels of a given one.
+    """
+
+    by: str
+    clip: str
+    prior: tuple[Origin, SampleSettings] | None = None
+    picture: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Recipe:
     """Everything that a picture depends on. The last of `stages` made it.
 
@@ -92,6 +108,7 @@ class Recipe:
     text. made_with: the versions of "diffjax" and "jax", and the "platform"; only the last bits
     depend on these. label: the class; None for stages without a class condition. chosen: how it was
     chosen among candidates; no pixel depends on it. clip: the sha256 of the CLIP that guided.
+    told: what told a decoder the vector of the picture; None if nothing did.
     """
 
     prompt: str
@@ -105,14 +122,12 @@ class Recipe:
     also: tuple[tuple[str, float], ...] = ()
     chosen: Chosen | None = None
     clip: str | None = None
+    told: Told | None = None
 
 
 def to_json(recipe: Recipe) -> JsonObject:
     """The recipe as JSON; the inverse of `from_json`."""
-    stages: list[Json] = [
-        {**origin_to_json(origin), "settings": settings_to_json(settings)}
-        for origin, settings in recipe.stages
-    ]
+    stages: list[Json] = [_stage_to_json(*stage) for stage in recipe.stages]
     return {
         "format": FORMAT,
         "kind": recipe.kind,
@@ -126,7 +141,18 @@ def to_json(recipe: Recipe) -> JsonObject:
         **({"also": [[prompt, share] for prompt, share in recipe.also]} if recipe.also else {}),
         **({} if recipe.chosen is None else {"chosen": dataclasses.asdict(recipe.chosen)}),
         **({} if recipe.clip is None else {"clip": recipe.clip}),
+        **({} if recipe.told is None else {"told": _told_to_json(recipe.told)}),
     }
+
+
+def _stage_to_json(origin: Origin, settings: SampleSettings) -> JsonObject:
+    return {**origin_to_json(origin), "settings": settings_to_json(settings)}
+
+
+def _told_to_json(told: Told) -> JsonObject:
+    prior: JsonObject = {} if told.prior is None else {"prior": _stage_to_json(*told.prior)}
+    picture: JsonObject = {} if told.picture is None else {"picture": told.picture}
+    return {"by": told.by, "clip": told.clip, **prior, **picture}
 
 
 def origin_to_json(origin: Origin) -> JsonObject:
@@ -177,6 +203,7 @@ def from_json(value: object) -> Recipe:
         also=_also(fields.get("also", [])),
         chosen=None if fields.get("chosen") is None else _chosen(fields["chosen"]),
         clip=None if clip is None else word(clip, "clip", "[0-9a-f]{64}"),
+        told=None if fields.get("told") is None else _told(fields["told"]),
         made_with={
             name: word(made_with[name], f"made_with.{name}", r"[\w.+-]{1,40}") for name in made_with
         },
@@ -208,7 +235,8 @@ def read(path: Path) -> Recipe:
     return recipe
 
 
-def _stage(value: object, where: str) -> tuple[Origin, SampleSettings]:
+def _stage(value: object, where: str, least_px: int = 1) -> tuple[Origin, SampleSettings]:
+    """A stage; a prior makes no pictures, so least_px is 0 for it."""
     fields = fields_of(value, where, (*ORIGIN, "settings"), (*GUIDES, "loras"))
     guide, classifier = (
         None
@@ -217,7 +245,10 @@ def _stage(value: object, where: str) -> tuple[Origin, SampleSettings]:
         for name in GUIDES
     )
     origin = dataclasses.replace(
-        _origin(fields, where), loras=_loras(fields, where), guide=guide, classifier=classifier
+        _origin(fields, where, least_px),
+        loras=_loras(fields, where),
+        guide=guide,
+        classifier=classifier,
     )
     names = [field.name for field in dataclasses.fields(SampleSettings)]
     stated = fields["settings"]
@@ -237,11 +268,11 @@ def _stage(value: object, where: str) -> tuple[Origin, SampleSettings]:
     return origin, settings
 
 
-def _origin(fields: Mapping[str, object], where: str) -> Origin:
+def _origin(fields: Mapping[str, object], where: str, least_px: int = 1) -> Origin:
     step = fields["step"]
     return Origin(
         name=word(fields["name"], f"{where}.name", r"[\w.-]{1,40}"),
-        size_px=whole_number(fields["size_px"], f"{where}.size_px", 1, 8192),
+        size_px=whole_number(fields["size_px"], f"{where}.size_px", least_px, 8192),
         step=None if step is None else whole_number(step, f"{where}.step", 0, 2**53),
         average=word(fields["average"], f"{where}.average", r"(?!.*\.safetensors$)[\w.-]{1,80}"),
         checkpoint=word(fields["checkpoint"], f"{where}.checkpoint", "[0-9a-f]{64}"),
@@ -288,6 +319,18 @@ def _chosen(value: object) -> Chosen:
         clip=word(fields["clip"], "chosen.clip", "[0-9a-f]{64}"),
         score=float(score),
     )
+
+
+def _told(value: object) -> Told:
+    fields = fields_of(value, "told", ("by", "clip"), ("prior", "picture"))
+    by, clip = fields["by"], word(fields["clip"], "told.clip", "[0-9a-f]{64}")
+    require(isinstance(by, str) and by in TELLERS, "told.by", f"want one of {', '.join(TELLERS)}")
+    prior, picture = fields.get("prior"), fields.get("picture")
+    for name, part in (("prior", prior), ("picture", picture)):
+        require((part is not None) == (by == name), f"told.{name}", f"want one if by is {name}")
+    digest = None if picture is None else word(picture, "told.picture", "[0-9a-f]{64}")
+    made = None if prior is None else _stage(prior, "told.prior", least_px=0)
+    return Told(str(by), clip, made, digest)
 
 
 def _prompt(value: object, where: str) -> str:

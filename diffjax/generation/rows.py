@@ -22,10 +22,12 @@ from diffjax.devices.mesh import sampling_devices
 from diffjax.encoders.t5 import TextEncoder
 from diffjax.generation.chain import Cascade, generate, prompt_columns
 from diffjax.generation.jobs import Job
+from diffjax.generation.telling import Tell, tell_by
 from diffjax.images import pixels
 from diffjax.tasks.conditions import SHARE, Condition, also
 from diffjax.tasks.critic import CLIP_TEXT
 from diffjax.tasks.text import null_text
+from diffjax.tasks.vectors import IMAGE_VECTOR
 
 # Pictures per call on accelerators; more if there are more devices.
 BATCH = 8
@@ -40,9 +42,9 @@ Match: TypeAlias = Callable[[str], Float[np.ndarray, "1 e"]]
 
 def make(trained: Cascade, jobs: Sequence[Job]) -> Iterator[list[UInt8[np.ndarray, "_ _ 3"]]]:
     """For each job, in order, the pictures of all stages in bytes, small to large."""
-    embed, match = embedder(trained), matcher(trained)
+    embed, match, tell = embedder(trained), matcher(trained), teller(trained)
     for padded, count in in_calls(jobs):
-        columns, seeds = inputs_of(padded, embed, trained.conditions, match)
+        columns, seeds = inputs_of(padded, embed, trained.conditions, match, tell)
         yield from pictures_of(generate(trained.stages, columns, seeds=seeds), count)
 
 
@@ -90,6 +92,11 @@ def matcher(trained: Cascade) -> Match | None:
     return keep(lambda prompt: clip.of_captions([prompt]) * bool(clean(prompt)))
 
 
+def teller(trained: Cascade) -> Tell | None:
+    """What tells a decoder the vectors of its pictures, if anything does."""
+    return None if trained.teller is None else tell_by(trained.teller, embedded)
+
+
 def embedded(encoder: TextEncoder, prompts: Sequence[str]) -> tuple[Text, TextMask]:
     """(embeddings, mask) of the prompts, rounded to bfloat16 as those of training are.
 
@@ -114,12 +121,14 @@ def inputs_of(
     embed: Embed | None,
     conditions: Sequence[Condition] = (),
     match: Match | None = None,
+    tell: Tell | None = None,
 ) -> tuple[dict[str, Array], Int[Array, " b"]]:
     """The columns of a call, of prompts, negative prompts and classes, and its seeds.
 
     The rows are split over the devices. embed(prompt) gives the embeddings and mask of a prompt;
     None if the stages have no text. conditions: of the stages; if a job has no value for one, it
-    gets the value that means nothing. match: of a prompt, for a CLIP that guides.
+    gets the value that means nothing. match: of a prompt, for a CLIP that guides. tell: gives a
+    decoder its vectors.
 
     Raises:
       ValueError: only some of the jobs have a negative prompt or a class, or their numbers of
@@ -149,7 +158,10 @@ def inputs_of(
         vectors = [match(job.prompt) for job in jobs]
         columns[CLIP_TEXT] = jnp.asarray(np.concatenate(vectors))
     seeds = jnp.array([job.seed for job in jobs], jnp.int32)
-    return jax.device_put((columns, seeds), split)
+    columns, seeds = jax.device_put((columns, seeds), split)
+    if tell is not None:
+        columns[IMAGE_VECTOR] = jax.device_put(tell(jobs, seeds), split)
+    return columns, seeds
 
 
 def _same(counts: Sequence[int]) -> int:

@@ -42,7 +42,8 @@ def frames(
     """
     count = len(sampling_devices())  # one row per device, of which the first is shown
     embed, match = rows.embedder(trained), rows.matcher(trained)
-    columns, seeds = rows.inputs_of([job] * count, embed, trained.conditions, match)
+    tell = rows.teller(trained)
+    columns, seeds = rows.inputs_of([job] * count, embed, trained.conditions, match, tell)
     keys = rng.per_example(seeds)
     size_px = pictures[-1].shape[0]
     side_px = min(size_px * -(-LEAST_SIDE_PX // size_px), MAX_SIDE_PX)

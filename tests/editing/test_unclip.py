@@ -112,8 +112,3 @@ def test_equal_texts_give_no_direction():
     pair = Pair(unit(1), images(3, (1, SIZE, SIZE, 3)))
     with pytest.raises(ValueError, match="the same vector"):
         unclip.turned(pair, unit(1), unit(1), jnp.array([0.5]))
-
-
-def test_a_decoder_is_known_by_the_vector_that_it_is_told():
-    assert unclip.is_told_vectors(STAGES[0].task)
-    assert not unclip.is_told_vectors(STAGES[1].task)
