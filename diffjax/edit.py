@@ -18,7 +18,7 @@ from diffjax.core import command
 from diffjax.core.errors import ConfigError, require
 from diffjax.devices import mesh
 from diffjax.diffusion.sampling.sampler import SAMPLERS
-from diffjax.editing import by_vector, interpolate, morph, request
+from diffjax.editing import by_vector, interpolate, morph, request, ways
 from diffjax.generation import jobs
 from diffjax.generation.chain import Cascade
 from diffjax.generation.telling import is_told_vectors
@@ -52,6 +52,8 @@ def parser() -> argparse.ArgumentParser:
     upscale = kinds.add_parser("upscale", help="a picture of any size, enlarged")
     other = kinds.add_parser("variations", help="other pictures of the same, by a decoder")
     diff = kinds.add_parser("diff", help="a film of a picture that changes as a text does")
+    three = kinds.add_parser("ways", help="a prompt by its caption, its vector and a prior")
+    three.add_argument("--prompt", action="append", required=True, help="may be given many times")
     for kind in (paint, redraw, vary, upscale, other, diff):
         kind.add_argument(
             "--picture",
@@ -113,7 +115,7 @@ def parser() -> argparse.ArgumentParser:
     upscale.add_argument("--factor", type=int, help="4 by default, or what the stages give")
     for kind in (paint, redraw, vary, path, upscale):
         kind.add_argument("--negative", help="a prompt that guidance moves away from")
-    for kind in (paint, redraw, vary, path, upscale, other, diff):
+    for kind in (paint, redraw, vary, path, upscale, other, diff, three):
         _common(kind)
     return flags
 
@@ -147,7 +149,8 @@ def run(flags: argparse.Namespace) -> Path:
     Raises:
       ConfigError: a flag or a file is wrong.
     """
-    given = [_picture("--picture", path) for path in _listed(flags.picture)]
+    paths = _listed(getattr(flags, "picture", None))
+    given = [_picture("--picture", path) for path in paths]
     prompts = [
         jobs.check_prompt("--prompt", one) for one in _listed(getattr(flags, "prompt", None))
     ]
@@ -184,7 +187,7 @@ def run(flags: argparse.Namespace) -> Path:
     cascade = cascade.with_settings(_settings(flags, cascade, prompts, seeds))
     if flags.kind == "upscale":
         return request.write_upscaled(cascade, ask, where, flags.factor, not flags.loose)
-    if flags.kind in BY_VECTOR or (ask.kind == "interpolate" and _sees(cascade, ask)):
+    if flags.kind in (*BY_VECTOR, "ways") or (ask.kind == "interpolate" and _sees(cascade, ask)):
         by_vector.check_decoder(cascade)
         return _by_vector(flags, cascade, decoders.clip_of(dirs), ask, where)
     if flags.kind == "interpolate":
@@ -198,6 +201,8 @@ def _sees(cascade: Cascade, ask: request.Ask) -> bool:
 
 
 def _by_vector(flags, cascade: Cascade, clip, ask: request.Ask, where: request.Place) -> Path:
+    if flags.kind == "ways":
+        return ways.write_ways(cascade, clip, ask, where)
     if flags.kind == "variations":
         return by_vector.write_variations(cascade, clip, ask, where)
     if flags.kind == "diff":

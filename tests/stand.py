@@ -107,7 +107,7 @@ def of_sample(stand, cascade):
 
 def of_edit(stand, cascade):
     from diffjax.build import decoders
-    from diffjax.editing import by_vector, interpolate, request
+    from diffjax.editing import by_vector, interpolate, request, ways
 
     of_loading(stand, cascade)
     stand.put(decoders, "clip_of", small.fake())
@@ -115,6 +115,7 @@ def of_edit(stand, cascade):
     for place, name in (
         (by_vector, "write_variations"),
         (by_vector, "write_diff"),
+        (ways, "write_ways"),
         (request, "write_redrawn"),
         (request, "write_upscaled"),
         (interpolate, "write_film"),

@@ -1,5 +1,6 @@
 """diffjax.edit with a decoder of vectors: variations, paths between pictures, and text diffs."""
 
+import dataclasses
 import re
 
 import numpy as np
@@ -11,7 +12,7 @@ from diffjax.build import decoders, loading
 from diffjax.encoders.clip import encoder
 from diffjax.images import png
 from diffjax.tasks.conditions import Embedding
-from tests import tiny_cascade
+from tests import tiny_cascade, tiny_prior
 from tests.encoders.clip import small
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (20, 16, 3), np.uint8)
@@ -92,6 +93,26 @@ def test_a_text_diff_begins_with_the_reconstruction_and_leads_away_from_it(run):
     assert (said["theta"], said["prompts"]) == (0.5, ["a red apple", "a green pear"])
     _, _, alone = run("variations --picture {f}/a.png --noise 0")
     np.testing.assert_array_equal(png.read(alone["variations_seed0_16px.png"]), frames[0])
+
+
+def test_three_ways_to_tell_a_prompt_are_shown_side_by_side(run, decoder, clip, monkeypatch):
+    words = ("--prompt", "a red apple", "--seeds", "0,1")
+    code, printed, _ = run("ways", *words)
+    assert code == 2
+    assert "wants a prior beside it" in printed.err
+    whole = dataclasses.replace(decoder, teller=tiny_prior.teller(decoder, clip))
+    monkeypatch.setattr(loading, "load", lambda dirs, ema, verify: whole)
+    code, printed, made = run("ways", *words)
+    assert code == 0, printed.err
+    pictures = {
+        way: png.read(made[f"ways_0000_{way}_seed1_16px.png"])
+        for way in ("caption", "text", "prior")
+    }
+    assert (pictures["caption"] != pictures["text"]).any()
+    assert (pictures["text"] != pictures["prior"]).any()
+    said = png.read_metadata(made["ways_0000_prior_seed1_16px.png"])
+    assert (said["told"]["by"], said["edit"]["way"]) == ("prior", "prior")
+    assert len(made) == 7
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ PLAIN = {
     "edit interpolate": "--prompt apple --prompt pear",
     "edit variations": "--picture {files}/a.png",
     "edit diff": "--picture {files}/a.png --prompt apple --prompt pear",
+    "edit ways": "--prompt apple",
     "edit upscale": "--picture {files}/a.png --prompt apple",
     "embed": "--captions {files}/c.txt --out cache",
     "ema list": "--workdir w",

@@ -1,6 +1,7 @@
 """A tiny decoder of vectors, from its config to its pictures."""
 
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffjax import edit
+from diffjax import edit, sample
 from diffjax.build import config, places, tasks
 from diffjax.checkpoint import __main__ as checkpoint
 from diffjax.core import rng
@@ -154,3 +155,66 @@ def test_a_trained_decoder_makes_variations_of_a_picture(whole, tmp_path):
     assert edit.main([*asked, "--workdir", str(whole), "--out", str(tmp_path / "out")]) == 0
     first, other = (png.read(tmp_path / f"out/variations_seed{i}_16px.png") for i in (0, 1))
     assert (first != other).any()
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory, encoder, clip, whole):
+    """A folder of a prior and the decoder."""
+    folder = tmp_path_factory.mktemp("chain")
+    own = (f"vectors.clip=clip:{clip}", f"vectors.width={small.CONFIG.embed}")
+    flags = (*own, "train.num_steps=2", "train.save_every=2", "train.ema=()")
+    assert runs.run(folder / "prior", encoder, *flags, config="configs/prior.py:tiny") == 0
+    shutil.copytree(whole, folder / "a_decoder")
+    return folder
+
+
+def sampled(out, *words):
+    """The exit code of diffjax.sample, and the recipe of its picture if it made one."""
+    code = sample.main([*words, "--steps", "2", "--out", str(out)])
+    made = out / "0000_seed0_16px.png"
+    return code, png.read_metadata(made) if made.exists() else None
+
+
+@pytest.mark.slow
+def test_a_folder_of_a_prior_and_a_decoder_makes_pictures_and_makes_them_again(
+    chain, tmp_path, capsys
+):
+    code, said = sampled(tmp_path / "out", "--workdir", str(chain), "--prompt", "a red circle")
+    assert code == 0
+    assert said["told"]["by"] == "prior"
+    assert [one["name"] for one in said["stages"]] == ["decoder"]
+    capsys.readouterr()
+    like = str(tmp_path / "out/0000_seed0_16px.png")
+    again = ["--workdir", str(chain), "--like", like, "--out", str(tmp_path / "again")]
+    assert sample.main(again) == 0
+    assert "in every pixel" in capsys.readouterr().out
+    code, said = sampled(
+        tmp_path / "text", "--workdir", str(chain), "--prompt", "a red circle", "--vector", "text"
+    )
+    assert (code, said["told"]["by"]) == (0, "text")
+    first, other = (png.read(tmp_path / one / "0000_seed0_16px.png") for one in ("out", "text"))
+    assert (first != other).any()
+
+
+@pytest.mark.slow
+def test_stages_that_make_no_chain_are_refused_in_one_line(chain, tmp_path, capsys):
+    other = tmp_path / "other"
+    shutil.copytree(chain / "prior", other)
+    file = other / "config.json"
+    options = json.loads(file.read_text())
+    options["vectors"]["mark"] = "f" * 64
+    file.write_text(json.dumps(options))
+    decoder, prior = chain / "a_decoder", chain / "prior"
+    for stages, words in (
+        (decoder, "no prior makes its vectors: add one to --stages, or give --vector text, none"),
+        (prior, "is a prior, which makes vectors of pictures: add a decoder"),
+        (f"{other},{decoder}", "vectors of another CLIP"),
+        (f"{prior},{other},{decoder}", "is another prior beside"),
+    ):
+        capsys.readouterr()
+        asked = ("--stages", str(stages), "--prompt", "a red circle")
+        code, _ = sampled(tmp_path / "out", *asked)
+        err = capsys.readouterr().err
+        assert code == 2
+        assert words in err, err
+        assert len(err.splitlines()) == 1

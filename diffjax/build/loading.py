@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import jax
 from ml_collections import ConfigDict
@@ -26,11 +27,9 @@ from diffjax.encoders.t5 import TextEncoder
 from diffjax.generation.chain import Cascade, TrainedStage
 from diffjax.generation.recipe import FROM_A_FILE, Origin, Recipe
 from diffjax.generation.telling import Prior, Teller, is_told_vectors
-from diffjax.tasks import prior
 from diffjax.tasks.denoising import Denoising
+from diffjax.tasks.vectors import MakesVectors
 
-# How each kind of prior makes vectors.
-PRIOR_SAMPLES = {"prior": prior.sample}
 __all__ = ["identity", "load", "load_like", "load_stage", "names_of", "said", "stage_dirs"]
 
 
@@ -131,9 +130,10 @@ def with_prior(
     clip, options = decoders.clip_of(dirs), places.options_of(place)
     with config.interpreting(place):
         encoder = texts.encoder_of(options)
-        task = tasks.task_of(options, encoder.width)
-    stage, origin = load_stage(options, place, task, name, verify, step)
-    made = Prior(stage, origin, encoder, PRIOR_SAMPLES[options.model.kind])
+        task = tasks.trained_task_of(options, encoder.width)
+    stage, origin = load_stage(options, place, cast(Denoising, task), name, verify, step)
+    trained = cast(MakesVectors, stage.task)
+    made = Prior(trained, stage.params, stage.settings, origin, encoder)
     return dataclasses.replace(cascade, teller=Teller("prior", clip, made))
 
 

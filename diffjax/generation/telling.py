@@ -7,7 +7,7 @@ the CLIP's vector of the prompt itself may stand in its place, or the vector of 
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,13 +23,10 @@ from diffjax.tasks import sampling
 from diffjax.tasks.conditions import Embedding
 from diffjax.tasks.denoising import Denoising
 from diffjax.tasks.settings import SampleSettings
-from diffjax.tasks.vectors import IMAGE_VECTOR, TEXT_VECTOR
-
-if TYPE_CHECKING:
-    from diffjax.generation.chain import TrainedStage
+from diffjax.tasks.task import Params
+from diffjax.tasks.vectors import IMAGE_VECTOR, TEXT_VECTOR, MakesVectors, Vectors, image_vector
 
 By: TypeAlias = Literal["prior", "text", "picture"]
-Vectors: TypeAlias = Float[Array, "b v"]
 # (the jobs of a call, their seeds) -> the vector of the picture of each.
 Tell: TypeAlias = Callable[[Sequence[Job], Int[Array, " b"]], Vectors]
 KEPT = 256  # texts
@@ -37,15 +34,13 @@ KEPT = 256  # texts
 
 @dataclass(frozen=True)
 class Prior:
-    """A trained prior. encoder: of the texts that it is told.
+    """A trained prior, as `chain.TrainedStage`. encoder: of the texts that it is told."""
 
-    sample: (params, columns, keys, *, task, settings) -> vectors, as `tasks.prior.sample`.
-    """
-
-    stage: "TrainedStage"
+    task: MakesVectors
+    params: Params
+    settings: SampleSettings
     origin: Origin
     encoder: TextEncoder
-    sample: Callable[..., Vectors]
 
 
 @dataclass(frozen=True)
@@ -65,12 +60,11 @@ class Teller:
     def sampled_by(self, settings: SampleSettings) -> "Teller":
         """The same with other settings of its prior."""
         assert self.prior is not None
-        stage = replace(self.prior.stage, settings=settings)
-        return replace(self, prior=replace(self.prior, stage=stage))
+        return replace(self, prior=replace(self.prior, settings=settings))
 
     def said(self) -> Told:
         """What a recipe says of it."""
-        made = (self.prior.origin, self.prior.stage.settings) if self.prior else None
+        made = (self.prior.origin, self.prior.settings) if self.prior else None
         return Told(self.by, self.clip.fingerprint, made, self.picture)
 
 
@@ -90,15 +84,15 @@ def tell_by(teller: Teller, embed: Callable) -> Tell:
         return lambda jobs, seeds: jnp.repeat(vector, len(jobs), axis=0)
     if prior is None:
         return lambda jobs, seeds: texts(jobs)
-    stage, words = prior.stage, functools.lru_cache(KEPT)(lambda one: embed(prior.encoder, [one]))
-    run = sampling.compiled(prior.sample, stage.settings)
+    words = functools.lru_cache(KEPT)(lambda one: embed(prior.encoder, [one]))
+    run = sampling.compiled(image_vector, prior.settings)
 
     def tell(jobs: Sequence[Job], seeds: Int[Array, " b"]) -> Vectors:
         text, mask = (
             jnp.concatenate(rows) for rows in zip(*(words(j.prompt) for j in jobs), strict=True)
         )
         columns = {"text": text, "text_mask": mask, TEXT_VECTOR: texts(jobs)}
-        made: Vectors = run(stage.params, columns, rng.per_example(seeds), task=stage.task)
+        made: Vectors = run(prior.params, columns, rng.per_example(seeds), task=prior.task)
         return made
 
     return tell

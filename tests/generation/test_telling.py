@@ -12,24 +12,14 @@ from diffjax.core.errors import ConfigError
 from diffjax.encoders.clip import encoder
 from diffjax.encoders.clip.captions import of_prompts
 from diffjax.generation import folder, recipe, rows, telling
-from diffjax.generation.chain import TrainedStage
 from diffjax.generation.jobs import Job
-from diffjax.generation.recipe import Origin
-from diffjax.tasks.conditions import Embedding, Text
-from diffjax.tasks.prior import DiffusionPrior, sample
-from diffjax.tasks.settings import SampleSettings
-from diffjax.tasks.vectors import IMAGE_VECTOR, TextVector
-from tests import tiny_cascade
+from diffjax.tasks.conditions import Embedding
+from diffjax.tasks.vectors import IMAGE_VECTOR
+from tests import tiny_cascade, tiny_prior
 from tests.encoders.clip import small
-from tests.tiny_cascade import Told
 
 WIDTH = small.CONFIG.embed
 JOBS = [Job("a red apple", 3)]
-
-
-def answer(x_t, logsnr_t, *, text, text_mask, text_vector):
-    """A prior that says the vector of the text, turned by one place."""
-    return jnp.roll(text_vector, 1, axis=-1) + 0.0 * x_t
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +34,7 @@ def cascade(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def by_prior(cascade, clip):
-    conditions = (Text(16, 16), TextVector(WIDTH))
-    task = DiffusionPrior(
-        "prior", Told(answer), (WIDTH,), conditions, predict="x_0", of=IMAGE_VECTOR
-    )
-    settings = SampleSettings(num_steps=2, threshold="none", guidance_weight=1.0)
-    origin = Origin("prior", 0, 5, "decay_0.9", "e" * 64)
-    prior = telling.Prior(TrainedStage(task, {}, settings), origin, cascade.encoder, sample)
-    return telling.Teller("prior", clip, prior)
+    return tiny_prior.teller(cascade, clip)
 
 
 def told(cascade, teller):
