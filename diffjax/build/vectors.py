@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from diffjax.core.errors import ConfigError, require
 from diffjax.encoders.clip.encoder import PREFIX
+from diffjax.tasks.vectors import IMAGE_VECTOR
 
 # The section that only stages of vectors have, and the key of their CLIP.
 SECTION, KEY = "vectors", "vectors.clip"
@@ -29,6 +30,12 @@ def check(config: ConfigDict) -> None:
     if "embedding" in config and config.embedding.encoder:
         twice = "beside a section vectors, which names the CLIP: leave it empty"
         raise ConfigError("embedding.encoder", config.embedding.encoder, twice)
+    if "embedding" in config:
+        of, width = config.embedding.of, config.vectors.width
+        what = f'must be "{IMAGE_VECTOR}", the column of the section vectors'
+        require(of == IMAGE_VECTOR, "embedding.of", of, what)
+        what = f"must be vectors.width, {width}"
+        require(config.embedding.width == width, "embedding.width", config.embedding.width, what)
 
 
 def check_prior(config: ConfigDict) -> None:

@@ -10,7 +10,9 @@ import functools
 import hashlib
 import inspect
 import re
+import tempfile
 import types
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +38,7 @@ from diffjax.diffusion import schedule
 from diffjax.tasks import sampling
 from diffjax.tasks.conditions import Class
 from tests import lora_base
+from tests.encoders.clip import small
 from tests.tiny_t5 import save_tiny
 
 # Keys whose effect cannot be seen without a run or another data set, and where a test sees it.
@@ -59,6 +62,14 @@ ELSEWHERE = {
     "data.allow_changed": "allows what a resume refuses: tests/build/test_data.py",
     "data.workers": "the same batches from other processes: tests/data/test_pipeline.py",
     "data.embeddings": "names a cache on the disk: tests/build/test_embeddings.py",
+    "vectors.clip": "names a CLIP: tests/build/test_clip_columns.py",
+    "vectors.width": "is that of the CLIP: tests/build/test_clip_columns.py",
+    "vectors.scale": "of what a prior learns: tests/tasks/test_prior.py",
+    "vectors.mark": "refuses another CLIP: tests/build/test_clip_columns.py",
+    "embedding.drop": "what a decoder trains without: tests/test_unclip.py",
+    "embedding.width": "is that of the vectors: tests/build/test_unclip.py",
+    "embedding.encoder": "is empty beside a CLIP's vectors: tests/encoders/clip/test_vectors.py",
+    "embedding.of": "is the column of a CLIP's vectors: tests/build/test_unclip.py",
     "latent.autoencoder": "names a place: tests/build/test_latents.py",
     "latent.mark": "refuses another autoencoder: tests/build/test_latents.py",
     "latent.by_channel": "of what is measured when a run begins: tests/build/test_moments.py",
@@ -122,7 +133,7 @@ OTHER = {
     "sample.prompts": ("a frog",),
     "sample.num_images": 3,
     "low_res.size_px": 32,
-    "low_res.degrade": "blur",
+    "low_res.degrade": "bsr",
     "latent.factor": 4,
     "latent.scale": (2.0,),
     "latent.shift": (0.5,),
@@ -149,6 +160,7 @@ WITH = {
 HOMES = {
     "diffusion.discrete": "ddpm:tiny",
     "low_res.size_px": "sr256:tiny",
+    "low_res.degrade": "unclip_sr:tiny",
     "low_res.max_aug_level": "sr256:tiny",
     "sample.aug_level": "sr256:tiny",
     "model.from_low_res": "sr256:tiny",
@@ -221,9 +233,18 @@ def example(encoder, name, **changes):
                 put(options, known, value)
     if "text" in options:
         options.text.update(encoder=encoder, max_tokens=16)
+    if "vectors" in options:
+        options.vectors.update(clip=f"clip:{small_clip()}", width=small.CONFIG.embed)
+    if "vectors" in options and "embedding" in options:
+        options.embedding.width = small.CONFIG.embed
     for changed, value in changes.items():
         put(options, changed, value)
     return options
+
+
+@functools.cache
+def small_clip():
+    return small.write(Path(tempfile.mkdtemp()) / "small")
 
 
 def put(options, key, value):

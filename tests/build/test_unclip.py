@@ -25,6 +25,21 @@ def test_the_upsamplers_have_as_many_parameters_as_the_paper_rounds(preset, numb
     assert count(f"configs/unclip_sr.py:{preset}") == numbers
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "wrong"),
+    [
+        ("of", "colour", r'embedding.of = .*must be "image_vector"'),
+        ("width", 129, r"embedding.width = 129: must be vectors.width, 128"),
+        ("encoder", "clip:emoji", r"embedding.encoder = .*leave it empty"),
+    ],
+)
+def test_a_decoder_is_told_the_vectors_of_its_section_alone(key, value, wrong):
+    options = config.load("configs/decoder.py:tiny").copy_and_resolve_references()
+    options.embedding[key] = value
+    with pytest.raises(ConfigError, match=wrong):
+        check(options, 1)
+
+
 def test_an_unknown_degradation_is_refused_in_one_line():
     options = config.load("configs/unclip_sr.py:tiny").copy_and_resolve_references()
     options.low_res.degrade = "jpeg"
