@@ -6,6 +6,7 @@ configs/ddpm.py, iddpm.py and adm.py have their values.
 """
 
 import functools
+from collections.abc import Sequence
 
 import flax.linen as nn
 from jaxtyping import Array, Float, Int
@@ -13,7 +14,7 @@ from jaxtyping import Array, Float, Int
 from diffjax.core.types import Image, LogSnr, PRNGKeys, Resized, Text, TextMask
 from diffjax.models.layers.blocks import Head
 from diffjax.models.levels import SHARDING as SHARDING
-from diffjax.models.levels import Levels
+from diffjax.models.levels import Conditions, Levels
 
 
 class UNet(Levels):
@@ -41,6 +42,17 @@ class UNet(Levels):
         conditions = self._conditions(logsnr_t, text, text_mask, label, vector)
         inputs = [x_t] if masked is None or mask is None else [x_t, masked, mask]
         inputs += [] if low_res is None else [low_res]
+        return self._answer(inputs, conditions, dropout_key, self.out_channels or x_t.shape[-1])
+
+    # called inside a compact method
+    def _answer(
+        self,
+        inputs: Sequence[Image],
+        conditions: Conditions,
+        dropout_key: PRNGKeys | None,
+        channels: int,
+    ) -> Resized:
+        """What the network says: the way down, the middle, the way up, and the head."""
         h, skips = self._down(inputs, conditions, dropout_key)
         num = self.num_blocks
         for level in range(len(self.mults) - 1, -1, -1):
@@ -54,6 +66,5 @@ class UNet(Levels):
             h = block(h, name=f"up_{level}_{num}", skip=skips.pop())
             if level > 0:
                 h = self._moved(h, level, level - 1, conditions, dropout_key)
-        out = self.out_channels or x_t.shape[-1]
         parts = (self.patch, self.convolution, self.norm_groups, self.norm_eps)
-        return Head(out, *parts, name="head")(h)
+        return Head(channels, *parts, name="head")(h)

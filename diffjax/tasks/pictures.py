@@ -29,7 +29,8 @@ class LowRes:
     noise on it. max_level: training noises it to a level uniform in [0, max_level], in u. noised:
     False for ADM's upsamplers (Dhariwal & Nichol 2021): the network gets the picture itself, which
     is the mean of each block of pixels in training, enlarged bilinearly. degrade: what training
-    does to the small picture before that (Ramesh et al. 2022, sec. 2.3); None for nothing.
+    does to the small picture before that (Ramesh et al. 2022, sec. 2.3); None for nothing. cubic:
+    also without noise, enlarge bicubically.
     """
 
     size_px: int
@@ -38,6 +39,7 @@ class LowRes:
     max_level: float = 1.0
     noised: bool = True
     degrade: Degradation | None = None
+    cubic: bool = False
 
     def columns(self) -> ExampleShapes:
         """None of its own: training shrinks the picture that is learned."""
@@ -109,7 +111,7 @@ class LowRes:
     def enlarged(self, low_res: Image) -> Resized:
         """A small picture at the size of the stage's own."""
         height, width = (self.factor * side for side in low_res.shape[1:3])
-        if self.noised:
+        if self.noised or self.cubic:
             return pixels.resize(low_res, height, width)
         return jax.image.resize(low_res, (len(low_res), height, width, low_res.shape[3]), "linear")
 

@@ -24,10 +24,12 @@ INDEX, CONFIG, SCHEDULER_CONFIG = "model_index.json", "config.json", "scheduler_
 LARGEST = 2**20  # of what a config says
 ATTENTIVE = ("AttnDownBlock2D", "AttnUpBlock2D")
 PLAIN = ("DownBlock2D", "UpBlock2D")
+# Blocks that change the resolution in a residual block; all of a network's are such, or none.
+RESIDUAL = ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D")
 # What a config may say only so; a key that it lacks has this value too.
 FIXED: JsonObject = {
     "act_fn": "silu", "center_input_sample": False, "time_embedding_type": "positional",
-    "mid_block_scale_factor": 1, "add_attention": True, "class_embed_type": None,
+    "mid_block_scale_factor": 1, "class_embed_type": None,
     "downsample_type": "conv", "upsample_type": "conv", "attn_norm_num_groups": None,
     "num_train_timesteps": None,
 }  # fmt: skip
@@ -83,7 +85,7 @@ def load(where: Path) -> Loaded:
         stored = dict(tensors.open_safetensors(folder, WEIGHTS))
     model, inputs, side = model_of(config, file)
     old = "mid_block.attentions.0.query.weight" in stored
-    params = _params(model, inputs, stored, "old" if old else "diffusers", folder)
+    params = params_of(model, inputs, stored, "old" if old else "diffusers", folder)
     noise, clips = scheduler_of(where)
     learned, channels = noise.sampler == "ddpm_learned", model.out_channels // inputs
     if channels != 1 + learned:
@@ -133,12 +135,15 @@ def model_of(config: JsonObject, file: Path) -> tuple[UNet, int, int]:
     sizes = [_whole(one, "block_out_channels", file) for one in widths]
     if any(size % sizes[0] for size in sizes):
         raise ValueError(f"{file}: block_out_channels {sizes}: want multiples of the first")
-    if not isinstance(down, list) or any(kind not in (ATTENTIVE[0], PLAIN[0]) for kind in down):
+    residual = down == [RESIDUAL[0]] * len(sizes)
+    known = (RESIDUAL[0],) if residual else (ATTENTIVE[0], PLAIN[0])
+    if not isinstance(down, list) or any(kind not in known for kind in down):
         raise ValueError(
             f"{file}: down_block_types is {str(down)[:80]}, want {ATTENTIVE[0]} and {PLAIN[0]}"
         )
     attentive = [kind == ATTENTIVE[0] for kind in down]
-    mirrored: list[Json] = [ATTENTIVE[1] if one else PLAIN[1] for one in reversed(attentive)]
+    plain = RESIDUAL[1] if residual else PLAIN[1]
+    mirrored: list[Json] = [ATTENTIVE[1] if one else plain for one in reversed(attentive)]
     if len(down) != len(sizes) or config.get("up_block_types") != mirrored:
         raise ValueError(f"{file}: up_block_types do not mirror down_block_types, one for each of "
                          f"{len(sizes)} block_out_channels")  # fmt: skip
@@ -153,12 +158,18 @@ def model_of(config: JsonObject, file: Path) -> tuple[UNet, int, int]:
         ("attention_head_dim", 8), ("num_class_embeds", None), ("norm_eps", 1e-5)))  # fmt: skip
     if not isinstance(eps, float) or not 0 < eps < 1:
         raise ValueError(f"{file}: norm_eps is {eps!r}, want a number between 0 and 1")
-    resample: Literal["conv", "conv_after"] = "conv" if around == 1 else "conv_after"
+    resample: Literal["block", "conv", "conv_after"] = "conv" if around == 1 else "conv_after"
+    if residual:
+        resample = "block"
+    middle = config.get("add_attention", True)
+    if not isinstance(middle, bool):
+        raise ValueError(f"{file}: add_attention is {middle!r}, want true or false")
     model = UNet(
         width=sizes[0],
         mults=tuple(size // sizes[0] for size in sizes),
         num_blocks=_whole(config.get("layers_per_block", 2), "layers_per_block", file),
         attention_levels=tuple(i for i, one in enumerate(attentive) if one),
+        middle_attention=middle,
         num_heads=1 if head is None else 0,
         head_width=0 if head is None else _whole(head, "attention_head_dim", file),
         num_classes=0 if classes is None else _whole(classes, "num_class_embeds", file),
@@ -179,7 +190,7 @@ def model_of(config: JsonObject, file: Path) -> tuple[UNet, int, int]:
     return model, inputs, side
 
 
-def _params(
+def params_of(
     model: UNet, inputs: int, stored: dict[str, Tensor], layout: Layout, where: Path
 ) -> Params:
     """The parameters, after a check that the tensors are just those of the network."""

@@ -35,7 +35,12 @@ _RES: dict[str, tuple[str, str]] = {
 }
 _ATTENTION: dict[Layout, dict[str, tuple[str, ...]]] = {
     "openai": {"norm": ("norm",), "qkv": ("qkv",), "out": ("proj_out",)},
-    "diffusers": {"norm": ("group_norm",), "qkv": ("to_q", "to_k", "to_v"), "out": ("to_out.0",)},
+    "diffusers": {
+        "norm": ("group_norm",),
+        "qkv": ("to_q", "to_k", "to_v"),
+        "out": ("to_out.0",),
+        "text_kv": ("add_k_proj", "add_v_proj"),
+    },
     "old": {"norm": ("group_norm",), "qkv": ("query", "key", "value"), "out": ("proj_attn",)},
 }
 _BLOCK = re.compile(r"(down|up|middle)_(\d+)(?:_(\d+))?/(res|attention)/(.+)")
