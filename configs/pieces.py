@@ -1,7 +1,8 @@
 """The sections of a stage's config: those that every task needs, and one for each condition.
 
-The conditions are `text`, `classes`, `embedding`, `mask` and `low_res`; a config has only the
-sections of its own conditions. A config with a section `lora` changes a trained stage.
+The conditions are `text`, `tokens`, `classes`, `embedding`, `mask` and `low_res`; a config has only
+the sections of its own conditions. A config with a section `lora` changes a trained stage, and one
+with a section `start` may begin with the weights of one.
 """
 
 from ml_collections import ConfigDict
@@ -235,6 +236,27 @@ def tokens() -> ConfigDict:
     )
 
 
+def prompt_tokens(vocabulary: str = "gpt2", length: int = 128) -> ConfigDict:
+    """How captions become ids for a network with a text transformer (Nichol et al. 2022)."""
+    return ConfigDict(
+        dict(
+            vocabulary=vocabulary,  # "emoji", "openai", "gpt2", or a file of merges (docs/glide.md)
+            length=length,  # places for the ids of a caption
+            drop=0.0,  # the share of rows that train with the empty text
+        )
+    )
+
+
+def start() -> ConfigDict:
+    """The weights that a run begins with."""
+    return ConfigDict(
+        dict(
+            base="",  # a workdir or an export of the same network; "": new weights
+            average="",  # of its averages; "": the one that it is sampled with
+        )
+    )
+
+
 def clip_model() -> ConfigDict:
     """The two towers of a CLIP."""
     return ConfigDict(
@@ -334,8 +356,14 @@ def vectors(clip: str = "clip:emoji", width: int = 128) -> ConfigDict:
 
 
 def mask() -> ConfigDict:
-    """A picture with a hole, which the task fills; in a share `drop` the hole is everything."""
-    return ConfigDict(dict(drop=0.1))
+    """A picture with a hole, which the task fills."""
+    return ConfigDict(
+        dict(
+            drop=0.1,  # the share of rows in which the hole is everything
+            strokes=0.0,  # the share of holes that are thick lines; the others are rectangles
+            known=False,  # the network is told 1 where the picture is known, and not in the hole
+        )
+    )
 
 
 def low_res(size_px: int = 0) -> ConfigDict:

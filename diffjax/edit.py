@@ -183,7 +183,7 @@ def run(flags: argparse.Namespace) -> Path:
     dirs = loading.stage_dirs(flags.workdir, flags.stages)
     cascade = loading.load(dirs, flags.ema, flags.verify)
     cascade = loras.merged(cascade, given)
-    cascade.text_encoder()
+    _ = cascade.text_encoder() if flags.kind == "interpolate" else cascade.text_reader()
     cascade = cascade.with_settings(_settings(flags, cascade, prompts, seeds))
     if flags.kind == "upscale":
         return request.write_upscaled(cascade, ask, where, flags.factor, not flags.loose)

@@ -92,7 +92,7 @@ def make(flags: argparse.Namespace) -> Path:
     wanted = Wanted([one.text for one in prompts], seeds)
     for name, stages_of in zip(names, dirs, strict=True):
         stages = loading.load(stages_of, flags.ema, flags.verify)
-        stages.text_encoder()
+        stages.text_reader()
         settings = jobs.settings_of(flags, [stage.settings for stage in stages.stages])
         check_guidance(wanted, settings, [stage.task.guide for stage in stages.stages])
         stages = stages.with_settings(settings)

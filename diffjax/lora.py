@@ -77,7 +77,7 @@ def prior(flags: argparse.Namespace) -> str:
     first = loading.stage_dirs(flags.workdir, flags.stages)[:1]
     mesh.keep_compilations()
     cascade = loading.load(first, flags.ema, flags.verify)
-    cascade.text_encoder()
+    cascade.text_reader()
     todo = [jobs.Job(prompts[i % len(prompts)], i // len(prompts)) for i in range(flags.num)]
     table = []
     with storing(out), Progress(len(todo), warm=rows.rows_per_call()) as progress:

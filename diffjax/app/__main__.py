@@ -75,7 +75,7 @@ def run(flags: argparse.Namespace) -> int:
     mesh.keep_compilations()
     given = [loras.parse(text) for text in flags.lora]
     cascade = loras.merged(loading.load(dirs, flags.ema), given)
-    cascade.text_encoder()
+    cascade.text_reader()
     score = best.scorer(clips.load(flags.clip)) if flags.clip is not None else None
     drawing.warm_up(cascade, say, score)
     drawing.keep_no_more_programs()

@@ -109,7 +109,7 @@ def painted_of(job: Job, trained: Cascade, painting: Painting) -> list[JsonObjec
     ask = request.Ask(
         "inpaint", [painting.picture], [job.prompt], [job.seed], painting.mask, job.negative
     )
-    resample: list[Json] = [*inpaint.default_resample(len(trained.stages))]
+    resample: list[Json] = [*inpaint.default_resample(trained.stages)]
     said = {"strength": ask.strength, **request.describe(ask), "resample": resample}
     return request.metadata_of(job, trained, ask, said)
 

@@ -1,4 +1,7 @@
-"""Makes stages of DDPMs of others: OpenAI's files, and folders of diffusers' UNet2DModel."""
+"""Makes stages of DDPMs of others: OpenAI's files, and folders of diffusers' UNet2DModel.
+
+OpenAI's are those of improved DDPM, ADM and GLIDE.
+"""
 
 import json
 from pathlib import Path
@@ -10,21 +13,23 @@ from ml_collections import ConfigDict
 
 from diffjax.build import config, models, tasks
 from diffjax.core import digest, tensorfile
-from diffjax.core.errors import ConfigError
+from diffjax.core.errors import ConfigError, require
 from diffjax.core.json_types import JsonObject
 from diffjax.core.trees import Params
 from diffjax.devices import mesh
 from diffjax.diffusion import table
 from diffjax.diffusion.sampling import spacing
+from diffjax.encoders import tokens
 from diffjax.encoders.ancestors import diffusers, openai
 from diffjax.encoders.ancestors.openai import Facts
 from diffjax.encoders.t5 import default_dtype
+from diffjax.encoders.tokens import TokenReader
 from diffjax.generation.chain import TrainedStage
 from diffjax.generation.recipe import FROM_A_FILE, Origin
 from diffjax.models.layers import convolve
 from diffjax.models.layers.attention import fastest_implementation
 from diffjax.models.unet import UNet
-from diffjax.tasks.conditions import Class
+from diffjax.tasks.conditions import Class, Tokens
 from diffjax.tasks.denoising import Denoising
 from diffjax.tasks.learning import Learning
 from diffjax.tasks.settings import SampleSettings
@@ -33,7 +38,7 @@ from diffjax.tasks.task import Model
 FLAG = "--checkpoint"
 NAME = "ddpm"
 # The configs whose presets OpenAI's released files are tried with, in this order.
-KNOWN = ("adm", "iddpm", "ddpm")
+KNOWN = ("adm", "iddpm", "ddpm", "glide64", "glide256", "glide_inpaint")
 
 
 class Place(NamedTuple):
@@ -92,6 +97,26 @@ def load_stage(place: Path) -> tuple[TrainedStage, Origin]:
     return TrainedStage(task, jax.device_put(single, everywhere), task.settings), origin
 
 
+def reads_of(place: Path, task: Denoising) -> TokenReader | None:
+    """What reads texts for such a stage: the vocabulary beside its file, or GPT-2's; None for none.
+
+    Raises:
+      ConfigError: there is no vocabulary, or it is another one.
+    """
+    told, words = task.condition(Tokens), cast(UNet, task.model).words
+    if told is None or words is None:
+        return None
+    name = tokens.beside(place_of(place).path)
+    try:
+        units = tokens.load(name)
+    except ValueError as error:
+        raise ConfigError(FLAG, str(place), f"its vocabulary: {error}") from None
+    right = units.vocabulary == words.vocabulary
+    require(right, FLAG, str(place), f"knows {words.vocabulary:,} token ids, and the vocabulary "
+            f"{name} has {units.vocabulary:,}; put {tokens.FILES[0]} beside it")  # fmt: skip
+    return TokenReader(name, told.length, units)
+
+
 def said_of(task: Denoising) -> JsonObject:
     """What beside the numbers of its parameters says what a network answers."""
     model = task.model
@@ -136,7 +161,7 @@ def preset_of(facts: Facts, path: Path) -> ConfigDict:
                 return options
     raise ValueError(
         f"{path}: has levels of {' '.join(map(str, facts.widths))} channels, as no preset of "
-        f"configs/adm.py or iddpm.py; say its config: {FLAG} CONFIG.py:PRESET={path}"
+        f"configs/adm.py, iddpm.py or glide64.py; say its config: {FLAG} CONFIG.py:PRESET={path}"
     )
 
 
@@ -152,6 +177,7 @@ def facts_of_config(options: ConfigDict, name: str) -> Facts:
     model = cast(UNet, models.model_of(options))
     small = "low_res" in options and options.low_res.size_px
     inputs = 2 * channels if small else channels
+    inputs += channels + 1 if "mask" in options else 0
     return openai.facts_of_model(model, inputs, model.out_channels or channels)
 
 

@@ -87,6 +87,8 @@ LIMITS: dict[str, tuple[float, float]] = {
     "embedding.width": (1, 2**20),
     "embedding.drop": (0, 1),
     "mask.drop": (0, 1),
+    "tokens.drop": (0, 1),
+    "mask.strokes": (0, 1),
     "contrastive.drop": (0, 0.99),
     **dict.fromkeys(
         ("autoencoding.perceptual_weight", "autoencoding.kl_weight", "autoencoding.code_weight",

@@ -4,7 +4,7 @@ import functools
 
 from ml_collections import ConfigDict
 
-from diffjax.build import contrastive
+from diffjax.build import contrastive, texts
 from diffjax.build.models import PRIORS
 from diffjax.core.errors import BadData
 from diffjax.data import pipeline, readers
@@ -88,6 +88,8 @@ def told_of(
 
 def tokens_of(config: ConfigDict) -> readers.Reader:
     """The reader of the ids of a caption."""
+    if not contrastive.is_contrastive(config):
+        return readers.tokens(texts.token_reader_of(config).ids)
     padded = functools.partial(
         contrastive.tokenizer_of(config).padded, max_length=config.tokens.length
     )
@@ -112,10 +114,12 @@ def shown_of(
         "low_res" in config and config.low_res.size_px
     )
     prompts_of = config.sample.get("prompts", ())
-    if prompts_of and encoder is not None and not starts_from_picture:
+    told = encoder is not None or "tokens" in config
+    if prompts_of and told and not starts_from_picture:
         shown = [{"captions": (prompt,)} for prompt in prompts_of]
         prompts = filter(None, map(clean, prompts_of))
-        embed = cache.ensure(cache.default_folder(encoder), encoder, prompts).embed
+        if encoder is not None:
+            embed = cache.ensure(cache.default_folder(encoder), encoder, prompts).embed
     else:
         shown = [_readable(records, i * len(records) // count) for i in range(count)]
     needed = [readers.caption, *told_of(config, embed, vector_of)]

@@ -117,7 +117,7 @@ def warn_if_untold(config: ConfigDict, records: RecordSource) -> None:
     require(
         not (untold and contrastive.is_contrastive(config)), "data.name", config.data.name, allowed
     )
-    if "text" in config and untold:
+    if untold and ("text" in config or "tokens" in config):
         print(
             f"data: {records!r} has no captions: every example trains as no text, and prompts will "
             "mean nothing; configs/folder.py makes a model without text",

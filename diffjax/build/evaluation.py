@@ -11,7 +11,7 @@ from diffjax.build.embeddings import embeddings_of
 from diffjax.core.errors import require
 from diffjax.data import readers
 from diffjax.encoders.clip import encoder as clip_encoder
-from diffjax.encoders.t5 import TextEncoder
+from diffjax.encoders.text import Reads, TextEncoder
 from diffjax.evaluation import examples, fidelity
 from diffjax.evaluation.aligned import Aligned
 from diffjax.evaluation.classifying import Calibration
@@ -35,9 +35,7 @@ from diffjax.tasks.vectors import MakesVectors
 from diffjax.training.run import Evaluate
 
 
-def during_training(
-    config: ConfigDict, encoder: TextEncoder | None, task: Task, mesh: Mesh
-) -> Evaluate:
+def during_training(config: ConfigDict, encoder: Reads | None, task: Task, mesh: Mesh) -> Evaluate:
     """The evaluation of train.evaluate_every, on the examples and with the seed of the config.
 
     That of a LoRA is the one of the task whose kernels change, with the merged parameters.
@@ -58,7 +56,7 @@ def during_training(
 
 def evaluator_of(
     config: ConfigDict,
-    encoder: TextEncoder | None,
+    encoder: Reads | None,
     task: Task,
     mesh: Mesh,
     *,
@@ -86,12 +84,12 @@ def evaluator_of(
     return Evaluator(task, found, measures_of(task), scores, mesh, rows, seed)
 
 
-def examples_of(
-    config: ConfigDict, encoder: TextEncoder | None, split: str, count: int
-) -> Examples:
+def examples_of(config: ConfigDict, encoder: Reads | None, split: str, count: int) -> Examples:
     """Examples spread over a split, with whole pictures and their first captions, embedded."""
     records = examples.Spread(data.held_out(config, split), count)
-    embed = None if encoder is None else embeddings_of(config, records, encoder).embed
+    embed = None
+    if isinstance(encoder, TextEncoder):
+        embed = embeddings_of(config, records, encoder).embed
     needed = columns.readers_of(config, embed, clip_columns.of_captions(config, records))
     if (latents := moments.cached(config, records)) is not None:
         needed.append(readers.array(LATENT, latents.of))
@@ -119,7 +117,7 @@ def scores_of(config: ConfigDict, task: Task) -> tuple[Score, ...]:
         return (Rebuilt(),)
     if isinstance(task, Denoising) and task.low_res_px:
         return (Fidelity(),)
-    if isinstance(task, Denoising) and is_emoji(config) and task.text:
+    if isinstance(task, Denoising) and is_emoji(config) and task.takes_prompts:
         every = drawings(min(config.data.size_px, JUDGED_PX))
         return (Nearest(gallery_of(every.images, every.names, every.captions)),)
     return ()

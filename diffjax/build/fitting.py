@@ -11,6 +11,12 @@ from diffjax.models.efficient_unet import is_convolutional
 
 def check_told(config: ConfigDict) -> None:
     """Checks that the network takes the conditions, and that their columns have allowed names."""
+    if "tokens" in config:
+        kind = config.model.kind
+        require(kind == "unet", "model.kind", kind,
+                'tokens needs "unet": no other network has a text transformer')  # fmt: skip
+        require("text" not in config, "text", "a section", "a network reads text or tokens")
+        model_of(config)
     if "mask" in config:
         kind = config.model.kind
         allowed = 'mask needs "unet" or "dit": no other network takes a hole'
@@ -28,7 +34,8 @@ def check_told(config: ConfigDict) -> None:
     if vectors.SECTION in config:
         vectors.check(config)
     if "embedding" in config:
-        known = {"image", "caption", "text", "text_length", "text_mask", "label", "low_res", "name"}
+        known = {"image", "caption", "text", "text_length", "text_mask", "label", "low_res", "name",
+                 "tokens"}  # fmt: skip
         of = config.embedding.of
         require(of.isidentifier() and of not in known, "embedding.of", of,
                 "want the name of a field of the records that holds a vector")  # fmt: skip

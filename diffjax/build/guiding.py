@@ -126,8 +126,8 @@ def _loaded(
     options = places.options_of(place)
     with config.interpreting(place):
         width = cascade.encoder.width if cascade.encoder is not None else 0
-        if cascade.encoder is not None and "text" in options:
-            same = texts.encoder_of(options).fingerprint == cascade.encoder.fingerprint
+        if cascade.encoder is not None and (reads := texts.reads_of(options)) is not None:
+            same = reads.fingerprint == cascade.encoder.fingerprint
             require(same, FLAG, str(place), "was trained with another text encoder")
         task, whose = tasks.task_of(options, width), loading.identity(options)
     params, origin, at = weights_of(guide, place, task, whose, verify)

@@ -21,6 +21,8 @@ def identity(options: ConfigDict) -> JsonObject:
         "size_px": options.data.size_px,
         "max_tokens": options.text.max_tokens if "text" in options else 0,
     }
+    if "tokens" in options and "diffusion" in options:  # the fingerprint of its merges is elsewhere
+        said["max_tokens"] = options.tokens.length
     if "latent" in options:  # not where the autoencoder lies, but which one it is
         latent = options.latent
         said["latent"] = {k: latent[k] for k in ("mark", "scale", "shift", "tile_px")}

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 import diffjax
 from diffjax.build import config, loading, places, tasks, texts
 from diffjax.core.json_types import JsonObject
-from diffjax.encoders.t5 import TextEncoder
+from diffjax.encoders.text import Reads
 from diffjax.generation.chain import TrainedStage
 from diffjax.generation.recipe import Origin, settings_to_json
 
@@ -22,7 +22,7 @@ class Loaded:
     options: ConfigDict
     stage: TrainedStage
     origin: Origin
-    encoder: TextEncoder | None
+    encoder: Reads | None
 
 
 @dataclass(frozen=True)
@@ -55,15 +55,15 @@ def load(dirs: Sequence[Path], ema: str | None = None, verify: str = "full") -> 
       ConfigError: one has no checkpoint or no such average.
       StorageError: a checkpoint is damaged.
     """
-    encoders: dict[tuple[str, int], TextEncoder] = {}
+    encoders: dict[str, Reads | None] = {}
     loaded = []
     for place, name in zip(dirs, loading.names_of(ema, len(dirs)), strict=True):
         options = places.options_of(place)
         encoder = None
         with config.interpreting(place):
-            if "text" in options:
-                key = (options.text.encoder, options.text.max_tokens)
-                encoder = encoders.get(key) or texts.encoder_of(options)
+            if told := loading.told_by(options):
+                key = str([options[told][part] for part in loading.TOLD[told]])
+                encoder = encoders.get(key) or texts.reads_of(options)
                 encoders[key] = encoder
             task = tasks.task_of(options, encoder.width if encoder else 0)
         stage, origin = loading.load_stage(options, place, task, name, verify)

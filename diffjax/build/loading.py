@@ -23,7 +23,7 @@ from diffjax.build.places import stage_dirs
 from diffjax.core import digest
 from diffjax.core.errors import require
 from diffjax.devices import mesh
-from diffjax.encoders.t5 import TextEncoder
+from diffjax.encoders.text import Reads
 from diffjax.generation.chain import Cascade, TrainedStage
 from diffjax.generation.recipe import FROM_A_FILE, Origin, Recipe
 from diffjax.generation.telling import Prior, Teller, is_told_vectors
@@ -65,26 +65,27 @@ def load(
 
 
 def _load(
-    asked: Sequence[tuple[Path, str | None, int | None]], first: Path, verify: str
+    asked: Sequence[tuple[Path, str | None, int | None]], alone: Path, verify: str
 ) -> Cascade:
     """The stages that make pictures. asked: the place, average and step of each."""
     what = "is a prior, which makes vectors of pictures: add a decoder (docs/unclip.md)"
-    require(bool(asked), "--stages", str(first), what)
-    encoder: TextEncoder | None = None
-    text: ConfigDict | None = None
+    require(bool(asked), "--stages", str(alone), what)
+    encoder: Reads | None = None
+    first: ConfigDict | None = None
     for path, *_ in asked:
         if ancestors.is_one(path):
             continue
         options = places.options_of(path)
-        if text is None and "text" in options:
-            text = options.text
+        if encoder is None and told_by(options):
+            first = options
             with config.interpreting(path):
-                encoder = texts.encoder_of(options)
+                encoder = texts.reads_of(options)
     trained, origins, size_px = [], [], 0
     for path, name, step in asked:
         if ancestors.is_one(path):
             require(name in (None, FROM_A_FILE), "--ema", name, f"{path} has one set of parameters")
             stage, origin = ancestors.load_stage(path)
+            encoder = encoder or ancestors.reads_of(path, stage.task)
             check_start(stage.task, path, size_px)
             size_px = stage.task.size_px
             trained.append(stage)
@@ -92,15 +93,7 @@ def _load(
             continue
         options = places.options_of(path)
         with config.interpreting(path):
-            for key in ("encoder", "max_tokens"):
-                if text is None or "text" not in options:
-                    continue
-                require(
-                    options.text[key] == text[key],
-                    f"text.{key} of {path}",
-                    options.text[key],
-                    f"the first stage was trained with {text[key]!r}",
-                )
+            check_told(options, first, path)
             width = encoder.width if encoder is not None else 0
             task = tasks.task_of(options, width)
         check_start(task, path, size_px)
@@ -135,6 +128,36 @@ def with_prior(
     trained = cast(MakesVectors, stage.task)
     made = Prior(trained, stage.params, stage.settings, origin, encoder)
     return dataclasses.replace(cascade, teller=Teller("prior", clip, made))
+
+
+# The sections of what stages are told of a text, and the keys in which all stages agree.
+TOLD = {"text": ("encoder", "max_tokens"), "tokens": ("vocabulary", "length")}
+
+
+def told_by(options: ConfigDict) -> str:
+    """The section of the text that a stage is told; "" if it is told none."""
+    return next((name for name in TOLD if name in options), "")
+
+
+def check_told(options: ConfigDict, first: ConfigDict | None, place: Path) -> None:
+    """Checks that a stage is told its text as the first one is that is told one.
+
+    Raises:
+      ConfigError: it is not.
+    """
+    name = told_by(options)
+    if first is None or not name:
+        return
+    there = told_by(first)
+    allowed = f"the first stage was trained with {there}"
+    require(name == there, f"{name} of {place}", "a section", allowed)
+    for key in TOLD[name]:
+        require(
+            options[name][key] == first[name][key],
+            f"{name}.{key} of {place}",
+            options[name][key],
+            f"the first stage was trained with {first[name][key]!r}",
+        )
 
 
 def check_start(task: Denoising, place: Path, size_px: int) -> None:

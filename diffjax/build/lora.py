@@ -31,7 +31,8 @@ TARGETS = {
 }
 # Keys of the sections of a network that may differ from the base's.
 MAY_DIFFER = (
-    "text.drop", "text.width", "classes.drop", "embedding.drop", "mask.drop",
+    "text.drop", "text.width", "tokens.drop", "classes.drop", "embedding.drop", "mask.drop",
+    "mask.strokes",
     "low_res.max_aug_level", "diffusion.weighting", "diffusion.times", "diffusion.num_levels",
     *resume.FREE,
 )  # fmt: skip

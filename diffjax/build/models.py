@@ -5,8 +5,10 @@ from typing import Any
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from diffjax.build import texts
 from diffjax.build.config import one_of
 from diffjax.core.errors import ConfigError, require
+from diffjax.models.clip.sizes import Tower
 from diffjax.models.dit import DiT
 from diffjax.models.efficient_unet import EfficientUNet
 from diffjax.models.latent_unet import LatentUNet
@@ -15,6 +17,7 @@ from diffjax.models.layers.attention import fastest_implementation
 from diffjax.models.layers.level import KEPT
 from diffjax.models.prior import Prior
 from diffjax.models.unet import UNet
+from diffjax.models.words import Words
 
 MODELS = {
     "unet": UNet, "efficient_unet": EfficientUNet, "latent_unet": LatentUNet, "dit": DiT,
@@ -24,6 +27,8 @@ MODELS = {
 PRIORS = ("prior", "prior_ar")
 # How a U-Net is told steps, which depends on the noise; `tasks.told_steps` makes it.
 STEPS = "steps"
+# The sizes of a text transformer inside the network.
+OF_WORDS = ("text_width", "text_layers", "text_heads")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -48,7 +53,9 @@ def model_of(config: ConfigDict) -> Any:
     model = config.model
     if model.kind == "prior":
         return prior_of(config)
-    fields = {name: value for name, value in model.items() if name not in ("kind", STEPS)}
+    fields = {
+        name: value for name, value in model.items() if name not in ("kind", STEPS, *OF_WORDS)
+    }
     fields["dtype"] = DTYPES[fields["dtype"]]
     fields["attention_implementation"] = fastest_implementation(fields["dtype"])
     fields["out_channels"] = out_channels(config)
@@ -56,6 +63,8 @@ def model_of(config: ConfigDict) -> Any:
         fields["convolution"] = convolve.fastest_convolution()
     if "classes" in config:
         fields["num_classes"] = config.classes.num
+    if "tokens" in config:
+        fields["words"] = words_of(config)
     check_levels(model)
     require(
         not model.get("from_low_res", False) or config.diffusion.predict == "x_0",
@@ -100,6 +109,18 @@ def check_heads(model: ConfigDict) -> None:
     width, heads = model.width, model.num_heads
     fits = heads > 0 and width % heads == 0 and width % 2 == 0
     require(fits, "model.num_heads", heads, f"must divide model.width, {width}, which is even")
+
+
+def words_of(config: ConfigDict) -> Words:
+    """The sizes of the text transformer inside the network.
+
+    Raises:
+      ConfigError: there is no such vocabulary, or heads do not divide the width.
+    """
+    width, layers, heads = (config.model[name] for name in OF_WORDS)
+    require(width % heads == 0, "model.text_heads", heads, f"must divide text_width, {width}")
+    tower = Tower(width, layers, heads, 4 * width)
+    return Words(tower, texts.num_tokens(config), config.tokens.length)
 
 
 def check_levels(model: ConfigDict) -> None:

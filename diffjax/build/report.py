@@ -14,7 +14,7 @@ from diffjax.build.sets import folder, part, said, sweep
 from diffjax.core.errors import require
 from diffjax.core.json_types import Json, JsonObject
 from diffjax.devices import mesh as mesh_lib
-from diffjax.encoders.t5 import TextEncoder
+from diffjax.encoders.text import Reads
 from diffjax.evaluation import classifier, emoji
 from diffjax.evaluation.denoising import TIMES, CascadeBits, lowest
 from diffjax.evaluation.drawings import JUDGED_PX, drawings
@@ -230,7 +230,7 @@ def _data(options: ConfigDict, split: str, count: int, seed: int) -> JsonObject:
     return {"data": options.data.name, "split": split, "examples": count, "seed": seed}
 
 
-def _base(loaded: Sequence[Loaded]) -> tuple[TrainedStage, TextEncoder]:
+def _base(loaded: Sequence[Loaded]) -> tuple[TrainedStage, Reads]:
     encoder = loaded[0].encoder
     assert encoder is not None  # `_no_emoji`
     return loaded[0].stage, encoder

@@ -27,7 +27,16 @@ from diffjax.diffusion.table import TERMINAL_LOGSNR, steps_of
 from diffjax.diffusion.training.times import TIMES, Importance, TimeSampler, logit_normal
 from diffjax.encoders.stable_diffusion.encoder import PREFIX as STABLE_DIFFUSION
 from diffjax.tasks.classifying import Classifying
-from diffjax.tasks.conditions import NO_TEXT, Class, Condition, Embedding, LowRes, Masked, Text
+from diffjax.tasks.conditions import (
+    NO_TEXT,
+    Class,
+    Condition,
+    Embedding,
+    LowRes,
+    Masked,
+    Text,
+    Tokens,
+)
 from diffjax.tasks.denoising import Denoising
 from diffjax.tasks.learning import Learning
 from diffjax.tasks.prior import DiffusionPrior
@@ -139,6 +148,8 @@ def task_of(config: ConfigDict, text_width: int) -> Denoising:
         conditions.append(text)
     if config.model.kind == PRIOR:
         return prior_of(config, conditions)
+    if "tokens" in config:
+        conditions.append(Tokens(config.tokens.length, config.tokens.drop))
     if "classes" in config:
         names = tuple(config.classes.names)
         null = config.model.get("null_class", True)
@@ -147,7 +158,9 @@ def task_of(config: ConfigDict, text_width: int) -> Denoising:
         vector = config.embedding
         conditions.append(Embedding(vector.of, vector.width, vector.drop))
     if "mask" in config:
-        conditions.append(Masked(size_px, drop=config.mask.drop))
+        told = config.mask
+        hole = Masked(size_px, drop=told.drop, strokes=told.strokes, known=told.known)
+        conditions.append(hole)
     if low_res_px:
         factor, level = size_px // low_res_px, config.low_res.max_aug_level
         noised = config.model.kind != "unet"  # which is told no level of that noise

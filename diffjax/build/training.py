@@ -18,6 +18,7 @@ from diffjax.build import (
     lora,
     moments,
     resume,
+    start,
     tasks,
     texts,
 )
@@ -52,6 +53,7 @@ def run_of(config: ConfigDict, workdir: Path) -> Run:
         print(
             f"changed since this run was last started:\n{resume.change_table(changes)}", flush=True
         )
+    start.check(config, workdir)
     encoder = texts.encoder_of(config) if "text" in config else None
     if latents.SECTION in config:
         config = moments.measured(config, functools.partial(data.source_of, config))
@@ -62,6 +64,7 @@ def run_of(config: ConfigDict, workdir: Path) -> Run:
     training = training_of(config, encoder.width if encoder else 0)
     if isinstance(training.task, Adapted):
         config = lora.with_checkpoint(config, training.task.checkpoint)
+    begins = bool(start.base_of(config))
     return Run(
         training=training,
         loop=loop_of(config),
@@ -69,6 +72,7 @@ def run_of(config: ConfigDict, workdir: Path) -> Run:
         config_json=json.dumps(config.to_dict(), indent=2),
         sampled=sampled_average(config),
         open_data=functools.partial(open_data, config, encoder, training, workdir),
+        start=functools.partial(start.params_of, config, training.task) if begins else None,
     )
 
 

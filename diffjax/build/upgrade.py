@@ -21,6 +21,8 @@ BEFORE: dict[str, Value] = {
     "data.workers": 0,
     "embedding.encoder": "",
     "low_res.degrade": "",
+    "mask.strokes": 0.0,
+    "mask.known": False,
     "diffusion.objective": "simple",
     "diffusion.over": "u",
     "diffusion.num_levels": 1000,

@@ -7,7 +7,7 @@ the batch matters, *shape stands for the axes of one example: [d], [n 3], [t c] 
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 # What diffusion models make: vectors [b d], coordinates [b n 3], sequences [b t c], pictures
 # [b h w c].
@@ -24,6 +24,8 @@ Factor: TypeAlias = Float[Array, "b ..."]
 Scalar: TypeAlias = Float[Array, ""]
 Text: TypeAlias = Float[Array, "b l d"]
 TextMask: TypeAlias = Bool[Array, "b l"]
+# The ids of a text, -1 where there is no token.
+TokenIds: TypeAlias = Int[Array, "b l"]
 PRNGKey: TypeAlias = Key[Array, ""]
 PRNGKeys: TypeAlias = Key[Array, " b"]
 

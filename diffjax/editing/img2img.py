@@ -13,7 +13,7 @@ from diffjax.diffusion.process import diffuse
 from diffjax.diffusion.sampling import spacing
 from diffjax.editing.inpaint import checked_size
 from diffjax.generation.chain import TrainedStage, read_by
-from diffjax.tasks.conditions import shrink
+from diffjax.tasks.conditions import Tokens, shrink
 from diffjax.tasks.denoising import Denoising
 from diffjax.tasks.sampling import compiled, ready
 from diffjax.tasks.settings import SampleSettings
@@ -81,9 +81,10 @@ def vary(
 
 
 def null_columns(task: Denoising, num: int) -> dict[str, Array]:
-    """The text columns of an absent prompt, for `num` rows."""
-    assert task.text is not None, f"{task.name} takes no text"
-    return dict(task.text.nothing(num))
+    """The columns of an absent prompt, for `num` rows."""
+    told = task.text or task.condition(Tokens)
+    assert told is not None, f"{task.name} takes no text"
+    return dict(told.nothing(num))
 
 
 def sdedit_stage(

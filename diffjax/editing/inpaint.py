@@ -13,7 +13,7 @@ from diffjax.core import rng
 from diffjax.core.types import Image, PRNGKeys, Resized
 from diffjax.diffusion.sampling import inpaint as repaint
 from diffjax.generation.chain import TrainedStage, read_by
-from diffjax.tasks.conditions import shrink
+from diffjax.tasks.conditions import Masked, shrink
 from diffjax.tasks.denoising import Denoising
 from diffjax.tasks.sampling import compiled, ready
 from diffjax.tasks.settings import SampleSettings
@@ -72,7 +72,7 @@ def inpainted(
         raise ValueError(f"stage {stages[0].task.name} starts from a picture; want a base stage")
     if mask.shape[1:3] != picture.shape[1:3]:
         raise ValueError(f"mask of {mask.shape[1:3]} for pictures of {picture.shape[1:3]}")
-    resample = resample or default_resample(len(stages))
+    resample = resample or default_resample(stages)
     keys = rng.per_example(seeds)
     for stage, times in zip(stages, resample, strict=True):
         known, unknown = known_pixels(picture, mask, size_px // stage.task.size_px)
@@ -83,9 +83,13 @@ def inpainted(
         yield made
 
 
-def default_resample(num_stages: int) -> tuple[int, ...]:
-    """10 for the first stage, as in the paper, since it decides what is drawn; 1 for the others."""
-    return (10,) + (1,) * (num_stages - 1)
+def default_resample(stages: Sequence[TrainedStage]) -> tuple[int, ...]:
+    """10 for the first stage, as in the paper, since it decides what is drawn; 1 for the others.
+
+    1 also for a first stage that was trained with holes, as it knows what is around them.
+    """
+    first = 1 if stages[0].task.condition(Masked) else 10
+    return (first,) + (1,) * (len(stages) - 1)
 
 
 def known_pixels(picture: Image, mask: Mask, factor: int) -> tuple[Resized, AnyMask]:

@@ -118,7 +118,7 @@ def write_redrawn(
             "starts from a picture; inpainting needs a base stage first",
         )
         shown = [np.where(mask[:, :, None], np.array(HIDDEN, np.uint8), given)]
-        resample = resample or inpaint.default_resample(len(trained.stages))
+        resample = resample or inpaint.default_resample(trained.stages)
         said["resample"] = list(resample)
         edit = functools.partial(
             inpaint.inpaint, mask=repeated(mask[:, :, None]), resample=resample

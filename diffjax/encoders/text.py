@@ -1,6 +1,7 @@
 """Opens the text encoder that a name means: a T5, a CLIP, or a Stable Diffusion's."""
 
 import os
+from typing import TypeAlias
 
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
@@ -9,8 +10,12 @@ from diffjax.encoders import t5
 from diffjax.encoders.clip import encoder as clip
 from diffjax.encoders.stable_diffusion import encoder as stable_diffusion
 from diffjax.encoders.t5 import TextEncoder
+from diffjax.encoders.tokens import TokenReader
 
-__all__ = ["TextEncoder", "load_encoder"]
+__all__ = ["Reads", "TextEncoder", "TokenReader", "load_encoder"]
+
+# What reads the prompts of stages: it embeds them, or a network embeds their tokens itself.
+Reads: TypeAlias = TextEncoder | TokenReader
 
 
 def load_encoder(

@@ -19,13 +19,14 @@ from typing import TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Array, Bool, Float, UInt8
 
 from diffjax.core.json_types import JsonObject
-from diffjax.encoders.t5 import TextEncoder
+from diffjax.encoders.text import Reads, TokenReader
 from diffjax.evaluation import classifier, fidelity, retrieval
 from diffjax.evaluation.drawings import Drawings, chosen, drawings
 from diffjax.generation.chain import TrainedStage, generate, prompt_columns
+from diffjax.generation.rows import columns_of
 from diffjax.images import pixels
 from diffjax.tasks.conditions import shrink
 
@@ -60,7 +61,7 @@ def judge_of(every: Drawings, told_apart: dict) -> Judge:
 
 
 def sets(
-    base: TrainedStage, encoder: TextEncoder, judge: Judge, most: int | None = None, seed: int = 0
+    base: TrainedStage, encoder: Reads, judge: Judge, most: int | None = None, seed: int = 0
 ) -> JsonObject:
     """The shares of right samples for each set of prompts, of which at most `most` are drawn."""
     result: JsonObject = {}
@@ -71,7 +72,7 @@ def sets(
 
 
 def guidance(
-    base: TrainedStage, encoder: TextEncoder, judge: Judge, most: int | None = None, seed: int = 0
+    base: TrainedStage, encoder: Reads, judge: Judge, most: int | None = None, seed: int = 0
 ) -> JsonObject:
     """The shares of right samples for prompts of the training data, by guidance weight."""
     count = CURVE_PROMPTS if most is None else min(CURVE_PROMPTS, most)
@@ -87,7 +88,7 @@ def guidance(
 
 def draw(
     stage: TrainedStage,
-    encoder: TextEncoder,
+    encoder: Reads,
     judge: Judge,
     wanted: Sequence[int],
     seed: int,
@@ -98,13 +99,20 @@ def draw(
     made = []
     for start in range(0, len(captions), BATCH):
         part = captions[start : start + BATCH]
-        text, mask = encoder.encode(part + [""] * (BATCH - len(part)), encoder.max_length)
-        text = jnp.asarray(text, jnp.bfloat16).astype(jnp.float32)
+        columns = told(encoder, part + [""] * (BATCH - len(part)))
         seeds = seed + start + jnp.arange(BATCH)
-        (picture,) = generate([stage], prompt_columns(text, mask), seeds=seeds)
+        (picture,) = generate([stage], columns, seeds=seeds)
         made.append(np.asarray(pixels.to_uint8(picture))[: len(part)])
         print(f"{title}: {start + len(part)} of {len(captions)} drawn", flush=True)
     return np.concatenate(made)
+
+
+def told(encoder: Reads, captions: Sequence[str]) -> dict[str, Array]:
+    """The columns of captions; the blank ones that fill a batch are encoded like the others."""
+    if isinstance(encoder, TokenReader):
+        return columns_of(encoder, captions)
+    text, mask = encoder.encode(captions, encoder.max_length)
+    return prompt_columns(jnp.asarray(text, jnp.bfloat16).astype(jnp.float32), mask)
 
 
 def scores(judge: Judge, wanted: Sequence[int], made: UInt8[np.ndarray, "n s s 3"]) -> JsonObject:
@@ -130,7 +138,7 @@ def share(hits: Bool[np.ndarray, " n"]) -> JsonObject:
 
 
 def enlarged(
-    stage: TrainedStage, encoder: TextEncoder, most: int | None = None, seed: int = 0
+    stage: TrainedStage, encoder: Reads, most: int | None = None, seed: int = 0
 ) -> JsonObject:
     """PSNR and SSIM of the second stage and of bicubic, on true small pictures, seen and unseen."""
     count = ENLARGED if most is None else min(ENLARGED, most)
@@ -141,7 +149,7 @@ def enlarged(
 
 
 def _enlarged(
-    stage: TrainedStage, encoder: TextEncoder, split: str, count: int, seed: int, title: str
+    stage: TrainedStage, encoder: Reads, split: str, count: int, seed: int, title: str
 ) -> JsonObject:
     every = drawings(stage.task.size_px)
     indices = chosen(every, split, count)
@@ -149,11 +157,9 @@ def _enlarged(
     for start in range(0, len(indices), ENLARGED_BATCH):
         part = indices[start : start + ENLARGED_BATCH]
         real = every.images[part]
-        text, mask = encoder.encode([every.captions[i] for i in part], encoder.max_length)
-        text = jnp.asarray(text, jnp.bfloat16).astype(jnp.float32)
         low_res = shrink(pixels.from_uint8(jnp.asarray(real)), stage.task.factor)
         low_res = pixels.from_uint8(pixels.to_uint8(low_res))  # the values that a PNG would hold
-        columns = {**prompt_columns(text, mask), "low_res": low_res}
+        columns = {**told(encoder, [every.captions[i] for i in part]), "low_res": low_res}
         (made,) = generate([stage], columns, seeds=seed + start + jnp.arange(len(part)))
         plain = pixels.resize(low_res, *real.shape[1:3])
         for name, picture in (("made", made), ("bicubic", plain)):

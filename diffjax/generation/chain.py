@@ -11,7 +11,7 @@ from diffjax.core.errors import ConfigError, require
 from diffjax.core.types import Image, Resized, Text, TextMask
 from diffjax.diffusion.sampling.spacing import ON_A_TABLE, table_steps
 from diffjax.encoders.clip.encoder import Clip
-from diffjax.encoders.t5 import TextEncoder
+from diffjax.encoders.text import Reads, TextEncoder, TokenReader
 from diffjax.generation.recipe import Origin
 from diffjax.generation.telling import Teller
 from diffjax.tasks import sampling
@@ -34,15 +34,15 @@ class TrainedStage:
 
 @dataclasses.dataclass(frozen=True)
 class Cascade:
-    """Stages that fit together, smallest first, with their origins and their encoder.
+    """Stages that fit together, smallest first, with their origins and what reads their prompts.
 
-    encoder: None if no stage has a text condition. clip: the one that guides, None for none.
+    encoder: None if no stage is told a text. clip: the one that guides, None for none.
     teller: what tells a decoder the vector of its picture; None for no vector.
     """
 
     stages: tuple[TrainedStage, ...]
     origins: tuple[Origin, ...]
-    encoder: TextEncoder | None
+    encoder: Reads | None
     clip: Clip | None = None
     teller: Teller | None = None
 
@@ -59,11 +59,11 @@ class Cascade:
         guided = (Class(one.num_classes, 0.0, one.names) for one in guides)
         return told or next(guided, None)
 
-    def text_encoder(self) -> TextEncoder:
-        """The encoder, which must exist.
+    def text_reader(self) -> Reads:
+        """What reads prompts, which must exist.
 
         Raises:
-          ConfigError: no stage has a text condition.
+          ConfigError: no stage is told a text.
         """
         name = self.stages[0].task.name
         if self.encoder is None:
@@ -72,6 +72,20 @@ class Cascade:
                 "diffjax.sample takes any"
             )  # fmt: skip
         return self.encoder
+
+    def text_encoder(self) -> TextEncoder:
+        """The encoder that embeds prompts, which must exist.
+
+        Raises:
+          ConfigError: no stage is told a text, or the network embeds its text itself.
+        """
+        reader, name = self.text_reader(), self.stages[0].task.name
+        if isinstance(reader, TokenReader):
+            raise ConfigError(
+                "--workdir", name, "embeds its text inside the network, and this needs a model of "
+                "an encoder's embeddings"
+            )  # fmt: skip
+        return reader
 
     def with_settings(self, settings: Sequence[SampleSettings]) -> "Cascade":
         """The same stages with other settings, one for each.
@@ -165,7 +179,7 @@ def prompt_columns(
 
 def read_by(task: Denoising, columns: Columns) -> dict[str, Array]:
     """The columns that the task's conditions and critics read, also those of negative prompts."""
-    known = {*task.prompts(), SHARE} if task.text else set(task.prompts())
+    known = {*task.prompts(), SHARE} if task.takes_prompts else set(task.prompts())
     for critic in (task.critic, task.classifier):
         known |= set(critic.reads) if critic else set()
     return {name: column for name, column in columns.items() if unprefixed(name) in known}

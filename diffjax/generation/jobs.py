@@ -12,6 +12,7 @@ from diffjax.tasks.conditions import Class
 from diffjax.tasks.settings import CHOICES, SampleSettings, fault, faults
 
 MAX_PICTURES = 100_000
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 NO_CLASS = "none"  # the value of --class for no class
 # The flags of the sampling settings: the field of SampleSettings, its type and a help text.
 SETTINGS = {
@@ -89,9 +90,13 @@ def read_prompts(given: Sequence[str], file: Path | None) -> list[str]:
     """The prompts of the command line, then those of the file, one a line; blank lines are skipped.
 
     Raises:
-      ConfigError: there is no such file, it is not UTF-8, or a prompt is too long.
+      ConfigError: there is no such file, it is not UTF-8, or a prompt is too long or a picture.
     """
     prompts = [check_prompt("--prompt", prompt) for prompt in given]
+    for prompt in prompts:
+        is_picture = prompt.lower().endswith(PICTURES) and Path(prompt).is_file()
+        what = "is a picture, where a prompt is meant; diffjax.edit changes pictures"
+        require(not is_picture, "--prompt", prompt, what)
     if file:
         require(file.is_file(), "--prompts", str(file), "no such file")
         try:

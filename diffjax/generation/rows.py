@@ -7,7 +7,7 @@ of a picture may depend on the others.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeAlias, TypeVar
 
 import jax
@@ -19,12 +19,12 @@ from diffjax.core.types import Resized, Text, TextMask
 from diffjax.data.record import clean
 from diffjax.devices import mesh
 from diffjax.devices.mesh import sampling_devices
-from diffjax.encoders.t5 import TextEncoder
+from diffjax.encoders.text import Reads, TextEncoder, TokenReader
 from diffjax.generation.chain import Cascade, generate, prompt_columns
 from diffjax.generation.jobs import Job
 from diffjax.generation.telling import Tell, tell_by
 from diffjax.images import pixels
-from diffjax.tasks.conditions import SHARE, Condition, also
+from diffjax.tasks.conditions import NEGATIVE, SHARE, Condition, also
 from diffjax.tasks.critic import CLIP_TEXT
 from diffjax.tasks.text import null_text
 from diffjax.tasks.vectors import IMAGE_VECTOR
@@ -34,8 +34,8 @@ BATCH = 8
 KEPT_EMBEDDINGS = 256
 
 Item = TypeVar("Item")
-# prompt -> its embeddings and their mask.
-Embed: TypeAlias = Callable[[str], tuple[Text, TextMask]]
+# prompt -> the columns of one row that stages read of it.
+Embed: TypeAlias = Callable[[str], Mapping[str, Array]]
 # prompt -> what a CLIP that guides compares pictures with.
 Match: TypeAlias = Callable[[str], Float[np.ndarray, "1 e"]]
 
@@ -72,12 +72,19 @@ def rows_per_call() -> int:
 
 
 def embedder(trained: Cascade) -> Embed | None:
-    """prompt -> its embeddings and mask, cached; None if no stage has a text condition."""
+    """prompt -> its embeddings and mask, or its tokens, cached; None if no stage is told a text."""
     encoder = trained.encoder
     if encoder is None:
         return None
     keep = functools.lru_cache(maxsize=KEPT_EMBEDDINGS)
-    return keep(lambda prompt: embedded(encoder, [prompt]))
+    return keep(lambda prompt: columns_of(encoder, [prompt]))
+
+
+def columns_of(encoder: Reads, prompts: Sequence[str]) -> dict[str, Array]:
+    """The columns that stages read of these prompts: `embedded` ones, or token ids."""
+    if isinstance(encoder, TokenReader):
+        return {"tokens": jnp.asarray(encoder.encode(prompts))}
+    return prompt_columns(*embedded(encoder, prompts))
 
 
 def matcher(trained: Cascade) -> Match | None:
@@ -125,8 +132,8 @@ def inputs_of(
 ) -> tuple[dict[str, Array], Int[Array, " b"]]:
     """The columns of a call, of prompts, negative prompts and classes, and its seeds.
 
-    The rows are split over the devices. embed(prompt) gives the embeddings and mask of a prompt;
-    None if the stages have no text. conditions: of the stages; if a job has no value for one, it
+    The rows are split over the devices. embed(prompt) gives the columns of a prompt; None if the
+    stages have no text. conditions: of the stages; if a job has no value for one, it
     gets the value that means nothing. match: of a prompt, for a CLIP that guides. tell: gives a
     decoder its vectors.
 
@@ -136,22 +143,21 @@ def inputs_of(
     """
     split = mesh.batch_sharding(mesh.make_mesh(devices=sampling_devices()))
 
-    def stacked(prompts: Sequence[str]) -> tuple[Text, TextMask]:
+    def stacked(prompts: Sequence[str], prefix: str = "") -> dict[str, Array]:
         assert embed is not None
-        texts, masks = zip(*map(embed, prompts), strict=True)
-        return jnp.concatenate(texts), jnp.concatenate(masks)
+        rows = list(map(embed, prompts))
+        return {f"{prefix}{x}": jnp.concatenate([row[x] for row in rows]) for x in rows[0]}
 
     columns = {name: x for one in conditions for name, x in one.nothing(len(jobs)).items()}
     negatives = _all_or_none([job.negative for job in jobs], "a negative prompt")
     labels = _all_or_none([job.label for job in jobs], "a class")
     if embed is not None:
-        text, mask = stacked([job.prompt for job in jobs])
-        columns |= prompt_columns(text, mask, stacked(negatives) if negatives else None)
+        columns |= stacked([job.prompt for job in jobs])
+        columns |= stacked(negatives, NEGATIVE) if negatives else {}
         for i in range(_same([len(job.also) for job in jobs])):
-            text, mask = stacked([job.also[i][0] for job in jobs])
-            shares = jnp.array([job.also[i][1] for job in jobs], jnp.float32)
-            own = {"text": text, "text_mask": mask, SHARE: shares}
-            columns |= {f"{also(i)}{name}": column for name, column in own.items()}
+            columns |= stacked([job.also[i][0] for job in jobs], also(i))
+            shares = [job.also[i][1] for job in jobs]
+            columns[f"{also(i)}{SHARE}"] = jnp.array(shares, jnp.float32)
     if labels:
         columns["label"] = jnp.array(labels, jnp.int32)
     if match is not None:

@@ -10,7 +10,7 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from diffjax.core.types import Image, LogSnr, PRNGKeys, Resized, Text, TextMask
+from diffjax.core.types import Image, LogSnr, PRNGKeys, Resized, Text, TextMask, TokenIds
 from diffjax.devices.mesh import SPLIT_OUTPUTS, Rules
 from diffjax.models.layers.attention import Attention
 from diffjax.models.layers.blocks import ResBlock, mark_product, to_patches
@@ -20,6 +20,8 @@ from diffjax.models.layers.level import block_class, keys_of, run_blocks
 from diffjax.models.layers.network import DenoisingNetwork
 from diffjax.models.layers.resample import Double, Halve
 from diffjax.models.layers.sharding import RULES
+from diffjax.models.words import SHARDING as OF_WORDS
+from diffjax.models.words import TextTransformer, Words
 
 # The embedding, the tokens and the mask of the tokens.
 Conditions: TypeAlias = tuple[
@@ -27,6 +29,7 @@ Conditions: TypeAlias = tuple[
 ]
 # A rule for each parameter.
 SHARDING: Rules = (
+    *OF_WORDS,
     (r"(.*/)?shift/kernel", SPLIT_OUTPUTS),
     (r"(.*/)?(down|up)_\d+_to_\d+/conv/kernel", (None, "fsdp")),
     *RULES,
@@ -56,6 +59,9 @@ class Levels(DenoisingNetwork):
     the paper. middle_attention: whether pixels attend in the middle too. scan: run the equal
     blocks of a level as one scan, so that the program does not grow with them.
 
+    words: the sizes of a text transformer inside the network (GLIDE, Nichol et al. 2022); None: the
+    text is told as embeddings.
+
     What the ancestors have otherwise:
     embedding_width: of the conditions as one vector; 0 for 4 x width. steps: turns the log SNR into
     the step of a chain, which the network is told instead; sine_first: see `step_sinusoids`.
@@ -76,6 +82,7 @@ class Levels(DenoisingNetwork):
     token_width: int = 512
     patch: int = 1
     canvas: int = 0
+    words: Words | None = None
     null_class: bool = True
     embedding_width: int = 0
     steps: Steps | None = None
@@ -105,12 +112,19 @@ class Levels(DenoisingNetwork):
         text_mask: TextMask | None = None,
         label: Int[Array, " b"] | None = None,
         vector: Float[Array, "b v"] | None = None,
+        tokens: TokenIds | None = None,
     ) -> Conditions:
         """(embedding, tokens, mask of the tokens), see `Conditioning`."""
         width = self.embedding_width or 4 * self.width
+        states = None
+        if self.words is not None and tokens is not None:
+            told = TextTransformer(
+                self.words, self.remat, self.dtype, self.heads_first, name="words"
+            )
+            states = told(tokens)
         return Conditioning(
             width,
-            self.token_width,
+            self.words.tower.width if self.words is not None else self.token_width,
             self.dtype,
             self.num_classes,
             features=0 if self.steps is None else width // 4,
@@ -118,10 +132,10 @@ class Levels(DenoisingNetwork):
             steps=self.steps,
             sine_first=self.sine_first,
             name="conditioning",
-        )(logsnr_t, text, text_mask, label=label, vector=vector)
+        )(logsnr_t, text, text_mask, label=label, vector=vector, words=states)
 
     def _down(
-        self, inputs: Sequence[Image], conditions: Conditions, dropout_key: PRNGKeys | None
+        self, inputs: Sequence[Resized], conditions: Conditions, dropout_key: PRNGKeys | None
     ) -> tuple[Resized, list[Resized]]:
         """(what leaves the middle, the skips of the way up, the last one first)."""
         emb = conditions[0]

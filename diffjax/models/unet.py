@@ -1,8 +1,8 @@
 """The U-Net: Imagen's 64 px network, and its ancestors.
 
 By default it is Imagen's (Saharia et al. 2022, app. F.1). With other fields it is the network of
-DDPM (Ho et al. 2020), of improved DDPM (Nichol & Dhariwal 2021) or ADM (Dhariwal & Nichol 2021);
-configs/ddpm.py, iddpm.py and adm.py have their values.
+DDPM (Ho et al. 2020), of improved DDPM (Nichol & Dhariwal 2021), ADM (Dhariwal & Nichol 2021) or
+GLIDE (Nichol et al. 2022); configs/ddpm.py, iddpm.py, adm.py and glide64.py have their values.
 """
 
 import functools
@@ -11,14 +11,20 @@ from collections.abc import Sequence
 import flax.linen as nn
 from jaxtyping import Array, Float, Int
 
-from diffjax.core.types import Image, LogSnr, PRNGKeys, Resized, Text, TextMask
+from diffjax.core.types import Image, LogSnr, PRNGKeys, Resized, Text, TextMask, TokenIds
 from diffjax.models.layers.blocks import Head
 from diffjax.models.levels import SHARDING as SHARDING
 from diffjax.models.levels import Conditions, Levels
 
 
 class UNet(Levels):
-    """Residual blocks with attention on the way down and up; skips are concatenated."""
+    """Residual blocks with attention on the way down and up; skips are concatenated.
+
+    from_low_res: it answers with a difference to the small picture, for networks that are too
+    narrow to pass that on; it predicts x_0 then. In no paper.
+    """
+
+    from_low_res: bool = False
 
     @nn.compact
     def __call__(
@@ -33,16 +39,20 @@ class UNet(Levels):
         mask: Float[Array, "b h w 1"] | None = None,
         low_res: Image | None = None,
         dropout_key: PRNGKeys | None = None,
+        tokens: TokenIds | None = None,
     ) -> Resized:
         """Noisy picture, noise level and conditions -> eps, v or x_0, as the network was trained.
 
         masked, mask: a picture with a hole, and the hole as 1.0; they are concatenated as channels,
         and so is low_res, a smaller picture that was enlarged. dropout_key: None for no dropout.
+        tokens: of the text, for a network with `words`.
         """
-        conditions = self._conditions(logsnr_t, text, text_mask, label, vector)
+        conditions = self._conditions(logsnr_t, text, text_mask, label, vector, tokens)
         inputs = [x_t] if masked is None or mask is None else [x_t, masked, mask]
         inputs += [] if low_res is None else [low_res]
-        return self._answer(inputs, conditions, dropout_key, self.out_channels or x_t.shape[-1])
+        channels = self.out_channels or x_t.shape[-1]
+        answer = self._answer(inputs, conditions, dropout_key, channels)
+        return answer + low_res if self.from_low_res and low_res is not None else answer
 
     # called inside a compact method
     def _answer(

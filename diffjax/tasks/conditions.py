@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from diffjax.core.types import PRNGKey, PRNGKeys, TextMask
 from diffjax.core.types import Text as Embedded
+from diffjax.models.words import NO_TOKEN
 from diffjax.tasks.condition import NEGATIVE, SHARE, Condition, also, share_of, unprefixed
 from diffjax.tasks.pictures import COSINE, LowRes, Masked, shrink
 from diffjax.tasks.settings import SampleSettings
@@ -21,7 +22,7 @@ from diffjax.tasks.text import drop_text, mask_from_length, null_text
 
 __all__ = [
     "COSINE", "NEGATIVE", "NO_TEXT", "SHARE", "Class", "Condition", "Embedding", "LowRes", "Masked",
-    "Text", "also", "shrink", "told_by", "unprefixed",
+    "Text", "Tokens", "also", "shrink", "told_by", "unprefixed",
 ]  # fmt: skip
 
 
@@ -99,6 +100,51 @@ class Text:
         if not self.embeds_blank:
             return null_text(text, mask)
         return columns[NO_TEXT].astype(text.dtype), jnp.ones_like(mask)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The token ids of a caption, for a network with a text transformer (Nichol et al. 2022).
+
+    length: places for tokens; NO_TOKEN stands where there is none. The empty text has no token at
+    all; a share `drop` of rows trains with it.
+    """
+
+    length: int
+    drop: float = 0.0
+
+    def columns(self) -> ExampleShapes:
+        """`tokens` int32 [l]."""
+        return {"tokens": jax.ShapeDtypeStruct((self.length,), jnp.int32)}
+
+    def prompts(self) -> ExampleShapes:
+        """`tokens` int32 [l]."""
+        return self.columns()
+
+    def nothing(self, rows: int) -> Columns:
+        """The empty text."""
+        return {"tokens": jnp.full((rows, self.length), NO_TOKEN, jnp.int32)}
+
+    def shown(self, batch: Columns) -> Columns:
+        """The tokens of each row."""
+        return {"tokens": batch["tokens"]}
+
+    def draw(self, key: PRNGKey, batch: Columns) -> Columns:
+        """`keep_tokens` [b]: False if the row trains with the empty text."""
+        return {"keep_tokens": share_of(key, "tokens_drop", batch) >= self.drop}
+
+    def told(self, batch: Columns) -> Columns:
+        """The tokens, or none if they are dropped."""
+        return {"tokens": jnp.where(batch["keep_tokens"][:, None], batch["tokens"], NO_TOKEN)}
+
+    def given(self, columns: Columns, keys: PRNGKeys, settings: SampleSettings) -> Columns:
+        """The tokens themselves."""
+        return {"tokens": columns["tokens"]}
+
+    def absent(self, given: Columns, columns: Columns) -> Columns:
+        """The empty text, or the negative prompt."""
+        empty = jnp.full_like(given["tokens"], NO_TOKEN)
+        return {"tokens": columns.get(f"{NEGATIVE}tokens", empty)}
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from diffjax.tasks.conditions import (
     LowRes,
     Masked,
     Text,
+    Tokens,
     told_by,
 )
 from diffjax.tasks.critic import ClassifierCritic, Critic
@@ -128,6 +129,11 @@ class Denoising:
     def text(self) -> Text | None:
         """The condition on text, if there is one."""
         return self.condition(Text)
+
+    @property
+    def takes_prompts(self) -> bool:
+        """Whether it is told a text, as embeddings or as tokens."""
+        return self.text is not None or self.condition(Tokens) is not None
 
     def condition(self, kind: type[Kinds]) -> Kinds | None:
         """The condition of a kind, if there is one."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import einops
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from diffjax.core import rng
 from diffjax.core.types import Image, PRNGKey, PRNGKeys, Resized, Schedule
@@ -17,6 +17,8 @@ from diffjax.tasks.condition import share_of
 from diffjax.tasks.settings import SampleSettings
 from diffjax.tasks.task import Columns, ExampleShapes
 
+# Points of the line that is a hole, and its width as a share of the picture's side.
+POINTS, THINNEST, THICKEST = 5, 0.06, 0.3
 # One object for all, so that equal conditions and tasks compare as equal.
 COSINE = cosine()
 
@@ -120,12 +122,16 @@ class LowRes:
 class Masked:
     """A picture with a hole, and the hole: inpainting by training (Nichol et al. 2022, sec. 3.2).
 
-    In training the hole is a random rectangle, or in a share `drop` the whole picture.
+    In training the hole is a random rectangle, in a share `strokes` a few thick lines, and in a
+    share `drop` the whole picture. known: the network is told 1 where the picture is known, as by
+    GLIDE's code, and not where it is not.
     """
 
     size_px: int
     channels: int = 3
     drop: float = 0.1
+    strokes: float = 0.0
+    known: bool = False
 
     def columns(self) -> ExampleShapes:
         """None of its own: training cuts the hole into the picture that is learned."""
@@ -155,22 +161,40 @@ class Masked:
         return {"picture": image, "hole": jnp.broadcast_to(hole, (*image.shape[:-1], 1))}
 
     def draw(self, key: PRNGKey, batch: Columns) -> Columns:
-        """`hole_box` [b 4]: top, bottom, left and right as shares of the sides."""
+        """`hole_box` [b 4]: top, bottom, left and right as shares of the sides.
+
+        With strokes also `hole_line` [b n 2], the points of a line, `hole_width` [b], its width,
+        and `hole_drawn` [b]: whether the line is the hole.
+        """
         whole = share_of(key, "hole_drop", batch) < self.drop
         ends = jax.random.uniform(rng.stream(key, "hole_box"), (len(whole), 2, 2))
         box = jnp.sort(ends, axis=-1).reshape(-1, 4)
-        return {"hole_box": jnp.where(whole[:, None], jnp.array([0.0, 1.0, 0.0, 1.0]), box)}
+        drawn = {"hole_box": jnp.where(whole[:, None], jnp.array([0.0, 1.0, 0.0, 1.0]), box)}
+        if not self.strokes:
+            return drawn
+        points = jax.random.uniform(rng.stream(key, "hole_line"), (len(whole), POINTS, 2))
+        share = share_of(key, "hole_width", batch)
+        by_line = share_of(key, "hole_strokes", batch) < self.strokes
+        return drawn | {
+            "hole_line": points,
+            "hole_width": THINNEST + (THICKEST - THINNEST) * share,
+            "hole_drawn": by_line & ~whole,
+        }
 
     def told(self, batch: Columns) -> Columns:
-        """The picture, 0 in the hole, and the hole as 1.0."""
+        """The picture, 0 in the hole, and the hole as 1.0; or what is known as 1.0."""
         image = batch["image"]
         top, bottom, left, right = (batch["hole_box"][:, i, None] for i in range(4))
         y, x = ((jnp.arange(side) + 0.5) / side for side in image.shape[1:3])
         rows, columns = (top <= y) & (y < bottom), (left <= x) & (x < right)
-        return self._cut(image, rows[:, :, None, None] & columns[:, None, :, None])
+        hole = rows[:, :, None] & columns[:, None, :]
+        if "hole_line" in batch:
+            line = near_line(batch["hole_line"], batch["hole_width"] / 2, *image.shape[1:3])
+            hole = jnp.where(batch["hole_drawn"][:, None, None], line, hole)
+        return self._cut(image, hole[..., None])
 
     def given(self, columns: Columns, keys: PRNGKeys, settings: SampleSettings) -> Columns:
-        """The picture, 0 in the hole, and the hole as 1.0."""
+        """The picture, 0 in the hole, and the hole as 1.0; or what is known as 1.0."""
         return self._cut(columns["picture"], columns["hole"])
 
     def absent(self, given: Columns, columns: Columns) -> Columns:
@@ -179,7 +203,20 @@ class Masked:
 
     def _cut(self, picture: Image, hole: Array) -> Columns:
         hole = hole.astype(picture.dtype)
-        return {"masked": picture * (1.0 - hole), "mask": hole}
+        return {"masked": picture * (1.0 - hole), "mask": 1.0 - hole if self.known else hole}
+
+
+def near_line(
+    points: Float[Array, "b n 2"], distance: Float[Array, " b"], height: int, width: int
+) -> Bool[Array, "b {height} {width}"]:
+    """True where a pixel is at most so far from a line through points, in shares of a side."""
+    y, x = ((jnp.arange(side) + 0.5) / side for side in (height, width))
+    place = jnp.stack(jnp.meshgrid(y, x, indexing="ij"), axis=-1)[None, :, :, None]  # [1 h w 1 2]
+    start, way = points[:, None, None, :-1], (points[:, 1:] - points[:, :-1])[:, None, None]
+    along = jnp.sum((place - start) * way, axis=-1) / jnp.maximum(jnp.sum(way**2, -1), 1e-12)
+    nearest = start + jnp.clip(along, 0.0, 1.0)[..., None] * way
+    squared = jnp.min(jnp.sum((place - nearest) ** 2, axis=-1), axis=-1)
+    return squared <= distance[:, None, None] ** 2
 
 
 def shrink(image: Image, factor: int) -> Resized:

@@ -148,7 +148,7 @@ def denoiser(
     columns = task.known(columns)
     rescale = settings.guidance_rescale
     kind = task.predict if rescale else "x_0"
-    if f"{also(0)}text" in columns:
+    if f"{also(0)}{SHARE}" in columns:
         denoise = composed(params, given, columns, task, settings, guess)
     elif task.guide is not None and settings.guidance_weight != 1:
         weaker = plain_denoiser(task.frozen["guide"], given, task.guide, guess)
@@ -231,7 +231,7 @@ def composed(
     null = plain_denoiser(params, absent_by(task.conditions, given, columns), task, guess)
     terms = [(plain_denoiser(params, given, task, guess), weight)]
     index = 0
-    while f"{also(index)}text" in columns:
+    while f"{also(index)}{SHARE}" in columns:
         own = {name: columns.get(f"{also(index)}{name}", given[name]) for name in given}
         share = columns[f"{also(index)}{SHARE}"]
         terms.append((plain_denoiser(params, own, task, guess), times(share, weight)))

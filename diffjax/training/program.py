@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
+import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import PyTree
 
@@ -12,7 +13,7 @@ from diffjax.core.errors import require
 from diffjax.devices import mesh as mesh_lib
 from diffjax.devices.spread import spread
 from diffjax.logs import readings
-from diffjax.tasks.task import Task, first_memory
+from diffjax.tasks.task import Params, Task, first_memory
 from diffjax.training import averages, step
 from diffjax.training.optim import Optimiser, Rate
 from diffjax.training.state import TrainState, create
@@ -118,6 +119,18 @@ def placement_of(training: Training) -> Placement:
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shape, sharding
     )
     return Placement(training.mesh, shape, sharding, jax.jit(new, out_shardings=sharding))
+
+
+def started(state: TrainState, place: Placement, params: Params) -> TrainState:
+    """The first state with other parameters, which all averages begin with too."""
+
+    def put(x: np.ndarray, like: jax.ShapeDtypeStruct) -> jax.Array:
+        own = np.asarray(x, like.dtype)
+        return jax.make_array_from_callback(like.shape, like.sharding, lambda index: own[index])
+
+    shapes = place.state_shape
+    averages = {name: jax.tree.map(put, params, shape) for name, shape in shapes.ema_params.items()}
+    return state.replace(params=jax.tree.map(put, params, shapes.params), ema_params=averages)
 
 
 def step_of(training: Training, params_sharding: PyTree[NamedSharding]) -> Callable:

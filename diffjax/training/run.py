@@ -24,7 +24,7 @@ from diffjax.logs.journal import Journal
 from diffjax.tasks.task import Guessable, Params
 from diffjax.training import snapshots
 from diffjax.training.preview import Preview
-from diffjax.training.program import Program, Training, program_of
+from diffjax.training.program import Program, Training, program_of, started
 from diffjax.training.state import TrainState
 
 # Parameters -> numbers by name, on held-out examples. With several processes all must call it.
@@ -77,7 +77,8 @@ class Run:
     """The description of a run of one task, made before anything large is opened.
 
     config_json: written into the workdir. sampled: the average that previews are made with.
-    open_data: opens the data set, and first computes the columns that it lacks.
+    open_data: opens the data set, and first computes the columns that it lacks. start: reads the
+    weights that a new run begins with; None for the initial ones of its task.
     """
 
     training: Training
@@ -86,6 +87,7 @@ class Run:
     config_json: str
     sampled: str
     open_data: Callable[[], Data]
+    start: Callable[[], Params] | None = None
 
     @property
     def name(self) -> str:
@@ -145,6 +147,7 @@ def begin(
         state, position = checkpoint.restore(checkpoints, place.state_shape)
     except FileNotFoundError:
         state, position = place.init(jax.random.key(training.seed)), {}
+        state = state if run.start is None else started(state, place, run.start())
     except ValueError as error:
         raise ConfigError("workdir", str(workdir), str(error)) from None
     step = int(mesh.to_host(state.step))

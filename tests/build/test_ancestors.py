@@ -21,7 +21,7 @@ from tools.ancestors_inputs import NETS
 SLOW = pytest.mark.slow
 RELEASED = [
     f"{name}:{preset}"
-    for name in ("adm", "iddpm")
+    for name in ("adm", "iddpm", "glide64", "glide256", "glide_inpaint")
     for preset in config.presets_of(name)
     if not preset.startswith(("digits", "emoji", "tiny", "upsampler_digits"))
 ]

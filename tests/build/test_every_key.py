@@ -80,6 +80,8 @@ ELSEWHERE = {
     "model.steps": "of numbers that a program holds: tests/models/test_ancestors.py",
     "model.kind": "changes which other keys there are: tests/build/test_check.py",
     "text.width": "0 asks the encoder, any other number must be its own: test_check.py",
+    "start.base": "names a place: tests/build/test_start.py",
+    "start.average": "of what lies there: tests/build/test_start.py",
     "train.evaluate_examples": "how many an evaluation looks at: tests/test_evaluate.py",
     "train.evaluate_scores": "what an evaluation says of their set: tests/test_evaluate.py",
     "train.allow_dtype_change": "allows what a resume refuses: test_resume.py",
@@ -118,6 +120,11 @@ OTHER = {
     "classes.drop": 1.0,
     "classes.names": tuple("abcdefghij"),
     "mask.drop": 1.0,
+    "mask.strokes": 1.0,
+    "tokens.vocabulary": "tests/golden/clip_merges.txt.gz",
+    "tokens.drop": 1.0,
+    "model.text_width": 16,
+    "model.text_heads": 1,
     "model.attention": "self",
     "model.skip": "concat",
     "model.upsampling": "shuffle",
@@ -197,7 +204,8 @@ def stages():
                 found[f"{path.stem}:{preset} {part}".strip()] = made[part] if part else made
 
     def place(name):
-        later = name.startswith(("adm:", "ddpm:", "iddpm:"))  # their chains allow fewer values
+        chains = ("adm:", "ddpm:", "iddpm:", "glide")
+        later = name.startswith(chains)  # which allow fewer values
         return name.startswith("datasets:"), later, ":tiny" not in name, name
 
     return {name: found[name] for name in sorted(found, key=place)}

@@ -103,3 +103,5 @@ def test_a_stage_that_was_trained_with_holes_is_told_the_hole_and_what_is_around
         stages, no_text(6), picture=picture, mask=hole(), seeds=SEEDS, resample=(1,)
     )
     np.testing.assert_allclose(made, jnp.where(hole(), 0.4, picture), atol=1e-5)
+    assert inpaint.default_resample(stages) == (1,)
+    assert inpaint.default_resample(COLOURS) == (10, 1)

@@ -6,7 +6,8 @@ import pytest
 from diffjax.core import rng
 from diffjax.diffusion.process import alpha_sigma
 from diffjax.images import pixels
-from diffjax.tasks.conditions import Class, Embedding, LowRes, Masked, Text, shrink
+from diffjax.tasks.conditions import Class, Embedding, LowRes, Masked, Text, Tokens, shrink
+from diffjax.tasks.pictures import near_line
 from diffjax.tasks.settings import SampleSettings
 from tests.diffusion.helpers import images
 
@@ -107,6 +108,7 @@ def test_no_text_says_nothing_of_the_prompt_and_a_negative_prompt_keeps_its_own_
 
 CONDITIONS = [
     (Text(4, 6, drop=0.5), "keep_text"),
+    (Tokens(6, drop=0.5), "keep_tokens"),
     (Class(10, drop=0.5), "keep_label"),
     (Embedding("clip_image", 8, drop=0.5), "keep_clip_image"),
 ]
@@ -165,7 +167,7 @@ def test_the_masked_picture_is_black_in_the_hole_and_nothing_of_the_hole_shows()
     np.testing.assert_array_equal(given["mask"], told["mask"])
 
 
-ALL = [Text(4, 6), Class(10), Embedding("clip_image", 8), Masked(8), LowRes(8, 4)]
+ALL = [Text(4, 6), Tokens(6), Class(10), Embedding("clip_image", 8), Masked(8), LowRes(8, 4)]
 
 
 def ones(shapes, rows):
@@ -183,7 +185,7 @@ def test_a_preview_shows_and_nothing_fills_the_columns_that_sampling_reads(condi
         assert found == wanted or (isinstance(condition, LowRes) and not found)
 
 
-@pytest.mark.parametrize("condition", ALL[:3], ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("condition", ALL[:4], ids=lambda one: type(one).__name__)
 def test_nothing_is_what_guidance_leads_away_from(condition):
     given = condition.given(ones(condition.prompts(), 2), KEYS[:2], SETTINGS)
     absent = condition.absent(given, {})
@@ -234,3 +236,48 @@ def test_the_small_picture_is_degraded_in_training_alone():
         given["low_res"],
         plain.given({"low_res": batch["image"][:4, :8, :8]}, KEYS, SETTINGS)["low_res"],
     )
+
+
+def test_holes_are_rectangles_thick_lines_or_everything_in_their_shares():
+    image = images(0, (400, 8, 8, 3))
+    plain, lines = Masked(8, drop=0.25), Masked(8, drop=0.25, strokes=0.5)
+    drawn = lines.draw(KEY, {"image": image})
+    whole = np.asarray(lines.told({**drawn, "image": image})["mask"]).reshape(400, -1).all(1)
+    assert whole.mean() == pytest.approx(0.25, abs=0.1)
+    assert drawn["hole_drawn"].mean() == pytest.approx(0.375, abs=0.1)
+    # the draws of rectangles do not depend on whether there are lines
+    same = plain.draw(KEY, {"image": image})
+    np.testing.assert_array_equal(same["hole_box"], drawn["hole_box"])
+    straight = ~np.asarray(drawn["hole_drawn"])
+    for name in ("masked", "mask"):
+        boxes, found = (
+            np.asarray(one.told({**draws, "image": image})[name])[straight]
+            for one, draws in ((plain, same), (lines, drawn))
+        )
+        np.testing.assert_array_equal(boxes, found)
+
+
+def test_a_line_is_all_pixels_near_one_of_its_parts():
+    points = np.random.default_rng(0).uniform(size=(2, 4, 2)).astype(np.float32)
+    distance = np.array([0.1, 0.2], np.float32)
+    found = near_line(jnp.asarray(points), jnp.asarray(distance), 6, 9)
+    places = np.linspace(0, 1, 2001)[:, None]
+    for row in range(2):
+        ends = zip(points[row, :-1], points[row, 1:], strict=True)
+        line = np.concatenate([(1 - places) * a + places * b for a, b in ends])
+        for y in range(6):
+            for x in range(9):
+                pixel = np.array([(y + 0.5) / 6, (x + 0.5) / 9])
+                nearest = np.linalg.norm(line - pixel, axis=1).min()
+                if abs(nearest - distance[row]) > 1e-3:
+                    assert found[row, y, x] == (nearest < distance[row])
+
+
+def test_a_network_may_be_told_what_is_known_in_place_of_the_hole():
+    columns = {"picture": jnp.ones((1, 4, 4, 3)), "hole": jnp.eye(4, dtype=bool)[None, ..., None]}
+    one, other = (
+        Masked(4, known=known).given(columns, KEYS[:1], SETTINGS) for known in (False, True)
+    )
+    np.testing.assert_array_equal(one["mask"], 1.0 - other["mask"])
+    np.testing.assert_array_equal(one["masked"], other["masked"])
+    np.testing.assert_array_equal(other["mask"][0, ..., 0], 1.0 - np.eye(4))

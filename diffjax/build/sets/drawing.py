@@ -17,6 +17,7 @@ from diffjax.core.errors import require
 from diffjax.data import readers
 from diffjax.data.record import RecordSource, captions_at
 from diffjax.devices import mesh as mesh_lib
+from diffjax.encoders.text import TextEncoder
 from diffjax.evaluation import collect
 from diffjax.evaluation.collect import Pictures
 from diffjax.evaluation.evaluator import rows_for
@@ -80,7 +81,7 @@ def readers_of(loaded: Sequence[Loaded], records: RecordSource) -> tuple[readers
     told_text = False
     for one in loaded:
         embed = None
-        if one.encoder is not None and not told_text:
+        if isinstance(one.encoder, TextEncoder) and not told_text:
             embed, told_text = embeddings_of(one.options, records, one.encoder).embed, True
         read = columns.readers_of if one is loaded[-1] else columns.told_of
         found += read(one.options, embed)

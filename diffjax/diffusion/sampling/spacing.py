@@ -130,6 +130,26 @@ def respaced(logsnrs: Table, sections: Sections) -> Rungs:
     return at_steps(logsnrs, kept_steps(len(logsnrs), sections)[::-1])
 
 
+def fifths(logsnrs: Table, num_steps: int = 27) -> Rungs:
+    """10, 10, 3, 2 and 2 of 27 steps in the fifths of the table  (Nichol et al. 2022, app. B.2).
+
+    Other numbers are shared out alike, with a step at least in each fifth; if there are too few
+    steps or too many for that, they are `linspace`. The noisiest step is the last but two, as in
+    GLIDE's code, if it is not kept already.
+    """
+    steps = len(logsnrs)
+    _check_steps(num_steps, steps)
+    ends = np.rint(np.cumsum(FIFTHS) * num_steps / sum(FIFTHS)).astype(int)
+    counts = np.maximum(np.diff(ends, prepend=0), 1)
+    while counts.sum() > num_steps:
+        counts[np.argmax(counts)] -= 1
+    if num_steps < len(FIFTHS) or counts.max() > steps // len(FIFTHS):
+        return linspace(logsnrs, num_steps)
+    kept = kept_steps(steps, counts.tolist())[::-1].copy()
+    kept[0] = max(steps - 3, kept[1] + 1)
+    return at_steps(logsnrs, kept)
+
+
 def explicit(logsnrs: Sequence[float] | Float[np.ndarray, " k"], clean: bool = True) -> Rungs:
     """The given log SNRs, from noise up; +inf is put at the end unless it is there, or not clean.
 
@@ -174,7 +194,11 @@ def table_steps(schedule: Schedule) -> int:
     return int(made.get("num_steps", TABLE_STEPS))
 
 
-ON_A_TABLE = ("trailing", "leading", "linspace", "leading_1", "leading_inner", "linspace_inner")
+# The share of the steps in each fifth of a chain, the first of which has the least noise.
+FIFTHS = (10, 10, 3, 2, 2)
+ON_A_TABLE = (
+    "trailing", "leading", "linspace", "leading_1", "leading_inner", "linspace_inner", "fifths"
+)  # fmt: skip
 # The spacings whose last rung is not the clean end.
 NOT_CLEAN = ("leading_1",)
 # The spacings that also take a traced schedule, such as a learned one.
@@ -190,6 +214,7 @@ SPACINGS: dict[str, Callable[[Schedule, int], Rungs]] = {
     "leading_1": lambda schedule, num_steps: leading_1(on_grid(schedule), num_steps),
     "leading_inner": lambda schedule, num_steps: leading_inner(on_grid(schedule), num_steps),
     "linspace_inner": lambda schedule, num_steps: linspace_inner(on_grid(schedule), num_steps),
+    "fifths": lambda schedule, num_steps: fifths(on_grid(schedule), num_steps),
 }
 
 

@@ -1,7 +1,7 @@
 """What the parameters of `UNet` and `Classifier` are called by OpenAI's code and by diffusers.
 
-"openai" is the code of improved DDPM and of ADM, whose classifiers name the blocks on the way down
-alike; "diffusers" is UNet2DModel, and "old" its attention before version 0.18.
+"openai" is the code of improved DDPM, ADM and GLIDE; ADM's classifiers name the blocks on the way
+down alike; "diffusers" is UNet2DModel, and "old" its attention before version 0.18.
 """
 
 import re
@@ -15,6 +15,9 @@ _ENDS: dict[str, tuple[str, str]] = {
     "conditioning/noise/dense_0": ("time_embed.0", "time_embedding.linear_1"),
     "conditioning/noise/dense_1": ("time_embed.2", "time_embedding.linear_2"),
     "conditioning/label": ("label_emb", "class_embedding"),
+    # of GLIDE, which diffusers has not
+    "conditioning/last_token": ("transformer_proj", ""),
+    "words/norm_out": ("final_ln", ""),
     "stem": ("input_blocks.0.0", "conv_in"),
     "head/norm": ("out.0", "conv_norm_out"),
     "head/conv": ("out.2", "conv_out"),
@@ -34,7 +37,12 @@ _RES: dict[str, tuple[str, str]] = {
     "skip": ("skip_connection", "conv_shortcut"),
 }
 _ATTENTION: dict[Layout, dict[str, tuple[str, ...]]] = {
-    "openai": {"norm": ("norm",), "qkv": ("qkv",), "out": ("proj_out",)},
+    "openai": {
+        "norm": ("norm",),
+        "qkv": ("qkv",),
+        "text_kv": ("encoder_kv",),
+        "out": ("proj_out",),
+    },
     "diffusers": {
         "norm": ("group_norm",),
         "qkv": ("to_q", "to_k", "to_v"),
@@ -43,6 +51,17 @@ _ATTENTION: dict[Layout, dict[str, tuple[str, ...]]] = {
     },
     "old": {"norm": ("group_norm",), "qkv": ("query", "key", "value"), "out": ("proj_attn",)},
 }
+# Of GLIDE's text transformer.
+_WORDS = {
+    "words/tokens": "token_embedding.weight",
+    "words/positions": "positional_embedding",
+    "words/padding": "padding_embedding",
+}
+_OF_WORDS = {
+    "attention_norm": "ln_1", "qkv": "attn.c_qkv", "attention_out": "attn.c_proj",
+    "feed_forward_norm": "ln_2", "up": "mlp.c_fc", "down": "mlp.c_proj",
+}  # fmt: skip
+_WORD_BLOCK = re.compile(r"words/blocks/block_(\d+)/(\w+)")
 _BLOCK = re.compile(r"(down|up|middle)_(\d+)(?:_(\d+))?/(res|attention)/(.+)")
 _MOVE = re.compile(r"(down|up)_(\d+)_to_\d+/(?:res/)?(.+)")
 _CONV = ("stem", "conv", "conv_0", "conv_1", "skip")
@@ -60,6 +79,8 @@ def source_of(layout: Layout, ours: str, shape: Shape) -> Source:
     """The source of the parameter at the path `ours` of a network's parameters."""
     if ours == "pool/positions":
         return _POSITIONS
+    if ours in _WORDS:
+        return Source((_WORDS[ours],), (0, 1))
     layer, _, kind = ours.rpartition("/")
     suffix = "bias" if kind == "bias" else "weight"
     names = tuple(f"{name}.{suffix}" for name in _layers(layout, layer, shape))
@@ -70,7 +91,8 @@ def source_of(layout: Layout, ours: str, shape: Shape) -> Source:
     last = layer.rpartition("/")[2]
     if last in _CONV:
         return Source(names, (2, 3, 1, 0))
-    return Source(names, (1, 0), ones=int(layout == "openai" and last in ("qkv", "out")))
+    over_places = layout == "openai" and last in ("qkv", "text_kv", "out")
+    return Source(names, (1, 0), ones=int(over_places and not ours.startswith("words/")))
 
 
 def _layers(layout: Layout, ours: str, shape: Shape) -> tuple[str, ...]:
@@ -78,6 +100,8 @@ def _layers(layout: Layout, ours: str, shape: Shape) -> tuple[str, ...]:
     theirs = layout != "openai"
     if ours in _ENDS:
         return (_ENDS[ours][theirs],)
+    if match := _WORD_BLOCK.fullmatch(ours):
+        return (f"transformer.resblocks.{match[1]}.{_OF_WORDS[match[2]]}",)
     if match := _MOVE.fullmatch(ours):
         return (_move(layout, match[1], int(match[2]), match[3], shape),)
     match = _BLOCK.fullmatch(ours)

@@ -1,4 +1,4 @@
-"""Files of improved-diffusion and guided-diffusion: tensors by name, and nothing about the rest.
+"""Files of improved-diffusion, guided-diffusion and glide-text2im: tensors by their names alone.
 
 Widths, levels and classes follow from the shapes of the tensors. Heads, the order of queries, keys
 and values, and the noise schedule do not: a config has to say them.
@@ -19,13 +19,18 @@ STEM = "input_blocks.0.0.weight"
 MOST_BLOCKS = 1000  # of a file
 # What numbers of channels mean.
 OUTPUTS = {3: "predicts the noise alone", 6: "predicts the noise and a variance"}
-INPUTS = {3: "starts from noise alone", 6: "enlarges a smaller picture"}
+INPUTS = {
+    3: "starts from noise alone", 6: "enlarges a smaller picture", 7: "fills holes",
+    10: "enlarges a smaller picture and fills holes",
+}  # fmt: skip
+TOKENS, PLACES = "token_embedding.weight", "positional_embedding"  # of GLIDE
 
 
 class Facts(NamedTuple):
     """What the shapes of the tensors say.
 
     widths: the channels of each level. embedding: the width of the sinusoids. classes: 0 for none.
+    text: the ids, places, width and layers of a text transformer; () for none.
     """
 
     widths: tuple[int, ...]
@@ -37,6 +42,7 @@ class Facts(NamedTuple):
     inputs: int
     outputs: int
     classes: int
+    text: tuple[int, ...] = ()
 
 
 def read(file: Path) -> dict[str, Tensor]:
@@ -93,7 +99,17 @@ def facts_of(stored: Mapping[str, Tensor], where: Path) -> Facts:
         inputs=stem[1],
         outputs=out[0],
         classes=shapes.get("label_emb.weight", (0,))[0],
+        text=_text_of(shapes),
     )
+
+
+def _text_of(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    tokens, places = (shapes.get(name, ()) for name in (TOKENS, PLACES))
+    if len(tokens) != 2 or len(places) != 2:
+        return ()
+    name = "transformer.resblocks.{}.ln_1.weight"
+    layers = next(n for n in range(MOST_BLOCKS + 1) if name.format(n) not in shapes)
+    return (tokens[0], places[0], tokens[1], layers)
 
 
 def _first_move(shapes: Mapping[str, tuple[int, ...]]) -> int:
@@ -122,7 +138,7 @@ def _moves(shapes: Mapping[str, tuple[int, ...]], in_blocks: bool) -> set[int]:
 
 def facts_of_model(model: UNet, inputs: int, outputs: int) -> Facts:
     """The same of a network with so many channels at its ends."""
-    levels = range(len(model.mults))
+    levels, words = range(len(model.mults)), model.words
     return Facts(
         widths=tuple(model.width * mult for mult in model.mults),
         num_blocks=model.num_blocks,
@@ -133,6 +149,14 @@ def facts_of_model(model: UNet, inputs: int, outputs: int) -> Facts:
         inputs=inputs,
         outputs=outputs,
         classes=model.num_classes + model.null_class if model.num_classes else 0,
+        text=()
+        if words is None
+        else (
+            words.vocabulary,
+            words.length,
+            words.tower.width,
+            words.tower.layers,
+        ),
     )
 
 
@@ -151,6 +175,13 @@ def difference(there: Facts, wanted: Facts) -> str:
         said, asked = (f"knows {n} classes" if n else "knows no classes" for n in
                        (there.classes, wanted.classes))  # fmt: skip
         return f"{said}, and the config's {asked}"
+    if bool(there.text) != bool(wanted.text):
+        said, asked = ("is told a text" if n else "is told no text" for n in
+                       (there.text, wanted.text))  # fmt: skip
+        return f"{said}, and the config's {asked}"
+    if there.text[:1] != wanted.text[:1]:
+        said, asked = (f"{one.text[0]:,}" for one in (there, wanted))
+        return f"knows {said} token ids, and the config's vocabulary has {asked}"
     if there.widths != wanted.widths:
         said, asked = (" ".join(map(str, one)) for one in (there.widths, wanted.widths))
         return f"is of another size: its levels have {said} channels, the config's {asked}"

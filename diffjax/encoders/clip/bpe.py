@@ -128,8 +128,12 @@ def kind_of(character: str) -> str:
 
 
 def merged(word: list[str], ranks: Mapping[Merge, int]) -> list[str]:
+    """The units of a word, the last of which is marked as its end; see `merge`."""
+    return merge([*word[:-1], word[-1] + ENDING], ranks)
+
+
+def merge(word: list[str], ranks: Mapping[Merge, int]) -> list[str]:
     """The units of a word: of all neighbours that may be merged, those of the lowest rank first."""
-    word = [*word[:-1], word[-1] + ENDING]
     while len(word) > 1:
         pairs = set(itertools.pairwise(word))
         best = min(pairs, key=lambda pair: ranks.get(pair, len(ranks)))

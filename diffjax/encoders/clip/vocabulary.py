@@ -4,6 +4,7 @@ import functools
 import gzip
 import importlib.util
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from diffjax.encoders import hub
@@ -35,8 +36,10 @@ def _loaded(file: Path, changed_ns: int) -> BytePairs:
     return from_merges(read(file))
 
 
-def find(name: str) -> Path:
+def find(name: str, files: Sequence[str] = FILES) -> Path:
     """The file of merges that `name` means; "openai" may download it.
+
+    files: the names that it may have in a folder.
 
     Raises:
       ValueError: there is no such file.
@@ -46,17 +49,17 @@ def find(name: str) -> Path:
     if name == OPENAI:
         return _openai()
     path = Path(os.path.expanduser(name))
-    for file in (path, *(path / known for known in FILES)):
+    for file in (path, *(path / known for known in files)):
         if file.is_file():
             return file
     raise ValueError(
         f"vocabulary {name!r} is neither {EMOJI!r} nor {OPENAI!r}, nor a file of merges, nor a "
-        f"folder with {' or '.join(FILES)}"
+        f"folder with {' or '.join(files)}"
     )
 
 
-def read(file: Path) -> list[Merge]:
-    """The merges of a file, which has a header and two units in each further line.
+def read(file: Path, most: int = MOST_MERGES) -> list[Merge]:
+    """The first merges of a file, which has a header and two units in each further line.
 
     Raises:
       ValueError: it cannot be read, or a line has another form.
@@ -69,7 +72,7 @@ def read(file: Path) -> list[Merge]:
             raise cannot_read(file, error) from None
         raise ValueError(f"{file}: not a file of merges: {describe_file(file)}") from None
     merges: list[Merge] = []
-    for number, line in enumerate(text.split("\n")[1 : MOST_MERGES + 1], start=2):
+    for number, line in enumerate(text.split("\n")[1 : most + 1], start=2):
         match line.split():
             case [first, second]:
                 merges.append((first, second))

@@ -19,7 +19,7 @@ from diffjax.core.files import write_whole
 from diffjax.core.json_types import JsonObject
 from diffjax.core.trees import Params
 from diffjax.encoders import tensors, torch_archive
-from diffjax.encoders.clip import described
+from diffjax.encoders.clip import described, glide
 from diffjax.encoders.clip.described import Said
 from diffjax.encoders.clip.names import TEXT_PREFIX, Layout, Source, source_of
 from diffjax.encoders.unreadable import read_downloaded_json
@@ -62,6 +62,8 @@ def load(path: Path) -> tuple[CLIPConfig, Params]:
       ValueError: the names or shapes of tensors are not those of a CLIP with a ViT, or a file
         cannot be read. One line that names it.
     """
+    if glide.is_one(path):
+        return glide.load(path)
     found = opened(path)
     config = config_of(found)
     flat = {}
@@ -73,6 +75,8 @@ def load(path: Path) -> tuple[CLIPConfig, Params]:
 
 def check(path: Path) -> CLIPConfig:
     """The config, after names and shapes of all tensors were checked; raises as `load`."""
+    if glide.is_one(path):
+        return glide.check(path)
     found = opened(path)
     config = config_of(found)
     _matched(found, config)
@@ -105,6 +109,8 @@ def save(path: Path, config: CLIPConfig, params: Params, mark: str = "") -> None
 
 def files(path: Path) -> list[Path]:
     """The files that the network depends on: of a folder its config and weights."""
+    if glide.is_one(path):
+        return glide.files(path)
     if path.is_file():
         return [path]
     if (path / OPEN_CONFIG).exists():

@@ -29,7 +29,7 @@ SHARDING: Rules = (
     (r".*/(attention_out|down)/kernel", SPLIT_INPUTS),
     (r"(.*/)?image/level/dense_[01]/kernel", SPLIT_OUTPUTS),
     (r"(.*/)?(image|text)/(patch/kernel|tokens|projection)", (None, "fsdp")),
-    (r"(.*/)?(image|text)/(positions|class_token)", (None,)),  # a vector for each position
+    (r"(.*/)?(image|text)/(positions|class_token|levels)", (None,)),  # a vector for each position
     (r".*/(bias|scale)", (None,)),
 )
 
@@ -156,12 +156,17 @@ class ImageTower(nn.Module):
         patch = nn.Conv(width, square, square, "VALID", use_bias=False, dtype=self.dtype,
                         name="patch")  # fmt: skip
         h = einops.rearrange(patch(image.astype(self.dtype)), "b h w d -> b (h w) d")
-        first = self.param("class_token", init, (width,))
+        level = jnp.full(len(h), CLEAN) if logsnr is None else logsnr
+        if config.step is None:
+            first = self.param("class_token", init, (width,))
+            first = jnp.broadcast_to(first, (len(h), 1, width))
+        else:
+            levels = self.param("levels", init, (config.levels, width))
+            step = jnp.round(config.step(level)).astype(jnp.int32)
+            first = jnp.take(levels, step, axis=0)[:, None]
         places = self.param("positions", init, (config.patches + 1, width))
-        first = jnp.broadcast_to(first, (len(h), 1, width))
         h = jnp.concatenate([first, h.astype(jnp.float32)], axis=1) + places
-        if config.noised:
-            level = jnp.full(len(h), CLEAN) if logsnr is None else logsnr
+        if config.noised and config.step is None:
             token = NoiseLevelEmbedding(width, name="level")(level)
             h = jnp.concatenate([h, token[:, None]], axis=1)
         h = norm("norm_in")(h)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from diffjax.models.layers.embedding import Steps
+
 Activation = Literal["quick_gelu", "gelu"]
 ACTIVATIONS: tuple[Activation, ...] = ("quick_gelu", "gelu")
 # The mean and standard deviation of the pixels in [0, 1] that the paper's networks were trained on.
@@ -44,6 +46,8 @@ class CLIPConfig:
     2022, sec. 2.4). backbone: the frozen network below a head, such as "lite0" (`backbone.py`); the
     head has the width image.width, and image.layers is 0. Patches and `mean`, `std` are not used.
     told: in the same way the text encoder below a head of the width text.width; vocabulary is 0.
+    levels: of a noised CLIP as GLIDE's, whose class token is one of so many, by the step of a
+    chain; step: turns the log SNR into that step. 0: the level is a token of its own.
     """
 
     image: Tower
@@ -59,6 +63,8 @@ class CLIPConfig:
     noised: bool = False
     backbone: str = ""
     told: Told | None = None
+    levels: int = 0
+    step: Steps | None = None
 
     @property
     def patches(self) -> int:

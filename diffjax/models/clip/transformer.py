@@ -38,6 +38,8 @@ def norm(name: str | None = None) -> nn.LayerNorm:
 class Transformer(nn.Module):
     """Blocks one after the other. causal: a position sees itself and those before it.
 
+    heads_first: the order of the outputs of `qkv`, see `layers.attention.Attention`.
+
     Products are in `dtype`; the residual stream, norms and softmax are float32. remat: what the
     backward pass computes again (`layers.level.KEPT`).
 
@@ -51,13 +53,15 @@ class Transformer(nn.Module):
     activation: Activation = "quick_gelu"
     remat: Remat = "none"
     dtype: DTypeLike = jnp.float32
+    heads_first: bool = False
 
     @nn.compact
     def __call__(self, h: Tokens) -> Tokens:
         """[b l d] -> [b l d]."""
         block = Block if self.remat == "none" else nn.remat(Block, policy=KEPT[self.remat])
         for i in range(self.tower.layers):
-            h = block(self.tower, self.causal, self.activation, self.dtype, name=f"block_{i}")(h)
+            fields = (self.tower, self.causal, self.activation, self.dtype, self.heads_first)
+            h = block(*fields, name=f"block_{i}")(h)
         return h
 
 
@@ -68,6 +72,7 @@ class Block(nn.Module):
     causal: bool
     activation: Activation
     dtype: DTypeLike
+    heads_first: bool = False
 
     @nn.compact
     def __call__(self, h: Tokens) -> Tokens:
@@ -81,7 +86,8 @@ class Block(nn.Module):
 
         r = norm("attention_norm")(h).astype(self.dtype)
         qkv = dense(3 * width, width**-0.5, "qkv")(r)
-        heads = einops.rearrange(qkv, "b l (n h k) -> n b l h k", n=3, h=self.tower.heads)
+        outputs = "(h n k)" if self.heads_first else "(n h k)"
+        heads = einops.rearrange(qkv, f"b l {outputs} -> n b l h k", n=3, h=self.tower.heads)
         seen = attend(*heads, causal=self.causal)
         seen = einops.rearrange(seen, "b l h k -> b l (h k)")
         h = h + dense(width, added, "attention_out")(seen).astype(jnp.float32)

@@ -64,7 +64,10 @@ class Attention(nn.Module):
     def __call__(
         self, h: Image, tokens: Float[Array, "b l t"] | None, mask: TextMask | None
     ) -> Image:
-        """[b h w c] -> [b h w c]; if num_heads is 0, c must be a multiple of head_width."""
+        """[b h w c] -> [b h w c]; if num_heads is 0, c must be a multiple of head_width.
+
+        mask: True where a token is seen; None: all are.
+        """
         height, _, channels = h.shape[1:]
         h = materialise(h)
         if not self.num_heads and channels % self.head_width:
@@ -94,8 +97,10 @@ class Attention(nn.Module):
             (query,) = project(pixels, "q", 1)
             key = value = query[:, :0]
         seen = None
-        if tokens is not None and mask is not None:
-            seen = jnp.pad(mask, ((0, 0), (key.shape[1], 0)), constant_values=True)[:, None, None]
+        if tokens is not None:
+            if mask is not None:
+                seen = jnp.pad(mask, ((0, 0), (key.shape[1], 0)), constant_values=True)
+                seen = seen[:, None, None]
             text_key, text_value = project(tokens, "text_kv", 2)
             key = jnp.concatenate([key, text_key], axis=1)
             value = jnp.concatenate([value, text_value], axis=1)

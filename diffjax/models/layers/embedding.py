@@ -99,7 +99,8 @@ class Conditioning(nn.Module):
     num_classes means no class (Ho & Salimans 2022); it exists only with `null_class`. features,
     steps, sine_first: of the noise levels, see `NoiseLevelEmbedding`. A vector, such as CLIP's of
     a picture, is added too, and becomes VECTOR_TOKENS more tokens if there is text (Ramesh et al.
-    2022, sec. 2.1).
+    2022, sec. 2.1). The states of a text transformer inside the network (`models.words`) are tokens
+    as they are, and the last one is added (Nichol et al. 2022, sec. 3).
     """
 
     width: int
@@ -120,10 +121,12 @@ class Conditioning(nn.Module):
         aug_logsnr: LogSnr | None = None,
         label: Int[Array, " b"] | None = None,
         vector: Float[Array, "b v"] | None = None,
+        words: Float[Array, "b s t"] | None = None,
     ) -> tuple[Float[Array, "b e"], Float[Array, "b k t"] | None, Bool[Array, "b k"] | None]:
         """Returns (embedding [b width] in float32, tokens [b k token_width], mask [b k] of tokens).
 
-        The mask is True where a token is seen. Tokens and mask are None without text.
+        The mask is True where a token is seen; None: all are. Tokens are None without text. words:
+        the states of a text transformer, of width token_width.
         """
         emb = NoiseLevelEmbedding(
             self.width, self.features, self.steps, self.sine_first, name="noise"
@@ -136,18 +139,27 @@ class Conditioning(nn.Module):
         if vector is not None:
             vector = nn.LayerNorm(name="vector_norm")(vector)
             emb = emb + nn.Dense(self.width, name="vector")(vector)
+        if words is not None:
+            last = nn.Dense(self.width, dtype=jnp.float32, name="last_token")
+            emb = emb + last(words[:, -1].astype(jnp.float32))
+            if vector is not None:
+                words = jnp.concatenate([words, self._tokens_of(vector)], axis=1)
+            return nn.silu(emb), words.astype(self.dtype), None
         if text is None or text_mask is None:
             return nn.silu(emb), None, None
         text = nn.LayerNorm(dtype=jnp.float32, name="text_norm")(text.astype(jnp.float32))
         tokens = nn.Dense(self.token_width, dtype=jnp.float32, name="text_in")(text)
         emb = emb + TextPooling(self.width, name="text_pool")(tokens, text_mask)
         if vector is not None:
-            more = nn.Dense(VECTOR_TOKENS * self.token_width, name="vector_tokens")(vector)
-            more = more.reshape(len(vector), VECTOR_TOKENS, self.token_width)
-            tokens = jnp.concatenate([tokens, more], axis=1)
+            tokens = jnp.concatenate([tokens, self._tokens_of(vector)], axis=1)
             text_mask = jnp.pad(text_mask, ((0, 0), (0, VECTOR_TOKENS)), constant_values=True)
         tokens = nn.LayerNorm(dtype=jnp.float32, name="token_norm")(tokens)
         return nn.silu(emb), tokens.astype(self.dtype), text_mask
+
+    def _tokens_of(self, vector: Float[Array, "b v"]) -> Float[Array, "b m t"]:
+        """A vector as more tokens. Called inside the compact method."""
+        more = nn.Dense(VECTOR_TOKENS * self.token_width, name="vector_tokens")(vector)
+        return more.reshape(len(vector), VECTOR_TOKENS, self.token_width)
 
 
 class Canvas(nn.Module):

@@ -30,7 +30,7 @@ def test_a_ladder_has_a_rung_per_evaluation_and_rises_from_noise_to_a_clean_end(
     assert np.all(np.diff(rungs) > 0)
     assert np.all(np.isfinite(rungs[:-1]))
     assert np.isposinf(rungs[-1]) or name in spacing.NOT_CLEAN
-    if not name.startswith("leading"):
+    if not name.startswith(("leading", "fifths")):
         assert float(rungs[0]) == pytest.approx(float(at(jnp.float32(1.0))), abs=1e-4)
 
 
@@ -176,3 +176,22 @@ def test_an_explicit_list_that_does_not_rise_is_named_with_its_index(logsnrs, me
 def test_a_bad_argument_is_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_27_steps_lie_in_the_fifths_of_a_chain_as_glide_takes_them():
+    """Nichol et al. 2022, app. B.2: 10, 10, 3, 2, 2; the noisiest of their code is the 998th."""
+    table = -np.arange(1000.0)
+    steps = []
+    for fifth, count in enumerate((10, 10, 3, 2, 2)):
+        steps += [200 * fifth + round(i * 199 / (count - 1)) for i in range(count)]
+    steps[-1] = 997
+    rungs = spacing.fifths(table, 27)
+    np.testing.assert_array_equal(rungs[:-1], -np.array(steps[::-1], np.float32))
+    assert np.isposinf(rungs[-1])
+    for count in (5, 6, 13, 50, 100):
+        rungs = np.asarray(spacing.fifths(table, count))
+        assert len(rungs) == count + 1
+        assert (np.diff(rungs[:-1]) > 0).all()
+    for steps, count in ((1000, 4), (1000, 900), (7, 7)):
+        wanted = spacing.linspace(table[:steps], count)
+        np.testing.assert_array_equal(spacing.fifths(table[:steps], count), wanted)
