@@ -49,7 +49,6 @@ ELSEWHERE = {
     "sample.classifier": "names the classifier that guides: tests/test_sample_classifier.py",
     "sample.classifier_guidance": "guides diffjax.sample alone: tests/test_sample_classifier.py",
     "sample.clip_guidance": "guides diffjax.sample alone: tests/test_sample_clip.py",
-    "sample.best_of": "of how many vectors a prior keeps the best: tests/tasks/test_prior.py",
     "classes.names": "what diffjax.sample --class takes: tests/test_sample_told.py",
     "data.split": "chooses among records: tests/build/test_data.py",
     "data.validation_split": "of what an evaluation looks at: tests/test_evaluate.py",
