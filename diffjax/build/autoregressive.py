@@ -136,15 +136,15 @@ def begun(config: ConfigDict, workdir: Path) -> ConfigDict:
     return new
 
 
-def keep(config: ConfigDict, workdir: Path, measure: Callable[[], Params]) -> ConfigDict:
-    """The config with the basis of a run, which is measured and written if there is none yet.
+def keep(config: ConfigDict, workdir: Path, measure: Callable[[], Params] | None) -> ConfigDict:
+    """The config with the basis of a run. measure: makes it, to be written; None if it is there.
 
     Raises:
       ConfigError: that in the workdir is another one than the run began with.
       StorageError: the disk is full or fails.
     """
     file, new = workdir / FROZEN, config.copy_and_resolve_references()
-    if not file.exists():
+    if measure is not None:
         made = measure()
         workdir.mkdir(parents=True, exist_ok=True)
         tensorfile.write(file, {f"{PREFIX}{name}": x for name, x in made.items()}, {BASIS: "1"})
