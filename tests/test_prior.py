@@ -2,12 +2,16 @@
 
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from diffjax import evaluate
 from diffjax.build import clip_columns, priors
 from diffjax.checkpoint import __main__ as checkpoint
+from diffjax.tasks.settings import SampleSettings
+from diffjax.tasks.vectors import image_vector
 from tests import runs
 from tests.encoders.clip import small
 from tests.tiny_t5 import save_tiny
@@ -105,14 +109,9 @@ def test_a_prior_of_another_clip_is_not_gone_on_with(place, kind, whole, capsys)
 
 
 def test_a_trained_prior_makes_unit_vectors(whole):
-    import jax
-
-    from diffjax.tasks.settings import SampleSettings
-    from diffjax.tasks.vectors import image_vector
-
     loaded = priors.load(whole)
     columns = {
-        name: jax.numpy.zeros((2, *shape.shape), shape.dtype)
+        name: jnp.zeros((2, *shape.shape), shape.dtype)
         for name, shape in loaded.task.prompts().items()
     }
     columns["text_mask"] = columns["text_mask"].at[:, 0].set(True)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from diffjax.build import texts, vectors
+from diffjax.build import resume, texts, vectors
 from diffjax.build.models import DTYPES, check_heads
 from diffjax.checkpoint.portable import FROZEN, FROZEN_PREFIX, frozen_of
 from diffjax.core import tensorfile
@@ -126,15 +126,25 @@ def check(config: ConfigDict) -> None:
     require(0 <= weight <= 1000, "sample.guidance_weight", weight, "from 0 to 1000")
 
 
-def keep(config: ConfigDict, workdir: Path, measure: Callable[[], Params]) -> ConfigDict:
-    """The config with the basis of a run, which is measured and written if there is none yet.
+def begun(config: ConfigDict, workdir: Path) -> ConfigDict:
+    """The config with the fingerprint of the basis that a run in the workdir began with, if any."""
+    if SECTION not in config or config.autoregressive.mark:
+        return config
+    new = config.copy_and_resolve_references()
+    with new.unlocked():
+        new.autoregressive.mark = str(resume.begun(workdir).get("autoregressive.mark", ""))
+    return new
+
+
+def keep(config: ConfigDict, workdir: Path, measure: Callable[[], Params] | None) -> ConfigDict:
+    """The config with the basis of a run. measure: makes it, to be written; None if it is there.
 
     Raises:
       ConfigError: that in the workdir is another one than the run began with.
       StorageError: the disk is full or fails.
     """
     file, new = workdir / FROZEN, config.copy_and_resolve_references()
-    if not file.exists():
+    if measure is not None:
         made = measure()
         workdir.mkdir(parents=True, exist_ok=True)
         tensorfile.write(file, {f"{PREFIX}{name}": x for name, x in made.items()}, {BASIS: "1"})

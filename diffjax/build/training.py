@@ -25,8 +25,8 @@ from diffjax.build import (
 from diffjax.build.check import check
 from diffjax.build.embeddings import meet
 from diffjax.build.places import sampled_average
+from diffjax.checkpoint.portable import FROZEN
 from diffjax.core.errors import ConfigError
-from diffjax.core.trees import Params
 from diffjax.devices import mesh as mesh_lib
 from diffjax.devices import processes
 from diffjax.encoders.t5 import TextEncoder
@@ -47,7 +47,7 @@ def run_of(config: ConfigDict, workdir: Path) -> Run:
     """
     check(config)
     config = lora.as_begun(latents.begun(config, workdir), workdir)
-    config = clip_columns.marked(config, workdir)
+    config = autoregressive.begun(clip_columns.marked(config, workdir), workdir)
     changes = resume.allowed_changes(config, workdir)
     if changes:
         print(
@@ -79,18 +79,18 @@ def run_of(config: ConfigDict, workdir: Path) -> Run:
 def with_basis(config: ConfigDict, workdir: Path) -> ConfigDict:
     """The config of an autoregressive prior with its basis, which a new run measures on its data.
 
-    The first process writes it, while the others wait. Raises what `run_of` does.
+    All processes make the columns, the first one writes the basis, and the others wait for it.
+    Raises what `run_of` does.
     """
-
-    def measure() -> Params:
-        records = data.source_of(config)
-        vector_of = clip_columns.of_captions(config, records)
-        assert vector_of is not None
-        return autoregressive.measured(config, records, vector_of)
-
+    if (workdir / FROZEN).exists():
+        return autoregressive.keep(config, workdir, None)
+    records = data.source_of(config)
+    vector_of = clip_columns.of_captions(config, records)
+    assert vector_of is not None
+    measure = functools.partial(autoregressive.measured, config, records, vector_of)
     if not processes.is_first():
         meet()
-    new = autoregressive.keep(config, workdir, measure)
+    new = autoregressive.keep(config, workdir, measure if processes.is_first() else None)
     if processes.is_first():
         meet()
     return new
