@@ -24,10 +24,11 @@ FLAGS = ["train.num_steps=4", "train.save_every=1", "train.keep=9", "train.sampl
 
 @pytest.fixture(scope="module")
 def stages(tmp_path_factory):
-    """A base and an upsampler with made-up weights."""
+    """A base and an upsampler with made-up weights, to which texts are loud."""
     folder = tmp_path_factory.mktemp("glide")
+    louder = lambda tree: {**tree, "words": jax.tree.map(lambda x: 8 * x, tree["words"])}  # noqa: E731
     for name in ("glide64", "glide256"):
-        lora_base.write(folder / f"{name}.safetensors", config.load(f"{name}:tiny"))
+        lora_base.write(folder / f"{name}.safetensors", config.load(f"{name}:tiny"), louder)
     return folder
 
 
@@ -73,9 +74,10 @@ def test_prompts_become_pictures_of_both_stages_and_what_cannot_be_is_one_line(
     asked = ["--workdir", str(stages), "--out", "out", "a pear", "", "--negative", "blue",
              "--and", "red:0.5"]  # fmt: skip
     assert sample.main(asked) == 0
-    drawn = [png.read(path) for path in sorted((tmp_path / "out").glob("*_16px.png"))]
-    assert len(drawn) == 2
-    assert (drawn[0] != drawn[1]).any()
+    for side in (8, 16):
+        drawn = [png.read(path) for path in sorted((tmp_path / "out").glob(f"*_{side}px.png"))]
+        assert len(drawn) == 2
+        assert (drawn[0] != drawn[1]).any()
     shutil.copy(next((tmp_path / "out").glob("*_8px.png")), "a.png")
     capsys.readouterr()
     base, upper = (str(stages / f"{name}.safetensors") for name in ("glide64", "glide256"))
@@ -104,9 +106,9 @@ def test_guidance_of_weight_0_is_that_of_the_empty_text_and_of_1_is_none():
         settings = dataclasses.replace(task.settings, guidance_weight=weight)
         return sampling.compiled(sampling.sample, settings)(params, columns, keys, task=task)
 
-    np.testing.assert_allclose(drawn(0.0, columns), drawn(1.0, empty), atol=1e-5)
+    np.testing.assert_allclose(drawn(0.0, columns), drawn(1.0, empty), atol=1e-4)
     away = {**columns, "negative_tokens": columns["tokens"]}
-    np.testing.assert_allclose(drawn(3.0, away), drawn(1.0, columns), atol=1e-4)
+    np.testing.assert_allclose(drawn(3.0, away), drawn(1.0, columns), atol=3e-4)
     assert float(jnp.abs(drawn(3.0, columns) - drawn(1.0, columns)).max()) > 1e-3
 
 
