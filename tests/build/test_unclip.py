@@ -10,7 +10,7 @@ from diffjax.core.errors import ConfigError
 
 def count(spec):
     options = config.load(spec)
-    check(options, 1)
+    check(options, 8)
     task = tasks.task_of(options, options.text.width if "text" in options else 0)
     shapes = jax.eval_shape(task.init, jax.random.key(0))
     return sum(x.size for x in jax.tree.leaves(shapes))
