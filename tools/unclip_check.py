@@ -11,6 +11,7 @@ reconstructions.
 import argparse
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -18,24 +19,26 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from diffjax.build import data, decoders, loading, places
+from diffjax.core.types import Image
 from diffjax.data import transforms
 from diffjax.data.record import image_of, name_at
 from diffjax.editing import unclip
 from diffjax.editing.unclip import Pair
 from diffjax.generation import rows
+from diffjax.generation.chain import TrainedStage
 from diffjax.images import pixels
 
 BATCH = 16
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     flags.add_argument("decoder", type=Path)
     flags.add_argument("--num", type=int, default=100)
     flags.add_argument("--steps", type=int, default=32)
     flags.add_argument("--guidance", type=float, default=2.0)
     flags.add_argument("--out", type=Path, default=Path("unclip.json"))
-    asked = flags.parse_args()
+    asked = flags.parse_args(arguments)
     cascade = loading.load([asked.decoder])
     clip, options = decoders.clip_of([asked.decoder]), places.options_of(asked.decoder)
     own = dataclasses.replace(cascade.stages[0].settings, num_steps=asked.steps, threshold="static")
@@ -86,14 +89,18 @@ def main() -> None:
 
 
 def parts(num: int) -> list[slice]:
+    """The rows of each call."""
     return [slice(i, min(i + BATCH, num)) for i in range(0, num, BATCH)]
 
 
-def bytes_to(pictures: UInt8[np.ndarray, "n h w 3"]):
+def bytes_to(pictures: UInt8[np.ndarray, "n h w 3"]) -> Image:
+    """Pictures in [-1, 1]."""
     return pixels.from_uint8(jnp.asarray(pictures))
 
 
-def made(stages, pair: Pair, seeds: np.ndarray, eta: float = 0.0) -> UInt8[np.ndarray, "n h w 3"]:
+def made(
+    stages: Sequence[TrainedStage], pair: Pair, seeds: np.ndarray, eta: float = 0.0
+) -> UInt8[np.ndarray, "n h w 3"]:
     """The decoder's pictures of the pairs, in bytes."""
     found = []
     for part in parts(len(seeds)):
