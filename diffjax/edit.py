@@ -26,6 +26,8 @@ from diffjax.images import read, square
 
 # The kinds of edits that need a decoder of vectors, and how far a text diff goes.
 BY_VECTOR = ("variations", "diff")
+# Those in which a prior may tell a decoder the vector of the prompt.
+TELLING = ("inpaint", "img2img", "ways")
 THETA = 0.5
 ALPHA = "alpha"  # of --mask: the picture's own transparency
 
@@ -183,6 +185,8 @@ def run(flags: argparse.Namespace) -> Path:
     dirs = loading.stage_dirs(flags.workdir, flags.stages)
     cascade = loading.load(dirs, flags.ema, flags.verify)
     cascade = loras.merged(cascade, given)
+    if not prompts or flags.kind not in TELLING:  # else the prior makes the vector of the prompt
+        cascade = dataclasses.replace(cascade, teller=None)
     ask = dataclasses.replace(ask, label=_label(flags.kind, classes, ask, cascade))
     cascade = cascade.with_settings(_settings(flags, cascade, prompts, seeds))
     if flags.kind == "upscale":

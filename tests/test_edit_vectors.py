@@ -115,6 +115,31 @@ def test_three_ways_to_tell_a_prompt_are_shown_side_by_side(run, decoder, clip, 
     assert len(made) == 7
 
 
+def test_paths_between_prompts_tell_a_decoder_no_vector(run):
+    code, printed, made = run("interpolate --frames 2 --png --pace prompt", *DIFF)
+    assert code == 0, printed.err
+    frames = [png.read(made[f"interpolate_000{i}_16px.png"]) for i in (0, 1)]
+    assert (frames[0] != frames[1]).any()
+
+
+def test_a_prior_tells_the_vector_of_a_prompt_in_edits_and_none_where_there_is_no_prompt(
+    run, decoder, clip, monkeypatch
+):
+    """And the metadata say so."""
+    whole = dataclasses.replace(decoder, teller=tiny_prior.teller(decoder, clip))
+    line = "img2img --picture {f}/a.png --strength 1"
+    pictures = []
+    for one in (decoder, whole):
+        monkeypatch.setattr(loading, "load", lambda dirs, ema, verify, one=one: one)
+        code, printed, made = run(line, "--prompt", "a red apple", "--overwrite")
+        assert code == 0, printed.err
+        pictures.append(png.read(made["img2img_seed0_16px.png"]))
+    assert (pictures[0] != pictures[1]).any()
+    assert png.read_metadata(made["img2img_seed0_16px.png"])["told"]["by"] == "prior"
+    _, _, made = run("vary --picture {f}/a.png")
+    assert "told" not in png.read_metadata(made["vary_seed0_16px.png"])
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [

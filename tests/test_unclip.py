@@ -20,6 +20,7 @@ from diffjax.tasks.settings import SampleSettings
 from tests import runs
 from tests.encoders.clip import small
 from tests.tiny_t5 import save_tiny
+from tools import unclip_check
 
 DECODER = "configs/decoder.py:tiny"
 KEYS = rng.per_example(jnp.arange(2))
@@ -155,6 +156,11 @@ def test_a_trained_decoder_makes_variations_of_a_picture(whole, tmp_path):
     assert edit.main([*asked, "--workdir", str(whole), "--out", str(tmp_path / "out")]) == 0
     first, other = (png.read(tmp_path / f"out/variations_seed{i}_16px.png") for i in (0, 1))
     assert (first != other).any()
+    unclip_check.main([str(whole), "--num", "4", "--steps", "2", "--out", str(tmp_path / "c.json")])
+    found = json.loads((tmp_path / "c.json").read_text())
+    assert found["distance"]["of ends of interpolations from reconstructions"] < 1
+    assert found["distance"]["between variations"] > 0
+    assert 0 <= found["decoded"]["very"] <= found["decoded"]["name"] <= 1
 
 
 @pytest.fixture(scope="module")

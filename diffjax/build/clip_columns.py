@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from diffjax.build import clips, resume
 from diffjax.build.embeddings import made_of_captions, of_known_captions
-from diffjax.build.models import PRIORS
+from diffjax.build.models import TOLD_TEXT_VECTORS
 from diffjax.build.vectors import KEY, SECTION
 from diffjax.core.errors import require
 from diffjax.data.readers import Embed
@@ -74,7 +74,7 @@ def of_captions(config: ConfigDict, records: RecordSource) -> Embed | None:
       ConfigError: as `clip_of`, or a caption cannot be read.
       StorageError: the disk has no room for the vectors.
     """
-    if config.model.kind not in PRIORS:
+    if config.model.kind not in TOLD_TEXT_VECTORS:
         return None
     made = CaptionVectors(clip_of(config))
     found = made_of_captions(config, records, made, _captions_progress, cache.FLOAT16)

@@ -9,6 +9,7 @@ from diffjax.build import texts
 from diffjax.build.config import one_of
 from diffjax.core.errors import ConfigError, require
 from diffjax.models.clip.sizes import Tower
+from diffjax.models.clip_unet import ClipUNet
 from diffjax.models.dit import DiT
 from diffjax.models.efficient_unet import EfficientUNet
 from diffjax.models.latent_unet import LatentUNet
@@ -21,10 +22,12 @@ from diffjax.models.words import Words
 
 MODELS = {
     "unet": UNet, "efficient_unet": EfficientUNet, "latent_unet": LatentUNet, "dit": DiT,
-    "prior": Prior,
+    "prior": Prior, "clip_unet": ClipUNet,
 }  # fmt: skip
 # The networks that make vectors, and see no pictures.
 PRIORS = ("prior", "prior_ar")
+# Those that are told the vector of a text by a CLIP.
+TOLD_TEXT_VECTORS = (*PRIORS, "clip_unet")
 # How a U-Net is told steps, which depends on the noise; `tasks.told_steps` makes it.
 STEPS = "steps"
 # The sizes of a text transformer inside the network.

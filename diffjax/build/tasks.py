@@ -18,7 +18,7 @@ from diffjax.build import (
     texts,
     vectors,
 )
-from diffjax.build.models import STEPS, model_of
+from diffjax.build.models import STEPS, TOLD_TEXT_VECTORS, model_of
 from diffjax.core.errors import require
 from diffjax.core.types import Schedule
 from diffjax.diffusion import schedule
@@ -157,6 +157,8 @@ def task_of(config: ConfigDict, text_width: int) -> Denoising:
     if "embedding" in config:
         vector = config.embedding
         conditions.append(Embedding(vector.of, vector.width, vector.drop))
+    if config.model.kind in TOLD_TEXT_VECTORS:
+        conditions.append(TextVector(config.vectors.width))
     if "mask" in config:
         told = config.mask
         hole = Masked(size_px, drop=told.drop, strokes=told.strokes, known=told.known)

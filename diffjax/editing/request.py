@@ -214,9 +214,9 @@ def edited(
     trained: Cascade, todo: Sequence[Job], edit: Callable[..., list[Resized]], ask: Ask
 ) -> Iterator[list[Picture]]:
     """For each job, in order, the pictures of all stages that `edit` makes, small to large."""
-    embed = rows_lib.embedder(trained)
+    embed, tell = rows_lib.embedder(trained), rows_lib.teller(trained)
     for padded, count in rows_lib.in_calls(todo):
-        columns, seeds = rows_lib.inputs_of(padded, embed, trained.conditions)
+        columns, seeds = rows_lib.inputs_of(padded, embed, trained.conditions, tell=tell)
         yield from rows_lib.pictures_of(edit(columns, seeds=seeds), count)
 
 

@@ -178,11 +178,18 @@ def prompt_columns(
 
 
 def read_by(task: Denoising, columns: Columns) -> dict[str, Array]:
-    """The columns that the task's conditions and critics read, also those of negative prompts."""
+    """The columns that the task's conditions and critics read, also those of negative prompts.
+
+    A condition of which there are no columns is told nothing, as a decoder without a vector.
+    """
     known = {*task.prompts(), SHARE} if task.takes_prompts else set(task.prompts())
     for critic in (task.critic, task.classifier):
         known |= set(critic.reads) if critic else set()
-    return {name: column for name, column in columns.items() if unprefixed(name) in known}
+    told = {name: column for name, column in columns.items() if unprefixed(name) in known}
+    for one in task.conditions:
+        if told and not told.keys() & one.prompts().keys():
+            told |= one.nothing(len(next(iter(told.values()))))
+    return told
 
 
 def zeros(task: Denoising, count: int) -> dict[str, Array]:

@@ -10,8 +10,8 @@ from diffjax.core.errors import ConfigError
 
 def count(spec):
     options = config.load(spec)
-    check(options, 1)
-    task = tasks.task_of(options, 0)
+    check(options, 8)
+    task = tasks.task_of(options, options.text.width if "text" in options else 0)
     shapes = jax.eval_shape(task.init, jax.random.key(0))
     return sum(x.size for x in jax.tree.leaves(shapes))
 
@@ -23,6 +23,14 @@ def count(spec):
 def test_the_upsamplers_have_as_many_parameters_as_the_paper_rounds(preset, numbers):
     """700 M and 300 M (table 3); that of Karlo is diffusers' UNet2DModel, to the parameter."""
     assert count(f"configs/unclip_sr.py:{preset}") == numbers
+
+
+@pytest.mark.parametrize(
+    ("preset", "numbers"), [("karlo", 885_439_686 + 7_878_400), ("paper", 3_564_912_134)]
+)
+def test_the_decoders_have_as_many_parameters_as_the_papers(preset, numbers):
+    """Of diffusers' UNet2DConditionModel and UnCLIPTextProjModel; and 3.5 B (table 3)."""
+    assert count(f"configs/decoder.py:{preset}") == numbers
 
 
 @pytest.mark.parametrize(
