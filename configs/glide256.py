@@ -3,7 +3,7 @@
     python -m diffjax.main --config configs/glide256.py --workdir runs/glide/glide256
 
 The small picture is enlarged bilinearly and is three more channels. emoji (the default): a network
-of 1.5 M parameters on drawings. tiny: for tests, takes seconds.
+of 2.3 M parameters on drawings. tiny: for tests, takes seconds.
 
 At scale, for accelerators: paper: 1.64 B parameters; released: the 398 M of OpenAI's files. Both
 are sampled in 27 steps, of which most are at low noise (app. B.2).
@@ -50,7 +50,7 @@ def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
     config.data.batch_size = 8
     config.tokens.update(vocabulary="emoji", length=24)
     config.model.update(
-        kind="unet", width=32, mults=(1, 2, 3), num_blocks=1, attention_levels=(2,), head_width=32,
+        kind="unet", width=24, mults=(1, 2, 4), num_blocks=1, attention_levels=(2,), head_width=24,
         patch=4, from_low_res=True, **glide64.words(96, 2, 3),
     )  # fmt: skip
     return config

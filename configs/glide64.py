@@ -3,8 +3,9 @@
     python -m diffjax.main --config configs/glide64.py --workdir runs/glide/glide64
     python -m diffjax.sample --workdir runs/glide --prompt "an openmoji drawing of a red apple"
 
-emoji (the default): about 7,000 captioned drawings; a network of 4.4 M parameters, of which 1.1 M
-read the text; as long as base64:emoji for a picture. tiny: for tests, takes seconds.
+emoji (the default): about 7,000 captioned drawings; a network of 4.6 M parameters, of which 1.0 M
+read the text; a step has as much arithmetic as that of base64:emoji. tiny: for tests, takes
+seconds.
 
 At scale, for accelerators: paper: 3.56 B parameters, of which 1.32 B read the text (sec. 4);
 released: the 385 M of OpenAI's files, which diffjax.sample --checkpoint reads. The paper first
