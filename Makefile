@@ -10,7 +10,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 # Huge pages: a step takes its hundreds of MB as one block, and small pages cost a tenth of its time.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: help demo sample test test-all lint format lock bench setup clean
+.PHONY: help demo sample styles test test-all lint format lock bench setup clean
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -52,6 +52,9 @@ export PROMPT ?= an openmoji drawing of a red apple
 SEEDS ?= 0-3
 sample: $(VENV)/.installed  ## draw PROMPT="..." with the cascade that ships, or with WORKDIR=runs/demo (SEEDS=0-3)
 	@$(PY) -m diffjax.sample $(if $(WORKDIR),--workdir "$(WORKDIR)") --prompt "$$PROMPT" --seeds "$(SEEDS)" --out out --overwrite
+
+styles: $(VENV)/.installed  ## fetch two more styles of emoji with npm, and make emoji_styles/64
+	$(PY) -m diffjax.data.emoji.styles
 
 # Tracing keeps one core busy: a process for each core, at most four, a file's tests in one process.
 SPREAD := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder

@@ -3,7 +3,8 @@
     python -m diffjax.main --config configs/ddpm.py --workdir runs/ddpm
     python -m diffjax.sample --workdir runs/ddpm --steps 1000 --spacing trailing --class 0-9
 
-digits (the default): pictures of 8 x 8 of ten classes, 0.7 M parameters; minutes on 2 CPU cores.
+digits (the default): pictures of 8 x 8 of ten classes, 0.2 M parameters; five minutes on 2
+CPU cores.
 emoji: drawings of 32 px, told nothing. tiny: for tests, takes seconds.
 
 The paper's, for accelerators: cifar10, 35,746,307 parameters at 32 px, and lsun, 113,673,219 at
@@ -85,7 +86,7 @@ def here(config: ml_collections.ConfigDict, preset: str) -> None:
     preset: digits, emoji or tiny; its data are those of the config's side.
     """
     config.model.update(
-        width=32, mults=(1, 2), num_blocks=1, attention_levels=(1,), norm_groups=8, dtype="float32"
+        width=16, mults=(1, 2), num_blocks=1, attention_levels=(1,), norm_groups=8, dtype="float32"
     )
     config.optim.update(learning_rate=1e-3, warmup_steps=100, decay="cooldown")
     config.train.update(
@@ -98,11 +99,13 @@ def here(config: ml_collections.ConfigDict, preset: str) -> None:
         config.train.num_steps = 20_000
     else:
         config.data.update(name="digits", batch_size=64)
-        config.train.num_steps = 8_000
+        config.optim.learning_rate = 2e-3
+        config.train.update(num_steps=3_000, sample_every=3_000)
         config.sample.update(num_images=40)
     if preset == "tiny":
         config.data.batch_size = 8
-        config.model.update(width=16, dropout=0.1)
+        config.model.dropout = 0.1
+        config.optim.learning_rate = 1e-3
         config.diffusion.num_levels = 50
         config.train.update(num_steps=4, log_every=2, sample_every=4, save_every=2)
         config.sample.update(num_steps=2, num_images=4)

@@ -390,6 +390,18 @@ def lora(base: str) -> ConfigDict:
     )
 
 
+def distil(teacher: str) -> ConfigDict:
+    """A student that learns to take `sample.num_steps` steps of DDIM (docs/distillation.md)."""
+    return ConfigDict(
+        dict(
+            teacher=teacher,  # its workdir, export, ...; "shipped"; "untrained", for tests
+            checkpoint="",  # digest of the teacher; a run writes it down and compares on a resume
+            teacher_steps=16,  # a multiple of sample.num_steps
+            guidance_weight=1.0,  # of the teacher; the student is sampled without guidance
+        )
+    )
+
+
 def model() -> ConfigDict:
     """The options of all networks; each config adds those of its own network."""
     return ConfigDict(

@@ -72,8 +72,9 @@ def parser() -> argparse.ArgumentParser:
     path.add_argument(
         "--prompt", action="append", default=[], help="twice or more; or one a picture"
     )
-    paint.add_argument("--prompt", required=True)
-    redraw.add_argument("--prompt", required=True)
+    for kind in (paint, redraw):
+        kind.add_argument("--prompt", help="needed, if the model takes text")
+        kind.add_argument("--class", dest="classes", help="needed, if it is told a class; or none")
     diff.add_argument(
         "--prompt",
         action="append",
@@ -88,6 +89,7 @@ def parser() -> argparse.ArgumentParser:
     )
     for kind in (vary, upscale):
         kind.add_argument("--prompt", help="optional; without a prompt there is no guidance")
+        kind.add_argument("--class", dest="classes", help="of a model that is told one; or none")
     for kind, strength in ((redraw, 0.6), (vary, 0.4)):
         what = f"above 0 (nothing changes) to 1 (nothing is kept); {strength} by default"
         kind.add_argument("--strength", type=float, default=strength, help=what)
@@ -158,13 +160,11 @@ def run(flags: argparse.Namespace) -> Path:
     ]
     seeds = jobs.parse_seeds(flags.seeds)
     negative = jobs.check_prompt("--negative", flags.negative) if flags.negative else None
+    classes = getattr(flags, "classes", None)
+    require(bool(prompts) or negative is None, "--negative", negative, "needs a --prompt")
     unprompted = flags.kind in BY_VECTOR  # guidance acts on the vector
-    require(
-        bool(prompts) or (negative is None and (unprompted or flags.guidance is None)),
-        "--negative" if negative else "--guidance",
-        negative or flags.guidance,
-        "needs a --prompt",
-    )
+    led = bool(prompts) or classes is not None or unprompted or flags.guidance is None
+    require(led, "--guidance", flags.guidance, "needs a --prompt or a --class")
     _check(flags, given, prompts, seeds)
     mask = _mask(flags, given[0].shape[:2]) if flags.kind == "inpaint" else None
     ask = request.Ask(
@@ -187,7 +187,7 @@ def run(flags: argparse.Namespace) -> Path:
     cascade = loras.merged(cascade, given)
     if not prompts or flags.kind not in TELLING:  # else the prior makes the vector of the prompt
         cascade = dataclasses.replace(cascade, teller=None)
-    _ = cascade.text_encoder() if flags.kind == "interpolate" else cascade.text_reader()
+    ask = dataclasses.replace(ask, label=_label(flags.kind, classes, ask, cascade))
     cascade = cascade.with_settings(_settings(flags, cascade, prompts, seeds))
     if flags.kind == "upscale":
         return request.write_upscaled(cascade, ask, where, flags.factor, not flags.loose)
@@ -246,6 +246,32 @@ def _check(flags: argparse.Namespace, given: list, prompts: list, seeds: list) -
     require(len(seeds) in (1, most), "--seeds", flags.seeds, f"1 seed, or {most}: one for each end")
 
 
+def _label(kind: str, text: str | None, ask: request.Ask, cascade: Cascade) -> int | None:
+    """The class that --class says, as its number; None for models that are told none.
+
+    Raises:
+      ConfigError: the models are not told what is asked, or must be told something.
+    """
+    name, known = cascade.stages[0].task.name, cascade.classes
+    instead = "give --class" if known else "leave it out"
+    takes_text, first = cascade.encoder is not None, next(iter(ask.prompts), "")
+    if kind == "interpolate":
+        cascade.text_encoder()
+    require(takes_text or not first, "--prompt", first[:40], f"{name} takes no text: {instead}")
+    require(known is not None or text is None, "--class", text, f"{name} takes no class")
+    anew = kind in ("inpaint", "img2img")
+    if takes_text and text is None:
+        require(bool(ask.prompts) or not anew, "--prompt", "", "say what to draw")
+    if known is None or (takes_text and text is None):
+        return None
+    none = f", or {jobs.NO_CLASS}" if known.null else ""
+    may_lack = known.null and not anew
+    require(text is not None or may_lack, "--class", "", f"give one: 0 to {known.num - 1}{none}")
+    labels = [known.num] if text is None else jobs.parse_classes(text, known)
+    require(len(labels) == 1, "--class", text, "one class at a time")
+    return labels[0]
+
+
 def _settings(flags: argparse.Namespace, cascade: Cascade, prompts: list, seeds: list):
     """The stages' own settings, changed as the kind of edit needs and as the flags say."""
     defaults = [stage.settings for stage in cascade.stages]
@@ -253,7 +279,7 @@ def _settings(flags: argparse.Namespace, cascade: Cascade, prompts: list, seeds:
         defaults = [dataclasses.replace(one, guidance_weight=1.0) for one in defaults]
         eta = 1.0 if flags.kind == "variations" else 0.0
         defaults[0] = dataclasses.replace(defaults[0], sampler="ddim", noise=eta)
-    elif flags.kind == "vary" or not prompts:
+    elif flags.kind == "vary" or not (prompts or getattr(flags, "classes", None)):
         defaults = [dataclasses.replace(one, guidance_weight=1.0) for one in defaults]
     if flags.kind == "interpolate" and _listed(flags.picture):
         defaults = [

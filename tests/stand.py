@@ -203,6 +203,7 @@ def of_app(stand, cascade):
     stand.put(best, "scorer", gives=lambda clip: lambda prompt, picture: 0.5)
     stand.put(app.importlib.util, "find_spec", True)  # Gradio, which is not asked for anything
     stand.put(app, "check_free")
+    stand.put(app, "guided", gives=lambda cascade, dirs, guide_by: cascade)
     stand.put(drawing, "warm_up")
     stand.put(drawing, "keep_no_more_programs")
     stand.put(app.signals, "on_signals", gives=lambda receive: receive())  # it ends at once

@@ -210,7 +210,7 @@ def chunk(name, data):
         ("vary --picture {f}/bomb.png", "13000 x 13000 px is more than 64 million pixels"),
         ("vary --picture {f}/a.png --strength 0", "--strength = 0.0: above 0 and at most 1"),
         ("vary --picture {f}/a.png --strength nan", "must be from 0 to 1"),
-        ("vary --picture {f}/a.png --guidance 3", "--guidance = '3': needs a --prompt"),
+        ("vary --picture {f}/a.png --guidance 3", "--guidance = '3': needs a --prompt or a"),
         ("vary --picture {f}/a.png --seeds -1", "--seeds"),
         ("vary --picture {f}/a.png --steps 0", "--steps"),
         ("inpaint --prompt a --picture {f}/a.png --mask {f}/small.png",

@@ -1,13 +1,14 @@
 """The command for models that are told a class, nothing, or a picture with a hole."""
 
 import dataclasses
+from unittest.mock import ANY
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from diffjax import edit, sample, serving
-from diffjax.app import __main__ as app
 from diffjax.build import loading
 from diffjax.core.errors import ConfigError
 from diffjax.generation import folder, jobs
@@ -154,27 +155,85 @@ def test_a_text_model_is_told_no_class(command, tmp_path):
     assert (code, "small takes no class" in err) == (2, True)
 
 
-def test_commands_that_need_text_say_so_in_one_line(command, tmp_path, monkeypatch, capsys):
-    from PIL import Image
-
-    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+def test_a_command_that_needs_text_says_so_in_one_line(command, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(loading, "load", lambda *_: CLASSES)
-    flags = ["--stages", "a", "--out", str(tmp_path / "out")]
-    monkeypatch.setattr(app.importlib.util, "find_spec", lambda name: True)
-    monkeypatch.setattr(app, "check_free", lambda host, port: None)
-    monkeypatch.setattr("diffjax.devices.mesh.keep_compilations", lambda: None)
-    assert app.main(["--stages", "a"]) == 2
-    assert "'toy': takes no text" in capsys.readouterr().err
-    for main, more in (
-        (edit.main, ["vary", "--picture", str(tmp_path / "a.png")]),
-        (serving.main, []),
-    ):
-        assert main([*more, *flags]) == 2
-        err = capsys.readouterr().err
-        assert "'toy': takes no text" in err
-        assert err.count("\n") == 1
+    assert serving.main(["--stages", "a", "--out", str(tmp_path / "out")]) == 2
+    err = capsys.readouterr().err
+    assert "'toy': takes no text" in err
+    assert err.count("\n") == 1
     with pytest.raises(ConfigError, match="takes no text"):
         CLASSES.text_encoder()
+
+
+@pytest.fixture
+def edited(tmp_path, monkeypatch, capsys):
+    """edited(cascade, words) -> (exit code, stderr) of the editing command, on a picture."""
+    Image.fromarray(np.full((8, 8, 3), 7, np.uint8)).save(tmp_path / "a.png")
+    mask = np.zeros((8, 8), np.uint8)
+    mask[2:5] = 255
+    Image.fromarray(mask).save(tmp_path / "m.png")
+    monkeypatch.setattr("diffjax.devices.mesh.keep_compilations", lambda: None)
+    monkeypatch.setattr(loading, "stage_dirs", lambda workdir, stages: [])
+
+    def run(cascade, line):
+        monkeypatch.setattr(loading, "load", lambda *_: cascade)
+        words = line.format(here=tmp_path).split()
+        code = edit.main([*words, "--picture", f"{tmp_path}/a.png", "--out", f"{tmp_path}/out"])
+        return code, capsys.readouterr().err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("line", "label", "value"),
+    [
+        ("inpaint --mask {here}/m.png --class hen", 3, 3 / 8),
+        ("inpaint --mask {here}/m.png --class 1 --guidance 2", 1, -2 / 8),
+        ("img2img --class 1", 1, 1 / 8),
+        ("vary", 4, 4 / 8),  # no class
+        ("vary --class 2", 2, 2 / 8),
+    ],
+)
+def test_a_picture_is_changed_to_a_class(line, label, value, edited, tmp_path):
+    assert edited(CLASSES, line) == (0, ANY)
+    kind = line.split()[0]
+    path = tmp_path / f"out/{kind}_seed0_8px.png"
+    assert png.read(path)[3, 3, 0] / 127.5 - 1 == pytest.approx(value, abs=0.01)
+    assert (png.read(path)[0, 0, 0] == 7) == (kind == "inpaint")
+    found = png.read_metadata(path)
+    assert (found["kind"], found["label"], found["prompt"]) == (kind, label, "")
+
+
+def test_a_model_that_is_told_nothing_changes_pictures(edited, tmp_path):
+    assert edited(cascade_of(by_noise), "vary --strength 1 --seeds 0,1") == (0, ANY)
+    first, other = (png.read(tmp_path / f"out/vary_seed{seed}_8px.png") for seed in (0, 1))
+    assert (first != other).any()
+
+
+@pytest.mark.parametrize(
+    ("cascade", "line", "words"),
+    [
+        (CLASSES, "img2img", "--class = '': give one: 0 to 3, or none"),
+        (CLASSES, "img2img --class 4", "--class = '4': a number from 0 to 3"),
+        (CLASSES, "img2img --class 0-2", "--class = '0-2': one class at a time"),
+        (CLASSES, "vary --prompt cat", "--prompt = 'cat': toy takes no text: give --class"),
+        (CLASSES, "vary --guidance 2", "--guidance = '2': needs a --prompt or a --class"),
+        (CLASSES, "interpolate --picture {here}/a.png", "'toy': takes no text"),
+        (cascade_of(by_label, Class(4, null=False)), "vary", "give one: 0 to 3"),
+        (cascade_of(by_noise), "vary --class 1", "--class = '1': toy takes no class"),
+        (cascade_of(by_noise), "vary --prompt a", "toy takes no text: leave it out"),
+    ],
+)
+def test_an_edit_that_cannot_be_is_refused_in_one_line(cascade, line, words, edited, tmp_path):
+    code, err = edited(cascade, line)
+    assert (code, words in err, err.count("\n")) == (2, True, 1), err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_text_model_needs_a_prompt_and_no_class(edited, tmp_path):
+    made = tiny_cascade.cascade(tmp_path)
+    assert edited(made, "img2img --class 1")[1].count("small takes no class") == 1
+    assert edited(made, "img2img")[1].count("--prompt = '': say what to draw") == 1
 
 
 def test_the_sheet_calls_a_class_by_its_name():

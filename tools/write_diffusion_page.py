@@ -18,7 +18,7 @@ SECTIONS = {
     "Predictions and losses": (
         "predict", "training/loss", "training/objectives", "training/terms", "training/weighting",
         "training/times", "training/offset", "training/variational", "training/self_condition",
-        "training/uncertainty", "training/augment",
+        "training/uncertainty", "training/augment", "training/distillation",
     ),
     "Likelihood": tuple(f"likelihood/{name}" for name in ("bound", "flow", "chain", "gaussian")),
     "Sampling": tuple(

@@ -15,10 +15,14 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from diffjax.app import logins
 from diffjax.core import command, signals
-from diffjax.core.errors import EXIT_TERMINATED, ConfigError, InputError
+from diffjax.core.errors import EXIT_TERMINATED, ConfigError, InputError, require
+
+if TYPE_CHECKING:
+    from diffjax.generation.chain import Cascade
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,6 +44,11 @@ def parser() -> argparse.ArgumentParser:
     )
     flags.add_argument("--auth", help="the same, where other users of this machine can read it")
     command.add_loras(flags)
+    flags.add_argument(
+        "--guide-by",
+        metavar="PLACE",
+        help="let a classifier guide, with a scale that visitors set; see diffjax.sample",
+    )
     flags.add_argument(
         "--clip",
         metavar="WHERE",
@@ -75,8 +84,12 @@ def run(flags: argparse.Namespace) -> int:
     mesh.keep_compilations()
     given = [loras.parse(text) for text in flags.lora]
     cascade = loras.merged(loading.load(dirs, flags.ema), given)
-    cascade.text_reader()
-    score = best.scorer(clips.load(flags.clip)) if flags.clip is not None else None
+    cascade = drawing.at_start(guided(cascade, dirs, flags.guide_by))
+    score = None
+    if flags.clip is not None:
+        no_text = f"compares pictures with prompts, and {cascade.stages[0].task.name} takes no text"
+        require(cascade.encoder is not None, "--clip", flags.clip, no_text)
+        score = best.scorer(clips.load(flags.clip))
     drawing.warm_up(cascade, say, score)
     drawing.keep_no_more_programs()
     stop = threading.Event()
@@ -99,6 +112,24 @@ def run(flags: argparse.Namespace) -> int:
             room.delete_old(time.time() - page.KEPT_SECONDS)
             room.make()
     return EXIT_TERMINATED
+
+
+def guided(cascade: "Cascade", dirs: Sequence[Path], guide_by: str | None) -> "Cascade":
+    """The cascade with the classifiers that --guide-by names, or else the configs of the stages.
+
+    Raises:
+      ConfigError: a place holds no classifier, or one that does not fit the stages.
+    """
+    from diffjax.build import classifiers, guiding
+
+    named = guiding.parse(guide_by) if guide_by is not None else []
+    found, others = classifiers.split(named)
+    other = str(others[0].place) if others else None
+    require(not others, guiding.FLAG, other, "holds no classifier, and the page takes no other")
+    found = found or classifiers.named_by(cascade, dirs, scaled=True)
+    texts = f"guides to classes, and {cascade.stages[0].task.name} is told texts"
+    require(not found or cascade.encoder is None, guiding.FLAG, guide_by, texts)
+    return classifiers.guided(cascade, found)
 
 
 def check_free(host: str, port: int) -> None:

@@ -15,9 +15,11 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, UInt8
 
-from diffjax.app.limits import Painting, Wish
+from diffjax.app.limits import GUIDANCE_STEP, MAX_GUIDANCE, MAX_STEPS, Painting, Told, Wish
+from diffjax.build import classifiers
 from diffjax.core.json_types import Json, JsonObject
 from diffjax.core.types import Resized
+from diffjax.diffusion.sampling.spacing import ON_A_TABLE, table_steps
 from diffjax.editing import inpaint, request
 from diffjax.generation import best, folder, recipe
 from diffjax.generation import rows as rows_lib
@@ -25,6 +27,7 @@ from diffjax.generation.chain import Cascade, generate
 from diffjax.generation.jobs import Job
 from diffjax.images import png, square
 from diffjax.tasks import sampling
+from diffjax.tasks.conditions import Class
 from diffjax.tasks.task import Columns
 
 # Of so many settings programs are kept.
@@ -43,11 +46,52 @@ class Drawn:
     picture: Picture
 
 
+def told_of(trained: Cascade) -> Told:
+    """What the stages are told, and what a visitor can set."""
+    first = trained.stages[0]
+    label = first.task.condition(Class)
+    guided = any(stage.task.classifier for stage in trained.stages)
+    on_a_table = first.settings.spacing in ON_A_TABLE
+    return Told(
+        text=trained.encoder is not None,
+        classes=trained.classes,
+        weighed=trained.encoder is not None or (label is not None and label.null),
+        scaled=guided,
+        must_scale=guided and not any(isinstance(one, Class) for one in trained.conditions),
+        steps=min(MAX_STEPS, table_steps(first.task.schedule) if on_a_table else MAX_STEPS),
+    )
+
+
+def at_start(trained: Cascade) -> Cascade:
+    """The cascade with the settings with which the page begins: those of its configs.
+
+    There are no more steps than a visitor may ask for, and a classifier guides with the scale of
+    its stage's config, or with 1.
+    """
+    settings = [stage.settings for stage in trained.stages]
+    fewer = min(settings[0].num_steps, told_of(trained).steps)
+    settings[0] = dataclasses.replace(settings[0], num_steps=fewer)
+    for i, stage in enumerate(trained.stages):
+        if stage.task.classifier is not None:
+            scale = stage.task.settings.classifier_guidance or 1.0
+            near = min(round(scale / GUIDANCE_STEP) * GUIDANCE_STEP, MAX_GUIDANCE)
+            settings[i] = dataclasses.replace(settings[i], classifier_guidance=float(near))
+    return trained.with_settings(settings)
+
+
 def wished(trained: Cascade, wish: Wish) -> Cascade:
-    """The cascade with the visitor's settings for its first stage; later stages keep theirs."""
-    own = [stage.settings for stage in trained.stages]
-    first = dataclasses.replace(own[0], guidance_weight=wish.guidance, num_steps=wish.steps)
-    return trained.with_settings([first, *own[1:]])
+    """The cascade with the visitor's settings for its first stage; later stages keep theirs.
+
+    At scale 0 a classifier is left out, as if there were none.
+    """
+    settings = [
+        dataclasses.replace(
+            stage.settings, classifier_guidance=wish.scale if stage.task.classifier else 0.0
+        )
+        for stage in trained.stages
+    ]
+    first = dataclasses.replace(settings[0], guidance_weight=wish.guidance, num_steps=wish.steps)
+    return classifiers.needed(trained.with_settings([first, *settings[1:]]), asked=False)
 
 
 def draw(trained: Cascade, jobs: Sequence[Job]) -> Iterator[Drawn]:
@@ -106,8 +150,9 @@ def drawn_of(job: Job, trained: Cascade) -> list[JsonObject]:
 
 def painted_of(job: Job, trained: Cascade, painting: Painting) -> list[JsonObject]:
     """The metadata of the picture of each stage, as `diffjax.edit inpaint` writes them."""
+    prompts = [] if trained.encoder is None else [job.prompt]
     ask = request.Ask(
-        "inpaint", [painting.picture], [job.prompt], [job.seed], painting.mask, job.negative
+        "inpaint", [painting.picture], prompts, [job.seed], painting.mask, job.negative
     )
     resample: list[Json] = [*inpaint.default_resample(trained.stages)]
     said = {"strength": ask.strength, **request.describe(ask), "resample": resample}
@@ -143,7 +188,9 @@ def warm_up(trained: Cascade, say: Callable[[str], None], score: best.Score | No
     mask = np.zeros((size_px, size_px), bool)
     mask[: size_px // 2] = True
     blank = Painting(np.full((size_px, size_px, 3), 255, np.uint8), mask)
-    jobs = [Job("a picture", 0)]
+    told = told_of(trained)
+    label = 0 if told.classes is not None and not told.text else None
+    jobs = [Job("a picture" if told.text else "", 0, label=label)]
     kinds = {"drawing": draw(trained, jobs), "drawing anew": paint(trained, jobs, blank)}
     since = time.monotonic()
     for kind, pictures_ in kinds.items():
@@ -165,11 +212,11 @@ class Programs:
 
     def __init__(self, most: int = MOST_PROGRAMS):
         self._most = most
-        self._used: set[tuple[float, int]] = set()
+        self._used: set[tuple[float, int, float]] = set()
 
     def use(self, wish: Wish) -> None:
         """Note the settings of a wish; if they are one too many, forget all programs first."""
-        settings = (wish.guidance, wish.steps)
+        settings = (wish.guidance, wish.steps, wish.scale)
         if settings not in self._used and len(self._used) >= self._most:
             sampling.compiled.cache_clear()
             jax.clear_caches()

@@ -55,7 +55,7 @@ def shown_frames(
     for one in made:
         job = jobs[one.index]
         path = drawing.keep(folder, job, one, said[one.index])
-        caption = caption_of(job)
+        caption = caption_of(job, trained)
         if score is not None and one.stage == len(sizes) - 1:
             scores.append(score(job.prompt, one.picture))
             caption += f", fits {scores[-1]:.3f}"
@@ -64,9 +64,9 @@ def shown_frames(
         yield Frame(stages, f"{sizes[one.stage]} px: {done} of {len(jobs)}", scores)
 
 
-def caption_of(job: Job) -> str:
-    """The prompt, shortened if it is long, and the seed."""
-    return f"{folders.caption(job.prompt)} ({job.seed})"
+def caption_of(job: Job, trained: Cascade) -> str:
+    """The prompt, shortened if it is long, or the class, and the seed."""
+    return f"{folders.caption(folders.words_of(job, trained))} ({job.seed})".strip()
 
 
 def ranked(frame: Frame, only_best: bool = False) -> tuple[list[Kept], list[Kept]]:

@@ -16,10 +16,12 @@ from PIL import Image
 from diffjax.generation import recipe
 from diffjax.generation.jobs import Job
 from diffjax.images import read
+from diffjax.tasks.conditions import Class
 
-MAX_PICTURES = 4
+MAX_PICTURES = 4  # of a prompt or a class
+MAX_OF_CLASSES = 16  # of several classes together
 MAX_STEPS = 250
-MAX_GUIDANCE = 30
+MAX_GUIDANCE = 30  # and the largest scale of guidance by a classifier
 MAX_PIXELS = 16_000_000
 MAX_LAYERS = 8
 # Each new value of the guidance weight needs another compiled program, so there are few of them.
@@ -31,15 +33,37 @@ class Refused(ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
+class Told:
+    """What the models of a page are told, and what can be set.
+
+    text: whether visitors write prompts. classes: those to choose from in place of prompts, None
+    for none. weighed: whether there is classifier-free guidance. scaled: whether there is guidance
+    by a classifier. must_scale: whether the classifier alone knows the classes. steps: the most.
+    """
+
+    text: bool = True
+    classes: Class | None = None
+    weighed: bool = True
+    scaled: bool = False
+    must_scale: bool = False
+    steps: int = MAX_STEPS
+
+
+TEXT = Told()
+
+
+@dataclasses.dataclass(frozen=True)
 class Wish:
     """The pictures that a visitor wants.
 
-    guidance and steps are settings of the first stage; later stages keep their own.
+    guidance and steps are settings of the first stage; later stages keep their own. scale: of
+    guidance by the classifier, at the stage that has one.
     """
 
     jobs: tuple[Job, ...]
     guidance: float
     steps: int
+    scale: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,25 +82,33 @@ def wish(
     guidance: object = 1,
     steps: object = 32,
     count: object = 1,
+    scale: object = 0,
+    *,
+    told: Told = TEXT,
 ) -> Wish:
     """Checks a request; the arguments are in the order of the page's controls.
 
-    new_seed: draw the first seed at random in place of `seed`. Further pictures have the seeds
-    that follow the first. An empty negative prompt means that there is none.
+    prompt: or the list of the classes, by number, if the models are told classes. new_seed: draw
+    the first seed at random in place of `seed`. Further pictures have the seeds that follow the
+    first, and those of each class have the same ones. An empty negative prompt means that there is
+    none.
 
     Raises:
       Refused: a value has the wrong type or is out of range.
     """
-    wanted = _prompt("prompt", prompt)
-    _require(bool(wanted), "prompt", "say what to draw")
+    wanted, labels = _prompt("prompt", prompt) if told.text else "", _labels(prompt, told)
+    _require(bool(wanted) or not told.text, "prompt", "say what to draw")
     against = _prompt("negative prompt", "" if negative is None else negative)
+    _require(not against or told.text, "negative prompt", "this model takes no text")
     num = _whole("number of pictures", count, 1, MAX_PICTURES)
-    weight = _number("guidance", guidance, 0, MAX_GUIDANCE)
-    _require(
-        (weight / GUIDANCE_STEP).is_integer(),
-        "guidance",
-        f"{weight:g} is not a multiple of {GUIDANCE_STEP}",
-    )
+    many = f"{len(labels)} classes of {num} each are more than {MAX_OF_CLASSES}"
+    _require(len(labels) * num <= MAX_OF_CLASSES, "number of pictures", many)
+    weight = _weight("guidance", guidance)
+    _require(told.weighed or weight == 1, "guidance", "this model has none, which is 1")
+    by_classifier = _weight("classifier guidance", scale)
+    _require(told.scaled or not by_classifier, "classifier guidance", "there is no classifier")
+    alone = "0 is off, and the classifier alone knows the classes"
+    _require(bool(by_classifier) or not told.must_scale, "classifier guidance", alone)
     _require(
         not against or weight != 1, "negative prompt", "does nothing at guidance 1, which is off"
     )
@@ -84,9 +116,12 @@ def wish(
     last = recipe.MAX_SEED - num + 1
     first = secrets.randbelow(last + 1) if new_seed else _whole("seed", seed, 0, last)
     return Wish(
-        jobs=tuple(Job(wanted, first + i, against or None) for i in range(num)),
+        jobs=tuple(
+            Job(wanted, first + i, against or None, label) for label in labels for i in range(num)
+        ),
         guidance=weight,
-        steps=_whole("steps", steps, 1, MAX_STEPS),
+        steps=_whole("steps", steps, 1, told.steps),
+        scale=by_classifier,
     )
 
 
@@ -162,6 +197,26 @@ def _prompt(name: str, value: object) -> str:
     wrong = recipe.prompt_fault(value)
     _require(not wrong, name, wrong)
     return value.strip()
+
+
+def _labels(value: object, told: Told) -> tuple[int | None, ...]:
+    """The classes of a list of their numbers; (None,) if the models are told none."""
+    if told.text or told.classes is None:
+        return (None,)
+    last = told.classes.num - (not told.classes.null)
+    _require(isinstance(value, list) and bool(value), "class", "choose at least one")
+    assert isinstance(value, list)
+    _require(len(value) <= MAX_OF_CLASSES, "class", f"at most {MAX_OF_CLASSES} at a time")
+    labels = [_whole("class", one, 0, last) for one in value]
+    _require(len(set(labels)) == len(labels), "class", "is chosen twice")
+    return tuple(labels)
+
+
+def _weight(name: str, value: object) -> float:
+    weight = _number(name, value, 0, MAX_GUIDANCE)
+    wrong = f"{weight:g} is not a multiple of {GUIDANCE_STEP}"
+    _require((weight / GUIDANCE_STEP).is_integer(), name, wrong)
+    return weight
 
 
 def _whole(name: str, value: object, low: int, high: int) -> int:

@@ -15,11 +15,13 @@ from typing import TypeVar
 from diffjax.app import drawing, limits
 from diffjax.app.followers import Followers
 from diffjax.app.frames import Frame, Kept, ranked, shown_frames
+from diffjax.app.limits import Told
 from diffjax.app.room import Room
 from diffjax.core.errors import StorageError
 from diffjax.generation import recipe
 from diffjax.generation.best import Score
 from diffjax.generation.chain import Cascade
+from diffjax.generation.jobs import name_of
 
 MAX_WAITING = 16
 KEPT_JOBS = 40
@@ -42,6 +44,8 @@ def build(trained: Cascade, room: Room, followers: Followers, score: Score | Non
 
     folder = room.folder
     programs = drawing.Programs()
+    told_of_models = drawing.told_of(trained)
+    checked_wish = functools.partial(limits.wish, told=told_of_models)
 
     def checked(check: Callable[..., Request], *values: object) -> Request:
         try:
@@ -86,11 +90,15 @@ def build(trained: Cascade, room: Room, followers: Followers, score: Score | Non
         if not followers.waits(session):
             raise refusal("You have left.")
 
-    def draw(prompt, negative, new_seed, seed, guidance, steps, count, best, kept, request=None):
+    def draw(
+        prompt, negative, new_seed, seed, guidance, steps, count, scale, best, kept, request=None
+    ):
         session = session_of(request)
         check_waits(session)
         only = checked(limits.switch, "only the best", best)
-        wish = checked(limits.wish, prompt, negative, new_seed, seed, guidance, steps, count)
+        wish = checked(
+            checked_wish, prompt, negative, new_seed, seed, guidance, steps, count, scale
+        )
         programs.use(wish)
         here = drawing.wished(trained, wish)
         said_of = lambda job: drawing.drawn_of(job, here)  # noqa: E731
@@ -99,12 +107,15 @@ def build(trained: Cascade, room: Room, followers: Followers, score: Score | Non
         yield from shown(kept, wish, frames, only, session)
 
     def paint(
-        edited, prompt, negative, new_seed, seed, guidance, steps, count, best, kept, request=None
-    ):
+        edited, prompt, negative, new_seed, seed, guidance, steps, count, scale, best, kept,
+        request=None,
+    ):  # fmt: skip
         session = session_of(request)
         check_waits(session)
         only = checked(limits.switch, "only the best", best)
-        wish = checked(limits.wish, prompt, negative, new_seed, seed, guidance, steps, count)
+        wish = checked(
+            checked_wish, prompt, negative, new_seed, seed, guidance, steps, count, scale
+        )
         painting = checked(limits.painting, edited, folder)
         programs.use(wish)
         here = drawing.wished(trained, wish)
@@ -127,6 +138,7 @@ def build(trained: Cascade, room: Room, followers: Followers, score: Score | Non
         drawing.forget([Path(path) for one in kept or () for path in one.paths])
 
     own = trained.stages[0].settings
+    scales = [stage.settings.classifier_guidance for stage in trained.stages]
     sizes = [stage.task.size_px for stage in trained.stages]
     blocks = gr.Blocks(
         title="diffjax",
@@ -137,16 +149,19 @@ def build(trained: Cascade, room: Room, followers: Followers, score: Score | Non
     with blocks:
         made = gr.State([], time_to_live=KEPT_SECONDS, delete_callback=forget)
         gr.Markdown(
-            f"# diffjax\nDraws what you write, in {len(sizes)} stages: "
-            f"{' px, then '.join(map(str, sizes))} px.",
+            f"# diffjax\nDraws {subject_of(told_of_models)}, in {stages_of(sizes)}.",
             elem_id="head",
         )
         with gr.Row():
             with gr.Column(scale=5, min_width=300):
                 with gr.Tabs():
                     with gr.Tab("Draw"):
-                        prompt = prompt_box(
-                            gr, "Prompt", "an openmoji drawing of a woman astronaut", "prompt"
+                        prompt = subject_box(
+                            gr,
+                            told_of_models,
+                            "Prompt",
+                            "an openmoji drawing of a woman astronaut",
+                            "prompt",
                         )
                         go = gr.Button("Draw", variant="primary", elem_id="draw")
                     with gr.Tab("Draw anew in part"):
@@ -166,11 +181,18 @@ def build(trained: Cascade, room: Room, followers: Followers, score: Score | Non
                             elem_id="editor",
                         )
                         take = gr.Button("Take the last picture", size="sm", elem_id="take")
-                        instead = prompt_box(gr, "What to draw there", "a red apple", "instead")
+                        instead = subject_box(
+                            gr, told_of_models, "What to draw there", "a red apple", "instead"
+                        )
                         again = gr.Button("Draw anew", variant="primary", elem_id="paint")
                 with gr.Accordion("Settings", open=False):
                     count = gr.Slider(
-                        1, limits.MAX_PICTURES, 1, step=1, label="Pictures", elem_id="count"
+                        1,
+                        limits.MAX_PICTURES,
+                        1,
+                        step=1,
+                        label="Pictures" + " of each class" * bool(told_of_models.classes),
+                        elem_id="count",
                     )
                     best = gr.Checkbox(
                         False,
@@ -179,7 +201,11 @@ def build(trained: Cascade, room: Room, followers: Followers, score: Score | Non
                         elem_id="best",
                     )
                     negative = prompt_box(
-                        gr, "Negative prompt: what to keep away from", "", "negative"
+                        gr,
+                        "Negative prompt: what to keep away from",
+                        "",
+                        "negative",
+                        told_of_models.text,
                     )
                     new_seed = gr.Checkbox(True, label="A new seed each time", elem_id="new_seed")
                     seed = gr.Number(0, precision=0, label="Seed", elem_id="seed")
@@ -189,11 +215,22 @@ def build(trained: Cascade, room: Room, followers: Followers, score: Score | Non
                         own.guidance_weight,
                         step=limits.GUIDANCE_STEP,
                         label=f"Guidance, of the {sizes[0]} px stage",
-                        info="1 is off; more keeps closer to the prompt",
+                        info="1 is off; more keeps closer to what is asked for",
+                        visible=told_of_models.weighed,
+                    )
+                    scale = gr.Slider(
+                        0,
+                        limits.MAX_GUIDANCE,
+                        max(scales),
+                        step=limits.GUIDANCE_STEP,
+                        label="Guidance by the classifier",
+                        info="0 is off; more keeps closer to the class",
+                        visible=told_of_models.scaled,
+                        elem_id="scale",
                     )
                     steps = gr.Slider(
                         1,
-                        limits.MAX_STEPS,
+                        told_of_models.steps,
                         own.num_steps,
                         step=1,
                         label=f"Steps, of the {sizes[0]} px stage",
@@ -214,7 +251,7 @@ def build(trained: Cascade, room: Room, followers: Followers, score: Score | Non
             visible=False,
             elem_id="mine",
         )
-        settings = [negative, new_seed, seed, guidance, steps, count, best, made]
+        settings = [negative, new_seed, seed, guidance, steps, count, scale, best, made]
         outputs = [*galleries, told, made, mine, seed]
         one_at_a_time = functools.partial(
             gr.on,
@@ -225,10 +262,11 @@ def build(trained: Cascade, room: Room, followers: Followers, score: Score | Non
             show_progress="minimal",
             show_progress_on=galleries,
         )
-        one_at_a_time([go.click, prompt.submit], draw, [prompt, *settings], api_name="draw")
-        one_at_a_time(
-            [again.click, instead.submit], paint, [editor, instead, *settings], api_name="paint"
-        )
+        sent = [box.submit if told_of_models.text else None for box in (prompt, instead)]
+        draws, paints = ([button.click, *filter(None, [by_key])]
+                         for button, by_key in zip((go, again), sent, strict=True))  # fmt: skip
+        one_at_a_time(draws, draw, [prompt, *settings], api_name="draw")
+        one_at_a_time(paints, paint, [editor, instead, *settings], api_name="paint")
         take.click(take_last, made, editor, api_visibility="private")
     return blocks.queue(max_size=MAX_WAITING, default_concurrency_limit=1, api_open=False)
 
@@ -257,9 +295,37 @@ def stage_gallery(gr: ModuleType, stage: int, sizes: Sequence[int]):
         )
 
 
-def prompt_box(gr: ModuleType, label: str, placeholder: str, name: str):
+def subject_of(told: Told) -> str:
+    """What the page draws, in words."""
+    return "what you write" if told.text else "what you choose" if told.classes else "pictures"
+
+
+def stages_of(sizes: Sequence[int]) -> str:
+    """How many stages there are, and their sizes, in words."""
+    many = "one stage" if len(sizes) == 1 else f"{len(sizes)} stages"
+    return f"{many}: {' px, then '.join(map(str, sizes))} px"
+
+
+def subject_box(gr: ModuleType, told: Told, label: str, placeholder: str, name: str):
+    """A prompt box; or a list of the classes, of which a visitor chooses some."""
+    if told.text or told.classes is None:
+        return prompt_box(gr, label, placeholder, name, told.text)
+    known = told.classes
+    every = range(known.num + known.null)
+    return gr.Dropdown(
+        [(name_of(i, known), i) for i in every],
+        value=[0],
+        multiselect=True,
+        max_choices=limits.MAX_OF_CLASSES,
+        label=label if label != "Prompt" else "Classes",
+        elem_id=name,
+    )
+
+
+def prompt_box(gr: ModuleType, label: str, placeholder: str, name: str, visible: bool = True):
     """A text box for a prompt; the Enter key sends it."""
     return gr.Textbox(
+        visible=visible,
         label=label,
         placeholder=placeholder,
         max_length=recipe.MAX_PROMPT_CHARACTERS,

@@ -109,6 +109,8 @@ LIMITS: dict[str, tuple[float, float]] = {
     "lora.alpha": (0, 1e6),
     "lora.prior_weight": (0, 1e6),
     "lora.prior_share": (0.01, 0.99),
+    "distil.teacher_steps": (2, 10_000),
+    "distil.guidance_weight": (0, 1_000),
 }  # fmt: skip
 # What a stage that makes pictures may choose from, beside CHOICES.
 MAKING: Mapping[str, Iterable[str]] = {
@@ -157,6 +159,7 @@ def check(config: ConfigDict, devices: int | None = None) -> None:
     else:
         kind.check(config)
     check_lora(config)
+    fitting.check_student(config)
     fitting.check_mesh(config, devices or jax.device_count())
 
 

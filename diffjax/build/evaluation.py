@@ -28,6 +28,7 @@ from diffjax.tasks.autoencoding import Autoencoding
 from diffjax.tasks.classifying import Classifying
 from diffjax.tasks.contrastive import Contrastive
 from diffjax.tasks.denoising import Denoising
+from diffjax.tasks.distilling import Distilled
 from diffjax.tasks.lora import Adapted
 from diffjax.tasks.space import LATENT
 from diffjax.tasks.task import Task
@@ -38,7 +39,8 @@ from diffjax.training.run import Evaluate
 def during_training(config: ConfigDict, encoder: Reads | None, task: Task, mesh: Mesh) -> Evaluate:
     """The evaluation of train.evaluate_every, on the examples and with the seed of the config.
 
-    That of a LoRA is the one of the task whose kernels change, with the merged parameters.
+    That of a LoRA is the one of the task whose kernels change, with the merged parameters; that of
+    a student the one of a task that was not distilled.
 
     Raises what `evaluator_of` does.
     """
@@ -46,6 +48,8 @@ def during_training(config: ConfigDict, encoder: Reads | None, task: Task, mesh:
         whole = during_training(config, encoder, task.whole, mesh)
         merged = functools.partial(jax.jit(Adapted.merged), task)
         return lambda params: whole(merged(params))
+    if isinstance(task, Distilled):
+        return during_training(config, encoder, task.whole, mesh)
     split, count = config.data.validation_split, config.train.evaluate_examples
     made = evaluator_of(config, encoder, task, mesh, split=split, count=count, seed=config.seed)
     print(f"evaluation: {len(made.examples)} of {config.data.name} {split}", flush=True)

@@ -7,6 +7,7 @@ from diffjax.build.models import model_of
 from diffjax.core.errors import require
 from diffjax.diffusion.sampling.spacing import TRACEABLE
 from diffjax.models.efficient_unet import is_convolutional
+from diffjax.tasks.distilling import NESTED
 
 
 def check_told(config: ConfigDict) -> None:
@@ -193,3 +194,29 @@ def check_sizes(config: ConfigDict) -> None:
     else:
         require(low_res == 0, "low_res.size_px", low_res,
                 f'must be 0 with model.kind "{config.model.kind}"')  # fmt: skip
+
+
+def check_student(config: ConfigDict) -> None:
+    """Checks what only the config of a student has.
+
+    Raises:
+      ConfigError: a value is not allowed.
+    """
+    if "distil" not in config:
+        return
+    require("lora" not in config, "distil", "", "a student is no LoRA; leave out one of both")
+    sample, options = config.sample, config.distil
+    require(sample.sampler == "ddim", "sample.sampler", sample.sampler, "a student takes ddim")
+    require(sample.noise == 0, "sample.noise", sample.noise, "a student's steps draw none: 0")
+    nested = sample.spacing in NESTED
+    require(nested, "sample.spacing", sample.spacing, f"of a student: {', '.join(NESTED)}")
+    count, steps = sample.num_steps, options.teacher_steps
+    what = f"a multiple of sample.num_steps, {count}, and above it"
+    require(steps > count and steps % count == 0, "distil.teacher_steps", steps, what)
+    weight = sample.guidance_weight
+    what = "1 for a student, which has its teacher's guidance; that is distil.guidance_weight"
+    require(weight == 1, "sample.guidance_weight", weight, what)
+    guess = config.diffusion.self_condition
+    require(not guess, "diffusion.self_condition", guess, "a student sees no guess of its own: 0")
+    learned = config.diffusion.learned_schedule
+    require(not learned, "diffusion.learned_schedule", learned, "of a student: 0")

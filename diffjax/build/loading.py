@@ -65,11 +65,11 @@ def load(
 
 
 def _load(
-    asked: Sequence[tuple[Path, str | None, int | None]], alone: Path, verify: str
+    asked: Sequence[tuple[Path, str | None, int | None]], place: Path, verify: str
 ) -> Cascade:
     """The stages that make pictures. asked: the place, average and step of each."""
     what = "is a prior, which makes vectors of pictures: add a decoder (docs/unclip.md)"
-    require(bool(asked), "--stages", str(alone), what)
+    require(bool(asked), "--stages", str(place), what)
     encoder: Reads | None = None
     first: ConfigDict | None = None
     for path, *_ in asked:

@@ -14,6 +14,8 @@ FIXED = (
     "model", "diffusion", "text", "tokens", "classes.num", "embedding", "mask", "low_res",
     "contrastive.loss", "contrastive.noised", "latent.factor", "latent.channels", "latent.mark",
     "latent.scale", "latent.shift", "optim.name", "lora.rank", "lora.alpha", "lora.targets",
+    "lora.checkpoint", "vectors.width", "vectors.scale", "vectors.mark", "distil.checkpoint",
+    "distil.teacher_steps", "distil.guidance_weight",
     "lora.checkpoint", "vectors.width", "vectors.scale", "vectors.mark",
     "autoregressive.components", "autoregressive.buckets", "autoregressive.dots",
     "autoregressive.mark",

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from diffjax.build import ancestors, lora, places, resume, tasks, texts
+from diffjax.build import ancestors, bases, lora, places, resume, tasks, texts
 from diffjax.core.command import path
 from diffjax.core.errors import ConfigError, require
 from diffjax.core.trees import Params, PyTree, named_leaves
@@ -37,7 +37,7 @@ def check(config: ConfigDict, workdir: Path) -> None:
         return
     place = place_of(config)
     if not places.is_others(place):
-        lora.check_same(config, places.options_of(place), place)
+        bases.check_same(config, places.options_of(place), place)
 
 
 def place_of(config: ConfigDict) -> Path:
@@ -71,7 +71,7 @@ def params_of(config: ConfigDict, task: Task) -> Params:
         found = ancestors.load_stage(place)[0].params
     else:
         options = places.options_of(place)
-        lora.check_same(config, options, place)
+        bases.check_same(config, options, place)
         of_base = tasks.trained_task_of(options, texts.text_width_of(options))
         found, step, average = lora.params_of(options, place, of_base, config.start.average or None)
         print(f"begins with the weights of step {step} of {place}, {average}", flush=True)

@@ -146,10 +146,10 @@ def task_of(config: ConfigDict, text_width: int) -> Denoising:
     if "text" in config:
         text = Text(text_width, config.text.max_tokens, config.text.drop, embeds_blank(config))
         conditions.append(text)
-    if config.model.kind == PRIOR:
-        return prior_of(config, conditions)
     if "tokens" in config:
         conditions.append(Tokens(config.tokens.length, config.tokens.drop))
+    if config.model.kind == PRIOR:
+        return prior_of(config, conditions)
     if "classes" in config:
         names = tuple(config.classes.names)
         null = config.model.get("null_class", True)

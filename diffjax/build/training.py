@@ -11,8 +11,10 @@ from ml_collections import ConfigDict
 
 from diffjax.build import (
     autoregressive,
+    bases,
     clip_columns,
     data,
+    distilling,
     evaluation,
     latents,
     lora,
@@ -30,7 +32,9 @@ from diffjax.core.errors import ConfigError
 from diffjax.devices import mesh as mesh_lib
 from diffjax.devices import processes
 from diffjax.encoders.t5 import TextEncoder
+from diffjax.tasks.distilling import Distilled
 from diffjax.tasks.lora import Adapted
+from diffjax.tasks.task import Task
 from diffjax.training import optim
 from diffjax.training.program import Training
 from diffjax.training.run import Data, Evaluate, LoopSettings, Run
@@ -46,7 +50,7 @@ def run_of(config: ConfigDict, workdir: Path) -> Run:
       StorageError: the disk has no room for latents.
     """
     check(config)
-    config = lora.as_begun(latents.begun(config, workdir), workdir)
+    config = bases.as_begun(latents.begun(config, workdir), workdir)
     config = autoregressive.begun(clip_columns.marked(config, workdir), workdir)
     changes = resume.allowed_changes(config, workdir)
     if changes:
@@ -63,7 +67,9 @@ def run_of(config: ConfigDict, workdir: Path) -> Run:
         config = with_basis(config, workdir)
     training = training_of(config, encoder.width if encoder else 0)
     if isinstance(training.task, Adapted):
-        config = lora.with_checkpoint(config, training.task.checkpoint)
+        config = bases.with_checkpoint(config, lora.SECTION, training.task.checkpoint)
+    if isinstance(training.task, Distilled):
+        config = bases.with_checkpoint(config, distilling.SECTION, training.task.checkpoint)
     begins = bool(start.base_of(config))
     return Run(
         training=training,
@@ -120,7 +126,7 @@ def training_of(
     except ValueError as error:
         raise ConfigError("mesh", dict(config.mesh), str(error)) from None
     return Training(
-        task=lora.adapted(config, tasks.trained_task_of(config, text_width)),
+        task=task_of(config, text_width),
         tx=tx,
         rate=rate,
         averages=tuple(config.train.ema),
@@ -130,6 +136,12 @@ def training_of(
         parts=config.train.accumulate,
         log_every=config.train.log_every,
     )
+
+
+def task_of(config: ConfigDict, text_width: int) -> Task:
+    """The task that is trained, with what it begins from: a LoRA's base, a student's teacher."""
+    task = tasks.trained_task_of(config, text_width)
+    return distilling.distilled(config, lora.adapted(config, task))
 
 
 def loop_of(config: ConfigDict) -> LoopSettings:

@@ -42,6 +42,7 @@ FLAGS: Mapping[str, Limits] = {
     "validation": (0, 0.99),
     "port": (1, 65535),
     "strength": (0, 1),
+    "theta": (0, 1),
     "frames": (2, 1000),
     "ms": (10, 10_000),
     "factor": (1, 64),

@@ -41,6 +41,7 @@ class Ask:
 
     kind: the subcommand, such as "inpaint". prompts: empty for no prompt. mask: True where the
     picture is painted anew. strength: of img2img and vary. fit: how pictures are made square.
+    label: the class, None for models that are told none.
     """
 
     kind: str
@@ -51,6 +52,12 @@ class Ask:
     negative: str | None = None
     strength: float = 1.0
     fit: str = "crop"
+    label: int | None = None
+
+    def jobs(self) -> list[Job]:
+        """A job for every prompt and seed."""
+        prompts, seeds = list(self.prompts) or [""], list(dict.fromkeys(self.seeds))
+        return all_jobs(prompts, seeds, self.negative, [self.label])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +133,7 @@ def write_redrawn(
     else:
         edit = functools.partial(img2img.img2img, strength=ask.strength)
     edit = functools.partial(edit, trained.stages, picture=repeated_image(given))
-    todo = all_jobs(list(ask.prompts) or [""], list(dict.fromkeys(ask.seeds)), ask.negative)
+    todo = ask.jobs()
     names = [
         [f"{ask.kind}_seed{job.seed}_{stage.task.size_px}px.png" for stage in trained.stages]
         for job in todo
@@ -140,7 +147,8 @@ def write_redrawn(
             for name, picture, data in zip(own, made, data_of_each, strict=True):
                 where.write(name, picture, data)
             cells.append([*shown, *made])
-            captions.append(f"{folder.caption(job.prompt) or ask.kind} ({job.seed})")
+            words = folder.caption(folder.words_of(job, trained))
+            captions.append(f"{words or ask.kind} ({job.seed})")
             progress.tick()
     return write_sheet(where, sheet, cells, captions)
 
@@ -181,7 +189,7 @@ def write_upscaled(
         f"{factor} times as large is more than {MAX_UPSCALED_PIXELS / 1e6:.0f} million pixels",
     )
     sizes = [(width * f, height * f) for f in factors[: len(used)]]
-    todo = all_jobs(list(ask.prompts) or [""], list(dict.fromkeys(ask.seeds)), ask.negative)
+    todo = ask.jobs()
     names = [[f"upscale_seed{job.seed}_{w}x{h}px.png" for w, h in sizes] for job in todo]
     where.check([*itertools.chain(*names)])
     tiles = [

@@ -36,8 +36,8 @@ class TrainedStage:
 class Cascade:
     """Stages that fit together, smallest first, with their origins and what reads their prompts.
 
-    encoder: None if no stage is told a text. clip: the one that guides, None for none.
-    teller: what tells a decoder the vector of its picture; None for no vector.
+    encoder: None if no stage is told a text. clip: the one that guides, None for none. teller: what
+    tells a decoder the vector of its picture; None for no vector.
     """
 
     stages: tuple[TrainedStage, ...]

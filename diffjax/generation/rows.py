@@ -133,9 +133,9 @@ def inputs_of(
     """The columns of a call, of prompts, negative prompts and classes, and its seeds.
 
     The rows are split over the devices. embed(prompt) gives the columns of a prompt; None if the
-    stages have no text. conditions: of the stages; if a job has no value for one, it
-    gets the value that means nothing. match: of a prompt, for a CLIP that guides. tell: gives a
-    decoder its vectors.
+    stages have no text. conditions: of the stages; if a job has no value for one, it gets the value
+    that means nothing. match: of a prompt, for a CLIP that guides. tell: gives a decoder its
+    vectors.
 
     Raises:
       ValueError: only some of the jobs have a negative prompt or a class, or their numbers of

@@ -10,6 +10,7 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import PyTree
 
 from diffjax.core.errors import require
+from diffjax.core.types import PRNGKey
 from diffjax.devices import mesh as mesh_lib
 from diffjax.devices.spread import spread
 from diffjax.logs import readings
@@ -109,16 +110,21 @@ def placement_of(training: Training) -> Placement:
       ValueError: no sharding rule matches a parameter, or the mesh does not divide it evenly.
     """
     task = training.task
-    memory = functools.partial(first_memory, task)
-    new = functools.partial(create, task.init, training.tx, training.averages, memory=memory)
-    shape = jax.eval_shape(new, jax.random.key(0))
+
+    # the task is an argument, so that frozen weights to begin from are not constants
+    def new(task: Task, key: PRNGKey) -> TrainState:
+        memory = functools.partial(first_memory, task)
+        return create(task.init, training.tx, training.averages, key, memory)
+
+    shape = jax.eval_shape(new, task, jax.random.key(0))
     sharding = mesh_lib.state_sharding(training.mesh, shape.replace(memory=None), task.sharding)
     everywhere = mesh_lib.replicated(training.mesh)
     sharding = sharding.replace(memory=jax.tree.map(lambda _: everywhere, shape.memory))
     shape = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shape, sharding
     )
-    return Placement(training.mesh, shape, sharding, jax.jit(new, out_shardings=sharding))
+    init = functools.partial(jax.jit(new, out_shardings=sharding), task)
+    return Placement(training.mesh, shape, sharding, init)
 
 
 def started(state: TrainState, place: Placement, params: Params) -> TrainState:

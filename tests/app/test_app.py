@@ -5,6 +5,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+import re
 import socket
 import struct
 import time
@@ -24,10 +25,14 @@ from diffjax.app import drawing, frames, gate, limits, server
 from diffjax.app.limits import Refused
 from diffjax.app.room import Room
 from diffjax.build import loading
+from diffjax.core.errors import ConfigError
 from diffjax.editing import inpaint
-from diffjax.generation import chain, jobs, recipe, rows
+from diffjax.generation import chain, folder, jobs, recipe, rows
 from diffjax.images import pixels, png
+from diffjax.tasks.conditions import Class
+from diffjax.tasks.critic import ClassifierCritic
 from tests import tiny_cascade
+from tests.test_sample_told import CLASSES
 
 # prompt, negative, new seed, seed, guidance, steps, pictures
 GOOD = ["a red apple", "", False, 3, 3.0, 2, 2]
@@ -75,6 +80,44 @@ def test_a_value_that_is_not_allowed_is_refused_in_one_line(name, value):
 def test_a_negative_prompt_without_guidance_is_refused():
     with pytest.raises(Refused, match="negative prompt: does nothing"):
         limits.wish(*request(negative="pears", guidance=1))
+
+
+DIGITS = limits.Told(text=False, classes=Class(10), scaled=True)
+
+
+def test_several_classes_are_drawn_with_the_same_seeds():
+    wish = limits.wish([7, 10], "", False, 3, 2.0, 25, 2, 1.5, told=DIGITS)
+    assert [(job.label, job.seed) for job in wish.jobs] == [(7, 3), (7, 4), (10, 3), (10, 4)]
+    assert {job.prompt for job in wish.jobs} == {""}
+    assert wish.scale == 1.5
+    nothing = dataclasses.replace(DIGITS, classes=None)
+    assert limits.wish("", seed=3, told=nothing).jobs == (jobs.Job("", 3),)
+
+
+@pytest.mark.parametrize(
+    ("words", "changes", "told"),
+    [
+        *[("class: choose at least one", {"prompt": x}, {}) for x in ([], "", None, "3", 3, {})],
+        *[("class: want a whole", {"prompt": [x]}, {}) for x in (11, -1, 1.5, "3", None, True)],
+        ("class: is chosen twice", {"prompt": [1, 1]}, {}),
+        ("class: at most 16", {"prompt": [*range(10)] * 2}, {}),
+        ("5 classes of 4 each are more than 16", {"prompt": [*range(5)], "count": 4}, {}),
+        ("class: want a whole number from 0 to 9", {"prompt": [10]},
+         {"classes": Class(10, null=False)}),
+        ("negative prompt: this model takes no text", {"negative": "pears"}, {}),
+        ("guidance: this model has none", {"guidance": 2.0}, {"weighed": False}),
+        ("steps: want a whole number from 1 to 50", {"steps": 51}, {"steps": 50}),
+        ("classifier guidance: there is no classifier", {"scale": 1}, {"scaled": False}),
+        ("classifier guidance: 0 is off", {"scale": 0}, {"must_scale": True}),
+        *[("classifier guidance: want", {"scale": x}, {}) for x in (-1, 31, None, "1", HUGE)],
+        ("classifier guidance: 0.3 is not a multiple", {"scale": 0.3}, {}),
+    ],
+)  # fmt: skip
+def test_what_a_model_of_classes_cannot_be_told_is_refused_in_one_line(words, changes, told):
+    asked = {"prompt": [3], "guidance": 1, "steps": 2, "scale": 1, **changes}
+    with pytest.raises(Refused, match=re.escape(words)) as refused:
+        limits.wish(**asked, told=dataclasses.replace(DIGITS, **told))
+    assert "\n" not in str(refused.value)
 
 
 JSON = st.recursive(
@@ -248,6 +291,73 @@ def test_a_picture_of_the_page_is_made_again_byte_for_byte(cascade, tmp_path, mo
     for path in map(Path, (small, large)):
         (again,) = (tmp_path / "again").glob(f"*_{png.read_size(path)[0]}px.png")
         assert again.read_bytes() == path.read_bytes()
+
+
+def guided(scale):
+    """The toy model of classes with a classifier, as the page begins."""
+    stage = CLASSES.stages[0]
+    critic = ClassifierCritic(stage.task.model, 4)
+    task = dataclasses.replace(stage.task, classifier=critic, frozen={"classifier": {}})
+    how = dataclasses.replace(task.settings, classifier_guidance=scale)
+    stage = dataclasses.replace(stage, task=dataclasses.replace(task, settings=how))
+    of = dataclasses.replace(CLASSES.origins[0], classifier=CLASSES.origins[0])
+    return drawing.at_start(dataclasses.replace(CLASSES, stages=(stage,), origins=(of,)))
+
+
+def test_classes_are_drawn_with_the_bytes_and_the_metadata_of_the_command(tmp_path):
+    told = drawing.told_of(CLASSES)
+    assert (told.text, told.classes, told.weighed, told.scaled) == (
+        False,
+        CLASSES.classes,
+        True,
+        False,
+    )
+    wish = limits.wish([3, 1], seed=5, guidance=2, steps=1, told=told)
+    here = drawing.wished(CLASSES, wish)
+    said = lambda job: drawing.drawn_of(job, here)  # noqa: E731
+    *_, last = frames.shown_frames(
+        here, tmp_path, wish.jobs, drawing.draw(here, wish.jobs), said
+    )  # fmt: skip
+    (shown,) = last.stages
+    assert [caption for _, caption in shown] == ["hen (5)", "red dog (5)"]
+    for (path, _), job, (expected,) in zip(
+        shown, wish.jobs, rows.make(here, wish.jobs), strict=True
+    ):
+        np.testing.assert_array_equal(png.read(Path(path)), expected)
+        (made,) = folder.recipes_of(job, here)
+        assert png.read_metadata(Path(path)) == recipe.to_json(made)
+    mask = np.zeros((8, 8), bool)
+    mask[2:5] = True
+    painting = limits.Painting(COLOURS[:8, :8], mask)
+    (made,) = drawing.paint(here, wish.jobs[:1], painting)
+    np.testing.assert_array_equal(made.picture[~mask], painting.picture[~mask])
+    assert np.unique(made.picture[mask]) == [round((2 * 3 / 8 - 4 / 8 + 1) * 127.5)]
+    (said,) = drawing.painted_of(wish.jobs[0], here, painting)
+    assert (said["label"], said["edit"]["prompted"]) == (3, False)
+
+
+def test_a_visitor_sets_the_scale_of_the_classifier_and_0_leaves_it_out():
+    """The page begins with the scale of the config, or with 1."""
+    assert [guided(x).stages[0].settings.classifier_guidance for x in (0.0, 2.6)] == [1.0, 2.5]
+    here = guided(0.0)
+    wish = limits.Wish((jobs.Job("", 0, label=1),), 1.0, 1, 4.0)
+    (stage,) = drawing.wished(here, wish).stages
+    assert (stage.settings.classifier_guidance, stage.task.classifier is None) == (4.0, False)
+    off = drawing.wished(here, dataclasses.replace(wish, scale=0.0))
+    assert (off.stages[0].task.classifier, off.origins[0].classifier) == (None, None)
+    assert drawing.told_of(here).scaled
+    assert not drawing.told_of(here).must_scale  # the stage knows the classes too
+
+
+def test_the_page_begins_with_no_more_steps_than_a_visitor_may_ask_for():
+    many = [dataclasses.replace(one.settings, num_steps=1000) for one in CLASSES.stages]
+    here = drawing.at_start(CLASSES.with_settings(many))
+    assert here.stages[0].settings.num_steps == 250
+
+
+def test_a_guide_that_is_no_classifier_is_refused_in_one_line(tmp_path, monkeypatch):
+    with pytest.raises(ConfigError, match="holds no classifier"):
+        command.guided(CLASSES, [], str(tmp_path / "weaker"))
 
 
 def test_with_a_clip_pictures_say_how_well_they_fit_and_the_best_come_first(cascade, tmp_path):

@@ -19,7 +19,7 @@ from PIL import Image
 
 from diffjax import main
 from diffjax.images import png
-from tests import runs
+from tests import runs, test_sample_classifier
 from tests.app import test_app
 from tests.quick import XLA_FLAGS
 from tests.tiny_t5 import save_tiny
@@ -52,7 +52,7 @@ def workdir(tmp_path_factory):
 class Server:
     """A page in a process of its own, whose temporary folder is `tmp`."""
 
-    def __init__(self, workdir, tmp):
+    def __init__(self, workdir, tmp, *more):
         with socket.socket() as trial:
             trial.bind(("127.0.0.1", 0))
             self.port = trial.getsockname()[1]
@@ -60,7 +60,7 @@ class Server:
         self.environ = {
             **os.environ, "TMPDIR": str(tmp), "XLA_FLAGS": XLA_FLAGS,
         }  # fmt: skip
-        flags = ["--workdir", str(workdir), "--port", str(self.port)]
+        flags = ["--workdir", str(workdir), "--port", str(self.port), *map(str, more)]
         with open(self.log, "w") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "diffjax.app", *flags],
@@ -103,11 +103,11 @@ class Server:
         (there,) = self.http.post("/gradio_api/upload", files=files).json()
         return {"path": there, "meta": {"_type": "gradio.FileData"}}
 
-    def made(self, kind="sample"):
+    def made(self, kind="sample", stages=2):
         """The files of the large pictures, oldest first."""
         found = [
             p for p in self.tmp.glob("*/*/seed*.png")
-            if (said := png.read_metadata(p))["kind"] == kind and len(said["stages"]) == 2
+            if (said := png.read_metadata(p))["kind"] == kind and len(said["stages"]) == stages
         ]  # fmt: skip
         return sorted(found, key=lambda path: path.stat().st_mtime_ns)
 
@@ -132,7 +132,7 @@ def server(workdir, tmp_path_factory):
 
 
 def draw(best=False, **changes):
-    return [*test_app.request(**{"guidance": 3.0, "steps": 4, **changes}), best, None]
+    return [*test_app.request(**{"guidance": 3.0, "steps": 4, **changes}), 0, best, None]
 
 
 def test_a_downloaded_picture_is_made_again_byte_for_byte(server, workdir, tmp_path):
@@ -196,6 +196,51 @@ def test_a_visitor_does_not_see_the_pictures_of_another(server):
     assert server.ask("draw", draw(count=1), "ann")[1] is None
     assert server.ask("take_last", [None], "ann")[1] is None
     assert server.ask("take_last", [None], "ben")[1].startswith("There is no picture yet")
+
+
+def test_a_page_of_classes_draws_those_that_are_chosen_guided_by_a_classifier(tmp_path):
+    runs_ = {"digits": "configs/digits.py:tiny", "classifier": "configs/adm_classifier.py:tiny"}
+    for name, spec in runs_.items():
+        assert test_sample_classifier.train(tmp_path / name, of=spec) == 0
+    (tmp_path / "tmp").mkdir()
+    page = Server(tmp_path / "digits", tmp_path / "tmp", "--guide-by", tmp_path / "classifier")
+    try:
+        parts = page.http.get("/config").json()["components"]
+        boxes = {one["props"].get("elem_id"): one["props"] for one in parts}
+        assert boxes["prompt"]["choices"][7] == ["seven", 7]
+        assert len(boxes["prompt"]["choices"]) == 11  # no class is one too
+        assert boxes["scale"]["visible"]
+        asked = [[7, 3], "", False, 3, 1.0, 2, 1, 2.0, False, None]
+        assert page.ask("draw", asked)[1] is None
+        made = page.made(stages=1)
+        said = [png.read_metadata(path) for path in made]
+        assert sorted(one["label"] for one in said) == [3, 7]
+        assert {one["stages"][0]["classifier"]["name"] for one in said} == {"classifier"}
+        assert {one["stages"][0]["settings"]["classifier_guidance"] for one in said} == {2.0}
+        command = [sys.executable, "-m", "diffjax.sample", "--workdir", str(tmp_path / "digits"),
+                   "--guide-by", str(tmp_path / "classifier"), "--like", str(made[0]),
+                   "--out", str(tmp_path / "out")]  # fmt: skip
+        done = subprocess.run(
+            command, cwd=runs.ROOT, env=page.environ, capture_output=True, text=True
+        )
+        assert "in every pixel" in done.stdout, done.stderr
+        assert page.ask("draw", [*asked[:7], 0.0, False, None])[1] is None  # unguided
+        Image.fromarray(test_app.COLOURS).save(tmp_path / "b.png")
+        Image.fromarray(test_app.layer()).save(tmp_path / "l.png")
+        background, layer = (page.upload(tmp_path / f"{name}.png") for name in ("b", "l"))
+        editor = {"background": background, "layers": [layer]}
+        assert page.ask("paint", [editor, [1], *asked[1:]])[1] is None
+        (path,) = page.made("inpaint", stages=1)
+        assert png.read_metadata(path)["label"] == 1
+        for wrong, words in (
+            ([[11], *asked[1:]], "class: want a whole number from 0 to 10"),
+            (["a cat", *asked[1:]], "class: choose at least one"),
+            ([*asked[:7], 31, False, None], "classifier guidance: want a number from 0 to 30"),
+        ):
+            assert page.ask("draw", wrong) == (None, words)
+    finally:
+        page.process.terminate()
+        page.process.wait(30)
 
 
 def raw(server, method, path, body=b"", headers=()):

@@ -7,12 +7,15 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
-from diffjax import sample
+from diffjax import edit, sample
+from diffjax.app import drawing, limits
 from diffjax.build import ancestors, check, config, loading, places
 from diffjax.core import rng
 from diffjax.core.errors import ConfigError
 from diffjax.generation import recipe
+from diffjax.images import png
 from diffjax.tasks import sampling
 from tests.encoders.ancestors import made
 from tools import ancestors_inputs
@@ -67,20 +70,21 @@ def test_a_file_of_one_s_own_needs_its_config(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("spec", "said"),
+    ("name", "spec", "said"),
     [
-        ("ddpm:tiny", r"predicts the noise and a variance \(6 channels\), and the config's"),
-        ("adm:64", "knows 5 classes, and the config's knows 1000 classes"),
-        ("adm:tiny_upsampler", "starts from noise alone, and the config's enlarges"),
-        ("base64:tiny", "its network is none of OpenAI's U-Nets"),
-        ("adm:65", "unknown preset; allowed: digits"),
+        ("adm", "ddpm:tiny", r"predicts the noise and a variance \(6 channels\), and the config's"),
+        ("plain", "iddpm:tiny", r"predicts the noise alone \(3 channels\), and the config's"),
+        ("adm", "adm:64", "knows 5 classes, and the config's knows 1000 classes"),
+        ("adm", "adm:tiny_upsampler", "starts from noise alone, and the config's enlarges"),
+        ("adm", "base64:tiny", "its network is none of OpenAI's U-Nets"),
+        ("adm", "adm:65", "unknown preset; allowed: digits"),
     ],
 )
 def test_a_file_that_is_named_as_another_is_one_line_before_anything_compiles(
-    spec, said, tmp_path, monkeypatch
+    name, spec, said, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    made.write_pt(tmp_path / "model.pt", made.weights("adm"))
+    made.write_pt(tmp_path / "model.pt", made.weights(name))
     with pytest.raises(ConfigError, match=said) as caught:
         loading.load([Path(f"{spec}=model.pt")])
     assert "\n" not in str(caught.value)
@@ -125,6 +129,57 @@ def test_the_command_draws_classes_and_refuses_those_that_do_not_exist(
     ):
         assert sample.main([*flags, *wrong, "--out", "b"]) == 2
         assert line in capsys.readouterr().err, wrong
+
+
+@SLOW
+def test_pictures_are_edited_by_a_checkpoint_of_others(tmp_path, monkeypatch, capsys):
+    """One that is told a class, and one that is told nothing."""
+    monkeypatch.chdir(tmp_path)
+    made.write_pt(tmp_path / "model.pt", made.weights("adm"))
+    made.config_file(tmp_path / "own.py", "adm")
+    colours = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    Image.fromarray(colours).save("a.png")
+    hole = np.zeros((8, 8), np.uint8)
+    hole[2:5] = 255
+    Image.fromarray(hole).save("m.png")
+    common = ["--picture", "a.png", "--steps", "4", "--out", "out"]
+    told = ["--workdir", "own.py=model.pt", *common]
+    painted = ["inpaint", "--mask", "m.png", "--resample", "2", "--class", "3"]
+    assert edit.main([*painted, *told]) == 0
+    picture = png.read(tmp_path / "out/inpaint_seed0_8px.png")
+    np.testing.assert_array_equal(picture[hole == 0], colours[hole == 0])
+    assert (picture[hole > 0] != colours[hole > 0]).any()
+    assert png.read_metadata(tmp_path / "out/inpaint_seed0_8px.png")["label"] == 3
+    assert edit.main(["vary", "--class", "1", *told]) == 0
+    capsys.readouterr()
+    assert edit.main(["vary", "--overwrite", *told]) == 2  # it always knew the class
+    assert "--class = '': give one: 0 to 4" in capsys.readouterr().err
+    folder = made.folder(tmp_path / "ddpm")
+    Image.fromarray(np.repeat(np.repeat(colours, 2, 0), 2, 1)).save("a.png")
+    assert edit.main(["img2img", "--workdir", str(folder), *common, "--out", "b"]) == 0
+    assert len(list((tmp_path / "b").glob("img2img_seed0_*px.png"))) == 1
+
+
+@SLOW
+def test_the_page_draws_and_paints_with_a_checkpoint_of_others(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made.write_pt(tmp_path / "model.pt", made.weights("adm"))
+    made.config_file(tmp_path / "own.py", "adm")
+    cascade = drawing.at_start(loading.load([Path("own.py=model.pt")]))
+    told = drawing.told_of(cascade)
+    assert (told.text, told.classes.num, told.weighed, told.scaled) == (False, 5, False, False)
+    wish = limits.wish([4, 2], steps=2, told=told)
+    here = drawing.wished(cascade, wish)
+    drawn = [one.picture for one in drawing.draw(here, wish.jobs)]
+    assert (drawn[0] != drawn[1]).any()
+    hole = np.zeros((8, 8), bool)
+    hole[2:5] = True
+    painting = limits.Painting(drawn[0], hole)
+    (painted,) = drawing.paint(here, wish.jobs[1:], painting)
+    np.testing.assert_array_equal(painted.picture[~hole], drawn[0][~hole])
+    for many in (5, -1):
+        with pytest.raises(limits.Refused, match="class: want a whole number from 0 to 4"):
+            limits.wish([many], steps=2, told=told)
 
 
 @pytest.mark.peers

@@ -25,6 +25,7 @@ from diffjax.build import (
     config,
     contrastive,
     data,
+    distilling,
     lora,
     models,
     moments,
@@ -170,6 +171,10 @@ HOMES = {
     "low_res.degrade": "unclip_sr:tiny",
     "low_res.max_aug_level": "sr256:tiny",
     "sample.aug_level": "sr256:tiny",
+    "model.attention_bias": "adm:tiny",
+    "model.heads_first": "adm:tiny",
+    "model.norm_groups": "adm:tiny",
+    "model.null_class": "adm:tiny",
     "model.from_low_res": "sr256:tiny",
     "model.skip": "sr256:paper",
     "model.skip_conv": "sr256:paper",
@@ -220,7 +225,8 @@ def homes():
     """Each key of each config -> the first stage that has it; those of other kinds are below."""
     found = {"stages": None} if any("stages" in c for c in map(config.load, cascades())) else {}
     for name, options in stages().items():
-        if tasks.other_kind(options) or "lora" in options or options.model.kind == "prior":
+        kind = options.get("model", {}).get("kind")
+        if tasks.other_kind(options) or {"lora", "distil"} & set(options) or kind == "prior":
             continue
         for key, _ in config.leaves(options):
             found.setdefault(key, name)
@@ -686,6 +692,41 @@ def changed_by_lora(base, key="", value=None):
 def test_another_value_changes_what_a_lora_is_made_of(base, key):
     value, where = OF_A_LORA[key]
     assert changed_by_lora(base, key, value)[where] != changed_by_lora(base)[where]
+
+
+# Another value of the keys of a student, and what it is made of that shows it.
+OF_A_STUDENT = {
+    "distil.teacher": ("shipped", "refused"),  # another network
+    "distil.checkpoint": ("0" * 64, "refused"),  # another teacher
+    "distil.teacher_steps": (8, "task"),
+    "distil.guidance_weight": (5.0, "task"),
+}
+
+
+@functools.cache
+def student(base, key="", value=None):
+    """What a run of a student is made of that its section can change."""
+    options = config.load(f"configs/distil.py:tiny:{base}").copy_and_resolve_references().unlock()
+    if key:
+        put(options, key, value)
+    try:
+        task = distilling.distilled(options, tasks.task_of(options, 0))
+    except ValueError:
+        return {"refused": True, "task": None}
+    return {"refused": False, "task": repr(dataclasses.replace(task, frozen={}))}
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        key
+        for key, _ in config.leaves(config.load("configs/distil.py:tiny"))
+        if key[:7] == "distil."
+    ],
+)
+def test_another_value_changes_what_a_student_is_made_of(base, key):
+    value, where = OF_A_STUDENT[key]
+    assert student(base, key, value)[where] != student(base)[where]
 
 
 def test_the_keys_that_are_left_out_exist():

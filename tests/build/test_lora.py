@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from diffjax.build import check, config, lora, places, resume, tasks
+from diffjax.build import bases, check, config, lora, places, resume, tasks
 from diffjax.core import trees
 from diffjax.core.errors import ConfigError, StorageError
 from diffjax.tasks.lora import Adapted
@@ -124,12 +124,12 @@ def test_a_base_of_numbers_that_are_not_finite_is_refused(tmp_path):
 
 def test_a_base_that_changed_since_the_run_began_is_refused(base, tmp_path):
     made = options(base)
-    config.save(lora.with_checkpoint(made, "1" * 64), tmp_path / "config.json")
-    begun = lora.as_begun(made, tmp_path)
+    config.save(bases.with_checkpoint(made, "lora", "1" * 64), tmp_path / "config.json")
+    begun = bases.as_begun(made, tmp_path)
     assert begun.lora.checkpoint == "1" * 64
     with pytest.raises(ConfigError, match="bring it back, or begin in a new workdir"):
         adapted(begun)
-    assert lora.as_begun(made, tmp_path / "new").lora.checkpoint == ""
+    assert bases.as_begun(made, tmp_path / "new").lora.checkpoint == ""
 
 
 def test_a_run_cannot_go_on_with_another_rank_but_with_its_base_elsewhere(base, tmp_path):
@@ -168,6 +168,6 @@ def test_the_shipped_cascade_is_a_base():
     made = config.load("configs/lora.py:dreambooth")
     assert (made.stage, made.lora.base) == ("base64", "shipped")
     check.check(made)
-    place = lora.place_of(made)
-    lora.check_same(made, places.options_of(place), place)
+    place = bases.place_of(made, lora.BASE)
+    bases.check_same(made, places.options_of(place), place)
     assert trees.num_values(lora_base.params(lora_base.options())) > 0

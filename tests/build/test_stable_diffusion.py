@@ -13,10 +13,9 @@ from diffjax.build import loading, places, stable_diffusion, tasks, texts
 from diffjax.core import rng
 from diffjax.core.errors import ConfigError
 from diffjax.generation import recipe, rows
-from diffjax.generation.chain import prompt_columns
 from diffjax.images import png
 from diffjax.tasks import sampling
-from diffjax.tasks.conditions import NO_TEXT
+from diffjax.tasks.conditions import NEGATIVE, NO_TEXT
 from tests.encoders.stable_diffusion import made
 from tools import sd_inputs
 
@@ -55,11 +54,9 @@ def test_twenty_guided_steps_end_at_the_latents_of_diffusers(cascades, version, 
         spacing="leading_inner" if sampler == "dpmpp_2m" else "leading_1",
     )
     assert settings.guidance_weight == sd_inputs.GUIDANCE
-    away = embed(sd_inputs.NEGATIVE) if negative else None
-    columns, keys = (
-        prompt_columns(*embed(sd_inputs.PROMPT), away),
-        rng.per_example(jnp.zeros(1, int)),
-    )
+    away = embed(sd_inputs.NEGATIVE) if negative else {}
+    columns = {**embed(sd_inputs.PROMPT), **{f"{NEGATIVE}{name}": x for name, x in away.items()}}
+    keys = rng.per_example(jnp.zeros(1, int))
 
     def run(params, columns, x_T, task):
         return sampling.ready(params, columns, keys, task=task, settings=settings).sample(x_T)

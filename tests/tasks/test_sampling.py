@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffjax.build import config, tasks
 from diffjax.core import rng
 from diffjax.generation.chain import TrainedStage, generate, prompt_columns
 from diffjax.tasks import sampling
@@ -14,6 +15,7 @@ from tests.diffusion.helpers import images
 from tests.tasks.network import Network
 from tests.tasks.stages import FLAT, SR, moved
 from tests.tasks.stages import TEXT as TEXT_CONDITION
+from tests.tiny_cascade import Told
 
 SETTINGS = SampleSettings(num_steps=2, guidance_weight=3.0, aug_level=0.2)
 TEXT = images(1, (4, 6, 4, 1))[..., 0]
@@ -124,3 +126,23 @@ def test_the_noise_of_a_row_is_that_of_its_key_and_of_the_tasks_name():
     np.testing.assert_array_equal(one.x_T, expected)
     assert float(jnp.abs(one.x_T - other.x_T).min(axis=(1, 2, 3)).max()) < 1.0
     assert not np.array_equal(one.x_T, other.x_T)
+
+
+def variance_too(x_t, logsnr_t, *, label):
+    """A prediction, and the logits of a variance."""
+    return jnp.concatenate([jnp.tanh(x_t), x_t + label[:, None, None, None]], axis=-1)
+
+
+def test_the_program_of_a_chain_does_not_grow_with_its_steps():
+    """1,000 steps and 25 of them are as many operations to compile, with a learned variance too."""
+    options = config.load("configs/adm.py:digits")
+    task = dataclasses.replace(tasks.task_of(options, 0), model=Told(variance_too))
+    keys, columns = rng.per_example(jnp.arange(2)), {"label": jnp.arange(2)}
+
+    def operations(num_steps):
+        settings = dataclasses.replace(task.settings, num_steps=num_steps)
+        assert (settings.sampler, settings.spacing) == ("ddpm_learned", "linspace")
+        run = sampling.compiled(sampling.sample, settings)
+        return run.lower({}, columns, keys, task=task).as_text().count("\n")
+
+    assert operations(1000) == operations(25) > 100

@@ -14,8 +14,8 @@ from etils import epath
 from diffjax.core import pools
 from diffjax.core.errors import StorageError
 from diffjax.core.files import disk_fault
+from diffjax.data.emoji import aliases, splits, styles
 from diffjax.data.emoji import drawings as drawings_lib
-from diffjax.data.emoji import splits
 from diffjax.data.emoji.drawings import Drawing
 from diffjax.data.emoji.phrases import captions
 
@@ -33,6 +33,11 @@ _LICENSE = (
     "(https://openmoji.org). Pictures of style twemoji: CC BY 4.0, Copyright Twitter, Inc and "
     "other contributors (https://github.com/jdecked/twemoji)."
 )
+_FURTHER_LICENSES = (
+    " Pictures of style fluent: MIT, Copyright (c) Microsoft Corporation "
+    "(https://github.com/microsoft/fluentui-emoji). Pictures of style noto: Apache-2.0, Copyright "
+    "Google Inc. (https://github.com/googlefonts/noto-emoji)."
+)
 _CITATION = """\
 @misc{openmoji, title={OpenMoji: the open-source emoji and icon project},
   howpublished={https://openmoji.org}, note={CC BY-SA 4.0}}
@@ -45,27 +50,35 @@ _IS_AGAIN = __name__ != "diffjax.data.emoji.builder" or "Emoji" in globals()
 
 
 def prepare(
-    size_px: int = 64, data_dir: str | Path | None = None, *, workers: int | None = None
+    size_px: int = 64,
+    data_dir: str | Path | None = None,
+    *,
+    workers: int | None = None,
+    builder: "type[Emoji] | None" = None,
 ) -> Path:
     """The folder of `emoji/SIZE`, which is made if it does not exist or is incomplete.
 
-    data_dir: defaults to $TFDS_DATA_DIR, then to ~/tensorflow_datasets.
+    data_dir: defaults to $TFDS_DATA_DIR, then to ~/tensorflow_datasets. builder: of `emoji`, or
+    `EmojiStyles`.
     workers: the number of processes that rasterise. The default is none at 64 px, which takes
     seconds, and else one per core. They are spawned, so a script that calls this must guard its
     `__main__`.
 
     Raises:
-      ValueError: the data set does not have this size.
+      ValueError: the data set does not have this size, or `EmojiStyles` lacks its packages.
+      StorageError: the disk is full.
     """
     if size_px not in SIZES_PX:
         raise ValueError(f"size_px={size_px} is not a size of the emoji data set: {SIZES_PX}")
-    builder = Emoji(
+    made = (builder or Emoji)(
         config=str(size_px), data_dir=resolve_data_dir(data_dir), file_format="array_record"
     )
-    builder.workers = workers
-    builder_dir = Path(builder.data_dir)
+    made.workers = workers
+    builder_dir = Path(made.data_dir)
     try:
-        builder.download_and_prepare()
+        made.download_and_prepare()
+    except StorageError:
+        raise
     except (OSError, RuntimeError) as error:
         # Another process may have made the folder meanwhile, which is as good.
         if not (builder_dir / "dataset_info.json").exists():
@@ -102,12 +115,14 @@ class Emoji(tfds.core.GeneratorBasedBuilder, skip_registration=_IS_AGAIN):  # ty
     # TFDS would look for this with a package that it does not require.
     code_path = epath.Path(__file__)
     workers: int | None = None
+    described = _DESCRIPTION
+    licences = _LICENSE
 
     def _info(self) -> tfds.core.DatasetInfo:
         size_px = int(self.builder_config.name)
         return tfds.core.DatasetInfo(
             builder=self,
-            description=_DESCRIPTION,
+            description=self.described,
             features=tfds.features.FeaturesDict(
                 {
                     "image": tfds.features.Image(
@@ -120,7 +135,7 @@ class Emoji(tfds.core.GeneratorBasedBuilder, skip_registration=_IS_AGAIN):  # ty
                 }
             ),
             homepage="https://openmoji.org",
-            license=_LICENSE,
+            license=self.licences,
             citation=_CITATION,
         )
 
@@ -128,8 +143,16 @@ class Emoji(tfds.core.GeneratorBasedBuilder, skip_registration=_IS_AGAIN):  # ty
         self, dl_manager: tfds.download.DownloadManager
     ) -> dict[str, Iterator[tuple[str, dict]]]:
         del dl_manager  # nothing is downloaded: the pictures are in the wheels
-        drawings = splits.assign_splits(drawings_lib.catalogue())
+        drawings = self.drawings()
         return {split: self._generate_examples(drawings[split]) for split in splits.SPLITS}
+
+    def drawings(self) -> dict[str, list[Drawing]]:
+        """The drawings of each split."""
+        return splits.assign_splits(drawings_lib.catalogue())
+
+    def captions(self, drawing: Drawing) -> tuple[str, ...]:
+        """The captions of a drawing."""
+        return captions(drawing.name, drawing.style, is_flag=drawing.is_flag)
 
     def _generate_examples(self, drawings: Sequence[Drawing]) -> Iterator[tuple[str, dict]]:
         size_px = int(self.builder_config.name)
@@ -141,12 +164,30 @@ class Emoji(tfds.core.GeneratorBasedBuilder, skip_registration=_IS_AGAIN):  # ty
                 f"{drawing.style}/{drawing.name}",
                 {
                     "image": png,
-                    "captions": captions(drawing.name, drawing.style, is_flag=drawing.is_flag),
+                    "captions": self.captions(drawing),
                     "name": drawing.name,
                     "style": drawing.style,
                     "code": drawing.code,
                 },
             )
+
+
+class EmojiStyles(Emoji, skip_registration=_IS_AGAIN):  # type: ignore[call-arg]
+    """The drawings of `emoji`, Fluent's flat ones and Noto's, with other names as captions."""
+
+    name = "emoji_styles"
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "Fluent Emoji Flat 1.2.6 and Noto 1.2.9."}  # noqa: RUF012
+    described = _DESCRIPTION.replace("two hands", "four hands")
+    licences = _LICENSE + _FURTHER_LICENSES
+
+    def drawings(self) -> dict[str, list[Drawing]]:
+        """The drawings of each split; ValueError without the packages."""
+        return styles.assign_splits(styles.catalogue())
+
+    def captions(self, drawing: Drawing) -> tuple[str, ...]:
+        """The captions of a drawing, those with other names too."""
+        return aliases.all_captions(drawing)
 
 
 def _rasterised(drawings: Sequence[Drawing], size_px: int, workers: int) -> Iterator[bytes]:

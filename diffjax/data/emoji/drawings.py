@@ -27,12 +27,16 @@ _COMPONENT, _FULLY_QUALIFIED = 1, 2  # statuses in emoji.EMOJI_DATA
 
 @dataclass(frozen=True)
 class Drawing:
-    """One picture: its name, its style (who drew it), its code points, and the path of its SVG."""
+    """One picture: its name, its style (who drew it), its code points, and its SVG.
+
+    svg_path: the file of the SVG, or "" if `svg` is its text.
+    """
 
     name: str
     style: str
     codes: tuple[int, ...]
     svg_path: str
+    svg: str = ""
 
     @property
     def code(self) -> str:
@@ -52,7 +56,7 @@ def catalogue() -> tuple[Drawing, ...]:
     svgs = {style: _svgs(style) for style in STYLES}
     drawings = [
         Drawing(name, style, codes, svgs[style][_plain(codes)])
-        for name, codes in _named_codes().items()
+        for name, codes in named_codes().items()
         for style in STYLES
         if _plain(codes) in svgs[style] and not _UNTRUE[style].fullmatch(name)
     ]
@@ -64,7 +68,7 @@ def rasterise(drawing: Drawing, size_px: int) -> bytes:
 
     The fonts of the system are not used, so the result is the same on every machine.
     """
-    svg = Path(drawing.svg_path).read_text(encoding="utf-8")
+    svg = drawing.svg or Path(drawing.svg_path).read_text(encoding="utf-8")
     rgba = resvg_py.svg_to_bytes(
         svg_string=svg, width=size_px, height=size_px, background="white", skip_system_fonts=True
     )
@@ -76,7 +80,7 @@ def rasterise(drawing: Drawing, size_px: int) -> bytes:
     return png.getvalue()
 
 
-def _named_codes() -> dict[str, tuple[int, ...]]:
+def named_codes() -> dict[str, tuple[int, ...]]:
     """The code points of fully qualified emoji, skin tones and hair, by their English names."""
     return {
         entry["en"].strip(":").replace("\u2019", "'"): tuple(map(ord, text))

@@ -1,7 +1,7 @@
 """A data set by its name: one source, or a mixture of several.
 
 folder:DIR  tar:GLOB  parquet:GLOB  tfds:NAME  hf:NAME  svg:DIR  iconify:DIR
-fake:COUNT  emoji/SIZE  digits  NAME (as tfds:NAME)
+fake:COUNT  emoji/SIZE  emoji_styles/SIZE  digits  NAME (as tfds:NAME)
 A+B         all records of both
 A*2+B       the records of A twice as often as those of B
 """
@@ -70,7 +70,7 @@ def split_mixture(name: str) -> list[tuple[str, float]]:
     weight stands at the end of a part.
     """
     kinds = "|".join(KINDS)
-    parts = re.split(rf"\+(?=\s*(?:(?:{kinds}):|emoji/|fake/|digits\b))", name)
+    parts = re.split(rf"\+(?=\s*(?:(?:{kinds}):|emoji/|emoji_styles/|fake/|digits\b))", name)
     return [_weighed(part.strip()) for part in parts]
 
 

@@ -48,6 +48,7 @@ from diffjax.diffusion.sampling.solver import (
 from diffjax.diffusion.sampling.spacing import (
     at_steps,
     explicit,
+    fifths,
     karras,
     karras_of,
     leading,
@@ -93,6 +94,7 @@ __all__ = [
     "euler",
     "explicit",
     "extrapolated",
+    "fifths",
     "gradient_of",
     "guesses",
     "guided_by",

@@ -1,5 +1,6 @@
 """What a network learns from: times, losses, weightings."""
 
+from diffjax.diffusion.training.distillation import jump, target, x_0_that_leads_to
 from diffjax.diffusion.training.loss import LossAux, diffusion_loss, expected, mean_over
 from diffjax.diffusion.training.objectives import (
     Hybrid,
@@ -42,6 +43,7 @@ from diffjax.diffusion.training.weighting import (
     p2,
     relative_weight,
     sigmoid,
+    truncated_snr,
 )
 
 __all__ = [
@@ -70,6 +72,7 @@ __all__ = [
     "hybrid_loss",
     "importance",
     "init",
+    "jump",
     "log_weight",
     "logit_normal",
     "mean_over",
@@ -84,6 +87,8 @@ __all__ = [
     "sigmoid",
     "simple",
     "stratified",
+    "target",
+    "truncated_snr",
     "uncertain",
     "uncertain_loss",
     "uniform",
@@ -92,4 +97,5 @@ __all__ = [
     "vlb_term",
     "weighted_error",
     "with_guess",
+    "x_0_that_leads_to",
 ]

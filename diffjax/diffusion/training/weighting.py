@@ -34,6 +34,11 @@ def min_snr(gamma: float = 5.0) -> LogWeight:
     return lambda logsnr: jnp.minimum(logsnr, math.log(gamma))
 
 
+def truncated_snr(logsnr: LogSnr) -> LogSnr:
+    """w = max(SNR, 1), which forgets no level  (Salimans & Ho 2022, sec. 4)."""
+    return jnp.maximum(logsnr, 0.0)
+
+
 @by_value
 def p2(k: float = 1.0, gamma: float = 1.0) -> LogWeight:
     """w = SNR / (k + SNR)^gamma: 1 / (k + SNR)^gamma on the error in eps  (Choi et al. 2022)."""
@@ -55,6 +60,7 @@ def sigmoid(bias: float = 2.0) -> LogWeight:
 NAMED: dict[str, LogWeight] = {
     **{kind: partial(predict.log_weight, kind) for kind in predict.KINDS},
     "min_snr": min_snr(),
+    "truncated_snr": truncated_snr,
     "p2": p2(),
     "sigmoid": sigmoid(),
 }

@@ -149,7 +149,9 @@ def test_a_function_of_logsnr_is_a_weighting():
 
 
 def test_an_unknown_weighting_is_named_with_those_allowed():
-    with pytest.raises(ValueError, match=r"weighting='snr'.*eps, v.*min_snr, p2, sigmoid"):
+    with pytest.raises(
+        ValueError, match=r"weighting='snr'.*eps, v.*min_snr, truncated_snr, p2, sigmoid"
+    ):
         weighting.log_weight("snr", jnp.zeros(2))
 
 

@@ -12,13 +12,15 @@ from google.protobuf.message import DecodeError
 from tensorflow_datasets.core import read_only_builder
 
 from diffjax.data.broken import BrokenRecord
-from diffjax.data.emoji.builder import SIZES_PX, prepare, resolve_data_dir
+from diffjax.data.emoji.builder import SIZES_PX, Emoji, EmojiStyles, prepare, resolve_data_dir
 from diffjax.data.record import BadRecord, NoSplit, Record
 from diffjax.data.sources.tfds.fields import TextField, text_field
 from diffjax.data.sources.tfds.plain import Fields
 from diffjax.data.sources.tfds.prepared import builder_of
 from diffjax.data.sources.tfds.raw import RawRecords, raw_records
 
+# The data sets that are made if they do not exist.
+MADE = {"emoji": Emoji, "emoji_styles": EmojiStyles}
 Features: TypeAlias = Mapping[str, tfds.features.FeatureConnector]
 
 
@@ -36,8 +38,9 @@ def open_source(
 ) -> "Source":
     """The records of `split` of a data set; pictures stay encoded.
 
-    `name` is "emoji/64" (or 256, 1024; made if it does not exist), a data set that was prepared in
-    `data_dir`, or the folder of a prepared data set. `split` may be a slice such as "train[:100]".
+    `name` is "emoji/64" or "emoji_styles/64" (256, 1024; made if they do not exist), a data set
+    that was prepared in `data_dir`, or the folder of a prepared data set. `split` may be a slice
+    such as "train[:100]".
     `caption_key` names a text, a class, or a sequence of either; it is "captions/text" if it is
     nested. "" for `image_key` or `caption_key` leaves out pictures or captions. Names and class
     labels are read if the data set has them under these keys, and so is the field `vector_key` if
@@ -244,8 +247,8 @@ def _builder(name: str, data_dir: str | Path | None) -> tfds.core.DatasetBuilder
     folder = Path(name).expanduser()
     if (folder / "dataset_info.json").exists():
         builder = builder_of(folder)
-    elif name.split("/")[0] == "emoji":
-        builder = builder_of(prepare(_emoji_size_px(name), data_dir))
+    elif made := MADE.get(name.split("/")[0]):
+        builder = builder_of(prepare(_size_px(name), data_dir, builder=made))
     else:
         data_dir = resolve_data_dir(data_dir)
         try:
@@ -269,10 +272,11 @@ def _check_split(builder: tfds.core.DatasetBuilder, split: str) -> None:
         raise NoSplit(f"{builder.info.full_name} has no split {split!r}, only {allowed}")
 
 
-def _emoji_size_px(name: str) -> int:
-    allowed = {f"emoji/{size_px}": size_px for size_px in SIZES_PX}
+def _size_px(name: str) -> int:
+    kind = name.split("/")[0]
+    allowed = {f"{kind}/{size_px}": size_px for size_px in SIZES_PX}
     if name not in allowed:
-        raise ValueError(f"no data set {name!r}: the sizes of emoji are {sorted(allowed)}")
+        raise ValueError(f"no data set {name!r}: the sizes of {kind} are {sorted(allowed)}")
     return allowed[name]
 
 

@@ -1,0 +1,59 @@
+"""Distillation: a stage learns to draw in few steps what it draws in many (docs/distillation.md).
+
+    python -m diffjax.main --config configs/distil.py --workdir runs/four
+    python -m diffjax.main --config configs/distil.py:halve:runs/four --workdir runs/two
+    python -m diffjax.sample --stages runs/two --prompt "a red apple"
+
+emoji (the default): the 64 px stage of the shipped cascade learns to take 4 steps, with its
+guidance in them. own: the same for the stage of a workdir or an export, named after a second colon.
+halve: half as many steps as that student takes. tiny: for tests, takes seconds.
+"""
+
+import ml_collections
+
+from configs import base64, pieces
+from diffjax.build import places
+from diffjax.core.command import path
+
+PRESETS = ("emoji", "own", "halve", "tiny")
+WITH_PLACE = True
+SHIPPED, UNTRAINED = "shipped", "untrained"
+
+
+def get_config(which: str = "emoji") -> ml_collections.ConfigDict:
+    preset, _, where = which.partition(":")
+    config = of_teacher(where or (UNTRAINED if preset == "tiny" else SHIPPED))
+    steps = config.sample.num_steps
+    config.distil.guidance_weight = config.sample.guidance_weight
+    config.sample.update(
+        sampler="ddim", noise=0.0, guidance_weight=1.0, spacing="uniform", num_steps=4
+    )  # fmt: skip
+    config.diffusion.update(weighting="truncated_snr", times="stratified")
+    if preset == "halve":
+        config.sample.num_steps = max(steps // 2, 1)
+        config.distil.teacher_steps = 2 * config.sample.num_steps
+    if preset == "tiny":
+        config.sample.num_steps = 2
+        config.distil.teacher_steps = 4
+        return config
+    config.optim.update(
+        learning_rate=2e-4, warmup_steps=100, decay="cosine", clip_norm=1.0, groups=()
+    )
+    config.train.update(
+        num_steps=3_000, ema=("decay_0.99",), log_every=50, sample_every=500, save_every=500,
+        evaluate_every=0, snapshot_every=0,
+    )  # fmt: skip
+    return config
+
+
+def of_teacher(where: str) -> ml_collections.ConfigDict:
+    """The config of the teacher, the first stage of `where`, with a section `distil`."""
+    if where == UNTRAINED:
+        config = base64.get_config("tiny")
+    else:
+        place = places.stage_dirs(None if where == SHIPPED else path(where))[0]
+        config = places.options_of(place).copy_and_resolve_references().unlock()
+    if "lora" in config:  # its changes are merged into the teacher
+        del config["lora"]
+    config.distil = pieces.distil(where)
+    return config
