@@ -57,7 +57,7 @@ class UNet(Levels):
     # called inside a compact method
     def _answer(
         self,
-        inputs: Sequence[Image],
+        inputs: Sequence[Resized],
         conditions: Conditions,
         dropout_key: PRNGKeys | None,
         channels: int,
