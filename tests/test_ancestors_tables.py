@@ -89,6 +89,7 @@ def test_guidance_is_compared_at_equal_network_calls(stood):
     assert not any(way.weight != 1 and way.scale for way, *_ in asked)
 
 
+@pytest.mark.slow
 def test_real_digits_are_near_real_digits_and_noise_is_far():
     images, labels = (part[:400] for part in digits.load())
     params = jax.jit(judge.Net().init)(jax.random.key(0), judge.inputs(images[:1]))["params"]

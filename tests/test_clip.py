@@ -41,6 +41,7 @@ def test_a_run_in_two_parts_ends_as_one_without_a_stop(whole, tmp_path, capsys):
     assert trained(tmp_path) == trained(whole)
 
 
+@pytest.mark.slow
 def test_a_run_logs_whether_it_learns_and_how_well_it_finds_held_out_pairs(whole):
     lines = runs.lines(whole)
     logged = [line for line in lines if "loss" in line]

@@ -28,6 +28,7 @@ def made(tmp_path_factory):
     return teacher, folder / "run"
 
 
+@pytest.mark.slow
 def test_a_student_has_the_network_and_takes_its_steps_without_flags(made, tmp_path):
     teacher, run = made
     was, now = (
@@ -67,6 +68,7 @@ def test_a_student_that_was_stopped_twice_ends_like_one_that_was_not(made, tmp_p
     assert ends[0] == ends[1]
 
 
+@pytest.mark.slow
 def test_a_run_does_not_go_on_with_another_teacher(made, tmp_path, capsys):
     other = tmp_path / "teacher.safetensors"
     lora_base.write(other, change=lambda tree: jax.tree.map(lambda x: x + 1, tree))

@@ -51,6 +51,7 @@ def run(decoder, clip, tmp_path, monkeypatch, capsys):
     return call
 
 
+@pytest.mark.slow
 def test_variations_differ_by_their_seeds_and_say_their_eta(run):
     code, printed, made = run("variations --picture {f}/a.png --seeds 0,3")
     assert code == 0, printed.err
@@ -95,6 +96,7 @@ def test_a_text_diff_begins_with_the_reconstruction_and_leads_away_from_it(run):
     np.testing.assert_array_equal(png.read(alone["variations_seed0_16px.png"]), frames[0])
 
 
+@pytest.mark.slow
 def test_three_ways_to_tell_a_prompt_are_shown_side_by_side(run, decoder, clip, monkeypatch):
     words = ("--prompt", "a red apple", "--seeds", "0,1")
     code, printed, _ = run("ways", *words)
@@ -115,6 +117,7 @@ def test_three_ways_to_tell_a_prompt_are_shown_side_by_side(run, decoder, clip, 
     assert len(made) == 7
 
 
+@pytest.mark.slow
 def test_paths_between_prompts_tell_a_decoder_no_vector(run):
     code, printed, made = run("interpolate --frames 2 --png --pace prompt", *DIFF)
     assert code == 0, printed.err

@@ -111,6 +111,7 @@ def test_a_picture_is_made_again_of_its_own_step_and_told_from_that_of_another(
     assert not (tmp_path / "b").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_of_exports_makes_the_pictures_of_the_workdirs(cascade, tmp_path, capsys):
     """The recipe too is the same, so --like finds a picture's stage in either."""
     for name in ("base64", "sr256"):

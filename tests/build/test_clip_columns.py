@@ -31,6 +31,7 @@ def options(place, tmp_path, monkeypatch):
     return made
 
 
+@pytest.mark.slow
 def test_each_example_has_the_vectors_of_its_picture_and_of_the_caption_that_was_drawn(options):
     records = data.source_of(options)
     vector_of = clip_columns.of_captions(options, records)

@@ -46,6 +46,7 @@ def plain(model):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_config_says_the_networks_and_the_noise_of_the_checkpoint(cascade, adapted):
     ours, theirs = adapted[1].whole, cascade.stages[0].task
     assert plain(ours.model) == plain(theirs.model)

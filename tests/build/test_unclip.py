@@ -16,6 +16,7 @@ def count(spec):
     return sum(x.size for x in jax.tree.leaves(shapes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("preset", "numbers"),
     [("paper_256", 729_702_083), ("karlo_256", 691_579_523), ("paper_1024", 282_059_139)],

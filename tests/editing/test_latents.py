@@ -76,6 +76,7 @@ def test_inpainting_leaves_known_pixels_as_they_are_and_never_reads_the_others()
     assert np.abs(np.where(mask, made - picture, 0)).max() > 0.01
 
 
+@pytest.mark.slow
 def test_places_of_the_latent_without_an_unknown_pixel_stay_those_of_the_picture():
     """All others become what the network says, which is 2."""
     stage, picture = stage_of(lambda x_t, logsnr_t, **told: jnp.full_like(x_t, 2.0)), picture_of()

@@ -73,6 +73,7 @@ def test_the_shipped_encoder_gives_the_same_bits_again(nano):
     assert np.all(np.isfinite(first))
 
 
+@pytest.mark.slow
 def test_paraphrases_are_neighbours_only_after_training(nano):
     assert retrieved(lambda ids, mask: nano.apply(nano.params, ids, mask), nano.tokenize) >= BAR
 

@@ -98,6 +98,7 @@ def test_the_program_needs_jax_and_safetensors_alone(stages, folder, tmp_path):
     assert np.abs(made - np.asarray(pixels.to_uint8(last), int)).max() <= 1
 
 
+@pytest.mark.slow
 def test_one_program_serves_several_kinds_of_device(stages):
     graph = export.exported(stages[:1], platforms=("cpu", "cuda", "tpu"))
     assert set(graph.platforms) == {"cpu", "cuda", "tpu"}

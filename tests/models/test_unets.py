@@ -85,6 +85,7 @@ def test_every_parameter_has_a_gradient(trained):
     assert [n for n in dead if "score/bias" not in n] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["unet", "efficient"])
 def test_bfloat16_stays_near_float32(name):
     net = NETS[name]

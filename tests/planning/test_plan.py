@@ -72,6 +72,7 @@ def test_a_plan_says_its_figures_to_people_and_all_of_them_to_programs(trained):
     assert max(map(len, table)) <= 200
 
 
+@pytest.mark.slow
 def test_the_sampler_makes_a_picture_per_device_by_as_many_calls_as_it_has_steps():
     options = tiny("sr256", **{"sample.num_steps": 2})
     two = plan_of(options, "sample")

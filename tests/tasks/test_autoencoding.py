@@ -93,6 +93,7 @@ def alone():
     return work, jax.jit(work)
 
 
+@pytest.mark.slow
 def test_before_its_first_step_the_adversary_moves_nothing():
     batch = {"image": EIGHT, "judged": jnp.zeros(len(EIGHT))}
     gradients, losses = alone()[1](params_of("quantised", "float32"), batch)
@@ -183,6 +184,7 @@ def test_the_papers_autoencoder_has_its_number_of_parameters():
     assert num_values(made) == 83_653_863
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [(4, 2, 1), pytest.param((2, 2, 2), marks=pytest.mark.slow)])
 def test_gradients_on_a_mesh_are_those_of_one_device(sizes):
     task, params = FOLLOWED, params_of("quantised", "float32")

@@ -214,6 +214,7 @@ def test_a_picture_is_moved_by_whole_pixels_and_its_edge_repeated():
 NOISED = Contrastive("pairs", CLIP(dataclasses.replace(CONFIG, noised=True)))
 
 
+@pytest.mark.slow
 def test_a_task_of_noised_pictures_compares_pictures_at_levels_of_its_own():
     """x_t = alpha x_0 + sigma eps with alpha^2 = sigmoid(logsnr), and the network told logsnr."""
     batch, params = batch_of(), params_of(NOISED)

@@ -80,6 +80,7 @@ def test_decoding_the_middle_of_a_latent_is_what_the_autoencoder_makes_of_a_pict
     np.testing.assert_allclose(made, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_large_latent_is_decoded_in_tiles_and_a_small_one_whole():
     z = jax.random.normal(KEY, (1, 16, 8, 2))
     whole, tiled = (decoded(space_of(tile_px=tile), weights_of(), z) for tile in (0, 16))

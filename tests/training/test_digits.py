@@ -52,6 +52,7 @@ def run(tmp_path_factory):
     return folder, *trained(folder, "tiny", *(f"--config.{one}" for one in SMALL))
 
 
+@pytest.mark.slow
 def test_a_class_conditional_run_trains_previews_and_samples_by_class(run, tmp_path, capsys):
     folder, task, params = run
     assert set(task.columns()) == {"image", "label"}

@@ -102,6 +102,7 @@ def test_captions_with_blanks_blank_ones_and_none_train_alike_with_and_without_a
     assert digest(capsys.readouterr().out) == digest(out)
 
 
+@pytest.mark.slow
 def test_a_second_start_reads_no_more_records_than_its_preview_shows(
     little, encoder, tmp_path, monkeypatch
 ):

@@ -64,6 +64,7 @@ def test_the_decoder_says_what_that_of_diffusers_says_with_a_vector_and_without(
     assert np.abs(answers["told"] - answers["untold"]).max() > 0.1
 
 
+@pytest.mark.slow
 def test_the_upsampler_says_what_that_of_diffusers_says_and_another_one_the_last_step(whole):
     task, params = karlo.upsampler_of(whole)
     inputs, answers = given()

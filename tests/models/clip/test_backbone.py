@@ -132,6 +132,7 @@ def test_a_folder_keeps_the_clip_and_refuses_what_it_says_wrongly(
             weights.check(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_clip_that_is_told_states_asks_their_encoder_and_no_other(tmp_path, told_params):
     t5 = encoder.t5.load_encoder("t5-nano", TOLD.length)
     weights.save(tmp_path, TOLD, told_params, t5.fingerprint)
