@@ -13,8 +13,8 @@ from diffjax.models.unet import UNet
 
 # A rule for each parameter.
 SHARDING: Rules = (
-    (r"conditioning/text_vector/kernel", (None, "fsdp")),
-    (r"conditioning/no_vector", (None,)),
+    (r"(.*/)?text_vector/kernel", (None, "fsdp")),
+    (r"(.*/)?no_vector", (None,)),
     *OF_UNET,
 )
 

@@ -24,10 +24,8 @@ class Turns:
 
     @property
     def sharding(self) -> Rules:
-        """Those of the network, for both."""
-        return tuple(
-            (rf"(first|last)/(?:{pattern})", split) for pattern, split in self.model.sharding
-        )
+        """Those of the network, which name a parameter wherever it lies."""
+        return self.model.sharding
 
     @property
     def stride(self) -> int:

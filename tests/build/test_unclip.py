@@ -6,6 +6,7 @@ import pytest
 from diffjax.build import config, tasks
 from diffjax.build.check import check
 from diffjax.core.errors import ConfigError
+from diffjax.devices import mesh as mesh_lib
 
 
 def count(spec):
@@ -13,6 +14,8 @@ def count(spec):
     check(options, 8)
     task = tasks.task_of(options, options.text.width if "text" in options else 0)
     shapes = jax.eval_shape(task.init, jax.random.key(0))
+    # a rule names each parameter where it lies in a state
+    mesh_lib.state_sharding(mesh_lib.make_mesh(fsdp=8), {"params": shapes}, task.sharding)
     return sum(x.size for x in jax.tree.leaves(shapes))
 
 
