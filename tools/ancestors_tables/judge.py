@@ -131,8 +131,16 @@ def scores(params: Params, made: Digits, labels: Int[np.ndarray, " n"], real: Di
 
 
 def of_real(params: Params, count: int) -> Scores:
-    """The numbers of `count` real digits against all others: what a perfect model would have."""
+    """The numbers of `count` real digits: what a perfect model would have.
+
+    fd: of draws from all digits, with replacement and with as many of each class, against all. The
+    others, which would see copies, are of digits drawn without replacement, against the rest.
+    """
     images, labels = digits.load()
-    order = np.random.default_rng(0).permutation(len(images))
+    random = np.random.default_rng(0)
+    order = random.permutation(len(images))
     here, there = order[:count], order[count:]
-    return scores(params, images[here], labels[here], images[there])
+    apart = scores(params, images[here], labels[here], images[there])
+    of_class = [np.flatnonzero(labels == label) for label in range(CLASSES)]
+    drawn = [random.choice(of_class[i % CLASSES]) for i in range(count)]
+    return apart._replace(fd=scores(params, images[drawn], labels[drawn], images).fd)

@@ -34,16 +34,23 @@ def lines(
 
 
 def tradeoff(path: Path, rows: Mapping[str, Sequence[tuple[float, Scores]]], floor: Scores) -> None:
-    """Precision, and the share of right digits, over recall; a point for each amount."""
+    """Precision, and the share of right digits, over recall; a point for each amount.
+
+    Lines begin at the point without guidance, which is the first row.
+    """
+    (_, start), *others = rows.items()
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
     for axis, name in zip(axes, ("precision", "right"), strict=True):
-        for i, (label, some) in enumerate(rows.items()):
+        for i, (label, more) in enumerate(others):
+            some = [*start, *more]
             x, y = [one.recall for _, one in some], [getattr(one, name) for _, one in some]
             axis.plot(x, y, f"C{i}o-", markersize=5, label=label)
             for amount, at, height in zip((a for a, _ in some), x, y, strict=True):
-                if len(some) > 1:
+                if (at, height) != (x[0], y[0]):
                     axis.annotate(f"{amount:g}", (at, height), (4, 4), fontsize=8,
                                   textcoords="offset points")  # fmt: skip
+        (_, plain), *_ = start
+        axis.plot(plain.recall, getattr(plain, name), "ks", markersize=6, label="no guidance")
         axis.plot(floor.recall, getattr(floor, name), "k*", markersize=10, label="real digits")
     axes[0].set(xlabel="recall", ylabel="precision")
     axes[1].set(xlabel="recall", ylabel="share that the judge names right")

@@ -20,12 +20,11 @@ class Run(NamedTuple):
 LINEAR = "diffusion.schedule=linear"
 SIMPLE = ("diffusion.objective=simple", "sample.sampler=ddpm")
 RUNS = {
-    "cosine_hybrid": Run("configs/iddpm.py:digits"),
-    "linear_hybrid": Run("configs/iddpm.py:digits", (LINEAR,)),
     "cosine_simple": Run("configs/iddpm.py:digits", SIMPLE),
+    "cosine_hybrid": Run("configs/iddpm.py:digits"),
     "linear_simple": Run("configs/iddpm.py:digits", (*SIMPLE, LINEAR)),
+    "linear_hybrid": Run("configs/iddpm.py:digits", (LINEAR,)),
     "cosine_vlb": Run("configs/iddpm.py:digits_vlb"),
-    "linear_vlb": Run("configs/iddpm.py:digits_vlb", (LINEAR,)),
     "adm": Run("configs/adm.py:digits"),
     "classifier": Run("configs/adm_classifier.py:digits"),
 }
