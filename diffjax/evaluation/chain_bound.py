@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from diffjax.core import rng
 from diffjax.core.types import PRNGKeys
 from diffjax.diffusion.likelihood.bound import vlb_by_time
+from diffjax.diffusion.sampling.threshold import static_threshold
 from diffjax.evaluation.denoising import denoiser_of
 from diffjax.evaluation.measure import Numbers
 from diffjax.tasks.denoising import Denoising, decoded
@@ -26,6 +27,8 @@ TOTAL, PARTS = "bits_per_dim", ("prior", "diffusion", "decoder")
 class ChainBound:
     """-log2 p(x | conditions) per dimension, at most, of ancestral sampling by all T steps.
 
+    If the task is sampled with x_0_hat clipped to [-1, 1], so it is here, as in the code of
+    improved DDPM: otherwise, where x_t is noise alone, a small error of eps is a large one of x_0.
     gamma: of the variance small^(1 - gamma) large^gamma of a network that does not learn one. The
     decoder then has the small variance, as in the code of Ho et al. 2020. groups: at most so many;
     the steps are split into this many of equal size, up to one.
@@ -41,8 +44,11 @@ class ChainBound:
         all of them are `diffusion` and `decoder`. `mse_I`: the mean of |eps - eps_hat|^2 there.
         """
         column = batch[task.of]
+        denoise = denoiser_of(task, params, batch, keys)
+        if task.settings.threshold == "static":
+            denoise = static_threshold(denoise)
         found = vlb_by_time(
-            denoiser_of(task, params, batch, keys),
+            denoise,
             decoded(column),
             logsnrs=task.learning.ladder(task.schedule_of(params)),
             key=rng.stream(keys, "chain_bound"),

@@ -21,6 +21,7 @@ from diffjax.generation.chain import TrainedStage
 from diffjax.generation.recipe import Origin
 from diffjax.tasks.denoising import Denoising
 from diffjax.tasks.learning import Learning
+from diffjax.tasks.settings import SampleSettings
 from tests.tiny_cascade import Told
 
 STEPS, BETAS = 5, table.linear_betas(0.05, 0.5, 5)
@@ -112,6 +113,21 @@ def test_the_parts_by_time_add_up_to_the_bound(learned):
     other = ChainBound(gamma=1.0, groups=3)(task_of(learned), {}, batch(), keys)
     same = np.allclose(found["diffusion"], other["diffusion"])
     assert same == learned  # a learned variance has no choice
+
+
+def test_a_chain_that_is_sampled_with_a_static_threshold_is_clipped_in_its_bound_too():
+    def task(scale, threshold, bound=jnp.inf):
+        said = lambda x_t, logsnr_t: jnp.clip(scale * x_t, -bound, bound)  # noqa: E731
+        settings = SampleSettings(threshold=threshold)
+        return dataclasses.replace(task_of(), model=Told(said), settings=settings)
+
+    def bits(task):
+        return ChainBound(groups=1)(task, {}, batch(), rng.per_example(jnp.arange(2)))[
+            "bits_per_dim"
+        ]
+
+    np.testing.assert_array_equal(bits(task(9, "static")), bits(task(9, "none", 1.0)))
+    assert (bits(task(9, "none")) > 2 * bits(task(9, "static"))).all()
 
 
 def loaded(learned=False):
