@@ -19,10 +19,15 @@ def train(teacher, folder, *flags, preset="own"):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def teacher(tmp_path_factory):
+    """An export that teaches."""
+    return lora_base.write(tmp_path_factory.mktemp("distil") / "teacher.safetensors")
+
+
+@pytest.fixture(scope="module")
+def made(teacher, tmp_path_factory):
     """(the teacher, the workdir of a student of two steps)."""
     folder = tmp_path_factory.mktemp("distil")
-    teacher = lora_base.write(folder / "teacher.safetensors")
     flags = ["--config.sample.num_steps=2", "--config.distil.teacher_steps=4"]
     assert train(teacher, folder / "run", *flags) == 0
     return teacher, folder / "run"
@@ -93,8 +98,8 @@ def test_a_run_does_not_go_on_with_another_teacher(made, tmp_path, capsys):
         ("model.width=32", "was trained with 16"),
     ],
 )
-def test_what_cannot_be_a_student_is_refused_in_one_line(made, tmp_path, capsys, flag, says):
-    assert train(made[0], tmp_path / "run", f"--config.{flag}") == 2
+def test_what_cannot_be_a_student_is_refused_in_one_line(teacher, tmp_path, capsys, flag, says):
+    assert train(teacher, tmp_path / "run", f"--config.{flag}") == 2
     said = capsys.readouterr().err
     assert said.startswith(f"error: {flag.partition('=')[0]}") or flag.partition("=")[0] in said
     assert says in said

@@ -66,6 +66,7 @@ def test_variations_differ_by_their_seeds_and_say_their_eta(run):
     assert "strength" not in said["edit"]
 
 
+@pytest.mark.slow
 def test_without_noise_all_variations_are_the_one_reconstruction(run):
     _, _, made = run("variations --picture {f}/a.png --seeds 0,3 --noise 0")
     first, other = (png.read(made[f"variations_seed{seed}_8px.png"]) for seed in (0, 3))

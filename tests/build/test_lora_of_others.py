@@ -65,6 +65,7 @@ def test_the_config_says_the_networks_and_the_noise_of_the_checkpoint(cascade, a
         np.testing.assert_array_equal(one, other, err_msg=name)
 
 
+@pytest.mark.slow
 def test_the_attention_of_the_checkpoint_is_changed(cascade, adapted):
     _, task = adapted
     loaded = cascade.stages[0].params

@@ -80,6 +80,7 @@ def test_what_is_loaded_is_saved_with_the_same_bytes(folder, tmp_path):
     assert (again.sizes, again.scale) == (loaded.sizes, loaded.scale)
 
 
+@pytest.mark.slow
 def test_patches_are_channels_of_the_stem_and_of_the_last_convolution(tmp_path):
     sizes = Sizes(channels=4, mults=(1, 2), num_blocks=1, latent=3, groups=2, patch=2)
     net, x = Autoencoder(sizes), np.asarray(random_tensors.pictures(0)[:1, :16, :16])

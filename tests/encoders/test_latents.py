@@ -64,6 +64,7 @@ def test_moments_are_those_of_the_picture_rounded_to_16_bits(tmp_path):
         np.testing.assert_allclose(moments, truth(image_of(seed)), rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_half_of_the_views_are_of_the_mirrored_picture_unless_a_caption_names_a_side(tmp_path):
     records = records_of(1) + records_of(2, captions=("a cat", "a dog on the left"))
     found = latents.ensure(encoder_of(records, flip=True), tmp_path)
@@ -81,6 +82,7 @@ def test_half_of_the_views_are_of_the_mirrored_picture_unless_a_caption_names_a_
     assert min(kinds) > 8
 
 
+@pytest.mark.slow
 def test_several_squares_of_a_long_picture_are_kept(tmp_path):
     records = records_of(1, sides=(8, 24))
     views = {"aspect": "random", "crops": 3}

@@ -82,6 +82,7 @@ def test_a_block_needs_two_reductions_and_one_gather_per_matrix():
     assert set(found) == {"all-reduce", "all-gather", "all-to-all"}
 
 
+@pytest.mark.slow
 def test_the_plan_of_v1_1_xxl_has_the_right_parameters_and_flops():
     xxl = t5.T5Config(32128, 4096, 64, 10240, 24, 64)
     work = encoding.abstract_encoding(xxl, jax.devices(), 16, 128, fsdp=4, tensor=2)

@@ -15,6 +15,7 @@ def trained(tmp_path_factory):
     return tiny_cascade.cascade(tmp_path_factory.mktemp("t5"), num_steps=5)
 
 
+@pytest.mark.slow
 def test_frames_are_the_denoised_guesses_of_each_stage_and_then_its_picture(trained):
     job = Job("a red apple", 3)
     (pictures,) = rows.make(trained, [job])

@@ -75,6 +75,7 @@ def test_a_picture_size_that_is_not_a_multiple_of_the_stride_is_refused():
     assert UNet(patch=4).stride == 32
 
 
+@pytest.mark.slow
 def test_every_parameter_has_a_gradient(trained):
     net, apply, params = trained
     given = inputs(net)

@@ -110,6 +110,7 @@ def run(*flags, preset="base64.py:tiny"):
     return main.main(["--config", f"configs/{preset}", *flags])
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_plan(capsys):
     small = ("--config.model.mults=(1,)", "--config.model.patch=4")
     assert run("--mode=compile", "--config.mesh.fsdp=4", *small, preset="digits.py:tiny") == 0

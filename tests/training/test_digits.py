@@ -96,6 +96,7 @@ def test_an_earlier_step_guides_a_picture_and_is_named_in_it(run, tmp_path, caps
     assert "in every pixel" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_guide_that_cannot_be_is_refused_in_one_line(run, tmp_path, capsys):
     folder, *_ = run
     asked = ["--workdir", str(folder), "--class", "7", "--out", str(tmp_path / "no")]

@@ -46,7 +46,8 @@ SCANNED = dataclasses.replace(
 
 SLOW = pytest.mark.slow
 MESHES = [
-    (FLAT, (2, 2, 2), 1),
+    (MIXED, (8, 1, 1), 1),
+    pytest.param(FLAT, (2, 2, 2), 1, marks=SLOW),
     pytest.param(BASE, (2, 2, 2), 1, marks=SLOW),
     pytest.param(SR, (4, 2, 1), 2, marks=SLOW),
     pytest.param(BASE, (8, 1, 1), 1, marks=SLOW),

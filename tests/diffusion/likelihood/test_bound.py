@@ -53,7 +53,9 @@ def test_continuous_bound_is_the_likelihood_of_a_correlated_gaussian_to_1e_3_bit
     np.testing.assert_allclose(got, wanted, atol=1e-3)
 
 
-@pytest.mark.parametrize("value", [191, pytest.param(64, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "value", [pytest.param(191, marks=pytest.mark.slow), pytest.param(64, marks=pytest.mark.slow)]
+)
 def test_continuous_bound_of_two_levels_is_the_bits_of_their_odds_to_1e_3(monkeypatch, value):
     """Levels 64 and 191 with odds 0.3 and 0.7 cost 1.737 and 0.515 bits: no gap is left."""
     oracles.quantiles(monkeypatch)

@@ -69,6 +69,7 @@ def test_the_features_of_a_picture_are_those_of_its_vector(params):
     np.testing.assert_allclose(pair.text, of_pictures.text, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_features_of_a_text_are_those_of_the_mean_of_its_states(told_params):
     """NumPy's norm, layers and QuickGELU of the mean; what stands after the end has no effect."""
     rng = np.random.default_rng(0)
