@@ -55,4 +55,4 @@ def trained(preset, sizes, steps=6):
 def test_eight_devices_train_as_one_does(preset):
     (one, losses), (eight, others) = trained(preset, (1, 1, 1)), trained(preset, (2, 2, 2))
     np.testing.assert_allclose(others, losses, rtol=1e-4)
-    assert furthest(eight, one) < 1e-4
+    assert furthest(eight, one) < 5e-4
