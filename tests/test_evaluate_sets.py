@@ -15,14 +15,20 @@ from PIL import Image
 
 from diffjax import evaluate
 from diffjax.build import config, matching, places, priors, report
-from diffjax.build.loaded import Asked, Loaded
+from diffjax.build.loaded import Asked, Loaded, tell_of
 from diffjax.build.sets import drawing, flags, folder, opening, part, sweep
 from diffjax.devices import mesh as mesh_lib
+from diffjax.encoders.clip import encoder
 from diffjax.evaluation import fid
 from diffjax.evaluation.metrics import statistics
 from diffjax.evaluation.metrics.diversity import diversity
 from diffjax.evaluation.metrics.moments import moments_of
-from tests import tiny_cascade
+from diffjax.generation import rows
+from diffjax.generation.jobs import Job
+from diffjax.tasks.conditions import Embedding
+from diffjax.tasks.vectors import IMAGE_VECTOR
+from tests import tiny_cascade, tiny_prior
+from tests.encoders.clip import small
 from tests.evaluation import toys
 
 
@@ -40,8 +46,22 @@ def cascade(tmp_path_factory):
     return stages
 
 
+@pytest.fixture(scope="module")
+def unclip(cascade, tmp_path_factory):
+    """(the stages of a decoder and an upsampler, the first told by a prior; the whole chain)."""
+    clip = encoder.load(small.write(tmp_path_factory.mktemp("clip") / "small"))
+    told = Embedding(IMAGE_VECTOR, clip.width)
+    made = tiny_cascade.cascade(tmp_path_factory.mktemp("t5"), told)
+    made = dataclasses.replace(made, teller=tiny_prior.teller(made, clip))
+    first, last = (
+        dataclasses.replace(one, stage=stage)
+        for one, stage in zip(cascade, made.stages, strict=True)
+    )
+    return [dataclasses.replace(first, teller=made.teller), last], made
+
+
 @pytest.fixture(autouse=True)
-def toys_in_place(cascade, monkeypatch, tmp_path_factory):
+def toys_in_place(cascade, unclip, monkeypatch, tmp_path_factory):
     monkeypatch.setenv("DIFFJAX_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.setattr(mesh_lib, "sampling_devices", lambda: jax.local_devices()[:1])
     monkeypatch.setattr(opening, "open_extractor", lambda name: toys.extractor())
@@ -50,9 +70,8 @@ def toys_in_place(cascade, monkeypatch, tmp_path_factory):
     monkeypatch.setattr(places, "stage_dirs", lambda *where, flag: list(where))
     monkeypatch.setattr(matching, "only_clip", lambda where: False)
     monkeypatch.setattr(priors, "only_prior", lambda where: False)
-    monkeypatch.setattr(
-        report, "load", lambda where, *more: cascade[: 2 if "both" in str(where) else 1]
-    )
+    loaded = {"both": cascade, "base": cascade[:1], "unclip": unclip[0]}
+    monkeypatch.setattr(report, "load", lambda where, *more: loaded[str(where[0])])
 
 
 @pytest.fixture
@@ -261,6 +280,44 @@ def test_a_missing_extractor_leaves_the_part_out_unless_it_is_asked_for(
     assert "sets" not in report.report(cascade, asked())
     assert "no sets: lite0 is not installed" in capsys.readouterr().out
     assert "sets" in report.report(cascade, asked(), ["sets"])
+
+
+# --- decoders that a prior tells vectors
+
+
+def test_a_prior_tells_the_decoder_what_it_tells_it_in_sample(unclip):
+    stages, whole = unclip
+    mesh = mesh_lib.make_mesh(devices=jax.local_devices()[:1])
+    prompts = drawing.prompts_of(stages, asked())
+    drawn = drawing.draw(list(whole.stages), prompts, 2, mesh, tell_of(stages))
+    made = np.concatenate(list(drawn)).astype(int)
+    jobs = [Job(one, 2 * drawing.STRIDE + i) for i, one in enumerate(prompts.captions())]
+    wanted = np.stack([pictures[-1] for pictures in rows.make(whole, jobs)]).astype(int)
+    assert np.abs(made - wanted).max() <= 1  # the rounding of a batch
+    by_text = dataclasses.replace(whole.teller, by="text", prior=None)
+    others = rows.make(dataclasses.replace(whole, teller=by_text), jobs[:1])
+    assert np.abs(next(iter(others))[-1].astype(int) - wanted[0]).max() > 5
+
+
+def test_the_report_on_a_chain_with_a_prior_says_whose_it_is(ask, unclip, capsys):
+    found = ask("--num", "8", where="unclip")
+    names = ["prior", "small", "large"]
+    assert [one["name"] for one in found["of"]] == names
+    assert [one["name"] for one in found["sets"]["stages"]] == names
+    assert found["of"][0]["clip"] == unclip[1].teller.clip.fingerprint
+    assert (
+        "prior: ddpm, 2 steps, guidance 1, average decay_0.9 of step 5" in capsys.readouterr().out
+    )
+    assert "a decoder's bound is of pictures whose vector is known" in report.PARTS["chain"].fault(
+        unclip[0]
+    )
+
+
+def test_an_upsampler_that_is_told_no_text_follows_a_stage_that_is(cascade):
+    small, large = cascade
+    stages = [small, dataclasses.replace(large, encoder=None)]
+    assert part.fault(stages) == ""
+    assert "unequal encoders" in report.PARTS["chain"].fault(stages)
 
 
 # --- sweeps

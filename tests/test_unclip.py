@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffjax import edit, sample
+from diffjax import edit, evaluate, sample
 from diffjax.build import config, places, tasks
 from diffjax.checkpoint import __main__ as checkpoint
 from diffjax.core import rng
@@ -224,3 +224,24 @@ def test_stages_that_make_no_chain_are_refused_in_one_line(chain, tmp_path, caps
         assert code == 2
         assert words in err, err
         assert len(err.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_a_folder_of_a_prior_and_a_decoder_is_evaluated_as_a_whole(chain, clip, tmp_path, capsys):
+    """A prior beside another stage is no more alone, and by itself has a report of its own."""
+    reports = {}
+    for name, where in (("whole", chain), ("decoder", chain / "a_decoder")):
+        out = tmp_path / f"{name}.json"
+        flags = ["--parts", "stages,sets", "--extractor", f"clip:{clip}", "--num", "8"]
+        assert evaluate.main([str(where), *flags, "--out", str(out)]) == 0
+        reports[name] = json.loads(out.read_text())
+    whole, alone = reports["whole"], reports["decoder"]
+    assert [one["name"] for one in whole["of"]] == ["prior", "decoder"]
+    assert whole["stages"] == alone["stages"]
+    made = [one["sets"]["statistics"]["made"]["pictures"] for one in (whole, alone)]
+    assert made[0] != made[1]
+    capsys.readouterr()
+    two = [str(chain / "prior"), str(chain / "prior"), "--out", str(tmp_path / "none.json")]
+    assert evaluate.main(two) == 2
+    assert "add a decoder" in (err := capsys.readouterr().err)
+    assert len(err.splitlines()) == 1

@@ -1,7 +1,7 @@
 """The trained stages that a report is about, and how the report is to be made."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
@@ -9,20 +9,29 @@ from ml_collections import ConfigDict
 
 import diffjax
 from diffjax.build import config, loading, places, tasks, texts
+from diffjax.core.errors import require
 from diffjax.core.json_types import JsonObject
 from diffjax.encoders.text import Reads
 from diffjax.generation.chain import TrainedStage
 from diffjax.generation.recipe import Origin, settings_to_json
+from diffjax.generation.rows import embedded
+from diffjax.generation.telling import Tell, Teller, is_told_vectors, tell_by
+from diffjax.tasks.settings import SampleSettings
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A trained stage with its config. encoder: None if it has no text condition."""
+    """A trained stage with its config. encoder: None if it has no text condition.
+
+    teller: of a decoder, what tells it the vectors of pictures that it makes from prompts; None if
+    there is no prior among the stages.
+    """
 
     options: ConfigDict
     stage: TrainedStage
     origin: Origin
     encoder: Reads | None
+    teller: Teller | None = None
 
 
 @dataclass(frozen=True)
@@ -49,15 +58,21 @@ class Asked:
 
 
 def load(dirs: Sequence[Path], ema: str | None = None, verify: str = "full") -> list[Loaded]:
-    """The stages of these places, which need not fit together.
+    """The stages of these places that make pictures, which need not fit together.
+
+    A prior among them tells the first one, its decoder, the vectors of pictures.
 
     Raises:
-      ConfigError: one has no checkpoint or no such average.
+      ConfigError: one has no checkpoint or no such average, or a prior has no decoder.
       StorageError: a checkpoint is damaged.
     """
     encoders: dict[str, Reads | None] = {}
-    loaded = []
-    for place, name in zip(dirs, loading.names_of(ema, len(dirs)), strict=True):
+    loaded: list[Loaded] = []
+    named = list(zip(dirs, loading.names_of(ema, len(dirs)), strict=True))
+    priors = [(place, name, None) for place, name in named if places.is_prior(place)]
+    pictured = [(place, name) for place, name in named if not places.is_prior(place)]
+    require(bool(pictured), "WHERE", str(dirs[0]), loading.PRIOR_ALONE)
+    for place, name in pictured:
         options = places.options_of(place)
         encoder = None
         with config.interpreting(place):
@@ -68,7 +83,21 @@ def load(dirs: Sequence[Path], ema: str | None = None, verify: str = "full") -> 
             task = tasks.task_of(options, encoder.width if encoder else 0)
         stage, origin = loading.load_stage(options, place, task, name, verify)
         loaded.append(Loaded(options, stage, origin, encoder))
+    if priors:
+        teller = loading.teller_of(loaded[0].stage.task, dirs, priors, verify)
+        loaded[0] = replace(loaded[0], teller=teller)
     return loaded
+
+
+def tell_of(loaded: Sequence[Loaded]) -> Tell | None:
+    """What tells the first stage the vectors of its pictures; None for nothing."""
+    teller = loaded[0].teller
+    return None if teller is None else tell_by(teller, embedded)
+
+
+def shown_vectors(loaded: Sequence[Loaded]) -> bool:
+    """Whether the first stage is a decoder that nothing tells vectors but the true pictures."""
+    return is_told_vectors(loaded[0].stage.task) and loaded[0].teller is None
 
 
 def no_chain(loaded: Sequence[Loaded]) -> str:
@@ -77,21 +106,29 @@ def no_chain(loaded: Sequence[Loaded]) -> str:
     starts, ends = [start for start, _ in sides], [None, *(end for _, end in sides[:-1])]
     if starts[1:] != ends[1:] or (len(loaded) > 1 and starts[0] is not None):
         return f"stages start from {starts} px, the stages before them make {ends}"
-    told = {one.encoder.fingerprint if one.encoder else "" for one in loaded}
-    return "" if len(told) == 1 else "its stages are told their text by unequal encoders"
+    told = {one.encoder.fingerprint for one in loaded if one.encoder}
+    return "" if len(told) <= 1 else "its stages are told their text by unequal encoders"
 
 
-def whose(one: Loaded) -> JsonObject:
-    """Where the parameters of a stage come from, and how it is sampled."""
-    origin, settings = one.origin, settings_to_json(one.stage.settings)
+def whose(loaded: Sequence[Loaded]) -> list[JsonObject]:
+    """Where the parameters of each stage come from, and how it is sampled; of a prior first."""
+    told = loaded[0].teller
+    found = [_whose(one.origin, one.stage.settings, one.encoder) for one in loaded]
+    if told is None or told.prior is None:
+        return found
+    prior = _whose(told.prior.origin, told.prior.settings, told.prior.encoder)
+    return [{**prior, "clip": told.clip.fingerprint}, *found]
+
+
+def _whose(origin: Origin, settings: SampleSettings, encoder: Reads | None) -> JsonObject:
     return {
         "name": origin.name,
         "size_px": origin.size_px,
         "step": origin.step,
         "average": origin.average,
         "checkpoint": origin.checkpoint,
-        "encoder": one.encoder.fingerprint if one.encoder else None,
-        "settings": settings,
+        "encoder": encoder.fingerprint if encoder else None,
+        "settings": settings_to_json(settings),
     }
 
 

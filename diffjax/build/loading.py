@@ -30,7 +30,18 @@ from diffjax.generation.telling import Prior, Teller, is_told_vectors
 from diffjax.tasks.denoising import Denoising
 from diffjax.tasks.vectors import MakesVectors
 
-__all__ = ["identity", "load", "load_like", "load_stage", "names_of", "said", "stage_dirs"]
+__all__ = [
+    "identity",
+    "load",
+    "load_like",
+    "load_stage",
+    "names_of",
+    "said",
+    "stage_dirs",
+    "teller_of",
+]
+
+PRIOR_ALONE = "is a prior, which makes vectors of pictures: add a decoder (docs/unclip.md)"
 
 
 def load(
@@ -68,8 +79,7 @@ def _load(
     asked: Sequence[tuple[Path, str | None, int | None]], place: Path, verify: str
 ) -> Cascade:
     """The stages that make pictures. asked: the place, average and step of each."""
-    what = "is a prior, which makes vectors of pictures: add a decoder (docs/unclip.md)"
-    require(bool(asked), "--stages", str(place), what)
+    require(bool(asked), "--stages", str(place), PRIOR_ALONE)
     encoder: Reads | None = None
     first: ConfigDict | None = None
     for path, *_ in asked:
@@ -114,10 +124,23 @@ def with_prior(
 
     Raises as `load` does.
     """
+    teller = teller_of(cascade.stages[0].task, dirs, priors, verify)
+    return dataclasses.replace(cascade, teller=teller)
+
+
+def teller_of(
+    first: Denoising,
+    dirs: Sequence[Path],
+    priors: Sequence[tuple[Path, str | None, int | None]],
+    verify: str,
+) -> Teller:
+    """What tells a decoder the vectors that a prior makes. first: the decoder's task.
+
+    Raises as `load` does.
+    """
     place, name, step = priors[0]
     more = [str(other) for other, *_ in priors[1:]]
     require(not more, "--stages", more, f"is another prior beside {place}: give one")
-    first = cascade.stages[0].task
     what = f"makes vectors, of which {first.name} is told none: it wants a decoder (docs/unclip.md)"
     require(is_told_vectors(first), "--stages", str(place), what)
     clip, options = decoders.clip_of(dirs), places.options_of(place)
@@ -127,7 +150,7 @@ def with_prior(
     stage, origin = load_stage(options, place, cast(Denoising, task), name, verify, step)
     trained = cast(MakesVectors, stage.task)
     made = Prior(trained, stage.params, stage.settings, origin, encoder)
-    return dataclasses.replace(cascade, teller=Teller("prior", clip, made))
+    return Teller("prior", clip, made)
 
 
 # The sections of what stages are told of a text, and the keys in which all stages agree.

@@ -9,7 +9,15 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from diffjax import checkpoint
-from diffjax.build import ancestors, autoregressive, check, config, latents, resume
+from diffjax.build import (
+    ancestors,
+    autoregressive,
+    check,
+    config,
+    contrastive,
+    latents,
+    resume,
+)
 from diffjax.build.models import PRIORS
 from diffjax.checkpoint.portable import FROZEN_PREFIX, LIVE
 from diffjax.core import tensorfile
@@ -35,7 +43,8 @@ def stage_dirs(
 ) -> list[Path]:
     """The places of the stages, smallest first: `stages` themselves, or those in `workdir`.
 
-    A prior, which makes no pictures, is the first.
+    A prior, which makes no pictures, is the first. A CLIP is no stage, so those beside stages are
+    left out.
 
     A place is a workdir, or a file that `python -m diffjax.checkpoint export` wrote. `workdir` is a
     place itself or holds some. Without both, the cascade that comes with diffjax is used. flag: the
@@ -59,6 +68,7 @@ def stage_dirs(
     found = [path for path in workdir.glob("*") if _is_run(path)]
     found = found or list(workdir.glob(f"*{SAFETENSORS}"))
     require(bool(found), flag, str(workdir), "holds no trained stage; train one first")
+    found = [place for place in found if not _is_clip(place)] or found
     return sorted(found, key=lambda place: (not is_prior(place), _size_px(place)))
 
 
@@ -69,6 +79,13 @@ def is_prior(place: Path) -> bool:
         return False
     with config.interpreting(place):
         return options_of(place).model.get("kind") in PRIORS
+
+
+def _is_clip(place: Path) -> bool:
+    if not is_file(place) and not (place / CONFIG).exists():
+        return False
+    with config.interpreting(place):
+        return contrastive.is_contrastive(options_of(place))
 
 
 def _is_run(place: Path) -> bool:

@@ -12,9 +12,8 @@ from ml_collections import ConfigDict
 from diffjax.build import config, evaluation, lora, places, tasks, texts
 from diffjax.build.identity import identity
 from diffjax.build.loaded import made_with
-from diffjax.build.models import PRIORS
 from diffjax.core import digest
-from diffjax.core.errors import ConfigError, require
+from diffjax.core.errors import require
 from diffjax.core.json_types import JsonObject
 from diffjax.core.trees import Params
 from diffjax.devices import mesh
@@ -127,15 +126,8 @@ def report(loaded: LoadedPrior, num: int | None, seed: int | None, split: str | 
 
 
 def only_prior(where: Sequence[Path]) -> bool:
-    """Whether the places hold a prior, which is evaluated alone.
-
-    Raises:
-      ConfigError: several places, of which one holds a prior.
-    """
-    are = [places.options_of(place).model.kind in PRIORS for place in where]
-    if any(are) and len(are) > 1:
-        raise ConfigError("WHERE", str(where[are.index(True)]), "a prior is evaluated alone")
-    return any(are)
+    """Whether the place is a prior without a decoder, which has a report of its own."""
+    return len(where) == 1 and places.is_prior(where[0])
 
 
 def check_flags(parts: Sequence[str], classifier: Path | None) -> None:

@@ -9,7 +9,7 @@ import jax
 from ml_collections import ConfigDict
 
 from diffjax.build import bounds, evaluation
-from diffjax.build.loaded import Asked, Loaded, load, made_with, no_chain, whose
+from diffjax.build.loaded import Asked, Loaded, load, made_with, no_chain, tell_of, whose
 from diffjax.build.sets import folder, part, said, sweep
 from diffjax.core.errors import require
 from diffjax.core.json_types import Json, JsonObject
@@ -21,6 +21,7 @@ from diffjax.evaluation.drawings import JUDGED_PX, drawings
 from diffjax.evaluation.evaluator import Evaluator, rows_for
 from diffjax.generation.chain import TrainedStage
 from diffjax.generation.recipe import settings_to_json
+from diffjax.generation.telling import is_told_vectors
 
 __all__ = [
     "PARTS",
@@ -63,7 +64,7 @@ def report(loaded: Sequence[Loaded], asked: Asked, parts: Sequence[str] = ()) ->
         "format": 1,
         "asked": {"num": asked.num, "seed": asked.seed, "split": asked.split},
         "made_with": made_with(),
-        "of": [whose(one) for one in loaded],
+        "of": list(whose(loaded)),
         **made,
     }
 
@@ -88,7 +89,7 @@ def swept(
             "extractor": asked.extractor, "clip": asked.clip, "against": asked.against,
             "any_count": asked.any_count,
         },
-        "of": [whose(one) for one in loaded],
+        "of": list(whose(loaded)),
     }  # fmt: skip
     names = [name for name, _ in axes]
     there = [] if out is None else sweep.kept_rows(out, same, names)
@@ -137,8 +138,8 @@ def chain(loaded: Sequence[Loaded], asked: Asked) -> Json:
 def drawn(loaded: Sequence[Loaded], asked: Asked) -> Json:
     """How often it draws the emoji that is asked for, and how sharp its second stage is."""
     base, encoder = _base(loaded)
-    judge, seed = _judge(base, asked), asked.seed or 0
-    found: JsonObject = {"sets": emoji.sets(base, encoder, judge, asked.num, seed)}
+    judge, seed, tell = _judge(base, asked), asked.seed or 0, tell_of(loaded)
+    found: JsonObject = {"sets": emoji.sets(base, encoder, judge, asked.num, seed, tell)}
     if len(loaded) > 1:
         found["enlarged"] = emoji.enlarged(loaded[1].stage, encoder, asked.num, seed)
     return {**_judged(loaded, asked), **found}
@@ -147,7 +148,8 @@ def drawn(loaded: Sequence[Loaded], asked: Asked) -> Json:
 def guidance(loaded: Sequence[Loaded], asked: Asked) -> Json:
     """How often it draws the emoji that is asked for, by guidance weight."""
     base, encoder = _base(loaded)
-    curve = emoji.guidance(base, encoder, _judge(base, asked), asked.num, asked.seed or 0)
+    judge, seed, tell = _judge(base, asked), asked.seed or 0, tell_of(loaded)
+    curve = emoji.guidance(base, encoder, judge, asked.num, seed, tell)
     return {**_judged(loaded, asked), "curve": curve}
 
 
@@ -170,6 +172,10 @@ def _no_chain(loaded: Sequence[Loaded]) -> str:
 def _no_bound(loaded: Sequence[Loaded]) -> str:
     if any(one.stage.task.space for one in loaded):
         return "a stage learns latents, whose bound says nothing of pictures"
+    if is_told_vectors(loaded[0].stage.task):
+        return "a decoder's bound is of pictures whose vector is known, and says nothing of others"
+    if 0 < sum(one.encoder is None for one in loaded) < len(loaded):
+        return "its stages are told their text by unequal encoders"
     return _no_chain(loaded)
 
 

@@ -26,9 +26,12 @@ from diffjax.encoders.text import Reads, TokenReader
 from diffjax.evaluation import classifier, fidelity, retrieval
 from diffjax.evaluation.drawings import Drawings, chosen, drawings
 from diffjax.generation.chain import TrainedStage, generate, prompt_columns
+from diffjax.generation.jobs import Job
 from diffjax.generation.rows import columns_of
+from diffjax.generation.telling import Tell
 from diffjax.images import pixels
 from diffjax.tasks.conditions import shrink
+from diffjax.tasks.vectors import IMAGE_VECTOR
 
 # The split of each set of prompts, and how many of its prompts are drawn by default.
 SETS = {"seen": ("train", 500), "style": ("style", 200), "compositional": ("compositional", 200),
@@ -61,18 +64,31 @@ def judge_of(every: Drawings, told_apart: dict) -> Judge:
 
 
 def sets(
-    base: TrainedStage, encoder: Reads, judge: Judge, most: int | None = None, seed: int = 0
+    base: TrainedStage,
+    encoder: Reads,
+    judge: Judge,
+    most: int | None = None,
+    seed: int = 0,
+    tell: Tell | None = None,
 ) -> JsonObject:
-    """The shares of right samples for each set of prompts, of which at most `most` are drawn."""
+    """The shares of right samples for each set of prompts, of which at most `most` are drawn.
+
+    tell: what tells a decoder the vectors of its pictures.
+    """
     result: JsonObject = {}
     for name, (split, count) in SETS.items():
         wanted = chosen(judge.every, split, count if most is None else min(count, most))
-        result[name] = scores(judge, wanted, draw(base, encoder, judge, wanted, seed, name))
+        result[name] = scores(judge, wanted, draw(base, encoder, judge, wanted, seed, name, tell))
     return result
 
 
 def guidance(
-    base: TrainedStage, encoder: Reads, judge: Judge, most: int | None = None, seed: int = 0
+    base: TrainedStage,
+    encoder: Reads,
+    judge: Judge,
+    most: int | None = None,
+    seed: int = 0,
+    tell: Tell | None = None,
 ) -> JsonObject:
     """The shares of right samples for prompts of the training data, by guidance weight."""
     count = CURVE_PROMPTS if most is None else min(CURVE_PROMPTS, most)
@@ -81,7 +97,8 @@ def guidance(
     for weight in WEIGHTS:
         settings = dataclasses.replace(base.settings, guidance_weight=weight)
         stage = dataclasses.replace(base, settings=settings)
-        made = draw(stage, encoder, judge, wanted, seed + CURVE_SEED, f"guidance {weight:g}")
+        title = f"guidance {weight:g}"
+        made = draw(stage, encoder, judge, wanted, seed + CURVE_SEED, title, tell)
         curve[str(weight)] = scores(judge, wanted, made)
     return curve
 
@@ -93,14 +110,18 @@ def draw(
     wanted: Sequence[int],
     seed: int,
     title: str,
+    tell: Tell | None = None,
 ) -> UInt8[np.ndarray, "n s s 3"]:
     """The base stage's picture for each drawing's caption, in batches of one shape."""
     captions = [judge.every.captions[i] for i in wanted]
     made = []
     for start in range(0, len(captions), BATCH):
         part = captions[start : start + BATCH]
-        columns = told(encoder, part + [""] * (BATCH - len(part)))
+        filled = part + [""] * (BATCH - len(part))
+        columns = told(encoder, filled)
         seeds = seed + start + jnp.arange(BATCH)
+        if tell is not None:
+            columns[IMAGE_VECTOR] = tell([Job(caption, 0) for caption in filled], seeds)
         (picture,) = generate([stage], columns, seeds=seeds)
         made.append(np.asarray(pixels.to_uint8(picture))[: len(part)])
         print(f"{title}: {start + len(part)} of {len(captions)} drawn", flush=True)

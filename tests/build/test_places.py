@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import base64, sr256
-from diffjax.build import config, places
+from configs import base64, clip, prior, sr256
+from diffjax.build import config, loaded, places
 from diffjax.core import tensorfile
 from diffjax.core.errors import ConfigError
 from diffjax.tasks.denoising import Denoising
@@ -34,6 +34,23 @@ def test_a_folder_of_exports_is_a_cascade_smallest_first(folder):
     assert places.stage_dirs(folder / "a.safetensors") == [folder / "a.safetensors"]
     options = places.options_of(folder / "b.safetensors")
     assert dict(config.leaves(options)) == dict(config.leaves(base64.get_config("tiny")))
+
+
+def test_a_clip_beside_stages_is_left_out_and_one_by_itself_is_found(folder, tmp_path_factory):
+    own = tmp_path_factory.mktemp("own")
+    for place in (folder, own):
+        save(place / "0.safetensors", clip.get_config("tiny"))
+    assert [path.name for path in places.stage_dirs(folder)] == ["b.safetensors", "a.safetensors"]
+    assert places.stage_dirs(own) == [own / "0.safetensors"]
+
+
+def test_priors_without_a_decoder_are_refused_in_a_line(tmp_path):
+    files = [
+        save(tmp_path / name, prior.get_config("tiny"))
+        for name in ("a.safetensors", "b.safetensors")
+    ]
+    with pytest.raises(ConfigError, match=r"WHERE = .*a\.safetensors.*is a prior.*add a decoder"):
+        loaded.load(files)
 
 
 def test_stages_are_taken_in_the_order_given():

@@ -3,12 +3,19 @@
 import hashlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from diffjax.core.errors import StorageError
 from diffjax.evaluation import classifier, emoji, retrieval
 from diffjax.evaluation.drawings import Drawings, chosen
+from diffjax.generation.chain import TrainedStage
+from diffjax.tasks.conditions import Embedding, Text
+from diffjax.tasks.denoising import Denoising
+from diffjax.tasks.settings import SampleSettings
+from diffjax.tasks.vectors import IMAGE_VECTOR
+from tests import tiny_cascade
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
 EVERY = Drawings(
@@ -33,6 +40,24 @@ def test_a_drawing_is_right_where_it_is_nearest_and_its_name_in_either_style():
     assert found["first_five"]["of"] == 4
     low, high = retrieval.interval(2, 4)
     assert (found["right"]["low"], found["right"]["high"]) == (low, high)
+
+
+def test_a_decoder_draws_what_it_is_told_of_each_caption(tmp_path):
+    """Its picture is its vector, as a colour; the pictures of the blank captions are left out."""
+    encoder = tiny_cascade.cascade(tmp_path).text_encoder()
+    answer = lambda x_t, logsnr_t, text, text_mask, vector: vector[:, None, None] + 0 * x_t  # noqa: E731
+    conditions = (Text(16, 16), Embedding(IMAGE_VECTOR, 3))
+    task = Denoising("decoder", tiny_cascade.Told(answer), (4, 4, 3), conditions, predict="x_0")
+    settings = SampleSettings(num_steps=2, guidance_weight=1.0, threshold="static")
+    red = {"a": -0.6, "c": 0.2, "d": 1.0, "": 0.0}
+
+    def tell(jobs, seeds):
+        assert seeds.shape == (emoji.BATCH,)
+        return jnp.array([[red[job.prompt], 0.0, -1.0] for job in jobs])
+
+    stage, judge = TrainedStage(task, {}, settings), emoji.Judge(EVERY, {}, {})
+    made = emoji.draw(stage, encoder, judge, [0, 2, 3], 0, "test", tell)
+    assert made[:, 1, 2].tolist() == [[51, 128, 0], [153, 128, 0], [255, 128, 0]]
 
 
 def test_a_classifier_is_trained_where_there_is_none_and_read_where_there_is(

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array
+from ml_collections import ConfigDict
 
-from diffjax.build import columns, data
+from diffjax.build import clip_columns, columns, data, vectors
 from diffjax.build.embeddings import embeddings_of
-from diffjax.build.loaded import Asked, Loaded
+from diffjax.build.loaded import Asked, Loaded, shown_vectors
 from diffjax.build.sets.opening import blocks_of, pictures_of
 from diffjax.core.errors import require
 from diffjax.data import readers
@@ -23,7 +24,10 @@ from diffjax.evaluation.collect import Pictures
 from diffjax.evaluation.evaluator import rows_for
 from diffjax.evaluation.examples import Examples, Spread
 from diffjax.generation.chain import TrainedStage, generate
+from diffjax.generation.jobs import Job
+from diffjax.generation.telling import Tell
 from diffjax.tasks.conditions import LowRes, shrink
+from diffjax.tasks.vectors import IMAGE_VECTOR
 
 # Picture i of the set of seed s has the seed s * STRIDE + i, so sets share no noise.
 STRIDE, SEEDS = 1_000_003, 2**31
@@ -62,12 +66,16 @@ class Prompts:
 def prompts_of(loaded: Sequence[Loaded], asked: Asked) -> Prompts:
     """The examples of the data of the last stage: --num of --split, or those of its config.
 
+    A decoder without a prior is told the vectors of their true pictures.
+
     Raises:
       ConfigError: there is no such split, or it has fewer records than were asked for.
     """
-    last = loaded[-1].options
+    last = loaded[-1].options if loaded[-1].teller is None else untold(loaded[-1].options)
     split = asked.split or last.data.validation_split
     source = data.held_out(last, split)
+    if len(loaded) > 1 and shown_vectors(loaded):
+        source = clip_columns.with_image_vectors(loaded[0].options, source)
     allowed = f"the split {split} of {last.data.name} has {len(source)}: lower it"
     require(asked.num is None or asked.num <= len(source), "--num", asked.num, allowed)
     records = Spread(source, asked.num or last.train.evaluate_examples)
@@ -83,18 +91,34 @@ def readers_of(loaded: Sequence[Loaded], records: RecordSource) -> tuple[readers
         embed = None
         if isinstance(one.encoder, TextEncoder) and not told_text:
             embed, told_text = embeddings_of(one.options, records, one.encoder).embed, True
+        options = one.options if one.teller is None else untold(one.options)
         read = columns.readers_of if one is loaded[-1] else columns.told_of
-        found += read(one.options, embed)
+        found += read(options, embed)
     return tuple(found)
 
 
+def untold(options: ConfigDict) -> ConfigDict:
+    """A decoder's config without the vectors of true pictures: a prior makes others."""
+    made = options.copy_and_resolve_references()
+    with made.unlocked():
+        for section in (vectors.SECTION, "embedding"):
+            if section in made:
+                del made[section]
+    return made
+
+
 def draw(
-    stages: Sequence[TrainedStage], prompts: Prompts, seed: int, mesh: Mesh
+    stages: Sequence[TrainedStage],
+    prompts: Prompts,
+    seed: int,
+    mesh: Mesh,
+    tell: Tell | None = None,
 ) -> Iterator[Pictures]:
     """The last stage's picture for each example, in bytes, a block at a time.
 
     The first stage starts from noise, or from the true picture made small. Pictures depend on their
-    example, its place and the seed, and not on the others.
+    example, its place and the seed, and not on the others. tell: what tells a decoder the vectors
+    of its pictures.
 
     Raises:
       InputError: a number of a picture is not finite.
@@ -107,11 +131,13 @@ def draw(
             part = np.minimum(np.arange(first, first + rows), len(block) - 1)
             seeds = (seed * STRIDE + done + part) % SEEDS
             batch = {name: jnp.asarray(column[part]) for name, column in block.columns.items()}
-            placed = jax.device_put(
-                (told_to(stages, batch), jnp.asarray(seeds, jnp.int32)),
-                mesh_lib.batch_sharding(mesh),
-            )
-            *_, pictures = generate(stages, placed[0], seeds=placed[1])
+            split = mesh_lib.batch_sharding(mesh)
+            placed = jax.device_put(jnp.asarray(seeds, jnp.int32), split)
+            if tell is not None:
+                jobs = [Job(block.captions[i], 0) for i in part]
+                batch[IMAGE_VECTOR] = tell(jobs, placed)
+            told = jax.device_put(told_to(stages, batch), split)
+            *_, pictures = generate(stages, told, seeds=placed)
             name = f"made, pictures {done + first} to {done + part[-1]} of seed {seed}"
             made.append(collect.to_bytes(name, pictures)[: len(block) - first])
             if (first // rows) % SAID_EVERY == 0:

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from diffjax.build import clips, evaluation
-from diffjax.build.loaded import Asked, Loaded, no_chain
+from diffjax.build.loaded import Asked, Loaded, no_chain, tell_of
 from diffjax.build.sets import drawing, opening, said
 from diffjax.build.sets.drawing import Prompts
 from diffjax.build.sets.opening import Judges
@@ -114,9 +114,10 @@ def scored(loaded: Sequence[Loaded], scene: Scene, asked: Asked) -> JsonObject:
       InputError: a picture has a number that is not finite, or the pictures show nothing.
     """
     judges, stages, seeds = scene.judges, [one.stage for one in loaded], seeds_of(loaded, asked)
+    tell = tell_of(loaded)
     made: list[Collected] = []
     for seed in seeds:
-        blocks = drawing.draw(stages, scene.prompts, seed, judges.mesh)
+        blocks = drawing.draw(stages, scene.prompts, seed, judges.mesh, tell)
         made.append(
             judges.look(f"made with seed {seed}", blocks, len(scene.captions), with_clip=True)
         )
@@ -133,7 +134,7 @@ def scored(loaded: Sequence[Loaded], scene: Scene, asked: Asked) -> JsonObject:
         "examples": len(scene.captions),
         "seeds": list(seeds),
         "size_px": stages[-1].task.size_px,
-        "stages": [said.sampled(one) for one in loaded],
+        "stages": list(said.sampled(loaded)),
         "against": asked.against,
         **said.judged_by(judges, scene.real, whole),
         "numbers": dict(means),

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 
 from diffjax.build.loaded import Loaded
 from diffjax.build.sets.opening import Judges
@@ -11,14 +12,19 @@ from diffjax.evaluation.sets import Set
 from diffjax.generation.recipe import settings_to_json
 
 
-def sampled(one: Loaded) -> JsonObject:
-    """Which parameters of a stage were sampled, and how."""
-    return {
-        "name": one.origin.name,
-        "average": one.origin.average,
-        "step": one.origin.step,
-        "settings": settings_to_json(one.stage.settings),
-    }
+def sampled(loaded: Sequence[Loaded]) -> list[JsonObject]:
+    """Which parameters of each stage were sampled, and how; those of a prior first."""
+    told = loaded[0].teller
+    prior = [(told.prior.origin, told.prior.settings)] if told and told.prior else []
+    return [
+        {
+            "name": origin.name,
+            "average": origin.average,
+            "step": origin.step,
+            "settings": settings_to_json(settings),
+        }
+        for origin, settings in [*prior, *((one.origin, one.stage.settings) for one in loaded)]
+    ]
 
 
 def judged_by(judges: Judges, real: Set | None, made: Statistics) -> JsonObject:
