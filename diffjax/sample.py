@@ -128,7 +128,8 @@ def run(flags: argparse.Namespace) -> Path:
     dirs = dirs or loading.stage_dirs(flags.workdir, flags.stages)
     # this finds the mistakes that do not depend on the stages, before the stages are loaded
     pictured = [place for place in dirs if not places.is_prior(place)]
-    jobs.settings_of(flags, [SampleSettings()] * (len(like.stages) if like else len(pictured)))
+    count = len(like.stages) if like else sum(map(places.num_stages, dirs))
+    jobs.settings_of(flags, [SampleSettings()] * count)
     mesh.keep_compilations()
     stages = load(flags, dirs, like)
     stages = decoders.told(stages, dirs, flags.vector, like)

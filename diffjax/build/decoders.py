@@ -9,6 +9,7 @@ from diffjax.core.command import path
 from diffjax.core.errors import ConfigError, require
 from diffjax.editing.request import sha256
 from diffjax.encoders.clip.encoder import Clip
+from diffjax.encoders.t5 import TextEncoder
 from diffjax.generation.chain import Cascade
 from diffjax.generation.recipe import Recipe
 from diffjax.generation.telling import Teller, is_told_vectors
@@ -61,8 +62,13 @@ def told(
     if vector == NONE:
         return dataclasses.replace(cascade, teller=None)
     assert vector is not None
+    reads = cascade.encoder
+    own = reads if isinstance(reads, TextEncoder) and reads.vectors is not None else None
     if vector == TEXT:
-        return dataclasses.replace(cascade, teller=Teller("text", clip_of(dirs)))
+        clip = own or clip_of(dirs)
+        return dataclasses.replace(cascade, teller=Teller("text", clip))
+    what = "this model has no network for pictures: give text, none or prior"
+    require(own is None, FLAG, vector, what)
     return dataclasses.replace(cascade, teller=of_picture(path(vector), clip_of(dirs)))
 
 

@@ -17,6 +17,7 @@ from diffjax.build import (
     stable_diffusion,
     tasks,
     texts,
+    unclip,
 )
 from diffjax.build.identity import identity
 from diffjax.build.places import stage_dirs
@@ -24,6 +25,7 @@ from diffjax.core import digest
 from diffjax.core.errors import require
 from diffjax.devices import mesh
 from diffjax.encoders.text import Reads
+from diffjax.encoders.unclip.texts import is_whole
 from diffjax.generation.chain import Cascade, TrainedStage
 from diffjax.generation.recipe import FROM_A_FILE, Origin, Recipe
 from diffjax.generation.telling import Prior, Teller, is_told_vectors
@@ -61,12 +63,13 @@ def load(
       ConfigError: the stages do not fit each other, or one has no checkpoint or no such average.
       StorageError: a stage has checkpoints, but none is complete.
     """
-    if others := [path for path in dirs if places.is_stable_diffusion(path)]:
-        alone = "is a checkpoint of Stable Diffusion, which is no stage of a cascade: give it alone"
+    if others := [path for path in dirs if is_whole(path) or places.is_stable_diffusion(path)]:
+        kind = "a whole Karlo" if is_whole(others[0]) else "a checkpoint of Stable Diffusion"
+        alone = f"is {kind}, which is no stage of a cascade: give it alone"
         require(len(dirs) == 1, "--stages", str(others[0]), alone)
         require(ema is None or ema == [None] or ema == [FROM_A_FILE], "--ema", ema,
                 f"{others[0]} has one set of parameters")  # fmt: skip
-        return stable_diffusion.load(others[0])
+        return (unclip if is_whole(others[0]) else stable_diffusion).load(others[0])
     asked = list(zip(dirs, names_of(ema, len(dirs)), steps or [None] * len(dirs), strict=True))
     priors = [one for one in asked if places.is_prior(one[0])]
     if priors:
@@ -249,14 +252,26 @@ def load_like(
     """
     count, priors = len(recipe.stages), [place for place in dirs if places.is_prior(place)]
     dirs = [place for place in dirs if place not in priors]
-    require(len(dirs) >= count, "--like", count, f"stages made the picture, here are {len(dirs)}")
+    there_are = sum(map(places.num_stages, dirs))
+    require(there_are >= count, "--like", count, f"stages made the picture, here are {there_are}")
+    whole = is_whole(dirs[0])
     there = [origin for origin, _ in recipe.stages]
     by = recipe.told.prior if recipe.told else None
     needed = [by[0]] if by else []
-    require(bool(priors) or not needed, "--like", "a prior", "made its vector: add it to --stages")
+    require(
+        whole or bool(priors) or not needed,
+        "--like",
+        "a prior",
+        "made its vector: add it to --stages",
+    )
     names = [None if one.average == FROM_A_FILE else one.average for one in (*needed, *there)]
     used = [*(priors if needed else []), *dirs[:count]]
-    cascade = load(used, ema or names, verify, [one.step for one in (*needed, *there)])
+    if whole:
+        cascade = load(dirs, ema, verify)
+        stages, origins = cascade.stages[:count], cascade.origins[:count]
+        cascade = dataclasses.replace(cascade, stages=stages, origins=origins)
+    else:
+        cascade = load(used, ema or names, verify, [one.step for one in (*needed, *there)])
     if cascade.stages[0].task.space is not None and count == 1:
         cascade = cascade.at_size(there[0].size_px, "--like")
     for was, now in zip(there, cascade.origins, strict=True):

@@ -25,6 +25,7 @@ from diffjax.core.errors import ConfigError, StorageError, require
 from diffjax.core.trees import named_leaves
 from diffjax.devices import mesh
 from diffjax.encoders.stable_diffusion import checkpoint as stable_diffusion
+from diffjax.encoders.unclip import texts as unclip
 from diffjax.generation.recipe import FROM_A_FILE
 from diffjax.tasks.task import Params, Task
 
@@ -100,12 +101,17 @@ def _size_px(place: Path) -> int:
 
 def is_others(place: Path) -> bool:
     """Whether the place is a checkpoint of others."""
-    return ancestors.is_one(place) or is_stable_diffusion(place)
+    return ancestors.is_one(place) or is_stable_diffusion(place) or unclip.is_whole(place)
+
+
+def num_stages(place: Path) -> int:
+    """How many stages of a place make pictures: none of a prior, two of a whole Karlo."""
+    return 2 if unclip.is_whole(place) else int(not is_prior(place))
 
 
 def is_stable_diffusion(place: Path) -> bool:
     """Whether the place is a checkpoint of Stable Diffusion: a folder, or a single file."""
-    if ancestors.is_one(place):
+    if ancestors.is_one(place) or unclip.is_whole(place):
         return False
     if place.is_dir():
         return (place / stable_diffusion.INDEX).is_file()

@@ -32,7 +32,8 @@ class TextEncoder:
     load: returns the parameters; called when they are first needed, because a run whose embeddings
     are all on disk does not need them. embeds_blank: no text is the embedding of the empty text,
     as for Stable Diffusion; else it is the null text. rounds: prompts are rounded to bfloat16, as
-    the embeddings of a training are.
+    the embeddings of a training are. vectors: (embeddings, mask) -> the vector of each text, of an
+    encoder of a CLIP whose vectors networks are told too.
 
     A caption is encoded at its own length, rounded up to a multiple of 16 tokens, and batch sizes
     are rounded up too. So a handful of compiled programs serve all calls.
@@ -51,6 +52,9 @@ class TextEncoder:
     mesh: Mesh | None = dataclasses.field(default=None, repr=False, compare=False)
     embeds_blank: bool = False
     rounds: bool = True
+    vectors: Callable[[Array, Array], Array] | None = dataclasses.field(
+        default=None, repr=False, compare=False
+    )
 
     @functools.cached_property
     def params(self) -> Params:

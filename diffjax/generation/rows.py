@@ -27,7 +27,7 @@ from diffjax.images import pixels
 from diffjax.tasks.conditions import NEGATIVE, SHARE, Condition, also
 from diffjax.tasks.critic import CLIP_TEXT
 from diffjax.tasks.text import null_text
-from diffjax.tasks.vectors import IMAGE_VECTOR
+from diffjax.tasks.vectors import IMAGE_VECTOR, TEXT_VECTOR
 
 # Pictures per call on accelerators; more if there are more devices.
 BATCH = 8
@@ -81,10 +81,19 @@ def embedder(trained: Cascade) -> Embed | None:
 
 
 def columns_of(encoder: Reads, prompts: Sequence[str]) -> dict[str, Array]:
-    """The columns that stages read of these prompts: `embedded` ones, or token ids."""
+    """The columns that stages read of these prompts: `embedded` ones, or token ids.
+
+    An encoder that has vectors of texts adds theirs.
+    """
     if isinstance(encoder, TokenReader):
         return {"tokens": jnp.asarray(encoder.encode(prompts))}
-    return prompt_columns(*embedded(encoder, prompts))
+    text, mask = embedded(encoder, prompts)
+    columns = prompt_columns(text, mask)
+    return (
+        columns
+        if encoder.vectors is None
+        else {**columns, TEXT_VECTOR: encoder.vectors(text, mask)}
+    )
 
 
 def matcher(trained: Cascade) -> Match | None:

@@ -47,12 +47,13 @@ class Prior:
 class Teller:
     """What a decoder is told of its picture, by the vectors of one CLIP.
 
+    clip: of which the vectors are; an encoder of texts that has their vectors may stand for it.
     prior: if it is by one. vector, picture: of a given picture its vector [1 v] and the sha256 of
     its pixels.
     """
 
     by: By
-    clip: Clip
+    clip: Clip | TextEncoder
     prior: Prior | None = None
     vector: Float[np.ndarray, "1 v"] | None = None
     picture: str | None = None
@@ -76,7 +77,7 @@ def is_told_vectors(task: Denoising) -> bool:
 
 def tell_by(teller: Teller, embed: Callable) -> Tell:
     """The function that tells it. embed: (encoder, prompts) -> their embeddings and masks."""
-    of_text = functools.lru_cache(KEPT)(lambda prompt: of_prompts(teller.clip, [prompt]))
+    of_text = functools.lru_cache(KEPT)(lambda prompt: _of_text(teller.clip, prompt, embed))
     texts = lambda jobs: jnp.concatenate([of_text(job.prompt) for job in jobs])  # noqa: E731
     prior = teller.prior
     if teller.vector is not None:
@@ -96,3 +97,12 @@ def tell_by(teller: Teller, embed: Callable) -> Tell:
         return made
 
     return tell
+
+
+def _of_text(clip: Clip | TextEncoder, prompt: str, embed: Callable) -> Vectors:
+    """The vector [1 e] of a prompt."""
+    if isinstance(clip, Clip):
+        return jnp.asarray(of_prompts(clip, [prompt]))
+    assert clip.vectors is not None
+    made: Vectors = clip.vectors(*embed(clip, [prompt]))
+    return made

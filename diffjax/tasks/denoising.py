@@ -25,6 +25,7 @@ from diffjax.images import pixels
 from diffjax.tasks import sampling
 from diffjax.tasks.conditions import (
     COSINE,
+    NEGATIVE,
     NO_TEXT,
     Condition,
     LowRes,
@@ -69,6 +70,8 @@ class Denoising:
     learns in place of pictures, `of` being "latent"; its autoencoder is `frozen["space"]`. What it
     makes is then decoded, so `size_px` and all that callers see are those of pictures. If a
     condition on text wants it, `frozen["no_text"]` [l d] is the embedding of the empty text.
+    `frozen["negative_..."]` are the columns of one row of the negative prompt that counts if no
+    other is given.
     """
 
     name: str
@@ -247,11 +250,17 @@ class Denoising:
         return self.space.draw(moments, batch["latent_eps"]), told
 
     def known(self, columns: Columns) -> Columns:
-        """The columns with what conditions read of `frozen`: the embedding of the empty text."""
-        if NO_TEXT not in self.frozen:
+        """The columns with what conditions read of `frozen`: the embedding of the empty text.
+
+        Columns of a negative prompt in `frozen` count where there is no other.
+        """
+        names = [name for name in self.frozen if name == NO_TEXT or name.startswith(NEGATIVE)]
+        if not names:
             return columns
-        rows, one = len(next(iter(columns.values()))), self.frozen[NO_TEXT]
-        return {**columns, NO_TEXT: jnp.broadcast_to(one, (rows, *one.shape))}
+        rows = len(next(iter(columns.values())))
+        held = {x: jnp.broadcast_to(y := self.frozen[x], (rows, *y.shape)) for x in names}
+        blank = {NO_TEXT: held[NO_TEXT]} if NO_TEXT in held else {}
+        return {**held, **columns, **blank}
 
     def clean(self, batch: Columns) -> Data:
         """x_0 of a batch without random draws: of latents the middle."""

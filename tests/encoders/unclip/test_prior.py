@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from diffjax.build import priors
+from diffjax.build import karlo
 from diffjax.diffusion.sampling import spacing
 from diffjax.encoders.unclip import prior
 from tools import prior_inputs
@@ -30,7 +30,7 @@ def folder(path, said=None, change=lambda tensors: tensors):
 
 
 def test_it_says_what_the_network_of_diffusers_says(tmp_path):
-    task, params = priors.of_folder(folder(tmp_path))
+    task, params = karlo.prior_of(folder(tmp_path))
     given, answers = prior_inputs.given(), load_file(GOLDEN / "answers.safetensors")
     levels = jnp.asarray(spacing.on_grid(task.schedule)[given.pop("step")], jnp.float32)
     x_t = jnp.asarray(given.pop("x_t"))
@@ -41,7 +41,7 @@ def test_it_says_what_the_network_of_diffusers_says(tmp_path):
 
 
 def test_its_noise_is_the_cosine_table_whose_steps_the_network_is_told(tmp_path):
-    task, _ = priors.of_folder(folder(tmp_path))
+    task, _ = karlo.prior_of(folder(tmp_path))
     levels = np.asarray(spacing.on_grid(task.schedule))
     ends = np.cos((np.arange(1001) / 1000 + 0.008) / 1.008 * np.pi / 2) ** 2
     kept = np.cumprod(1 - np.minimum(1 - ends[1:] / ends[:-1], 0.999))

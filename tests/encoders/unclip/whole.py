@@ -1,0 +1,81 @@
+"""A whole small Karlo as diffusers saves it: the golden networks at one width, random weights."""
+
+import json
+from pathlib import Path
+
+from safetensors.numpy import save_file
+
+from diffjax.encoders.unclip import prior, texts
+from tools import karlo_inputs, prior_inputs, random_tensors, sd_inputs
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+WIDTH, LENGTH, LAYERS = 24, 77, 2
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+def folder(path):
+    """Writes one to a new folder; its pictures have 8 and 32 px."""
+    shapes = json.loads((GOLDEN / "karlo/shapes.json").read_text())
+    wider = {name: [WIDTH if n == karlo_inputs.WIDTH else n for n in shape]
+             for name, shape in shapes["text_proj"].items()}  # fmt: skip
+    projection = {**karlo_inputs.PROJECTION, "clip_embeddings_dim": WIDTH}
+    large = {"_class_name": "UNet2DModel", **karlo_inputs.UPSAMPLER, "sample_size": 32}
+    decoder = {"_class_name": "UNet2DConditionModel", **karlo_inputs.DECODER}
+    of_prior = json.loads((GOLDEN / "prior/shapes.json").read_text())
+    of_prior["positional_embedding"][1] = LENGTH + 4
+    for part, config, tensors in (
+        ("decoder", decoder, karlo_inputs.tensors("decoder", shapes["decoder"])),
+        ("text_proj", {"_class_name": "UnCLIPTextProjModel", **projection},
+         karlo_inputs.tensors("text_proj", wider)),
+        ("super_res_first", large,
+         karlo_inputs.tensors("super_res_first", shapes["super_res_first"])),
+        ("super_res_last", large,
+         karlo_inputs.tensors("super_res_last", shapes["super_res_first"])),
+        ("prior", {"_class_name": prior.CLASS, **prior_inputs.SMALL, "num_embeddings": LENGTH},
+         prior_inputs.tensors(of_prior)),
+    ):  # fmt: skip
+        _json(path / part / "config.json", config)
+        save_file(tensors, path / part / WEIGHTS)
+    sd_inputs.write_vocabulary(path / texts.TOKENIZER)
+    vocabulary = len(json.loads((path / texts.TOKENIZER / "vocab.json").read_text()))
+    _json(path / "text_encoder/config.json", {
+        "architectures": ["CLIPTextModelWithProjection"], "model_type": "clip_text_model",
+        "hidden_size": WIDTH, "intermediate_size": 2 * WIDTH, "num_hidden_layers": LAYERS,
+        "num_attention_heads": 2, "hidden_act": "quick_gelu", "projection_dim": WIDTH,
+        "vocab_size": vocabulary, "max_position_embeddings": LENGTH,
+    })  # fmt: skip
+    made = random_tensors.transformer(5, _tower(vocabulary))
+    save_file(made, path / "text_encoder/model.safetensors")
+    _json(path / prior.SCHEDULER_FILE, prior.NOISE)
+    for name, said in texts.NOISE.items():
+        _json(path / name / "scheduler_config.json", said)
+    _json(path / texts.INDEX, {"_class_name": texts.CLASS})
+    return path
+
+
+def _tower(vocabulary):
+    """The shapes of transformers' CLIPTextModelWithProjection."""
+    shapes = {
+        "text_projection.weight": (WIDTH, WIDTH),
+        "text_model.embeddings.token_embedding.weight": (vocabulary, WIDTH),
+        "text_model.embeddings.position_embedding.weight": (LENGTH, WIDTH),
+    }
+    norms, hidden = ["text_model.final_layer_norm"], 2 * WIDTH
+    for i in range(LAYERS):
+        block = f"text_model.encoder.layers.{i}"
+        norms += [f"{block}.layer_norm1", f"{block}.layer_norm2"]
+        for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            shapes[f"{block}.self_attn.{part}.weight"] = (WIDTH, WIDTH)
+            shapes[f"{block}.self_attn.{part}.bias"] = (WIDTH,)
+        shapes |= {
+            f"{block}.mlp.fc1.weight": (hidden, WIDTH), f"{block}.mlp.fc1.bias": (hidden,),
+            f"{block}.mlp.fc2.weight": (WIDTH, hidden), f"{block}.mlp.fc2.bias": (WIDTH,),
+        }  # fmt: skip
+    for name in norms:
+        shapes |= {f"{name}.weight": (WIDTH,), f"{name}.bias": (WIDTH,)}
+    return shapes
+
+
+def _json(file, content):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content))
