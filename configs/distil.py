@@ -13,11 +13,12 @@ import ml_collections
 
 from configs import base64, pieces
 from diffjax.build import places
+from diffjax.build.bases import SHIPPED, UNTRAINED
 from diffjax.core.command import path
+from diffjax.core.errors import require
 
 PRESETS = ("emoji", "own", "halve", "tiny")
 WITH_PLACE = True
-SHIPPED, UNTRAINED = "shipped", "untrained"
 
 
 def get_config(which: str = "emoji") -> ml_collections.ConfigDict:
@@ -30,8 +31,9 @@ def get_config(which: str = "emoji") -> ml_collections.ConfigDict:
     )  # fmt: skip
     config.diffusion.update(weighting="truncated_snr", times="stratified")
     if preset == "halve":
-        config.sample.num_steps = max(steps // 2, 1)
-        config.distil.teacher_steps = 2 * config.sample.num_steps
+        require(steps % 2 == 0, "sample.num_steps", steps, f"of {where or SHIPPED} has no half")
+        config.sample.num_steps = steps // 2
+        config.distil.teacher_steps = steps
     if preset == "tiny":
         config.sample.num_steps = 2
         config.distil.teacher_steps = 4

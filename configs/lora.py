@@ -17,11 +17,11 @@ import ml_collections
 
 from configs import base64, latent, pieces
 from diffjax.build import places, stable_diffusion
+from diffjax.build.bases import SHIPPED, UNTRAINED
 from diffjax.core.command import path
 
 PRESETS = ("emoji", "dreambooth", "tiny")
 WITH_PLACE = True
-SHIPPED, UNTRAINED = "shipped", "untrained"
 # A style is in all of a small network: its attention alone learns some of it.
 EVERYWHERE = (
     "attention", r"(.*/)?res/conv_.*kernel",

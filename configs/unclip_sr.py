@@ -4,8 +4,8 @@
 
 They are told the small picture alone, no text and no vector, and attend to nothing. In training the
 small picture is degraded (`low_res.degrade`, docs/unclip.md). emoji (the default): 2.0 M parameters
-on patches of 4 x 4 pixels, which answer with a difference to the small picture; a quarter of an
-hour on 2 CPU cores. tiny, tiny_bsr: for tests, take seconds.
+on patches of 4 x 4 pixels, which answer with a difference to the small picture, for 2 CPU cores.
+tiny, tiny_bsr: for tests, take seconds.
 
 At the paper's scale, for accelerators (table 3): paper_256, 700 M parameters, blurred pictures, 27
 steps of DDIM; paper_1024, 300 M, "bsr", crops of 256 px, 15 steps. karlo_256: the 700 M network of

@@ -86,6 +86,17 @@ def test_a_run_does_not_go_on_with_another_teacher(made, tmp_path, capsys):
     assert said.count("\n") == 1
 
 
+def test_a_student_of_one_step_has_no_half(tmp_path, capsys):
+    options = lora_base.options()
+    options.sample.num_steps = 1
+    one = lora_base.write(tmp_path / "one.safetensors", options)
+    assert train(one, tmp_path / "run", preset="halve") == 2
+    said = capsys.readouterr().err
+    assert "sample.num_steps" in said
+    assert "has no half" in said
+    assert said.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("flag", "says"),
     [

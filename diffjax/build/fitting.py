@@ -204,7 +204,7 @@ def check_student(config: ConfigDict) -> None:
     """
     if "distil" not in config:
         return
-    require("lora" not in config, "distil", "", "a student is no LoRA; leave out one of both")
+    require("lora" not in config, "distil", "a section", "a student is no LoRA; leave out one")
     sample, options = config.sample, config.distil
     require(sample.sampler == "ddim", "sample.sampler", sample.sampler, "a student takes ddim")
     require(sample.noise == 0, "sample.noise", sample.noise, "a student's steps draw none: 0")
@@ -217,6 +217,6 @@ def check_student(config: ConfigDict) -> None:
     what = "1 for a student, which has its teacher's guidance; that is distil.guidance_weight"
     require(weight == 1, "sample.guidance_weight", weight, what)
     guess = config.diffusion.self_condition
-    require(not guess, "diffusion.self_condition", guess, "a student sees no guess of its own: 0")
+    require(not guess, "diffusion.self_condition", guess, "must be 0: a student sees no guess")
     learned = config.diffusion.learned_schedule
-    require(not learned, "diffusion.learned_schedule", learned, "of a student: 0")
+    require(not learned, "diffusion.learned_schedule", learned, "must be 0 for a student")

@@ -88,12 +88,8 @@ def columns_of(encoder: Reads, prompts: Sequence[str]) -> dict[str, Array]:
     if isinstance(encoder, TokenReader):
         return {"tokens": jnp.asarray(encoder.encode(prompts))}
     text, mask = embedded(encoder, prompts)
-    columns = prompt_columns(text, mask)
-    return (
-        columns
-        if encoder.vectors is None
-        else {**columns, TEXT_VECTOR: encoder.vectors(text, mask)}
-    )
+    vectors = {} if encoder.vectors is None else {TEXT_VECTOR: encoder.vectors(text, mask)}
+    return {**prompt_columns(text, mask), **vectors}
 
 
 def matcher(trained: Cascade) -> Match | None:

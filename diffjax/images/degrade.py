@@ -72,8 +72,8 @@ def blur(picture: Picture, sigma_px: float | Float[Array, ""], reach: int) -> Pi
 def jpeg(picture: Picture, quality: Float[Array, ""] | float) -> Picture:
     """The picture with the frequencies of its 8 x 8 blocks rounded as JPEG does.
 
-    Each colour channel is rounded with the steps of the luminance. sides: edges are repeated up to
-    a multiple of 8.
+    Each colour channel is rounded with the steps of the luminance. Edges are repeated until both
+    sides are multiples of 8.
     """
     scale = jnp.where(quality < 50, 50.0 / quality, 2.0 - quality / 50.0)
     steps = jnp.maximum(jnp.floor(jnp.asarray(STEPS) * scale + 0.5), 1.0)

@@ -12,8 +12,8 @@ from jaxtyping import Array, Float, Int
 
 from diffjax.core.types import PerExample
 from diffjax.tasks.task import Params
+from diffjax.tasks.vectors import Vectors
 
-Vectors: TypeAlias = Float[Array, "b e"]
 Codes: TypeAlias = Int[Array, "b k"]
 # Buckets are equally wide, and reach so many standard deviations to both sides of the mean.
 REACH = 4.0
