@@ -12,9 +12,8 @@ halve: half as many steps as that student takes. tiny: for tests, takes seconds.
 import ml_collections
 
 from configs import base64, pieces
-from diffjax.build import places
+from diffjax.build import bases
 from diffjax.build.bases import SHIPPED, UNTRAINED
-from diffjax.core.command import path
 from diffjax.core.errors import require
 
 PRESETS = ("emoji", "own", "halve", "tiny")
@@ -50,11 +49,7 @@ def get_config(which: str = "emoji") -> ml_collections.ConfigDict:
 
 def of_teacher(where: str) -> ml_collections.ConfigDict:
     """The config of the teacher, the first stage of `where`, with a section `distil`."""
-    if where == UNTRAINED:
-        config = base64.get_config("tiny")
-    else:
-        place = places.stage_dirs(None if where == SHIPPED else path(where))[0]
-        config = places.options_of(place).copy_and_resolve_references().unlock()
+    config = base64.get_config("tiny") if where == UNTRAINED else bases.first_of(where)
     if "lora" in config:  # its changes are merged into the teacher
         del config["lora"]
     config.distil = pieces.distil(where)

@@ -16,7 +16,7 @@ from pathlib import Path
 import ml_collections
 
 from configs import base64, latent, pieces
-from diffjax.build import places, stable_diffusion
+from diffjax.build import bases, places, stable_diffusion
 from diffjax.build.bases import SHIPPED, UNTRAINED
 from diffjax.core.command import path
 
@@ -64,7 +64,6 @@ def of_base(where: str) -> ml_collections.ConfigDict:
     elif where != SHIPPED and places.is_others(path(where)):
         config = stable_diffusion.as_config(path(where), latent.get_config("sd1"), "lora.base")
     else:
-        place = places.stage_dirs(None if where == SHIPPED else path(where))[0]
-        config = places.options_of(place).copy_and_resolve_references().unlock()
+        config = bases.first_of(where)
     config.lora = pieces.lora(where)
     return config

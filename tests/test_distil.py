@@ -86,6 +86,16 @@ def test_a_run_does_not_go_on_with_another_teacher(made, tmp_path, capsys):
     assert said.count("\n") == 1
 
 
+@pytest.mark.parametrize("which", ["distil.py:own", "lora.py:dreambooth"])
+def test_a_place_that_a_config_names_and_is_not_there_is_one_line(which, tmp_path, capsys):
+    spec = f"configs/{which}:{tmp_path / 'nowhere'}"
+    assert main.main(["--config", spec, "--workdir", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert "--config = " in said
+    assert "nowhere': holds no trained stage" in said
+    assert said.count("\n") == 1
+
+
 def test_a_student_of_one_step_has_no_half(tmp_path, capsys):
     options = lora_base.options()
     options.sample.num_steps = 1

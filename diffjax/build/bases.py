@@ -114,6 +114,18 @@ def place_of(config: ConfigDict, key: str) -> Path:
     return same[0]
 
 
+def first_of(where: str) -> ConfigDict:
+    """The config of the first stage of a place, to be changed by the config file that names it.
+
+    where: a workdir, an export, or SHIPPED.
+
+    Raises:
+      ConfigError: there is no stage.
+    """
+    place = places.stage_dirs(None if where == SHIPPED else path(where), flag="--config")[0]
+    return places.options_of(place).copy_and_resolve_references().unlock()
+
+
 def named_by(config: ConfigDict, key: str) -> str:
     """The value of a key such as "lora.base"."""
     section, _, name = key.partition(".")
