@@ -275,7 +275,9 @@ def with_columns(config: ConfigDict, records: RecordSource) -> RecordSource:
 
 
 def _is_made(config: ConfigDict) -> bool:
-    return bool("embedding" in config and config.embedding.encoder)
+    """Whether the column of `embedding` is computed of the pictures, and no field of a data set."""
+    computed = vectors.SECTION in config
+    return bool("embedding" in config and (config.embedding.encoder or computed))
 
 
 def _vectors_progress(done: int, total: int) -> None:

@@ -735,6 +735,16 @@ def test_another_value_changes_what_a_student_is_made_of(base, key):
     assert student(base, key, value)[where] != student(base)[where]
 
 
+def test_presets_ask_the_drawings_for_no_field_that_they_do_not_have():
+    """A column that a CLIP computes of the pictures is not read from the data set."""
+    fields = {"image", "captions", "name", "style", "code", ""}
+    for name, options in stages().items():
+        if options.data.name.startswith("emoji/"):
+            wanted = data.wanted_of(options, options.data.split)
+            asked = {wanted.image_key, wanted.caption_key, wanted.vector_key}
+            assert asked <= fields, name
+
+
 def test_the_keys_that_are_left_out_exist():
     assert set(ELSEWHERE) | set(OTHER) | set(WITH) | set(HOMES) <= homes().keys()
 
