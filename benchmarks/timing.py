@@ -11,8 +11,8 @@ import jax
 from ml_collections import ConfigDict
 
 from benchmarks.protocol import forget_peak, peak_bytes
-from diffjax.build import config
 from diffjax.build.check import check
+from diffjax.build.options import config
 from diffjax.core.tables import format_memory
 from diffjax.devices import chips
 from diffjax.planning import jaxprs, memory

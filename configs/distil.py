@@ -12,8 +12,8 @@ halve: half as many steps as that student takes. tiny: for tests, takes seconds.
 import ml_collections
 
 from configs import base64, pieces
-from diffjax.build import bases
-from diffjax.build.bases import SHIPPED, UNTRAINED
+from diffjax.build.stages import bases
+from diffjax.build.stages.bases import SHIPPED, UNTRAINED
 from diffjax.core.errors import require
 
 PRESETS = ("emoji", "own", "halve", "tiny")

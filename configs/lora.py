@@ -16,8 +16,9 @@ from pathlib import Path
 import ml_collections
 
 from configs import base64, latent, pieces
-from diffjax.build import bases, places, stable_diffusion
-from diffjax.build.bases import SHIPPED, UNTRAINED
+from diffjax.build.others import stable_diffusion
+from diffjax.build.stages import bases, places
+from diffjax.build.stages.bases import SHIPPED, UNTRAINED
 from diffjax.core.command import path
 
 PRESETS = ("emoji", "dreambooth", "tiny")

@@ -13,7 +13,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffjax.build import decoders, loading, loras
+from diffjax.build.stages import decoders, loading, loras
 from diffjax.core import command
 from diffjax.core.errors import ConfigError, require
 from diffjax.devices import mesh

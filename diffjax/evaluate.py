@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffjax.build.sets import flags as set_flags
+from diffjax.build.reports.sets import flags as set_flags
 from diffjax.core import command
 from diffjax.core.errors import require
 from diffjax.core.json_types import Json, JsonObject
 
 if TYPE_CHECKING:
-    from diffjax.build.loaded import Asked
+    from diffjax.build.reports.loaded import Asked
 
 SHIPPED = "shipped"
 
@@ -74,8 +74,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(flags: argparse.Namespace) -> Path:
     """Evaluates and writes the report; returns the path of the JSON. Flags are checked first."""
-    from diffjax.build import matching, places, priors, report, trained_clip
-    from diffjax.build.sets import folder, sweep
+    from diffjax.build.guides import trained_clip
+    from diffjax.build.reports import matching, report
+    from diffjax.build.reports.sets import folder, sweep
+    from diffjax.build.stages import places, priors
     from diffjax.devices import mesh
 
     seeds = set_flags.seeds_of(flags.seed)
@@ -122,7 +124,7 @@ def run(flags: argparse.Namespace) -> Path:
 
 def asked_of(flags: argparse.Namespace, seeds: tuple[int, ...]) -> "Asked":
     """How the flags want the report to be made."""
-    from diffjax.build.report import Asked
+    from diffjax.build.reports.report import Asked
     from diffjax.encoders.cache.cache import users_folder
 
     return Asked(

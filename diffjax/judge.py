@@ -71,7 +71,7 @@ def run(flags: argparse.Namespace) -> Path:
 
 def make(flags: argparse.Namespace) -> Path:
     """Draws the pictures that are not there yet; returns the folder."""
-    from diffjax.build import loading, places
+    from diffjax.build.stages import loading, places
     from diffjax.devices import mesh
     from diffjax.evaluation.judging import collection
     from diffjax.generation import folder, jobs, making

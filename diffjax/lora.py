@@ -53,7 +53,7 @@ def run(flags: argparse.Namespace) -> str:
         return prior(flags)
     import jax
 
-    from diffjax.build import loras
+    from diffjax.build.stages import loras
 
     jax.config.update("jax_platforms", "cpu")  # a trainer may be using the accelerator
     if flags.command == "show":
@@ -63,7 +63,7 @@ def run(flags: argparse.Namespace) -> str:
 
 def prior(flags: argparse.Namespace) -> str:
     """Draws the class pictures of the first stage, with a table of their prompts."""
-    from diffjax.build import loading
+    from diffjax.build.stages import loading
     from diffjax.core.files import storing, write_whole
     from diffjax.devices import mesh
     from diffjax.generation import jobs, rows

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from diffjax.build import config
+from diffjax.build.options import config
 from diffjax.core import command, signals
 from diffjax.core.errors import EXIT_TERMINATED, EXIT_TOO_BIG, require
 

@@ -116,7 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(flags: argparse.Namespace) -> Path:
     """Makes and writes the pictures that are not there yet; returns the path of the sheet."""
-    from diffjax.build import classifiers, decoders, loading, places
+    from diffjax.build.guides import classifiers
+    from diffjax.build.stages import decoders, loading, places
     from diffjax.devices import mesh
     from diffjax.generation import folder, jobs, making
     from diffjax.generation.wanted import check_guidance, jobs_of
@@ -162,7 +163,7 @@ def run(flags: argparse.Namespace) -> Path:
 
 def asked(flags: argparse.Namespace, like):
     """The jobs that the flags describe; what they leave open is taken from the recipe `like`."""
-    from diffjax.build import decoders
+    from diffjax.build.stages import decoders
     from diffjax.generation import jobs
     from diffjax.generation.wanted import Wanted, parse_also
 
@@ -184,7 +185,7 @@ def asked(flags: argparse.Namespace, like):
 
 def criticised(flags: argparse.Namespace, dirs: Sequence[Path], like, stages, todo):
     """(the stages, guided by a CLIP if their settings say so; what chooses among candidates)."""
-    from diffjax.build import clips
+    from diffjax.build.guides import clips
     from diffjax.generation import best
 
     guides = any(stage.settings.clip_guidance for stage in stages.stages)
@@ -217,16 +218,9 @@ def read_like(path: Path):
 
 def load(flags: argparse.Namespace, dirs: Sequence[Path], like):
     """The stages of the workdirs, or with `like` those of them that made that picture."""
-    from diffjax.build import (
-        ancestors,
-        classifiers,
-        clips,
-        guiding,
-        loading,
-        loras,
-        places,
-        stable_diffusion,
-    )
+    from diffjax.build.guides import classifiers, clips, guiding
+    from diffjax.build.others import ancestors, stable_diffusion
+    from diffjax.build.stages import loading, loras, places
 
     if flags.checkpoint and not ancestors.is_one(flags.checkpoint):
         stable_diffusion.check_place(flags.checkpoint)

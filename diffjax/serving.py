@@ -50,7 +50,7 @@ def work(flags: argparse.Namespace) -> None:
     platforms = flags.platforms.split(",")
     allowed = f"allowed: {', '.join(PLATFORMS)}"
     require(set(platforms) <= set(PLATFORMS), "--platforms", flags.platforms, allowed)
-    from diffjax.build.loading import load, stage_dirs
+    from diffjax.build.stages.loading import load, stage_dirs
 
     cascade = load(stage_dirs(None, flags.stages), flags.ema)
     encoder = cascade.text_encoder()

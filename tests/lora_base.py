@@ -5,7 +5,8 @@ import json
 import jax
 import numpy as np
 
-from diffjax.build import config, tasks
+from diffjax.build import tasks
+from diffjax.build.options import config
 from diffjax.core import tensorfile, trees
 
 ATTENDING = "attention/out/kernel"

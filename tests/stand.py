@@ -71,7 +71,8 @@ def of_main(stand, cascade):
 
 
 def of_loading(stand, cascade):
-    from diffjax.build import guiding, loading, loras, places
+    from diffjax.build.guides import guiding
+    from diffjax.build.stages import loading, loras, places
     from diffjax.devices import mesh
 
     for place in (loading, places):
@@ -86,7 +87,9 @@ def of_loading(stand, cascade):
 
 
 def of_sample(stand, cascade):
-    from diffjax.build import classifiers, clips, decoders, guiding, stable_diffusion
+    from diffjax.build.guides import classifiers, clips, guiding
+    from diffjax.build.others import stable_diffusion
+    from diffjax.build.stages import decoders
     from diffjax.generation import best, rows, watch
     from diffjax.generation.chain import Cascade
 
@@ -106,7 +109,7 @@ def of_sample(stand, cascade):
 
 
 def of_edit(stand, cascade):
-    from diffjax.build import decoders
+    from diffjax.build.stages import decoders
     from diffjax.editing import by_vector, interpolate, request, ways
 
     of_loading(stand, cascade)
@@ -149,7 +152,8 @@ def of_ema(stand, cascade):
 
 
 def of_evaluate(stand, cascade):
-    from diffjax.build import matching, places, priors, report
+    from diffjax.build.reports import matching, report
+    from diffjax.build.stages import places, priors
     from diffjax.devices import mesh
 
     stand.put(places, "stage_dirs", gives=lambda *args, **more: [Path("a")])
@@ -169,7 +173,7 @@ def of_judge(stand, cascade):
 
 
 def of_lora(stand, cascade):
-    from diffjax.build import loras
+    from diffjax.build.stages import loras
     from diffjax.generation import rows
 
     of_loading(stand, cascade)
@@ -195,7 +199,7 @@ def of_serving(stand, cascade):
 def of_app(stand, cascade):
     from diffjax.app import __main__ as app
     from diffjax.app import drawing, page, server
-    from diffjax.build import clips
+    from diffjax.build.guides import clips
     from diffjax.generation import best
 
     of_loading(stand, cascade)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffjax.build import config
 from diffjax.build.check import check
+from diffjax.build.options import config
 from diffjax.data.sources import digits
 from tools.ancestors_tables import judge, runs, sets, tables
 from tools.ancestors_tables.judge import Scores

@@ -3,7 +3,8 @@
 import pytest
 
 from diffjax import main, sample
-from diffjax.build import check, config
+from diffjax.build import check
+from diffjax.build.options import config
 from diffjax.core.errors import ConfigError
 from tests import runs
 

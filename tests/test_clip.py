@@ -7,7 +7,10 @@ import pytest
 from PIL import Image
 
 from diffjax import evaluate, main, sample
-from diffjax.build import check, clips, config, contrastive
+from diffjax.build import check
+from diffjax.build.guides import clips
+from diffjax.build.kinds import contrastive
+from diffjax.build.options import config
 from diffjax.core.errors import ConfigError
 from tests import runs
 

@@ -8,7 +8,8 @@ import pytest
 
 from configs import base64
 from diffjax import sample
-from diffjax.build import config, places, resume
+from diffjax.build.options import config, resume
+from diffjax.build.stages import places
 from diffjax.checkpoint import __main__ as checkpoints
 from diffjax.checkpoint import manifest, portable, workdir
 from diffjax.core import command, tensorfile

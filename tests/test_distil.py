@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from diffjax import main, sample
-from diffjax.build import loading, places
+from diffjax.build.stages import loading, places
 from diffjax.core import trees
 from tests import lora_base
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from diffjax import evaluate
-from diffjax.build import config, report
 from diffjax.build.check import check
+from diffjax.build.options import config
+from diffjax.build.reports import report
 from diffjax.evaluation.denoising import BITS
 from tools import write_diffusion_page
 

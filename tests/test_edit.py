@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from diffjax import edit
-from diffjax.build import loading
+from diffjax.build.stages import loading
 from diffjax.editing import img2img, request
 from diffjax.editing import interpolate as interpolate_lib
 from diffjax.generation import recipe

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from diffjax import edit
-from diffjax.build import decoders, loading
+from diffjax.build.stages import decoders, loading
 from diffjax.encoders.clip import encoder
 from diffjax.images import png
 from diffjax.tasks.conditions import Embedding

@@ -15,7 +15,8 @@ from PIL import Image
 
 from configs import base64
 from diffjax import ema, sample
-from diffjax.build import config, places
+from diffjax.build.options import config
+from diffjax.build.stages import places
 from diffjax.core import tensorfile
 from diffjax.core.errors import ConfigError, StorageError
 from diffjax.devices.mesh import make_mesh, state_sharding

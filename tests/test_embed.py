@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from diffjax import embed
-from diffjax.build import config
-from diffjax.build.embeddings import embeddings_of
+from diffjax.build.inputs.embeddings import embeddings_of
+from diffjax.build.options import config
 from diffjax.core.errors import ConfigError
 from diffjax.data import pipeline
 from diffjax.data.caption_files import from_files

@@ -13,8 +13,10 @@ import pytest
 from PIL import Image
 
 from diffjax import evaluate, main
-from diffjax.build import config, data, evaluation, tasks
-from diffjax.build.sets import part
+from diffjax.build import evaluation, tasks
+from diffjax.build.inputs import data
+from diffjax.build.options import config
+from diffjax.build.reports.sets import part
 from diffjax.core.errors import ConfigError
 from diffjax.data.sources import tfds
 from diffjax.devices import mesh

@@ -14,9 +14,11 @@ import pytest
 from PIL import Image
 
 from diffjax import evaluate
-from diffjax.build import config, matching, places, priors, report
-from diffjax.build.loaded import Asked, Loaded, tell_of
-from diffjax.build.sets import drawing, flags, folder, opening, part, sweep
+from diffjax.build.options import config
+from diffjax.build.reports import matching, report
+from diffjax.build.reports.loaded import Asked, Loaded, tell_of
+from diffjax.build.reports.sets import drawing, flags, folder, opening, part, sweep
+from diffjax.build.stages import places, priors
 from diffjax.devices import mesh as mesh_lib
 from diffjax.encoders.clip import encoder
 from diffjax.evaluation import fid

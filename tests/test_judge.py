@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from diffjax import judge
-from diffjax.build import loading, places
+from diffjax.build.stages import loading, places
 from diffjax.generation import rows
 from tests import tiny_cascade
 from tests.evaluation.judging import made

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from diffjax import edit, evaluate, lora, main, sample
-from diffjax.build import loading
+from diffjax.build.stages import loading
 from diffjax.checkpoint import __main__ as checkpoint
 from diffjax.core import trees
 from diffjax.images import read

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from diffjax import lora, main, sample
-from diffjax.build import loading, places
+from diffjax.build.stages import loading, places
 from diffjax.core import trees
 from diffjax.images import png
 from tests import lora_base

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from diffjax import main, sample
-from diffjax.build import config, data
 from diffjax.build.check import check
+from diffjax.build.inputs import data
+from diffjax.build.options import config
 from diffjax.core.errors import ConfigError
 from diffjax.data.record import captions_at
 from diffjax.images import png

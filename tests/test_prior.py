@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from diffjax import evaluate
-from diffjax.build import clip_columns, priors
+from diffjax.build.inputs import clip_columns
+from diffjax.build.stages import priors
 from diffjax.checkpoint import __main__ as checkpoint
 from diffjax.tasks.settings import SampleSettings
 from diffjax.tasks.vectors import image_vector

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from diffjax import sample
-from diffjax.build import clips, loading
+from diffjax.build.guides import clips
+from diffjax.build.stages import loading
 from diffjax.generation import best, folder, rows
 from diffjax.images import film, png
 from tests import tiny_cascade

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 from diffjax import main, sample
-from diffjax.build import check, classifiers, config, guiding, loading, tasks
+from diffjax.build import check, tasks
+from diffjax.build.guides import classifiers, guiding
+from diffjax.build.options import config
+from diffjax.build.stages import loading
 from diffjax.core.errors import ConfigError
 from diffjax.images import png
 from tests import runs

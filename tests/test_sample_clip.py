@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from diffjax import sample
-from diffjax.build import clips, loading
+from diffjax.build.guides import clips
+from diffjax.build.stages import loading
 from diffjax.core.errors import ConfigError
 from diffjax.encoders.clip import encoder
 from diffjax.images import png

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from diffjax import edit, sample, serving
-from diffjax.build import loading
+from diffjax.build.stages import loading
 from diffjax.core.errors import ConfigError
 from diffjax.generation import folder, jobs
 from diffjax.generation.chain import Cascade, TrainedStage

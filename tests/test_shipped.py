@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from diffjax.build import loading, places
+from diffjax.build.stages import loading, places
 from diffjax.core import tensorfile
 from diffjax.evaluation import retrieval
 from diffjax.evaluation.drawings import drawings

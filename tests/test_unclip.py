@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from diffjax import edit, evaluate, sample
-from diffjax.build import config, places, tasks
+from diffjax.build import tasks
+from diffjax.build.options import config
+from diffjax.build.stages import places
 from diffjax.checkpoint import __main__ as checkpoint
 from diffjax.core import rng
 from diffjax.images import png

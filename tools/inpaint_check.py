@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from diffjax.build import loading
+from diffjax.build.stages import loading
 from diffjax.core import command
 from diffjax.devices import mesh
 from diffjax.editing import inpaint

@@ -20,7 +20,8 @@ import jax
 import numpy as np
 from PIL import Image
 
-from diffjax.build import clips, loading, loras, places
+from diffjax.build.guides import clips
+from diffjax.build.stages import loading, loras, places
 from diffjax.core import trees
 from diffjax.evaluation.drawings import drawings
 from diffjax.evaluation.extractors.extractor import features as features_of

@@ -20,7 +20,8 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 from PIL import Image
 
-from diffjax.build import autoencoders, latents
+from diffjax.build.kinds import latents
+from diffjax.build.stages import autoencoders
 from diffjax.core import tensorfile
 from diffjax.core.trees import Params
 from diffjax.data.record import RecordSource, captions_at, image_of

@@ -15,7 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from diffjax.build import config, places
+from diffjax.build.options import config
+from diffjax.build.stages import places
 from diffjax.checkpoint.__main__ import main as checkpoint
 from diffjax.core import tensorfile
 from diffjax.evaluate import main as evaluate

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import jax
 
-from diffjax.build import contrastive, places
+from diffjax.build.kinds import contrastive
+from diffjax.build.stages import places
 from diffjax.encoders.clip import encoder, vocabulary, weights
 from diffjax.evaluate import main as evaluate
 

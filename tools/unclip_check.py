@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from diffjax.build import data, decoders, loading, places
+from diffjax.build.inputs import data
+from diffjax.build.stages import decoders, loading, places
 from diffjax.core.types import Image
 from diffjax.data import transforms
 from diffjax.data.record import image_of, name_at

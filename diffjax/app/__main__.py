@@ -76,7 +76,8 @@ def run(flags: argparse.Namespace) -> int:
     from diffjax.app.followers import Followers
     from diffjax.app.origin import origins_of
     from diffjax.app.room import Room
-    from diffjax.build import clips, loading, loras, places
+    from diffjax.build.guides import clips
+    from diffjax.build.stages import loading, loras, places
     from diffjax.devices import mesh
     from diffjax.generation import best
 
@@ -120,7 +121,7 @@ def guided(cascade: "Cascade", dirs: Sequence[Path], guide_by: str | None) -> "C
     Raises:
       ConfigError: a place holds no classifier, or one that does not fit the stages.
     """
-    from diffjax.build import classifiers, guiding
+    from diffjax.build.guides import classifiers, guiding
 
     named = guiding.parse(guide_by) if guide_by is not None else []
     found, others = classifiers.split(named)

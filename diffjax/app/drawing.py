@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, UInt8
 
 from diffjax.app.limits import GUIDANCE_STEP, MAX_GUIDANCE, MAX_STEPS, Painting, Told, Wish
-from diffjax.build import classifiers
+from diffjax.build.guides import classifiers
 from diffjax.core.json_types import Json, JsonObject
 from diffjax.core.types import Resized
 from diffjax.diffusion.sampling.spacing import ON_A_TABLE, table_steps

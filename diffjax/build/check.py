@@ -9,9 +9,11 @@ import jax
 from ml_collections import ConfigDict
 from PIL import ImageColor
 
-from diffjax.build import fitting, latents, tasks, vectors
-from diffjax.build.config import one_of
+from diffjax.build import fitting, tasks
+from diffjax.build.inputs import vectors
+from diffjax.build.kinds import latents
 from diffjax.build.models import DTYPES, MODELS, model_of
+from diffjax.build.options.config import one_of
 from diffjax.core.errors import ConfigError, require
 from diffjax.core.limits import MAX_BLOCKS, MAX_SEED, MAX_TOKENS
 from diffjax.data import transforms

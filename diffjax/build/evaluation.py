@@ -6,8 +6,9 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from diffjax.build import clip_columns, clips, columns, data, moments
-from diffjax.build.embeddings import embeddings_of
+from diffjax.build.guides import clips
+from diffjax.build.inputs import clip_columns, columns, data, moments
+from diffjax.build.inputs.embeddings import embeddings_of
 from diffjax.core.errors import require
 from diffjax.data import readers
 from diffjax.encoders.clip import encoder as clip_encoder

@@ -2,7 +2,8 @@
 
 from ml_collections import ConfigDict
 
-from diffjax.build import tasks, vectors
+from diffjax.build import tasks
+from diffjax.build.inputs import vectors
 from diffjax.build.models import model_of
 from diffjax.core.errors import require
 from diffjax.diffusion.sampling.spacing import TRACEABLE

@@ -5,8 +5,8 @@ from typing import Any
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from diffjax.build import texts
-from diffjax.build.config import one_of
+from diffjax.build.inputs import texts
+from diffjax.build.options.config import one_of
 from diffjax.core.errors import ConfigError, require
 from diffjax.models.clip.sizes import Tower
 from diffjax.models.clip_unet import ClipUNet

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from diffjax.build import columns, data, tasks, texts
+from diffjax.build import tasks
 from diffjax.build.check import check
-from diffjax.build.embeddings import embeddings_of, encoded
+from diffjax.build.inputs import columns, data, texts
+from diffjax.build.inputs.embeddings import embeddings_of, encoded
 from diffjax.build.training import loop_of, training_of
 from diffjax.core.errors import BadData, ConfigError
 from diffjax.data import examples, pipeline, readers

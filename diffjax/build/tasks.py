@@ -9,15 +9,8 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from diffjax.build import (
-    autoencoding,
-    autoregressive,
-    classifying,
-    contrastive,
-    latents,
-    texts,
-    vectors,
-)
+from diffjax.build.inputs import texts, vectors
+from diffjax.build.kinds import autoencoding, autoregressive, classifying, contrastive, latents
 from diffjax.build.models import STEPS, TOLD_TEXT_VECTORS, model_of
 from diffjax.core.errors import require
 from diffjax.core.types import Schedule

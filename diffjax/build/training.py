@@ -9,24 +9,14 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from diffjax.build import (
-    autoregressive,
-    bases,
-    clip_columns,
-    data,
-    distilling,
-    evaluation,
-    latents,
-    lora,
-    moments,
-    resume,
-    start,
-    tasks,
-    texts,
-)
+from diffjax.build import evaluation, tasks
 from diffjax.build.check import check
-from diffjax.build.embeddings import meet
-from diffjax.build.places import sampled_average
+from diffjax.build.inputs import clip_columns, data, moments, texts
+from diffjax.build.inputs.embeddings import meet
+from diffjax.build.kinds import autoregressive, distilling, latents, lora
+from diffjax.build.options import resume
+from diffjax.build.stages import bases, start
+from diffjax.build.stages.places import sampled_average
 from diffjax.checkpoint.portable import FROZEN
 from diffjax.core.errors import ConfigError
 from diffjax.devices import mesh as mesh_lib

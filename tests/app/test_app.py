@@ -24,7 +24,7 @@ from diffjax.app import __main__ as command
 from diffjax.app import drawing, frames, gate, limits, server
 from diffjax.app.limits import Refused
 from diffjax.app.room import Room
-from diffjax.build import loading
+from diffjax.build.stages import loading
 from diffjax.core.errors import ConfigError
 from diffjax.editing import inpaint
 from diffjax.generation import chain, folder, jobs, recipe, rows

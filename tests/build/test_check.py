@@ -5,8 +5,10 @@ import jax
 import numpy as np
 import pytest
 
-from diffjax.build import config, data, tasks, texts
+from diffjax.build import tasks
 from diffjax.build.check import LIMITS, check
+from diffjax.build.inputs import data, texts
+from diffjax.build.options import config
 from diffjax.core.errors import ConfigError
 from diffjax.diffusion import schedule
 from diffjax.diffusion.sampling.spacing import SPACINGS

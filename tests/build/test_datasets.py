@@ -5,8 +5,10 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from diffjax.build import columns, config, data, tasks
+from diffjax.build import tasks
 from diffjax.build.check import check
+from diffjax.build.inputs import columns, data
+from diffjax.build.options import config
 from diffjax.data.pipeline import train_iterator
 from tests.data.sources import made
 from tests.data.sources.prepared_mock import prepared

@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffjax.build import check, config, loading
+from diffjax.build import check
+from diffjax.build.options import config
+from diffjax.build.stages import loading
 from diffjax.core.errors import ConfigError
 from diffjax.encoders.tokens import TokenReader
 from diffjax.generation import rows

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffjax.build import config
+from diffjax.build.options import config
 from diffjax.checkpoint import manifest
 from diffjax.core import files, tensorfile
 from diffjax.images import film, png, sheet

@@ -11,7 +11,7 @@ import pytest
 
 import diffjax
 from diffjax import checkpoint
-from diffjax.build import config
+from diffjax.build.options import config
 from diffjax.checkpoint import portable
 from diffjax.core import tensorfile
 from diffjax.core.errors import ConfigError, StorageError

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from diffjax.build import config
+from diffjax.build.options import config
 from diffjax.build.tasks import task_of
 from diffjax.devices import mesh as mesh_lib
 from diffjax.models.layers.sharding import RULES

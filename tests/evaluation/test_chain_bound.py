@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from diffjax.build import bounds, config, evaluation, tasks
-from diffjax.build.loaded import Asked, Loaded
+from diffjax.build import evaluation, tasks
+from diffjax.build.options import config
+from diffjax.build.reports import bounds
+from diffjax.build.reports.loaded import Asked, Loaded
 from diffjax.core import rng
 from diffjax.devices import mesh
 from diffjax.diffusion import table

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffjax.build import decoders
+from diffjax.build.stages import decoders
 from diffjax.core.errors import ConfigError
 from diffjax.encoders.clip import encoder
 from diffjax.encoders.clip.captions import of_prompts

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax.build import config, tasks
+from diffjax.build import tasks
+from diffjax.build.options import config
 from diffjax.core.trees import named_leaves, num_values
 from diffjax.devices.mesh import spec_of
 from diffjax.models.layers import blocks, level, stacking

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import pytest
 
 from diffjax import embed, main
-from diffjax.build import config, planning
-from diffjax.build.texts import encoder_of, text_width_of
+from diffjax.build import planning
+from diffjax.build.inputs.texts import encoder_of, text_width_of
+from diffjax.build.options import config
 from diffjax.build.training import training_of
 from diffjax.core.errors import ConfigError
 from diffjax.data.sources import fake

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import pytest
 
 from diffjax import main
-from diffjax.build import config
+from diffjax.build.options import config
 from diffjax.build.planning import plan_of
 from diffjax.devices import topology
 from diffjax.devices.chips import CHIPS

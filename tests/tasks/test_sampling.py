@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax.build import config, tasks
+from diffjax.build import tasks
+from diffjax.build.options import config
 from diffjax.core import rng
 from diffjax.generation.chain import TrainedStage, generate, prompt_columns
 from diffjax.tasks import sampling

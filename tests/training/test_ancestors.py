@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from diffjax import main, sample
-from diffjax.build import config, tasks
+from diffjax.build import tasks
+from diffjax.build.options import config
 from diffjax.devices import mesh
 from diffjax.images import png
 from tests.training.steps import create, placed, step_of

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from diffjax.build import config
+from diffjax.build.options import config
 from diffjax.build.training import training_of
 from diffjax.devices import mesh
 from diffjax.training.program import program_of

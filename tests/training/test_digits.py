@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from diffjax import main, sample
-from diffjax.build import config, places, tasks
+from diffjax.build import tasks
+from diffjax.build.options import config
+from diffjax.build.stages import places
 from diffjax.core import rng
 from diffjax.data.sources.digits import load
 from diffjax.images import pixels, png
@@ -123,7 +125,7 @@ def test_a_digit_is_read_with_its_class_and_a_caption():
     assert images.max() == 255
     assert np.bincount(labels).min() > 170
     options = config.load("configs/digits.py:tiny")
-    from diffjax.build.data import source_of
+    from diffjax.build.inputs.data import source_of
 
     record = source_of(options)[0]
     assert record["captions"] == ("the digit zero",)

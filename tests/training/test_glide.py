@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from diffjax import edit, main, sample
-from diffjax.build import config, tasks
+from diffjax.build import tasks
+from diffjax.build.options import config
 from diffjax.core import rng
 from diffjax.devices import mesh
 from diffjax.images import png

@@ -10,7 +10,8 @@ import numpy as np
 import optax
 import pytest
 
-from diffjax.build import config, tasks
+from diffjax.build import tasks
+from diffjax.build.options import config
 from diffjax.core.digest import digest_of
 from diffjax.core.trees import named_leaves
 from diffjax.diffusion.training import times

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from diffjax import checkpoint
-from diffjax.build import config
+from diffjax.build.options import config
 from diffjax.build.training import training_of
 from diffjax.devices import mesh
 from diffjax.training.program import program_of

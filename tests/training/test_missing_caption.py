@@ -2,7 +2,7 @@
 
 import pytest
 
-from diffjax.build import embeddings
+from diffjax.build.inputs import embeddings
 from diffjax.data import pipeline, readers
 from diffjax.data.sources import fake
 from diffjax.encoders.cache import cache

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from diffjax import checkpoint, main, sample
-from diffjax.build import config, places, tasks
+from diffjax.build import tasks
 from diffjax.build.check import check
+from diffjax.build.options import config
+from diffjax.build.stages import places
 from diffjax.core import rng
 from diffjax.core.errors import ConfigError
 from diffjax.images import png

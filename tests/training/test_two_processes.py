@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from diffjax import checkpoint
-from diffjax.build import config
+from diffjax.build.options import config
 from diffjax.build.training import training_of
 from diffjax.training.program import program_of
 from tests import runs

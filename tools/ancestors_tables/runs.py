@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from diffjax.build import places
+from diffjax.build.stages import places
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
-from diffjax.build import classifiers, guiding, loading
+from diffjax.build.guides import classifiers, guiding
+from diffjax.build.stages import loading
 from diffjax.core import rng
 from diffjax.core.files import write_whole
 from diffjax.data.sources import digits

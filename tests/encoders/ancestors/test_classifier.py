@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from diffjax.build import classifiers, config, guiding, tasks
+from diffjax.build import tasks
+from diffjax.build.guides import classifiers, guiding
+from diffjax.build.options import config
 from diffjax.core.errors import ConfigError
 from diffjax.core.trees import named_leaves
 from diffjax.tasks.critic import ClassifierCritic

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from configs import pieces
-from diffjax.build import columns, config, data
+from diffjax.build.inputs import columns, data
+from diffjax.build.options import config
 from diffjax.core.errors import ConfigError
 from diffjax.data import pipeline, transforms
 from diffjax.data.record import fingerprint_of, image_of, stored_captions

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from diffjax.build import karlo
+from diffjax.build.others import karlo
 from diffjax.diffusion.sampling import spacing
 from diffjax.encoders.unclip import decoder, upsampler
 from tools import karlo_inputs

@@ -1,0 +1,1 @@
+"""What guides a stage while it draws: CLIPs, classifiers, weaker versions of itself."""

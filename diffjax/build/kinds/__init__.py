@@ -1,0 +1,1 @@
+"""The tasks that need more than a network and a loss, each made from its config."""

@@ -1,0 +1,1 @@
+"""What a config is: read, overridden, saved, completed, and gone on with."""

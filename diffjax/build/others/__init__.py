@@ -1,0 +1,1 @@
+"""Stages of others, made from their files."""

@@ -1,0 +1,1 @@
+"""What is said of trained stages: tables, sets of pictures, and their numbers."""

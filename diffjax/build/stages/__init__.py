@@ -1,0 +1,1 @@
+"""Trained stages: found, loaded, merged with LoRAs, and begun from."""

@@ -1,0 +1,125 @@
+"""The weights that a run begins with: those of a trained stage of the same network.
+
+A stage that fills holes may begin with one that does not (Nichol et al. 2022, sec. 3.2): its stem
+has more input channels, whose weights begin at zero.
+"""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from diffjax.build import tasks
+from diffjax.build.inputs import texts
+from diffjax.build.kinds import lora
+from diffjax.build.options import resume
+from diffjax.build.others import ancestors
+from diffjax.build.stages import bases, places
+from diffjax.core.command import path
+from diffjax.core.errors import ConfigError, require
+from diffjax.core.trees import Params, PyTree, named_leaves
+from diffjax.tasks.task import Task
+
+# The section that only configs with such a choice have.
+SECTION, BASE = "start", "start.base"
+STEM = "stem/kernel"
+COLOURS = 3  # channels of a picture
+
+
+def base_of(config: ConfigDict) -> str:
+    """The place whose weights a run begins with; "" for new weights."""
+    return str(config.start.base).strip() if SECTION in config else ""
+
+
+def check(config: ConfigDict, workdir: Path) -> None:
+    """Checks the base of a run that has not begun, before anything is loaded.
+
+    Raises:
+      ConfigError: there is no such place, or its stage has another network.
+    """
+    if not base_of(config) or resume.begun(workdir):
+        return
+    place = place_of(config)
+    if not places.is_others(place):
+        bases.check_same(config, places.options_of(place), place)
+
+
+def place_of(config: ConfigDict) -> Path:
+    """The workdir, export or file of the base: the stage of the same size, if there are several.
+
+    Raises:
+      ConfigError: there is none.
+    """
+    where = base_of(config)
+    try:
+        found = places.stage_dirs(path(where))
+    except ConfigError as error:
+        raise ConfigError(BASE, where, str(error).rpartition(": ")[2]) from None
+    if places.is_others(found[0]):
+        return found[0]
+    sizes = [places.options_of(one).data.size_px for one in found]
+    side = config.data.size_px
+    require(side in sizes, BASE, where, f"makes pictures of {sizes} px, and this stage of {side}")
+    return found[sizes.index(side)]
+
+
+def params_of(config: ConfigDict, task: Task) -> Params:
+    """The weights that the run of a task begins with, as NumPy arrays.
+
+    Raises:
+      ConfigError: there is none, or it has another network.
+      StorageError: its checkpoint is damaged.
+    """
+    place = place_of(config)
+    if places.is_others(place):
+        found = ancestors.load_stage(place)[0].params
+    else:
+        options = places.options_of(place)
+        bases.check_same(config, options, place)
+        of_base = tasks.trained_task_of(options, texts.text_width_of(options))
+        found, step, average = lora.params_of(options, place, of_base, config.start.average or None)
+        print(f"begins with the weights of step {step} of {place}, {average}", flush=True)
+    params = jax.tree.map(lambda x: np.asarray(x, np.float32), found)
+    wanted = jax.eval_shape(task.init, jax.random.key(0))
+    try:
+        return fitted(params, wanted, config.model.get("patch", 1))
+    except ValueError as error:
+        raise ConfigError(BASE, str(place), str(error)) from None
+
+
+def fitted(params: Params, wanted: PyTree, patch: int = 1) -> Params:
+    """The parameters with the shapes `wanted`, the weights of new input channels being zero.
+
+    New channels lie behind those of the noisy picture and before those of a smaller one.
+
+    Raises:
+      ValueError: a parameter is missing, or has another shape than that allows; names it.
+    """
+    there, shapes = named_leaves(params), named_leaves(wanted)
+    if missing := sorted(set(there) ^ set(shapes)):
+        raise ValueError(f"is another network: only one of the two has {missing[0]}")
+    if STEM in shapes and there[STEM].shape != shapes[STEM].shape:
+        kernel = widened(there[STEM], shapes[STEM].shape, patch)
+        params = {**params, "stem": {**params["stem"], "kernel": kernel}}
+        there[STEM] = kernel
+    for name, leaf in shapes.items():
+        if there[name].shape != leaf.shape:
+            raise ValueError(f"is another network: its {name} is {there[name].shape}, "
+                             f"want {leaf.shape}")  # fmt: skip
+    return params
+
+
+def widened(kernel: np.ndarray, wanted: tuple[int, ...], patch: int) -> np.ndarray:
+    """A stem's kernel [3 3 c d] for more input channels; the kernel itself if it has as many.
+
+    With patches, each of the patch x patch pixels has its channels one after the other.
+    """
+    height, width, inputs, out = kernel.shape
+    more = (wanted[2] - inputs) // patch**2
+    if more <= 0 or (height, width, out) != (wanted[0], wanted[1], wanted[3]):
+        return kernel
+    by_pixel = kernel.reshape(height, width, patch**2, -1, out)
+    new = np.zeros((height, width, patch**2, more, out), kernel.dtype)
+    parts = (by_pixel[..., :COLOURS, :], new, by_pixel[..., COLOURS:, :])
+    return np.concatenate(parts, axis=3).reshape(height, width, -1, out)

@@ -1,0 +1,134 @@
+"""The weights that a run begins with: which they are, and what is refused."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffjax.build import tasks
+from diffjax.build.options import config
+from diffjax.build.stages import start
+from diffjax.core import trees
+from diffjax.core.errors import ConfigError
+from diffjax.models.unet import UNet
+from diffjax.training import optim
+from diffjax.training.program import Training, placement_of, started
+from tests import lora_base
+from tests.diffusion.helpers import images
+from tests.models.parameters import anywhere
+
+KEY = jax.random.key(0)
+
+
+def glide(**changes):
+    made = config.load("glide64:tiny").copy_and_resolve_references().unlock()
+    for key, value in changes.items():
+        section, _, last = key.partition("__")
+        made[section][last] = value
+    return made
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return lora_base.write(tmp_path_factory.mktemp("base") / "glide.safetensors", glide())
+
+
+def options(base, spec="glide_inpaint:tiny", **changes):
+    made = config.load(spec).copy_and_resolve_references().unlock()
+    made.start.base = str(base)
+    for key, value in changes.items():
+        section, _, last = key.partition("__")
+        made[section][last] = value
+    return made
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_a_network_that_begins_to_fill_holes_answers_as_before(small):
+    """Whatever it is told of the hole: the weights of the new channels are zero."""
+    net = UNet(width=8, mults=(1,), num_blocks=1, attention_levels=(), head_width=8, patch=2)
+    given = dict(x_t=images(0, (2, 4, 4, 3)), logsnr_t=jnp.zeros(2))
+    given |= {"low_res": images(1, (2, 4, 4, 3))} if small else {}
+    hole = {"masked": images(2, (2, 4, 4, 3)), "mask": images(3, (2, 4, 4, 1))}
+    before = anywhere(net, **given)
+    wanted = jax.eval_shape(net.init, KEY, **given, **hole)["params"]
+    after = start.fitted(jax.tree.map(np.asarray, before), wanted, patch=2)
+    assert after["stem"]["kernel"].shape == (3, 3, 4 * (10 if small else 7), 8)
+    run = jax.jit(lambda params, **told: net.apply({"params": params}, **told))
+    np.testing.assert_allclose(run(after, **given, **hole), run(before, **given), atol=1e-6)
+
+
+def test_a_run_begins_with_the_weights_of_its_base(base):
+    made = options(base)
+    task = tasks.task_of(made, 0)
+    found = trees.named_leaves(start.params_of(made, task))
+    theirs = trees.named_leaves(lora_base.params(glide()))
+    assert found.keys() == theirs.keys()
+    for name, leaf in theirs.items():
+        if name != start.STEM:
+            np.testing.assert_array_equal(found[name], leaf)
+    kernel = found[start.STEM]
+    np.testing.assert_array_equal(kernel[:, :, :3], theirs[start.STEM])
+    assert not kernel[:, :, 3:].any()
+    assert start.base_of(glide()) == ""
+
+
+def test_the_first_state_and_all_its_averages_have_the_weights_on_every_mesh(base):
+    made = options(base)
+    made.mesh.fsdp = 2
+    task = tasks.task_of(made, 0)
+    params = start.params_of(made, task)
+    from diffjax.devices import mesh
+
+    tx = optim.optimiser("adam", lambda step: 1e-3)
+    names = ("decay_0.9", "decay_0.5")
+    place = placement_of(
+        Training(task, tx, lambda step: 1e-3, names, mesh.make_mesh(4, 2, 1), 0, 8, 1, 1)
+    )
+    state = started(place.state_shape, place, params)
+    for tree in (state.params, *(state.ema_params[name] for name in names)):
+        for one, other in zip(*map(jax.tree.leaves, (tree, params)), strict=True):
+            np.testing.assert_array_equal(one, other)
+    kernel = state.params["words"]["blocks"]["block_0"]["qkv"]["kernel"]
+    assert (
+        kernel.sharding
+        == place.state_sharding.params["words"]["blocks"]["block_0"]["qkv"]["kernel"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("spec", "changes", "said"),
+    [
+        ("glide_inpaint:tiny", {"start__base": "absent"}, "start.base = 'absent': "),
+        ("glide_inpaint:tiny", {"tokens__vocabulary": "gpt2"}, "was trained with 'emoji'"),
+        ("glide_inpaint:tiny", {"tokens__length": 9}, "tokens.length = 9: the base"),
+        ("glide_inpaint:tiny", {"model__text_layers": 2}, "model.text_layers = 2: the base"),
+        ("glide_inpaint:tiny_upsampler", {}, r"makes pictures of \[8\] px, and this stage of 16"),
+    ],
+)
+def test_a_base_that_cannot_be_is_refused_in_one_line(spec, changes, said, base, tmp_path):
+    made = options(base, spec, **changes)
+    with pytest.raises(ConfigError, match=said) as caught:
+        start.check(made, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_that_has_begun_needs_its_base_no_more(base, tmp_path):
+    made = options(base)
+    config.save(made, tmp_path / "config.json")
+    made.start.base = "absent"
+    start.check(made, tmp_path)
+
+
+def test_another_network_is_named_by_its_first_difference(base):
+    task = tasks.task_of(options(base), 0)
+    wanted = jax.eval_shape(task.init, KEY)
+    params = lora_base.params(glide())
+    fitted = functools.partial(start.fitted, wanted=wanted)
+    short = {name: part for name, part in params.items() if name != "words"}
+    with pytest.raises(ValueError, match="only one of the two has words/blocks/"):
+        fitted(short)
+    other = {**params, "stem": {**params["stem"], "bias": np.zeros(3, np.float32)}}
+    with pytest.raises(ValueError, match=r"its stem/bias is \(3,\), want \(8,\)"):
+        fitted(other)
