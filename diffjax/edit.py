@@ -15,129 +15,24 @@ from pathlib import Path
 
 from diffjax.build.stages import decoders, loading, loras
 from diffjax.core import command
-from diffjax.core.errors import ConfigError, require
+from diffjax.core.errors import require
 from diffjax.devices import mesh
 from diffjax.diffusion.sampling.sampler import SAMPLERS
-from diffjax.editing import by_vector, interpolate, morph, request, ways
+from diffjax.editing import by_vector, given, interpolate, morph, request, ways
+from diffjax.editing import flags as kinds
 from diffjax.generation import jobs
 from diffjax.generation.chain import Cascade
 from diffjax.generation.telling import is_told_vectors
-from diffjax.images import read, square
 
-# The kinds of edits that need a decoder of vectors, and how far a text diff goes.
+# The kinds of edits that need a decoder of vectors.
 BY_VECTOR = ("variations", "diff")
 # Those in which a prior may tell a decoder the vector of the prompt.
 TELLING = ("inpaint", "img2img", "ways")
-THETA = 0.5
-ALPHA = "alpha"  # of --mask: the picture's own transparency
 
 
 def parser() -> argparse.ArgumentParser:
     """The flags of every kind of edit."""
-    flags = command.parser("edit", __doc__)
-    kinds = flags.add_subparsers(dest="kind", required=True, metavar="KIND")
-    paint = kinds.add_parser("inpaint", help="paint anew where a mask is white")
-    paint.add_argument(
-        "--mask",
-        type=_mask_path,
-        required=True,
-        help="as large as the picture, white where it is to change; or alpha: where the picture "
-        "itself is transparent (./alpha is a file)",
-    )
-    paint.add_argument(
-        "--resample",
-        help="how often RePaint repeats each part of the ladder: 10,1,... by default, 1 is fastest",
-    )
-    redraw = kinds.add_parser("img2img", help="a picture from a picture and a prompt")
-    vary = kinds.add_parser("vary", help="variations of a picture")
-    path = kinds.add_parser("interpolate", help="a film between prompts, or between pictures")
-    upscale = kinds.add_parser("upscale", help="a picture of any size, enlarged")
-    other = kinds.add_parser("variations", help="other pictures of the same, by a decoder")
-    diff = kinds.add_parser("diff", help="a film of a picture that changes as a text does")
-    three = kinds.add_parser("ways", help="a prompt by its caption, its vector and a prior")
-    three.add_argument("--prompt", action="append", required=True, help="may be given many times")
-    for kind in (paint, redraw, vary, upscale, other, diff):
-        kind.add_argument(
-            "--picture",
-            type=command.path,
-            required=True,
-            help="PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF",
-        )
-    path.add_argument(
-        "--picture",
-        type=command.path,
-        action="append",
-        help="twice or more: from picture to picture",
-    )
-    path.add_argument(
-        "--prompt", action="append", default=[], help="twice or more; or one a picture"
-    )
-    for kind in (paint, redraw):
-        kind.add_argument("--prompt", help="needed, if the model takes text")
-        kind.add_argument("--class", dest="classes", help="needed, if it is told a class; or none")
-    diff.add_argument(
-        "--prompt",
-        action="append",
-        default=[],
-        help="twice: what the picture shows, and what it shall show",
-    )
-    diff.add_argument(
-        "--theta",
-        type=float,
-        default=THETA,
-        help=f"how far to go, above 0 to 1; {THETA} by default",
-    )
-    for kind in (vary, upscale):
-        kind.add_argument("--prompt", help="optional; without a prompt there is no guidance")
-        kind.add_argument("--class", dest="classes", help="of a model that is told one; or none")
-    for kind, strength in ((redraw, 0.6), (vary, 0.4)):
-        what = f"above 0 (nothing changes) to 1 (nothing is kept); {strength} by default"
-        kind.add_argument("--strength", type=float, default=strength, help=what)
-    for kind in (paint, redraw, vary, path, other, diff):
-        kind.add_argument(
-            "--fit",
-            choices=square.FITS,
-            default="crop",
-            help="make a picture square: cut out its middle, or pad it with white",
-        )
-    for kind in (path, diff):
-        kind.add_argument(
-            "--frames", type=int, default=24, help="from one end to the next; 24 by default"
-        )
-        kind.add_argument("--ms", type=int, default=80, help="of each frame; 80 by default")
-        kind.add_argument("--bounce", action="store_true", help="play it backwards afterwards")
-        kind.add_argument("--png", action="store_true", help="write every frame as a PNG too")
-    path.add_argument(
-        "--pace",
-        choices=("picture", "prompt"),
-        default="picture",
-        help="what changes equally from each frame to the next",
-    )
-    upscale.add_argument(
-        "--loose", action="store_true", help="let colours differ from those of the picture"
-    )
-    upscale.add_argument("--factor", type=int, help="4 by default, or what the stages give")
-    for kind in (paint, redraw, vary, path, upscale):
-        kind.add_argument("--negative", help="a prompt that guidance moves away from")
-    for kind in (paint, redraw, vary, path, upscale, other, diff, three):
-        _common(kind)
-    return flags
-
-
-def _common(flags: argparse.ArgumentParser) -> None:
-    command.add_stages(flags)
-    flags.add_argument("--seeds", default="0", help="as 0, 3,5 or 0-7: pictures to make")
-    flags.set_defaults(negative=None)
-    jobs.add_settings(flags)
-    flags.add_argument(
-        "--out", type=command.path, default=Path("out"), help="folder for the pictures"
-    )
-    flags.add_argument("--overwrite", action="store_true", help="replace files of these names")
-    flags.add_argument(
-        "--no-metadata", action="store_true", help="do not write into PNGs what they were made of"
-    )
-    command.add_parameters(flags)
-    command.add_loras(flags)
+    return kinds.parser(__doc__)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -154,7 +49,7 @@ def run(flags: argparse.Namespace) -> Path:
       ConfigError: a flag or a file is wrong.
     """
     paths = _listed(getattr(flags, "picture", None))
-    given = [_picture("--picture", path) for path in paths]
+    pictures = [given.picture("--picture", path) for path in paths]
     prompts = [
         jobs.check_prompt("--prompt", one) for one in _listed(getattr(flags, "prompt", None))
     ]
@@ -165,11 +60,11 @@ def run(flags: argparse.Namespace) -> Path:
     unprompted = flags.kind in BY_VECTOR  # guidance acts on the vector
     led = bool(prompts) or classes is not None or unprompted or flags.guidance is None
     require(led, "--guidance", flags.guidance, "needs a --prompt or a --class")
-    _check(flags, given, prompts, seeds)
-    mask = _mask(flags, given[0].shape[:2]) if flags.kind == "inpaint" else None
+    _check(flags, pictures, prompts, seeds)
+    mask = given.mask(flags, pictures[0].shape[:2]) if flags.kind == "inpaint" else None
     ask = request.Ask(
         kind=flags.kind,
-        pictures=given,
+        pictures=pictures,
         mask=mask,
         prompts=prompts,
         seeds=seeds,
@@ -179,12 +74,12 @@ def run(flags: argparse.Namespace) -> Path:
     )
     where = request.Place(flags.out, flags.overwrite, not flags.no_metadata)
     where.check()
-    given = [loras.parse(text) for text in flags.lora]
-    loras.read(given)
+    files = [loras.parse(text) for text in flags.lora]
+    loras.read(files)
     mesh.keep_compilations()
     dirs = loading.stage_dirs(flags.workdir, flags.stages)
     cascade = loading.load(dirs, flags.ema, flags.verify)
-    cascade = loras.merged(cascade, given)
+    cascade = loras.merged(cascade, files)
     if not prompts or flags.kind not in TELLING:  # else the prior makes the vector of the prompt
         cascade = dataclasses.replace(cascade, teller=None)
     ask = dataclasses.replace(ask, label=_label(flags.kind, classes, ask, cascade))
@@ -321,58 +216,6 @@ def _resample(flags: argparse.Namespace, count: int) -> tuple[int, ...] | None:
     fits = len(parts) in (1, count) and all(1 <= number <= 100 for number in numbers)
     require(fits, "--resample", text, f"1 to 100, once or {count} times with commas")
     return tuple(numbers) * (count if len(numbers) == 1 else 1)
-
-
-def _picture(flag: str, path: Path):
-    try:
-        return read.read(path)
-    except ValueError as error:
-        raise ConfigError(flag, str(path)[:200], _without(path, error)) from None
-
-
-def _mask(flags: argparse.Namespace, shape: tuple[int, int]):
-    """Reads the mask of a picture of this (height, width)."""
-    path = flags.mask
-    if path == ALPHA:
-        return _clear_part(flags.picture)
-    try:
-        mask = read.read_mask(path)
-    except ValueError as error:
-        raise ConfigError("--mask", str(path)[:200], _without(path, error)) from None
-    (height, width), (high, wide) = shape, mask.shape
-    require(
-        (high, wide) == shape,
-        "--mask",
-        str(path),
-        f"is {wide} x {high} px, the picture {width} x {height}; they must have the same size",
-    )
-    require(bool(mask.any()), "--mask", str(path), "is all black; paint white what is to change")
-    return mask
-
-
-def _mask_path(text: str) -> Path | str:
-    """The type of --mask: ALPHA as it is, anything else as a path."""
-    return text if text == ALPHA else command.path(text)
-
-
-def _clear_part(picture: Path):
-    """The mask that a picture's own transparency is."""
-    try:
-        mask = read.read_alpha(picture)
-    except ValueError as error:
-        raise ConfigError(
-            "--mask", ALPHA, f"{str(picture)[:200]} {_without(picture, error)}; name a mask's file"
-        ) from None
-    what = f"no pixel of {str(picture)[:200]} is more than half transparent; name a mask's file"
-    require(bool(mask.any()), "--mask", ALPHA, what)
-    return mask
-
-
-def _without(path: Path, error: ValueError) -> str:
-    line = str(error)
-    for name in (f"{path}: ", f"{str(path)!r}: "):
-        line = line.removeprefix(name)
-    return line
 
 
 def _listed(value) -> list:

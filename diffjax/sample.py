@@ -208,10 +208,10 @@ def read_like(path: Path):
     Raises:
       ConfigError: the picture has none, or one that this program cannot have written.
     """
-    from diffjax.generation import recipe
+    from diffjax.generation import parse
 
     try:
-        return recipe.read(path)
+        return parse.read(path)
     except ValueError as error:
         raise ConfigError("--like", str(path), str(error).removeprefix(f"{path}: ")) from None
 

@@ -17,7 +17,7 @@ from diffjax import edit
 from diffjax.build.stages import loading
 from diffjax.editing import img2img, request
 from diffjax.editing import interpolate as interpolate_lib
-from diffjax.generation import recipe
+from diffjax.generation import parse
 from diffjax.generation import rows as rows_lib
 from diffjax.images import png, read, square
 from tests import tiny_cascade
@@ -81,7 +81,7 @@ def test_inpainting_leaves_what_is_not_masked_as_it_was_byte_for_byte(run, files
     assert re.fullmatch("[0-9a-f]{64}", said["edit"]["mask"])
     assert str(files) not in str(said)
     with pytest.raises(ValueError, match=r"only pictures of diffjax\.sample"):
-        recipe.from_json(said)
+        parse.from_json(said)
 
 
 def test_the_pictures_own_transparency_can_be_the_mask(run, files):

@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image
 
-from diffjax.generation import recipe
+from diffjax.core.limits import MAX_SEED
+from diffjax.generation import parse
 from diffjax.generation.jobs import Job
 from diffjax.images import read
 from diffjax.tasks.conditions import Class
@@ -113,7 +114,7 @@ def wish(
         not against or weight != 1, "negative prompt", "does nothing at guidance 1, which is off"
     )
     _require(isinstance(new_seed, bool), "new seed", "want true or false")
-    last = recipe.MAX_SEED - num + 1
+    last = MAX_SEED - num + 1
     first = secrets.randbelow(last + 1) if new_seed else _whole("seed", seed, 0, last)
     return Wish(
         jobs=tuple(
@@ -194,7 +195,7 @@ def _uploaded(file: object, folder: Path) -> Path:
 def _prompt(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise Refused(f"{name}: want a text")
-    wrong = recipe.prompt_fault(value)
+    wrong = parse.prompt_fault(value)
     _require(not wrong, name, wrong)
     return value.strip()
 

@@ -18,7 +18,7 @@ from diffjax.app.frames import Frame, Kept, ranked, shown_frames
 from diffjax.app.limits import Told
 from diffjax.app.room import Room
 from diffjax.core.errors import StorageError
-from diffjax.generation import recipe
+from diffjax.generation import parse
 from diffjax.generation.best import Score
 from diffjax.generation.chain import Cascade
 from diffjax.generation.jobs import name_of
@@ -328,7 +328,7 @@ def prompt_box(gr: ModuleType, label: str, placeholder: str, name: str, visible:
         visible=visible,
         label=label,
         placeholder=placeholder,
-        max_length=recipe.MAX_PROMPT_CHARACTERS,
+        max_length=parse.MAX_PROMPT_CHARACTERS,
         lines=1,
         max_lines=4,
         elem_id=name,

@@ -14,8 +14,9 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import UInt8
 
+from diffjax.core.limits import MAX_SEED
 from diffjax.encoders.clip.encoder import Clip
-from diffjax.generation import recipe
+from diffjax.generation import parse, recipe
 from diffjax.generation.jobs import Job
 
 Picture: TypeAlias = UInt8[np.ndarray, "_ _ 3"]
@@ -55,7 +56,7 @@ def seeds_of(seed: int, of: int) -> tuple[int, ...]:
     while len(seeds) < of:
         number += 1
         drawn = hashlib.sha256(f"candidate {number} of seed {seed}".encode()).digest()
-        other = int.from_bytes(drawn[:4], "big") & recipe.MAX_SEED
+        other = int.from_bytes(drawn[:4], "big") & MAX_SEED
         if other not in seeds:
             seeds.append(other)
     return tuple(seeds)
@@ -96,7 +97,7 @@ def known(
     seeds = seeds_of(asked.seed, best.of)
     for path in paths:
         try:
-            said = recipe.read(path) if path.is_file() else None
+            said = parse.read(path) if path.is_file() else None
         except ValueError:
             continue
         if said is None or said.chosen is None or said.seed not in seeds:

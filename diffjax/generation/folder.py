@@ -22,7 +22,7 @@ from diffjax.core.errors import ConfigError, require
 from diffjax.core.files import storing
 from diffjax.core.json_types import JsonObject
 from diffjax.generation import best as best_lib
-from diffjax.generation import recipe
+from diffjax.generation import parse, recipe
 from diffjax.generation.best import Best
 from diffjax.generation.chain import Cascade
 from diffjax.generation.jobs import Job, name_of
@@ -283,7 +283,7 @@ def _other(path: Path, said: JsonObject | None) -> str:
         return f"is there already, and {str(error).removeprefix(f'{path}: ')}"
     # both as JSON has them: no tuples, no subclasses
     found, wanted = ({} if x is None else json.loads(json.dumps(x)) for x in (found, said))
-    for key in (*wanted, *recipe.OPTIONAL):
+    for key in (*wanted, *parse.OPTIONAL):
         if found.get(key) != wanted.get(key):
             what = CALLED.get(key, key.replace("_", " "))
             return f"is there already, and is a picture of another {what}"

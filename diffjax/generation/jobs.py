@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from diffjax.core.errors import ConfigError, require
-from diffjax.generation import recipe
+from diffjax.core.limits import MAX_SEED
+from diffjax.generation import parse
 from diffjax.tasks.conditions import Class
 from diffjax.tasks.settings import CHOICES, SampleSettings, fault, faults
 
@@ -116,7 +117,7 @@ def check_prompt(flag: str, prompt: str) -> str:
     Raises:
       ConfigError: it is too long, or not valid Unicode.
     """
-    wrong = recipe.prompt_fault(prompt)
+    wrong = parse.prompt_fault(prompt)
     require(not wrong, flag, prompt[:40], wrong)
     return prompt
 
@@ -135,10 +136,10 @@ def parse_seeds(text: str) -> list[int]:
         except ValueError:
             span = range(0)
         require(
-            0 < len(span) <= MAX_PICTURES and span[-1] <= recipe.MAX_SEED,
+            0 < len(span) <= MAX_PICTURES and span[-1] <= MAX_SEED,
             "--seeds",
             text,
-            f"numbers from 0 to {recipe.MAX_SEED}, as 3 or 0,5 or 0-7",
+            f"numbers from 0 to {MAX_SEED}, as 3 or 0,5 or 0-7",
         )
         seeds += span
     return seeds

@@ -26,6 +26,7 @@ from diffjax.app.limits import Refused
 from diffjax.app.room import Room
 from diffjax.build.stages import loading
 from diffjax.core.errors import ConfigError
+from diffjax.core.limits import MAX_SEED
 from diffjax.editing import inpaint
 from diffjax.generation import chain, folder, jobs, recipe, rows
 from diffjax.images import pixels, png
@@ -63,7 +64,7 @@ def test_a_request_is_jobs_with_seeds_one_after_the_other():
     assert wish.jobs == (jobs.Job("a red apple", 3, "pears"), jobs.Job("a red apple", 4, "pears"))
     assert (wish.guidance, wish.steps) == (3.0, 2)
     assert limits.wish(*request(negative=None)).jobs[0].negative is None
-    assert limits.wish(*request(seed=2**31 - 2)).jobs[1].seed == recipe.MAX_SEED
+    assert limits.wish(*request(seed=2**31 - 2)).jobs[1].seed == MAX_SEED
     assert limits.wish(*request(steps=250.0, guidance=30)).steps == 250
     drawn = {limits.wish(*request(new_seed=True, seed="x")).jobs[0].seed for _ in range(9)}
     assert len(drawn) > 1
@@ -475,7 +476,7 @@ def test_bodies_are_limited_in_size_and_may_name_only_files_of_the_page(tmp_path
 
 
 def test_the_longest_prompts_fit_into_a_request(tmp_path):
-    longest = "\U0001f34f" * recipe.MAX_PROMPT_CHARACTERS
+    longest = "\U0001f34f" * parse.MAX_PROMPT_CHARACTERS
     body = json.dumps({"data": [longest, longest, False, 0, 3, 2, 1]}).encode()
     assert answer(tmp_path, "POST", "/gradio_api/queue/join", body)[0] == 200
 

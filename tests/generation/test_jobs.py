@@ -3,7 +3,8 @@ import argparse
 import pytest
 
 from diffjax.core.errors import ConfigError
-from diffjax.generation import jobs, recipe
+from diffjax.core.limits import MAX_SEED
+from diffjax.generation import jobs
 from diffjax.tasks.settings import SampleSettings
 
 STAGES = [SampleSettings(num_steps=8), SampleSettings(num_steps=4, aug_level=0.3)]
@@ -90,6 +91,6 @@ def test_a_wrong_setting_is_named_with_what_is_allowed(asked, words):
 
 
 def test_a_seed_may_be_as_large_as_a_recipe_can_hold_and_no_larger():
-    assert jobs.parse_seeds(str(recipe.MAX_SEED)) == [recipe.MAX_SEED]
+    assert jobs.parse_seeds(str(MAX_SEED)) == [MAX_SEED]
     with pytest.raises(ConfigError, match="--seeds"):
-        jobs.parse_seeds(str(recipe.MAX_SEED + 1))
+        jobs.parse_seeds(str(MAX_SEED + 1))

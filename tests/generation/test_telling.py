@@ -58,7 +58,7 @@ def test_the_vector_changes_the_picture_and_the_recipe_says_whose_it_is(cascade,
         whole = dataclasses.replace(cascade, teller=teller)
         made[teller and teller.by] = next(iter(rows.make(whole, JOBS)))[0]
         said = folder.recipes_of(JOBS[0], whole)[-1]
-        assert recipe.from_json(recipe.to_json(said)) == said
+        assert parse.from_json(recipe.to_json(said)) == said
         assert (said.told is None) == (teller is None)
     assert said.told.clip == clip.fingerprint
     assert said.told.prior[0].name == "prior"
@@ -114,7 +114,7 @@ def test_a_recipe_with_a_strange_teller_is_refused(cascade, by_prior, changed, w
     said = recipe.to_json(folder.recipes_of(JOBS[0], whole)[-1])
     said["told"] = {**said["told"], **changed}
     with pytest.raises(ValueError, match=wrong):
-        recipe.from_json(said)
+        parse.from_json(said)
 
 
 def test_a_vector_does_not_depend_on_the_others_of_its_call(cascade, by_prior):

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from diffjax.core.errors import ConfigError, InputError, require
 from diffjax.core.files import read_json, storing, write_whole
 from diffjax.core.json_types import Json, JsonObject
-from diffjax.generation import recipe
+from diffjax.generation import parse
 
 PROMPTS, PAGES = "prompts.json", "pages"
 COLUMNS = {"prompt": ("prompts", "prompt"), "category": ("category", "categories")}
@@ -65,7 +65,7 @@ def read_prompts(path: Path) -> tuple[Prompt, ...]:
         cells = {name: row[i].strip() if i < len(row) else "" for name, i in at.items()}
         for name, cell in cells.items():
             require(bool(cell), f"line {line} of {path}", cell, f"has no {name}")
-        wrong = recipe.prompt_fault(cells["prompt"])
+        wrong = parse.prompt_fault(cells["prompt"])
         require(not wrong, f"line {line} of {path}", cells["prompt"][:40], wrong)
         found.append(Prompt(cells["prompt"], cells["category"]))
     return tuple(found)
@@ -186,7 +186,7 @@ def pictures_of(folder: Path, system: str, collection: Collection) -> list[list[
 
 def _check(path: Path, prompt: str, seed: int) -> None:
     try:
-        said = recipe.read(path)
+        said = parse.read(path)
     except ValueError as error:
         raise InputError(str(error)) from None
     if said.prompt != prompt or (said.chosen.seed if said.chosen else said.seed) != seed:

@@ -17,7 +17,7 @@ from diffjax.build.others import ancestors
 from diffjax.build.stages import loading, places
 from diffjax.core import rng
 from diffjax.core.errors import ConfigError
-from diffjax.generation import recipe
+from diffjax.generation import parse
 from diffjax.images import png
 from diffjax.tasks import sampling
 from tests.encoders.ancestors import made
@@ -120,7 +120,7 @@ def test_the_command_draws_classes_and_refuses_those_that_do_not_exist(
     )
     flags = ["--stages", "base/own.py=base/model.pt,upper/own.py=upper/model.pt", "--steps", "2"]
     assert sample.main([*flags, "--class", "3", "--out", "a"]) == 0
-    said = recipe.read(next((tmp_path / "a").glob("*_8px.png")))
+    said = parse.read(next((tmp_path / "a").glob("*_8px.png")))
     assert [settings.sampler for _, settings in said.stages] == ["ddpm_learned"] * 2
     capsys.readouterr()
     for wrong, line in (

@@ -13,7 +13,7 @@ from diffjax.build.others import unclip
 from diffjax.build.stages import decoders, loading, places
 from diffjax.core.errors import ConfigError
 from diffjax.encoders.unclip import texts
-from diffjax.generation import recipe, rows
+from diffjax.generation import parse, rows
 from diffjax.generation.jobs import Job
 from diffjax.images import png
 from diffjax.tasks.conditions import NEGATIVE
@@ -94,7 +94,7 @@ def test_the_command_draws_and_draws_again_and_another_prompt_is_another_picture
     assert (png.read(tmp_path / "n/0000_seed0_32px.png") != made["a"]).any()
     for side in (8, 32):
         picture = tmp_path / f"a/0000_seed0_{side}px.png"
-        said = recipe.read(picture)
+        said = parse.read(picture)
         assert (said.told.by, len(said.stages)) == ("prior", 1 if side == 8 else 2)
         again = ["--checkpoint", str(folder), "--like", str(picture)]
         assert sample.main([*again, "--out", str(tmp_path / f"like{side}")]) == 0

@@ -15,7 +15,7 @@ from diffjax.build.others import stable_diffusion
 from diffjax.build.stages import loading, places
 from diffjax.core import rng
 from diffjax.core.errors import ConfigError
-from diffjax.generation import recipe, rows
+from diffjax.generation import parse, rows
 from diffjax.images import png
 from diffjax.tasks import sampling
 from diffjax.tasks.conditions import NEGATIVE, NO_TEXT
@@ -94,7 +94,7 @@ def test_the_command_draws_a_picture_and_draws_it_again(folders, tmp_path, capsy
     flags = ["--checkpoint", str(folders["sd1"]), "--steps", "2", "--size", "32"]
     assert sample.main([*flags, "a red apple", "--out", str(tmp_path / "a")]) == 0
     picture = tmp_path / "a/0000_seed0_32px.png"
-    said = recipe.read(picture)
+    said = parse.read(picture)
     assert (said.prompt, said.stages[0][1].spacing, said.encoder is None) == (
         "a red apple", "leading_1", False,
     )  # fmt: skip

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from diffjax.core import command
 from diffjax.core.errors import ConfigError, require
+from diffjax.core.limits import MAX_SEED
 
 PART, LITE0, SAFETENSORS = "sets", "lite0", ".safetensors"
 
@@ -51,7 +52,7 @@ def seeds_of(text: str | None) -> tuple[int, ...]:
     Raises:
       ConfigError: the text has another form, or a number is not allowed.
     """
-    from diffjax.generation import jobs, recipe
+    from diffjax.generation import jobs
 
     if text is None:
         return ()
@@ -60,11 +61,11 @@ def seeds_of(text: str | None) -> tuple[int, ...]:
     except ValueError:
         pass
     else:
-        require(0 <= only <= recipe.MAX_SEED, "--seed", only, f"0 to {recipe.MAX_SEED}")
+        require(0 <= only <= MAX_SEED, "--seed", only, f"0 to {MAX_SEED}")
     try:
         seeds = tuple(jobs.parse_seeds(text))
     except ConfigError:
-        allowed = f"numbers from 0 to {recipe.MAX_SEED}, as 3 or 0,5 or 0-7"
+        allowed = f"numbers from 0 to {MAX_SEED}, as 3 or 0,5 or 0-7"
         raise ConfigError("--seed", text, allowed) from None
     require(len(set(seeds)) == len(seeds), "--seed", text, "names a seed twice")
     return seeds

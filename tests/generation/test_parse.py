@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from diffjax.generation import recipe
+from diffjax.generation import parse, recipe
 from diffjax.generation.recipe import Origin, Recipe
 from diffjax.tasks import settings
 from diffjax.tasks.settings import SampleSettings
@@ -26,9 +26,9 @@ PLAIN = json.loads(json.dumps(recipe.to_json(RECIPE)))
 
 
 def test_a_recipe_comes_back_from_json():
-    assert recipe.from_json(PLAIN) == RECIPE
+    assert parse.from_json(PLAIN) == RECIPE
     none = dataclasses.replace(RECIPE, negative=None, prompt="")
-    assert recipe.from_json(json.loads(json.dumps(recipe.to_json(none)))) == none
+    assert parse.from_json(json.loads(json.dumps(recipe.to_json(none)))) == none
 
 
 def test_the_largest_values_come_back_too():
@@ -39,7 +39,7 @@ def test_the_largest_values_come_back_too():
     largest = Recipe(
         "x" * 10_000, 2**31 - 1, ((origin, most),), "f" * 64, RECIPE.made_with, clip="e" * 64
     )
-    assert recipe.from_json(json.loads(json.dumps(recipe.to_json(largest)))) == largest
+    assert parse.from_json(json.loads(json.dumps(recipe.to_json(largest)))) == largest
 
 
 def test_a_class_further_prompts_and_a_guide_come_back_and_are_not_said_where_there_is_none():
@@ -53,9 +53,9 @@ def test_a_class_further_prompts_and_a_guide_come_back_and_are_not_said_where_th
     plain = json.loads(json.dumps(recipe.to_json(more)))
     assert plain["stages"][0]["guide"] == GUIDE
     assert plain["chosen"] == CHOSEN
-    assert recipe.from_json(plain) == more
+    assert parse.from_json(plain) == more
     no_text = dataclasses.replace(RECIPE, prompt="", negative=None, encoder=None, label=3)
-    assert recipe.from_json(json.loads(json.dumps(recipe.to_json(no_text)))) == no_text
+    assert parse.from_json(json.loads(json.dumps(recipe.to_json(no_text)))) == no_text
 
 
 def test_merged_files_come_back_and_are_not_said_where_there_are_none():
@@ -65,12 +65,12 @@ def test_merged_files_come_back_and_are_not_said_where_there_are_none():
     more = dataclasses.replace(RECIPE, stages=((merged, how), *rest))
     plain = json.loads(json.dumps(recipe.to_json(more)))
     assert plain["stages"][0]["loras"] == [["e" * 64, -0.5]] * 2
-    assert recipe.from_json(plain) == more
+    assert parse.from_json(plain) == more
     for wrong in ("x", [["e" * 64]], [["e" * 63, 1.0]], [["e" * 64, 11.0]], [["e" * 64, True]],
                   [["e" * 64, 1.0]] * 17):  # fmt: skip
         plain["stages"][0]["loras"] = wrong
         with pytest.raises(ValueError, match="loras: want"):
-            recipe.from_json(plain)
+            parse.from_json(plain)
 
 
 def test_the_classifier_that_guided_a_stage_comes_back_and_is_said_where_one_guided_alone():
@@ -82,12 +82,12 @@ def test_the_classifier_that_guided_a_stage_comes_back_and_is_said_where_one_gui
     more = dataclasses.replace(RECIPE, stages=((guided, how), *rest))
     plain = json.loads(json.dumps(recipe.to_json(more)))
     assert plain["stages"][0]["classifier"]["checkpoint"] == "a" * 64
-    assert recipe.from_json(plain) == more
+    assert parse.from_json(plain) == more
     for place, value in (("classifier", None), ("classifier", {"name": "x"})):
         wrong = json.loads(json.dumps(plain))
         wrong["stages"][0][place] = value
         with pytest.raises(ValueError, match=r"stages\[0\].classifier: (want one|lacks)"):
-            recipe.from_json(wrong)
+            parse.from_json(wrong)
 
 
 def test_the_settings_are_all_checked():
@@ -184,7 +184,7 @@ def test_a_forged_field_is_named(place, value, words):
         node = node[int(name) if name.isdecimal() else name]
     node[int(last) if last.isdecimal() else last] = value
     with pytest.raises(ValueError, match=words) as error:
-        recipe.from_json(forged)
+        parse.from_json(forged)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 300
 
@@ -193,10 +193,10 @@ def test_a_forged_field_is_named(place, value, words):
 def test_a_missing_field_is_named(name):
     forged = {key: value for key, value in PLAIN.items() if key != name}
     with pytest.raises(ValueError, match=f"metadata: lacks {name}"):
-        recipe.from_json(forged)
+        parse.from_json(forged)
 
 
 @pytest.mark.parametrize("value", [None, 3, [], "x", {}])
 def test_json_that_is_not_a_recipe_is_refused(value):
     with pytest.raises(ValueError, match="metadata: "):
-        recipe.from_json(value)
+        parse.from_json(value)
