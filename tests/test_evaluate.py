@@ -14,7 +14,7 @@ from PIL import Image
 
 from diffjax import evaluate, main
 from diffjax.build import evaluation, tasks
-from diffjax.build.inputs import data
+from diffjax.build.inputs import reading
 from diffjax.build.options import config
 from diffjax.build.reports.sets import part
 from diffjax.core.errors import ConfigError
@@ -184,13 +184,13 @@ def test_a_curve_of_the_distance_of_sets_is_logged_when_it_is_asked_for(whole):
 
 def test_what_the_demo_learns_by_heart_is_what_its_evaluation_looks_at():
     options = config.load("configs/base64.py:demo")
-    found = data.held_out(options, options.data.validation_split)
+    found = reading.held_out(options, options.data.validation_split)
     names = {str(found[i]["name"]) for i in range(len(found))}
     assert names == set(options.data.names)
     options.data.validation_names = ("banana",)
-    assert len(data.held_out(options, "train")) < len(found)
+    assert len(reading.held_out(options, "train")) < len(found)
     with pytest.raises(ConfigError, match=r"data\.validation_split = 'validation'"):
-        data.held_out(options, "validation")
+        reading.held_out(options, "validation")
 
 
 def test_other_examples_and_another_seed_give_other_numbers(whole, said, tmp_path):
@@ -236,7 +236,7 @@ def test_a_data_set_without_the_split_is_refused_with_those_that_it_has(monkeypa
     monkeypatch.setattr(tfds, "open_source", opened)
     options = config.load("configs/base64.py:emoji")
     with pytest.raises(ConfigError) as refused:
-        data.held_out(options, options.data.validation_split)
+        reading.held_out(options, options.data.validation_split)
     assert str(refused.value) == (
         "config error: data.validation_split = 'validation': emoji/64 has no split 'validation', "
         "only ['test', 'train']; name another, or train with train.evaluate_every=0"

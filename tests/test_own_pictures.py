@@ -13,7 +13,7 @@ import pytest
 
 from diffjax import main, sample
 from diffjax.build.check import check
-from diffjax.build.inputs import data
+from diffjax.build.inputs import reading
 from diffjax.build.options import config
 from diffjax.core.errors import ConfigError
 from diffjax.data.record import captions_at
@@ -86,7 +86,7 @@ def test_the_readmes_command_has_a_config_for_each_kind_of_folder(here, kind):
         16,
     )
     assert options_of([*shlex.split(OF_README), *small(2, wanted)]).data.batch_size == 8
-    records = data.source_of(options)
+    records = reading.source_of(options)
     count = 200 if kind == "four ways" else 40
     assert 0.85 * count < len(records) <= count
     if kind == "four ways":

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from diffjax.build.inputs import data
+from diffjax.build.inputs import reading
 from diffjax.build.stages import decoders, loading, places
 from diffjax.core.types import Image
 from diffjax.data import transforms
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         name: [dataclasses.replace(cascade.stages[0], settings=settings)]
         for name, settings in (("guided", guided), ("plain", plain))
     }
-    records = data.source_of(options)
+    records = reading.source_of(options)
     at = [i * len(records) // asked.num for i in range(asked.num)]
     names = np.array([name_at(records, i) for i in at])
     size_px = options.data.size_px

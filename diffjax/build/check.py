@@ -9,7 +9,7 @@ import jax
 from ml_collections import ConfigDict
 from PIL import ImageColor
 
-from diffjax.build import fitting, tasks
+from diffjax.build import fitting, noise, tasks
 from diffjax.build.inputs import vectors
 from diffjax.build.kinds import latents
 from diffjax.build.models import DTYPES, MODELS, model_of
@@ -120,7 +120,7 @@ MAKING: Mapping[str, Iterable[str]] = {
     "diffusion.schedule": schedule.SCHEDULES,
     "diffusion.predict": KINDS,
     "diffusion.weighting": weighting.NAMES,
-    "diffusion.times": (*TIMES, tasks.IMPORTANCE, tasks.LOGIT_NORMAL),
+    "diffusion.times": (*TIMES, noise.IMPORTANCE, noise.LOGIT_NORMAL),
     "diffusion.objective": ("simple", "hybrid", "vlb"),
     "diffusion.over": ("u", "logsnr"),
 }
@@ -180,8 +180,8 @@ def check_making(config: ConfigDict) -> None:
     """Checks what only the config of a stage that makes pictures has."""
     if "low_res" in config:
         one_of(config, "low_res.degrade", ("", *DEGRADATIONS))
-    tasks.schedule_of(config)
-    most = tasks.num_steps_of(config)
+    noise.schedule_of(config)
+    most = noise.num_steps_of(config)
     for name, wrong in settings.faults(tasks.settings_of(config), most).items():
         raise ConfigError(f"sample.{name}", config.sample[name], wrong)
     fitting.check_told(config)

@@ -7,7 +7,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from diffjax.build.guides import clips
-from diffjax.build.inputs import clip_columns, columns, data, moments
+from diffjax.build.inputs import clip_columns, columns, moments, reading
 from diffjax.build.inputs.embeddings import embeddings_of
 from diffjax.core.errors import require
 from diffjax.data import readers
@@ -91,14 +91,14 @@ def evaluator_of(
 
 def examples_of(config: ConfigDict, encoder: Reads | None, split: str, count: int) -> Examples:
     """Examples spread over a split, with whole pictures and their first captions, embedded."""
-    records = examples.Spread(data.held_out(config, split), count)
+    records = examples.Spread(reading.held_out(config, split), count)
     embed = None
     if isinstance(encoder, TextEncoder):
         embed = embeddings_of(config, records, encoder).embed
     needed = columns.readers_of(config, embed, clip_columns.of_captions(config, records))
     if (latents := moments.cached(config, records)) is not None:
         needed.append(readers.array(LATENT, latents.of))
-    return examples.read(records, needed, data.max_bad_fraction_of(config))
+    return examples.read(records, needed, reading.max_bad_fraction_of(config))
 
 
 def measures_of(task: Task) -> tuple[Measure, ...]:

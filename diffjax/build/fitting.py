@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from diffjax.build import tasks
+from diffjax.build import noise
 from diffjax.build.inputs import vectors
 from diffjax.build.models import model_of
 from diffjax.core.errors import require
@@ -66,7 +66,7 @@ def check_learning(config: ConfigDict) -> None:
         f"a learned schedule is known only when it is sampled; allowed: {', '.join(TRACEABLE)}",
     )
     require(
-        diffusion.times != tasks.LOGIT_NORMAL or (not learned and diffusion.over == "u"),
+        diffusion.times != noise.LOGIT_NORMAL or (not learned and diffusion.over == "u"),
         "diffusion.times",
         diffusion.times,
         'weights the levels itself: wants objective="simple" and over="u"',
@@ -80,10 +80,10 @@ def check_learning(config: ConfigDict) -> None:
     )
     told = config.model.get("steps", 0)
     require(
-        not told or diffusion.schedule in tasks.ON_TABLES,
+        not told or diffusion.schedule in noise.ON_TABLES,
         "model.steps",
         told,
-        f"a network that is told steps needs diffusion.schedule {', '.join(tasks.ON_TABLES)}",
+        f"a network that is told steps needs diffusion.schedule {', '.join(noise.ON_TABLES)}",
     )
     require(
         not learned or diffusion.over == "u",

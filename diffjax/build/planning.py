@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from diffjax.build import tasks
 from diffjax.build.check import check
-from diffjax.build.inputs import columns, data, texts
+from diffjax.build.inputs import columns, reading, texts
 from diffjax.build.inputs.embeddings import embeddings_of, encoded
 from diffjax.build.training import loop_of, training_of
 from diffjax.core.errors import BadData, ConfigError
@@ -58,7 +58,7 @@ def dry_run_of(
 
     def described() -> str:
         encoder = texts.encoder_of(config) if "text" in config else None
-        return batch_table(config, data.source_of(config), encoder)
+        return batch_table(config, reading.source_of(config), encoder)
 
     return dry_run.parts(training, loop_of(config), workdir, described)
 
@@ -72,7 +72,7 @@ def batch_table(options: ConfigDict, records: RecordSource, encoder: TextEncoder
         batch_size=batch_size,
         seed=options.seed,
         rows=range(min(batch_size, SHOWN_EXAMPLES)),
-        max_bad_fraction=data.max_bad_fraction_of(options),
+        max_bad_fraction=reading.max_bad_fraction_of(options),
         threads=0,
     )
     try:

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from diffjax.build import evaluation, tasks
 from diffjax.build.check import check
-from diffjax.build.inputs import clip_columns, data, moments, texts
+from diffjax.build.inputs import clip_columns, data, moments, reading, texts
 from diffjax.build.inputs.embeddings import meet
 from diffjax.build.kinds import autoregressive, distilling, latents, lora
 from diffjax.build.options import resume
@@ -50,7 +50,7 @@ def run_of(config: ConfigDict, workdir: Path) -> Run:
     start.check(config, workdir)
     encoder = texts.encoder_of(config) if "text" in config else None
     if latents.SECTION in config:
-        config = moments.measured(config, functools.partial(data.source_of, config))
+        config = moments.measured(config, functools.partial(reading.source_of, config))
         if processes.is_first():
             latents.keep(config, workdir)
     if autoregressive.is_one(config):
@@ -80,7 +80,7 @@ def with_basis(config: ConfigDict, workdir: Path) -> ConfigDict:
     """
     if (workdir / FROZEN).exists():
         return autoregressive.keep(config, workdir, None)
-    records = data.source_of(config)
+    records = reading.source_of(config)
     vector_of = clip_columns.of_captions(config, records)
     assert vector_of is not None
     measure = functools.partial(autoregressive.measured, config, records, vector_of)

@@ -5,9 +5,9 @@ import jax
 import numpy as np
 import pytest
 
-from diffjax.build import tasks
+from diffjax.build import noise, tasks
 from diffjax.build.check import LIMITS, check
-from diffjax.build.inputs import data, texts
+from diffjax.build.inputs import reading, texts
 from diffjax.build.options import config
 from diffjax.core.errors import ConfigError
 from diffjax.diffusion import schedule
@@ -126,7 +126,7 @@ def test_what_cannot_be_is_refused_with_key_value_and_remedy(file, values, words
 def test_the_shift_of_simple_diffusion_reaches_the_schedule():
     """Its factor base_px / size_px moves the log SNR by twice its logarithm."""
     plain, moved = (
-        tasks.schedule_of(changed(FILES[0], diffusion__shift=shift))(0.5) for shift in (1.0, 0.25)
+        noise.schedule_of(changed(FILES[0], diffusion__shift=shift))(0.5) for shift in (1.0, 0.25)
     )
     assert float(moved - plain) == pytest.approx(2 * np.log(0.25), rel=1e-5)
 
@@ -135,15 +135,15 @@ def test_the_shift_of_simple_diffusion_reaches_the_schedule():
 def test_every_schedule_of_the_library_can_be_chosen(name):
     options = changed(FILES[0], diffusion__schedule=name, mesh__data=8)
     check(options)
-    assert tasks.schedule_of(options)(1.0) < tasks.schedule_of(options)(0.0)
+    assert noise.schedule_of(options)(1.0) < noise.schedule_of(options)(0.0)
 
 
-@pytest.mark.parametrize("name", tasks.WITH_ZERO_SNR)
+@pytest.mark.parametrize("name", noise.WITH_ZERO_SNR)
 def test_with_zero_terminal_snr_sampling_starts_at_noise_alone(name):
     """Less than 1e-6 of the amplitude is signal; the clean end stays where it was."""
     given = {"diffusion__schedule": name, "diffusion__predict": "v"}
     plain, zero = (
-        tasks.schedule_of(changed(FILES[0], diffusion__zero_snr=on, **given))
+        noise.schedule_of(changed(FILES[0], diffusion__zero_snr=on, **given))
         for on in (False, True)
     )
     assert math.exp(float(zero(1.0)) / 2) < 1e-6 < math.exp(float(plain(1.0)) / 2)
@@ -222,16 +222,16 @@ def test_the_constants_that_the_paper_gives():
 
 def test_a_config_without_data_says_so():
     with pytest.raises(ConfigError, match=r"data\.name.*name a data set, such as folder:DIR"):
-        data.source_of(config.load("configs/base64.py:2b"))
+        reading.source_of(config.load("configs/base64.py:2b"))
 
 
 def test_data_that_are_not_there_are_named():
     options = changed(FILES[0], data__name="fake/none")
     with pytest.raises(ConfigError, match="fake:COUNT"):
-        data.source_of(options)
+        reading.source_of(options)
     options = changed(FILES[0], data__name="no_such_set")
     with pytest.raises(ConfigError, match="no_such_set"):
-        data.source_of(options)
+        reading.source_of(options)
 
 
 def test_an_encoder_that_is_not_there_is_named():

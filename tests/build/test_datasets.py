@@ -7,7 +7,7 @@ from PIL import Image
 
 from diffjax.build import tasks
 from diffjax.build.check import check
-from diffjax.build.inputs import columns, data
+from diffjax.build.inputs import columns, data, reading
 from diffjax.build.options import config
 from diffjax.data.pipeline import train_iterator
 from tests.data.sources import made
@@ -77,7 +77,7 @@ def test_a_preset_reads_its_data_set(which, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     options = config.load(f"configs/datasets.py:tiny_{which}")
     check(options)
-    records = data.source_of(options)
+    records = reading.source_of(options)
     assert len(records) == 9
     data.check_classes(options, records)
     said = []

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax.build import models, tasks, training
-from diffjax.build.inputs import columns, data, moments, texts
+from diffjax.build import models, noise, tasks, training
+from diffjax.build.inputs import columns, moments, reading, texts
 from diffjax.build.kinds import autoencoding, contrastive, distilling, lora
 from diffjax.build.options import config
 from diffjax.core import rng
@@ -388,7 +388,7 @@ class Run:
 
     @functools.cached_property
     def records(self):
-        return data.source_of(self.options)
+        return reading.source_of(self.options)
 
     @functools.cached_property
     def batches(self):
@@ -399,7 +399,7 @@ class Run:
             columns.trained_on(self.options, embed, moments.cached(self.options, self.records)),
             batch_size=self.made.batch_size,
             seed=self.made.seed,
-            max_bad_fraction=data.max_bad_fraction_of(self.options),
+            max_bad_fraction=reading.max_bad_fraction_of(self.options),
             threads=0,
         )
         return next(batches), batches._broken.limit
@@ -671,7 +671,7 @@ def changed_by_lora(base, key="", value=None):
     options.lora.prior = "fake/8"
     if key:
         put(options, key, value)
-    records = data.source_of(options)
+    records = reading.source_of(options)
     try:
         task = lora.adapted(options, tasks.task_of(options, 0))
     except ValueError:
@@ -730,7 +730,7 @@ def test_presets_ask_the_drawings_for_no_field_that_they_do_not_have():
     fields = {"image", "captions", "name", "style", "code", ""}
     for name, options in stages().items():
         if options.data.name.startswith("emoji/"):
-            wanted = data.wanted_of(options, options.data.split)
+            wanted = reading.wanted_of(options, options.data.split)
             asked = {wanted.image_key, wanted.caption_key, wanted.vector_key}
             assert asked <= fields, name
 
@@ -754,7 +754,7 @@ def test_each_stage_of_the_cascade_is_a_config_of_its_own():
 def test_a_schedule_that_has_ends_has_those_of_the_config(encoder, name):
     """Each schedule that can be given ends is given them; the others are as they are."""
     ends = {"diffusion.logsnr_min": -7.0, "diffusion.logsnr_max": 5.0}
-    made = tasks.schedule_of(
+    made = noise.schedule_of(
         example(encoder, "base64:tiny", **{"diffusion.schedule": name}, **ends)
     )
     has_ends = {"logsnr_min", "logsnr_max"} <= set(
@@ -784,7 +784,7 @@ def test_the_small_picture_keeps_its_own_schedule(encoder):
 def test_what_previews_show(encoder, name, prompts):
     """The config's prompts; pictures of the data without any, and for a stage that wants one."""
     options = example(encoder, name, **{"sample.prompts": prompts})
-    records, said = data.source_of(options), texts.encoder_of(options)
+    records, said = reading.source_of(options), texts.encoder_of(options)
     embed = lambda caption: np.zeros((1, said.width), np.float32)  # noqa: E731
     shown = columns.shown_of(options, records, said, embed)
     base = name.startswith("base")

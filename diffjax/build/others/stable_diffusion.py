@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from diffjax.build import tasks
+from diffjax.build import noise as noises
 from diffjax.build.kinds import latents
 from diffjax.build.stages import autoencoders, places
 from diffjax.core import digest
@@ -120,7 +120,7 @@ def as_config(where: Path, like: ConfigDict, key: str) -> ConfigDict:
     said = dataclasses.asdict(settings_of(one))
     made.sample.update({name: value for name, value in said.items() if name in made.sample})
     u = jnp.linspace(0.0, 1.0, 5)
-    same = np.allclose(tasks.schedule_of(made)(u), noise.schedule()(u), atol=1e-3)
+    same = np.allclose(noises.schedule_of(made)(u), noise.schedule()(u), atol=1e-3)
     betas = f"{noise.betas} betas from {noise.beta_min:g} to {noise.beta_max:g}"
     require(same, key, str(where), f"has {betas}, which no config can say: only draw with it")
     return made

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 import diffjax
 from diffjax.build.guides.trained_clip import LoadedClip
-from diffjax.build.inputs import columns, data
+from diffjax.build.inputs import columns, reading
 from diffjax.build.kinds import contrastive
 from diffjax.build.stages import places
 from diffjax.core.errors import ConfigError, require
@@ -70,7 +70,7 @@ def report(loaded: LoadedClip, num: int | None, seed: int | None, split: str | N
 
 def retrieval(loaded: LoadedClip, split: str, count: int) -> JsonObject:
     """How often the right text and picture are found among those of `count` examples."""
-    records = examples.Spread(data.records_held_out(loaded.options, split), count)
+    records = examples.Spread(reading.records_held_out(loaded.options, split), count)
     seen = features_of(loaded, records)
     text = loaded.clip.of_captions(seen.captions).astype(np.float64)
     rows = matching.retrieved(seen.image, text, seen.captions)
@@ -84,7 +84,7 @@ def zero_shot(loaded: LoadedClip, split: str, num: int | None) -> JsonObject:
     Otherwise they are the names of the split's records, of which at most `num` are taken, CLASSES
     by default and the same on every machine.
     """
-    records = data.records_held_out(loaded.options, split)
+    records = reading.records_held_out(loaded.options, split)
     labels: Sequence[str] = tuple(getattr(records, "classes", ()))
     texts: dict[str, tuple[str, ...]]
     if labels:
@@ -126,7 +126,7 @@ def features_of(loaded: LoadedClip, records: RecordSource, labelled: bool = Fals
     for first in range(0, len(records), BLOCK):
         rows = np.arange(first, min(first + BLOCK, len(records)))
         block = Chosen(records, rows, f"from {first}")
-        found = examples.read(block, needed, data.max_bad_fraction_of(options))
+        found = examples.read(block, needed, reading.max_bad_fraction_of(options))
         image = loaded.clip.of_pictures(np.asarray(found.columns["image"])).astype(np.float64)
         labels = tuple(map(int, found.columns["label"])) if labelled else ()
         parts.append(Seen(image, found.names, found.captions, labels))

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffjax.build.inputs import clip_columns, columns, data, vectors
+from diffjax.build.inputs import clip_columns, columns, reading, vectors
 from diffjax.build.options import config
 from diffjax.core.errors import ConfigError
 from diffjax.data import pipeline
@@ -34,7 +34,7 @@ def options(place, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_each_example_has_the_vectors_of_its_picture_and_of_the_caption_that_was_drawn(options):
-    records = data.source_of(options)
+    records = reading.source_of(options)
     vector_of = clip_columns.of_captions(options, records)
     # the "embedding" of a caption says which it was
     embed = lambda caption: np.array([[len(caption), sum(caption.encode())]], np.float32)  # noqa: E731
@@ -52,12 +52,12 @@ def test_each_example_has_the_vectors_of_its_picture_and_of_the_caption_that_was
 
 
 def test_vectors_are_computed_once_and_then_read(options, monkeypatch):
-    records = data.source_of(options)
+    records = reading.source_of(options)
     first = clip_columns.of_captions(options, records)
     again = lambda *_: pytest.fail("the CLIP was asked again")  # noqa: E731
     monkeypatch.setattr(encoder.Clip, "of_captions", again)
     monkeypatch.setattr(encoder.Clip, "of_pictures", again)
-    second = clip_columns.of_captions(options, data.source_of(options))
+    second = clip_columns.of_captions(options, reading.source_of(options))
     caption = records[0]["captions"][0]
     np.testing.assert_array_equal(first(caption), second(caption))
     assert not second("").any()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffjax.build.inputs import columns, data
+from diffjax.build.inputs import columns, data, reading
 from diffjax.build.options import config
 from diffjax.core.errors import BadData, ConfigError, InputError
 from diffjax.data.pipeline import train_iterator
@@ -37,7 +37,7 @@ def options_of(root, *changes):
 
 def batch_of(root, *changes):
     options = options_of(root, *changes)
-    records = data.source_of(options)
+    records = reading.source_of(options)
     batches = train_iterator(
         records, columns.readers_of(options, None), batch_size=8, seed=0, threads=0
     )
@@ -81,7 +81,7 @@ def test_data_that_changed_since_the_run_began_are_refused_unless_allowed(tmp_pa
     root = made.folder(tmp_path / "a", "txt")
     options, run = options_of(root), tmp_path / "run"
     run.mkdir()
-    records = data.source_of(options)
+    records = reading.source_of(options)
     assert not data.same_data(options, records, run)
     data.note_data(options, records, run)
     assert data.same_data(options, records, run)
@@ -93,7 +93,7 @@ def test_data_that_changed_since_the_run_began_are_refused_unless_allowed(tmp_pa
         options.data.allow_changed = True
     if change == "another name":
         options = options_of(f"{root}/", "captions=none")
-    records = data.source_of(options)
+    records = reading.source_of(options)
     if change in ("allowed", "another name"):
         assert not data.same_data(options, records, run)
     else:
@@ -106,12 +106,12 @@ def test_broken_records_of_others_are_looked_for_before_a_run_and_only_then(tmp_
     (root / "broken.png").write_bytes(b"x")
     options, run = options_of(root, "max_bad_fraction=0.05"), tmp_path / "run"
     run.mkdir()
-    records = data.source_of(options)
+    records = reading.source_of(options)
     broken = data.broken_of(options, records, run, look=True)
     assert [skipped.name for skipped in broken.seen.values()] == ["broken.png"]
     assert data.broken_of(options, records, run, look=False).seen == broken.seen
     (root / "broken2.png").write_bytes(b"")
-    records = data.source_of(options)
+    records = reading.source_of(options)
     with pytest.raises(
         BadData, match=r"after 1 others, is more than data\.max_bad_fraction allows"
     ):
@@ -121,7 +121,7 @@ def test_broken_records_of_others_are_looked_for_before_a_run_and_only_then(tmp_
 def test_a_model_of_texts_on_pictures_without_captions_is_warned_of(tmp_path, capsys):
     silent = options_of(made.folder(tmp_path / "a", None, count=3), "validation=0.01")
     for options, warned in ((silent, True), (options_of(made.folder(tmp_path / "b")), False)):
-        data.warn_if_untold(options, data.source_of(options))
+        data.warn_if_untold(options, reading.source_of(options))
         assert ("has no captions: every example trains as no text" in capsys.readouterr().out) == (
             warned
         )
@@ -131,7 +131,7 @@ def test_the_list_of_other_data_does_not_count(tmp_path):
     """Records are counted by their numbers, which mean others in another data set."""
     (tmp_path / "left_out.jsonl").write_text('{"record": 3, "name": "old.png", "reason": "x"}\n')
     options = options_of(made.folder(tmp_path / "a", "txt"))
-    records = data.source_of(options)
+    records = reading.source_of(options)
     assert len(data.broken_of(options, records, tmp_path, look=False).seen) == 1
     assert data.broken_of(options, records, tmp_path, look=True).seen == {}
     assert not (tmp_path / "left_out.jsonl").exists()
@@ -140,9 +140,9 @@ def test_the_list_of_other_data_does_not_count(tmp_path):
 def test_a_missing_split_names_its_key_and_a_missing_folder_the_datas(tmp_path):
     root = made.folder(tmp_path / "splits", "txt", count=3)
     with pytest.raises(ConfigError, match=r"data\.split = 'test': "):
-        data.source_of(options_of(root, "split=test"))
+        reading.source_of(options_of(root, "split=test"))
     with pytest.raises(ConfigError, match=r"data\.name = 'folder:.*splits/none': "):
-        data.source_of(options_of(root / "none"))
+        reading.source_of(options_of(root / "none"))
 
 
 def test_a_wrong_number_of_classes_is_refused(tmp_path):
@@ -151,7 +151,7 @@ def test_a_wrong_number_of_classes_is_refused(tmp_path):
         options, [f"--config.data.name=folder:{made.folder(tmp_path / 'a', 'classes')}"]
     )
     with pytest.raises(ConfigError, match=r"classes.num = 10: .* has 3"):
-        data.check_classes(options, data.source_of(options))
+        data.check_classes(options, reading.source_of(options))
 
 
 def together(monkeypatch, options, runs):
@@ -198,11 +198,11 @@ def test_previews_show_the_next_record_in_the_place_of_one_that_cannot_be_read(t
     (root / "p000.txt").write_bytes(b"caf\xe9")
     options = options_of(root)
     options.sample.num_images = 4
-    names = [data.source_of(options).name(i) for i in range(4)]
+    names = [reading.source_of(options).name(i) for i in range(4)]
     assert names.index("p000.png") == 2
-    shown = columns.shown_of(options, data.source_of(options), None, None)
+    shown = columns.shown_of(options, reading.source_of(options), None, None)
     assert shown.captions == tuple(made.caption(i) for i in (1, 3, 2, 2))
     for path in root.rglob("*.png"):
         path.with_suffix(".txt").write_bytes(b"caf\xe9")
     with pytest.raises(BadData, match="no record of it can be read"):
-        columns.shown_of(options, data.source_of(options), None, None)
+        columns.shown_of(options, reading.source_of(options), None, None)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from diffjax.build import check, tasks
+from diffjax.build.inputs import reading
 from diffjax.build.kinds import lora
 from diffjax.build.options import config, resume
 from diffjax.build.stages import bases, places
@@ -72,10 +73,10 @@ def test_a_key_changes_the_task(base, key, value, what):
 
 
 def test_rows_of_the_prior_have_its_share_and_are_marked(base):
-    from diffjax.build.inputs import columns, data
+    from diffjax.build.inputs import columns
     from diffjax.data import pipeline
 
-    records = data.source_of(options(base, data__split="train[:6]", lora__prior="digits",
+    records = reading.source_of(options(base, data__split="train[:6]", lora__prior="digits",
                                      lora__prior_share=0.25))  # fmt: skip
     assert records.shares() == pytest.approx([0.75, 0.25])
     some = options(base, lora__prior="digits", lora__prior_share=0.25)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs import pieces
-from diffjax.build.inputs import columns, data
+from diffjax.build.inputs import columns, reading
 from diffjax.build.options import config
 from diffjax.core.errors import ConfigError
 from diffjax.data import pipeline, transforms
@@ -69,7 +69,7 @@ def options_of(folder, width=8, name="clip:"):
 
 def test_a_stage_is_told_the_vectors_of_a_clip(folder):
     options = options_of(folder)
-    records = data.source_of(options)
+    records = reading.source_of(options)
     batches = pipeline.train_iterator(
         records, columns.readers_of(options, None), batch_size=4, seed=0, threads=0
     )
@@ -89,4 +89,4 @@ def test_a_stage_is_told_the_vectors_of_a_clip(folder):
 )
 def test_another_width_or_no_clip_is_refused(folder, given, said):
     with pytest.raises(ConfigError, match=said):
-        data.source_of(options_of(folder, **given))
+        reading.source_of(options_of(folder, **given))

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
-from diffjax.build.inputs import clip_columns, columns, data, vectors
+from diffjax.build.inputs import clip_columns, columns, reading, vectors
 from diffjax.build.inputs.embeddings import embeddings_of
 from diffjax.build.reports.loaded import Asked, Loaded, shown_vectors
 from diffjax.build.reports.sets.opening import blocks_of, pictures_of
@@ -73,13 +73,13 @@ def prompts_of(loaded: Sequence[Loaded], asked: Asked) -> Prompts:
     """
     last = loaded[-1].options if loaded[-1].teller is None else untold(loaded[-1].options)
     split = asked.split or last.data.validation_split
-    source = data.held_out(last, split)
+    source = reading.held_out(last, split)
     if len(loaded) > 1 and shown_vectors(loaded):
         source = clip_columns.with_image_vectors(loaded[0].options, source)
     allowed = f"the split {split} of {last.data.name} has {len(source)}: lower it"
     require(asked.num is None or asked.num <= len(source), "--num", asked.num, allowed)
     records = Spread(source, asked.num or last.train.evaluate_examples)
-    bad = data.max_bad_fraction_of(last)
+    bad = reading.max_bad_fraction_of(last)
     return Prompts(records, source, split, readers_of(loaded, records), bad)
 
 
