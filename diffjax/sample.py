@@ -220,7 +220,7 @@ def load(flags: argparse.Namespace, dirs: Sequence[Path], like):
     """The stages of the workdirs, or with `like` those of them that made that picture."""
     from diffjax.build.guides import classifiers, clips, guiding
     from diffjax.build.others import ancestors, stable_diffusion
-    from diffjax.build.stages import loading, loras, places
+    from diffjax.build.stages import again, loading, loras, places
 
     if flags.checkpoint and not ancestors.is_one(flags.checkpoint):
         stable_diffusion.check_place(flags.checkpoint)
@@ -235,7 +235,7 @@ def load(flags: argparse.Namespace, dirs: Sequence[Path], like):
         stages = guiding.guided(clips.configured(stages), guides, flags.verify)
         by_classifiers = by_classifiers or classifiers.named_by(stages, dirs, scaled)
         return classifiers.guided(stages, by_classifiers, flags.verify)
-    stages = loading.load_like(like, dirs, flags.ema, flags.verify, flags.anyway)
+    stages = again.load_like(like, dirs, flags.ema, flags.verify, flags.anyway)
     dirs = [place for place in dirs if not places.is_prior(place)]
     stages = loras.merged(stages, given, like)
     if not flags.anyway:

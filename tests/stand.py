@@ -72,14 +72,14 @@ def of_main(stand, cascade):
 
 def of_loading(stand, cascade):
     from diffjax.build.guides import guiding
-    from diffjax.build.stages import loading, loras, places
+    from diffjax.build.stages import again, loading, loras, places
     from diffjax.devices import mesh
 
     for place in (loading, places):
         stand.put(place, "stage_dirs", [Path("a"), Path("b")])
     stand.put(places, "is_prior", False)
     stand.put(loading, "load", cascade)
-    stand.put(loading, "load_like", cascade)
+    stand.put(again, "load_like", cascade)
     stand.put(guiding, "guided", gives=lambda stages, guides, verify: stages)
     stand.put(loras, "read", [])
     stand.put(loras, "merged", gives=lambda stages, given, like=None: stages)

@@ -12,7 +12,7 @@ from diffjax.build import tasks
 from diffjax.build.inputs import texts
 from diffjax.build.kinds import lora
 from diffjax.build.options import config
-from diffjax.build.stages import loading, places
+from diffjax.build.stages import again, loading, places
 from diffjax.core import digest
 from diffjax.core.command import path
 from diffjax.core.errors import ConfigError, require
@@ -111,8 +111,8 @@ def check_like(recipe: Recipe, cascade: Cascade, helper: Callable[[Origin], Orig
         require(
             was.checkpoint == now.checkpoint,
             "--like",
-            loading.said(was),
-            f"guided the picture, here is {loading.said(now)}; name it with {FLAG} "
+            again.said(was),
+            f"guided the picture, here is {again.said(now)}; name it with {FLAG} "
             "PLACE@STEP@AVERAGE, or --anyway takes this one",
         )
 
