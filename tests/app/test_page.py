@@ -161,7 +161,7 @@ def test_a_page_of_a_decoder_makes_variations_films_and_text_diffs_of_uploaded_p
     flags = test_unclip.flags_of(clip, "train.num_steps=2", "train.ema=()")
     assert runs.run(tmp_path / "decoder", encoder, *flags, config=test_unclip.DECODER) == 0
     (tmp_path / "tmp").mkdir()
-    page = Server(tmp_path / "decoder", tmp_path / "tmp")
+    page = served.Server(tmp_path / "decoder", tmp_path / "tmp")
     try:
         parts = page.http.get("/config").json()["components"]
         assert {"vary", "between", "change"} <= {one["props"].get("elem_id") for one in parts}
