@@ -3,9 +3,9 @@
 python -m tools.unclip_check runs/unclip/decoder --num 100 --out unclip.json
 
 On drawings that it was trained on: how often the CLIP finds the very drawing, or one of its name,
-among all of them by a picture that was decoded from its vector; the same of variations; how far
-variations and reconstructions are from the drawing; and how far the ends of interpolations are from
-reconstructions.
+by a picture that was decoded from its vector, among these drawings and among all of the training
+data; the same of variations; how far variations and reconstructions are from the drawing; and how
+far the ends of interpolations are from reconstructions.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from diffjax.editing.unclip import Pair
 from diffjax.generation import rows
 from diffjax.generation.chain import TrainedStage
 from diffjax.images import pixels
+from diffjax.tasks.vectors import IMAGE_VECTOR
 
 BATCH = 16
 
@@ -51,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     records = reading.source_of(options)
     at = [i * len(records) // asked.num for i in range(asked.num)]
-    names = np.array([name_at(records, i) for i in at])
+    names = np.array([name_at(records, i) for i in range(len(records))])
+    every = np.array([records[i][IMAGE_VECTOR] for i in range(len(records))], np.float32)
     size_px = options.data.size_px
     drawings = np.stack(
         [transforms.square(transforms.load(image_of(records[i])), size_px, "centre") for i in at]
@@ -75,9 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ends = made(stages["plain"], way, np.zeros(2, int))
     found = {
         "drawings": asked.num,
-        "decoded": retrieval(clip.of_pictures(decoded), vectors, names),
-        "variations": retrieval(clip.of_pictures(varied[0]), vectors, names),
-        "reconstructions": retrieval(clip.of_pictures(again), vectors, names),
+        "decoded": retrieval(clip.of_pictures(decoded), every, names, at),
+        "variations": retrieval(clip.of_pictures(varied[0]), every, names, at),
+        "reconstructions": retrieval(clip.of_pictures(again), every, names, at),
         "distance": {
             "of reconstructions": apart(again, drawings),
             "between variations": apart(varied[0], varied[1]),
@@ -114,12 +116,18 @@ def made(
 
 
 def retrieval(
-    ours: Float[np.ndarray, "n v"], theirs: Float[np.ndarray, "n v"], names: np.ndarray
-) -> dict[str, float]:
-    """How often the nearest of all drawings is the very one, and one of the same name."""
-    nearest = np.argmax(ours @ theirs.T, axis=1)
-    very = float(np.mean(nearest == np.arange(len(ours))))
-    return {"very": very, "name": float(np.mean(names[nearest] == names))}
+    ours: Float[np.ndarray, "n v"], every: Float[np.ndarray, "m v"], names: np.ndarray, at: list
+) -> dict[str, dict[str, float]]:
+    """How often the nearest drawing is the very one, and one of the same name.
+
+    every, names: of the training data. at: which of these were asked for.
+    """
+    found = {}
+    for among, members in (("these", np.array(at)), ("all", np.arange(len(every)))):
+        nearest = members[np.argmax(ours @ every[members].T, axis=1)]
+        very = float(np.mean(nearest == np.array(at)))
+        found[among] = {"very": very, "name": float(np.mean(names[nearest] == names[at]))}
+    return found
 
 
 def apart(one: np.ndarray, other: np.ndarray) -> float:
