@@ -3,8 +3,8 @@
     python -m diffjax.main --config configs/decoder.py --workdir runs/unclip/decoder
 
 Of Ramesh et al. 2022, sec. 2.1. emoji (the default): the network of base64.py, told the vector by
-the CLIP that ships beside the text; 4.0 M parameters, hours on 2 CPU cores. tiny: for tests, takes
-seconds.
+the CLIP that ships beside the text; 4.0 M parameters, hours on 2 CPU cores. It can begin with the
+weights of the stage that ships, --config.start.base=shipped. tiny: for tests, takes seconds.
 
 At the paper's scale, for accelerators; `--mode=compile --topology=v5e:16x16` plans without one.
 Their CLIPs and data are named by --config.vectors.clip=clip:PLACE and --config.data.name:
@@ -25,6 +25,7 @@ def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
         return {"paper": paper, "karlo": karlo}[preset]()
     config = pieces.stage("decoder", 64, text=pieces.text(), **told("clip:emoji", 128))
     config.text.drop = 0.5
+    config.start = pieces.start()
     config.model.canvas = 0  # channels of a grid that is computed from the conditions; in no paper
     common.for_a_laptop(config)
     # As base64.py: most noise levels are high ones, where the conditions are needed.

@@ -1,9 +1,13 @@
 """The weights that a run begins with: those of a trained stage of the same network.
 
 A stage that fills holes may begin with one that does not (Nichol et al. 2022, sec. 3.2): its stem
-has more input channels, whose weights begin at zero.
+has more input channels, whose weights begin at zero. A decoder may begin with a stage that is told
+no vector (Ramesh et al. 2022 tell GLIDE's base one): the weights that read the vector begin at zero
+too.
 """
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -24,6 +28,8 @@ from diffjax.tasks.task import Task
 # The section that only configs with such a choice have.
 SECTION, BASE = "start", "start.base"
 STEM = "stem/kernel"
+# What reads the vector of a picture (`layers/embedding.py: Conditioning`).
+READS_VECTOR = re.compile(r"conditioning/vector(_norm|_tokens)?/(kernel|bias|scale)")
 COLOURS = 3  # channels of a picture
 
 
@@ -53,7 +59,7 @@ def place_of(config: ConfigDict) -> Path:
     """
     where = base_of(config)
     try:
-        found = places.stage_dirs(path(where))
+        found = places.stage_dirs(None if where == bases.SHIPPED else path(where))
     except ConfigError as error:
         raise ConfigError(BASE, where, str(error).rpartition(": ")[2]) from None
     if places.is_others(found[0]):
@@ -89,14 +95,16 @@ def params_of(config: ConfigDict, task: Task) -> Params:
 
 
 def fitted(params: Params, wanted: PyTree, patch: int = 1) -> Params:
-    """The parameters with the shapes `wanted`, the weights of new input channels being zero.
+    """The parameters with the shapes `wanted`, the weights of what is new being zero.
 
     New channels lie behind those of the noisy picture and before those of a smaller one.
 
     Raises:
       ValueError: a parameter is missing, or has another shape than that allows; names it.
     """
-    there, shapes = named_leaves(params), named_leaves(wanted)
+    shapes = named_leaves(wanted)
+    params = told_vectors(params, shapes)
+    there = named_leaves(params)
     if missing := sorted(set(there) ^ set(shapes)):
         raise ValueError(f"is another network: only one of the two has {missing[0]}")
     if STEM in shapes and there[STEM].shape != shapes[STEM].shape:
@@ -108,6 +116,19 @@ def fitted(params: Params, wanted: PyTree, patch: int = 1) -> Params:
             raise ValueError(f"is another network: its {name} is {there[name].shape}, "
                              f"want {leaf.shape}")  # fmt: skip
     return params
+
+
+def told_vectors(params: Params, shapes: Mapping[str, jax.ShapeDtypeStruct]) -> Params:
+    """The parameters with those that read a vector, if `shapes` has them and they have not."""
+    if any(READS_VECTOR.fullmatch(name) for name in named_leaves(params)):
+        return params
+    conditioning = dict(params.get("conditioning", {}))
+    for name, leaf in shapes.items():
+        if READS_VECTOR.fullmatch(name):
+            _, layer, last = name.split("/")
+            value = np.full(leaf.shape, last == "scale", np.float32)
+            conditioning[layer] = {**conditioning.get(layer, {}), last: value}
+    return {**params, "conditioning": conditioning} if conditioning else params
 
 
 def widened(kernel: np.ndarray, wanted: tuple[int, ...], patch: int) -> np.ndarray:
