@@ -22,7 +22,7 @@ from diffjax.build.inputs import reading
 from diffjax.build.stages import decoders, loading, places
 from diffjax.core.types import Image
 from diffjax.data import transforms
-from diffjax.data.record import image_of, name_at
+from diffjax.data.record import image_of
 from diffjax.editing import unclip
 from diffjax.editing.unclip import Pair
 from diffjax.generation import rows
@@ -52,8 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     records = reading.source_of(options)
     at = [i * len(records) // asked.num for i in range(asked.num)]
-    names = np.array([name_at(records, i) for i in range(len(records))])
-    every = np.array([records[i][IMAGE_VECTOR] for i in range(len(records))], np.float32)
+    known = [records[i] for i in range(len(records))]
+    names = np.array([str(record.get("name", "")) for record in known])
+    every = np.array([record[IMAGE_VECTOR] for record in known], np.float32)
     size_px = options.data.size_px
     drawings = np.stack(
         [transforms.square(transforms.load(image_of(records[i])), size_px, "centre") for i in at]

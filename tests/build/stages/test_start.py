@@ -59,6 +59,43 @@ def test_a_network_that_begins_to_fill_holes_answers_as_before(small):
     np.testing.assert_allclose(run(after, **given, **hole), run(before, **given), atol=1e-6)
 
 
+def test_a_network_that_begins_to_be_told_vectors_says_the_same_of_all_of_them():
+    """The weights that read a vector are zero, all others those of the base, and none is left."""
+    net = UNet(
+        width=8,
+        mults=(1,),
+        num_blocks=1,
+        attention_levels=(0,),
+        head_width=8,
+        patch=2,
+        token_width=8,
+    )
+    text, mask = jnp.ones((2, 3, 6)), jnp.ones((2, 3), bool)
+    given = dict(x_t=images(0, (2, 4, 4, 3)), logsnr_t=jnp.zeros(2), text=text, text_mask=mask)
+    vectors = jnp.asarray(np.random.default_rng(0).normal(size=(2, 2, 5)), jnp.float32)
+    before = anywhere(net, **given)
+    wanted = jax.eval_shape(net.init, KEY, **given, vector=vectors[0])["params"]
+    after = start.fitted(jax.tree.map(np.asarray, before), wanted)
+    assert jax.tree.structure(after) == jax.tree.structure(wanted)
+    theirs, ours = trees.named_leaves(before), trees.named_leaves(after)
+    for name, leaf in theirs.items():
+        np.testing.assert_array_equal(ours[name], leaf)
+    assert {name for name in ours if name not in theirs} == {
+        f"conditioning/{layer}/{last}"
+        for layer, last in (
+            ("vector", "bias"), ("vector", "kernel"), ("vector_norm", "bias"),
+            ("vector_norm", "scale"), ("vector_tokens", "bias"), ("vector_tokens", "kernel"),
+        )
+    }  # fmt: skip
+    run = jax.jit(lambda vector: net.apply({"params": after}, **given, vector=vector))
+    np.testing.assert_array_equal(run(vectors[0]), run(vectors[1]))
+    learns = jax.grad(
+        lambda params: net.apply({"params": params}, **given, vector=vectors[0]).sum()
+    )
+    assert all(jnp.abs(learns(after)["conditioning"][x]["kernel"]).max() > 0
+               for x in ("vector", "vector_tokens"))  # fmt: skip
+
+
 def test_a_run_begins_with_the_weights_of_its_base(base):
     made = options(base)
     task = tasks.task_of(made, 0)
