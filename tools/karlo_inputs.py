@@ -1,4 +1,4 @@
-"""Small networks in the layout of Karlo's decoder and upsampler, and what they are given.
+"""Small networks in the layout of Karlo's decoder, upsampler and text tower; what they are given.
 
 Needs only NumPy.
 """
@@ -27,8 +27,18 @@ UPSAMPLER: dict[str, Any] = dict(
     down_block_types=["ResnetDownsampleBlock2D"] * 2, up_block_types=["ResnetUpsampleBlock2D"] * 2,
     add_attention=False,
 )  # fmt: skip
+# The ids of start, padding and end are those that the released file says and its tower ignores.
+TEXT: dict[str, Any] = dict(
+    hidden_size=24, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
+    hidden_act="quick_gelu", projection_dim=24, max_position_embeddings=77, bos_token_id=0,
+    pad_token_id=1, eos_token_id=2,
+)  # fmt: skip
+# One that is padded, the empty one, and one that is cut off.
+PROMPTS = ["an openmoji drawing of a red apple", "", " and ".join(["a red apple"] * 40)]
 # The seed of the weights of each part.
-SEEDS = {"decoder": 0, "text_proj": 1, "super_res_first": 2, "super_res_last": 3}
+SEEDS = {
+    "decoder": 0, "text_proj": 1, "super_res_first": 2, "super_res_last": 3, "text_encoder": 5,
+}  # fmt: skip
 
 
 def tensors(part: str, shapes: dict[str, tuple[int, ...]]) -> Tensors:

@@ -1,13 +1,15 @@
-"""Karlo's decoder and upsampler in diffusers, with random weights. Needs requirements-peers.txt."""
+"""Karlo's networks in diffusers and transformers, random weights. Needs requirements-peers.txt."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from diffusers import UNet2DConditionModel, UNet2DModel
 from diffusers.pipelines.deprecated.unclip.text_proj import UnCLIPTextProjModel
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
-from tools import karlo_inputs
+from tools import karlo_inputs, sd_peers
 
 MADE = {
     "decoder": (UNet2DConditionModel, karlo_inputs.DECODER),
@@ -20,11 +22,38 @@ def networks() -> dict[str, Any]:
     """The networks by the names of their folders."""
     found = {}
     for part, (kind, config) in MADE.items():
-        net = kind(**config).eval()
-        made = karlo_inputs.tensors(part, shapes_of(net))
-        net.load_state_dict({name: torch.from_numpy(x) for name, x in made.items()})
-        found[part] = net
+        found[part] = filled(part, kind(**config))
     return found
+
+
+def filled(part: str, net: Any) -> Any:
+    """The network with the random weights of a part."""
+    made = karlo_inputs.tensors(part, shapes_of(net))
+    net.load_state_dict({name: torch.from_numpy(x) for name, x in made.items()})
+    return net.eval()
+
+
+def tower(folder: Path) -> tuple[Any, Any]:
+    """(the tokenizer, the text tower); the tokenizer's files are written to `folder`."""
+    tokens = sd_peers.tokenizer("sd1", folder)
+    config = CLIPTextConfig(vocab_size=len(tokens), **karlo_inputs.TEXT)
+    return tokens, filled("text_encoder", CLIPTextModelWithProjection(config))
+
+
+def texts_answers(tokens: Any, net: Any) -> dict[str, np.ndarray]:
+    """What the pipeline makes of the prompts: ids, states, vectors, and the mask of its tokens.
+
+    The tower is given no mask, as in diffusers' UnCLIPPipeline: it sees no later token anyway.
+    """
+    read = tokens(karlo_inputs.PROMPTS, padding="max_length", truncation=True, return_tensors="pt")
+    with torch.inference_mode():
+        made = net(read.input_ids)
+    return {
+        "ids": read.input_ids.numpy().astype(np.int32),
+        "mask": read.attention_mask.numpy().astype(bool),
+        "states": made.last_hidden_state.numpy(),
+        "text_vectors": made.text_embeds.numpy(),
+    }
 
 
 def shapes_of(net: Any) -> dict[str, tuple[int, ...]]:

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from safetensors.numpy import save_file
 
+from diffjax.encoders.tensors import WEIGHTS as WHOLE
 from diffjax.encoders.unclip import prior, texts
-from tools import karlo_inputs, prior_inputs, random_tensors, sd_inputs
+from tools import karlo_inputs, prior_inputs, sd_inputs
 
 GOLDEN = Path(__file__).parents[2] / "golden"
-WIDTH, LENGTH, LAYERS = 24, 77, 2
+WIDTH, LENGTH = karlo_inputs.TEXT["hidden_size"], karlo_inputs.TEXT["max_position_embeddings"]
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
@@ -36,16 +37,7 @@ def folder(path):
     ):  # fmt: skip
         _json(path / part / "config.json", config)
         save_file(tensors, path / part / WEIGHTS)
-    sd_inputs.write_vocabulary(path / texts.TOKENIZER)
-    vocabulary = len(json.loads((path / texts.TOKENIZER / "vocab.json").read_text()))
-    _json(path / "text_encoder/config.json", {
-        "architectures": ["CLIPTextModelWithProjection"], "model_type": "clip_text_model",
-        "hidden_size": WIDTH, "intermediate_size": 2 * WIDTH, "num_hidden_layers": LAYERS,
-        "num_attention_heads": 2, "hidden_act": "quick_gelu", "projection_dim": WIDTH,
-        "vocab_size": vocabulary, "max_position_embeddings": LENGTH,
-    })  # fmt: skip
-    made = random_tensors.transformer(5, _tower(vocabulary))
-    save_file(made, path / "text_encoder/model.safetensors")
+    tower(path)
     _json(path / prior.SCHEDULER_FILE, prior.NOISE)
     for name, said in texts.NOISE.items():
         _json(path / name / "scheduler_config.json", said)
@@ -53,27 +45,17 @@ def folder(path):
     return path
 
 
-def _tower(vocabulary):
-    """The shapes of transformers' CLIPTextModelWithProjection."""
-    shapes = {
-        "text_projection.weight": (WIDTH, WIDTH),
-        "text_model.embeddings.token_embedding.weight": (vocabulary, WIDTH),
-        "text_model.embeddings.position_embedding.weight": (LENGTH, WIDTH),
-    }
-    norms, hidden = ["text_model.final_layer_norm"], 2 * WIDTH
-    for i in range(LAYERS):
-        block = f"text_model.encoder.layers.{i}"
-        norms += [f"{block}.layer_norm1", f"{block}.layer_norm2"]
-        for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            shapes[f"{block}.self_attn.{part}.weight"] = (WIDTH, WIDTH)
-            shapes[f"{block}.self_attn.{part}.bias"] = (WIDTH,)
-        shapes |= {
-            f"{block}.mlp.fc1.weight": (hidden, WIDTH), f"{block}.mlp.fc1.bias": (hidden,),
-            f"{block}.mlp.fc2.weight": (WIDTH, hidden), f"{block}.mlp.fc2.bias": (WIDTH,),
-        }  # fmt: skip
-    for name in norms:
-        shapes |= {f"{name}.weight": (WIDTH,), f"{name}.bias": (WIDTH,)}
-    return shapes
+def tower(path):
+    """Writes its tokenizer and its text tower alone."""
+    shapes = json.loads((GOLDEN / "karlo/shapes.json").read_text())["text_encoder"]
+    sd_inputs.write_vocabulary(path / texts.TOKENIZER)
+    vocabulary = len(json.loads((path / texts.TOKENIZER / "vocab.json").read_text()))
+    _json(path / texts.FOLDER / "config.json", {
+        "architectures": ["CLIPTextModelWithProjection"], "model_type": "clip_text_model",
+        "vocab_size": vocabulary, **karlo_inputs.TEXT,
+    })  # fmt: skip
+    save_file(karlo_inputs.tensors("text_encoder", shapes), path / texts.FOLDER / WHOLE)
+    return path
 
 
 def _json(file, content):
