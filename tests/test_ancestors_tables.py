@@ -89,6 +89,11 @@ def test_guidance_is_compared_at_equal_network_calls(stood):
     assert not any(way.weight != 1 and way.scale for way, *_ in asked)
 
 
+def test_a_spread_is_the_deviation_of_a_sample():
+    assert tables.spread([1.0, 2.0, 6.0]) == "3.00 ± 2.65"
+    assert tables.spread([2.0]) == "2.00"
+
+
 @pytest.mark.slow
 def test_real_digits_are_near_real_digits_and_noise_is_far():
     images, labels = (part[:400] for part in digits.load())

@@ -70,6 +70,16 @@ def test_stronger_degradations_differ_from_row_to_row_and_keep_what_is_seen():
     assert errors.max() < 0.6
 
 
+def test_the_noise_of_a_row_has_a_strength_of_its_own():
+    """Uniform up to the largest one."""
+    grey = jnp.zeros((ROWS, 16, 16, 3))
+    made = np.asarray(jax.vmap(degrade._noised)(grey, KEYS))
+    strengths = made.std(axis=(1, 2, 3)) / degrade.NOISIEST
+    assert strengths.min() < 0.2
+    assert strengths.max() < 1.1
+    assert strengths.mean() == pytest.approx(0.5, abs=0.11)
+
+
 def test_a_row_is_degraded_as_its_key_says_whatever_its_batch():
     pictures = jax.random.uniform(jax.random.key(1), (4, 8, 8, 3), minval=-1.0)
     whole = degrade.degrade(pictures, "bsr", KEYS[:4])
