@@ -25,7 +25,7 @@ from diffjax.generation.telling import is_told_vectors
 from diffjax.images import read, square
 
 # The kinds of edits that need a decoder of vectors, and how far a text diff goes.
-BY_VECTOR = ("variations", "diff")
+BY_VECTOR = by_vector.KINDS
 # Those in which a prior may tell a decoder the vector of the prompt.
 TELLING = ("inpaint", "img2img", "ways")
 THETA = 0.5
@@ -276,9 +276,7 @@ def _settings(flags: argparse.Namespace, cascade: Cascade, prompts: list, seeds:
     """The stages' own settings, changed as the kind of edit needs and as the flags say."""
     defaults = [stage.settings for stage in cascade.stages]
     if flags.kind in BY_VECTOR:
-        defaults = [dataclasses.replace(one, guidance_weight=1.0) for one in defaults]
-        eta = 1.0 if flags.kind == "variations" else 0.0
-        defaults[0] = dataclasses.replace(defaults[0], sampler="ddim", noise=eta)
+        defaults = by_vector.settings_of(cascade.stages, flags.kind)
     elif flags.kind == "vary" or not (prompts or getattr(flags, "classes", None)):
         defaults = [dataclasses.replace(one, guidance_weight=1.0) for one in defaults]
     if flags.kind == "interpolate" and _listed(flags.picture):

@@ -198,7 +198,7 @@ def of_serving(stand, cascade):
 
 def of_app(stand, cascade):
     from diffjax.app import __main__ as app
-    from diffjax.app import drawing, page, server
+    from diffjax.app import page, programs, server
     from diffjax.build.guides import clips
     from diffjax.generation import best
 
@@ -208,8 +208,8 @@ def of_app(stand, cascade):
     stand.put(app.importlib.util, "find_spec", True)  # Gradio, which is not asked for anything
     stand.put(app, "check_free")
     stand.put(app, "guided", gives=lambda cascade, dirs, guide_by: cascade)
-    stand.put(drawing, "warm_up")
-    stand.put(drawing, "keep_no_more_programs")
+    stand.put(programs, "warm_up")
+    stand.put(programs, "keep_no_more_programs")
     stand.put(app.signals, "on_signals", gives=lambda receive: receive())  # it ends at once
     stand.put(page, "build", "page")
     stand.put(server, "own_environment")

@@ -22,6 +22,7 @@ from diffjax.core import command, signals
 from diffjax.core.errors import EXIT_TERMINATED, ConfigError, InputError, require
 
 if TYPE_CHECKING:
+    from diffjax.encoders.clip.encoder import Clip
     from diffjax.generation.chain import Cascade
 
 
@@ -72,7 +73,8 @@ def run(flags: argparse.Namespace) -> int:
         say(f"warning: anyone who reaches {flags.host} can draw; --auth-file FILE asks who")
     if flags.auth:
         say("warning: other users of this machine can read --auth; --auth-file FILE hides it")
-    from diffjax.app import drawing, page, server
+    from diffjax.app import drawing, page, programs, server
+    from diffjax.app.answers import Studio
     from diffjax.app.followers import Followers
     from diffjax.app.origin import origins_of
     from diffjax.app.room import Room
@@ -91,8 +93,9 @@ def run(flags: argparse.Namespace) -> int:
         no_text = f"compares pictures with prompts, and {cascade.stages[0].task.name} takes no text"
         require(cascade.encoder is not None, "--clip", flags.clip, no_text)
         score = best.scorer(clips.load(flags.clip))
-    drawing.warm_up(cascade, say, score)
-    drawing.keep_no_more_programs()
+    clip = seeing(cascade, dirs)
+    programs.warm_up(cascade, say, score, clip)
+    programs.keep_no_more_programs()
     stop = threading.Event()
     signals.on_signals(lambda *_: stop.set())
     with tempfile.TemporaryDirectory(prefix="diffjax-app-", ignore_cleanup_errors=True) as name:
@@ -100,7 +103,7 @@ def run(flags: argparse.Namespace) -> int:
         server.own_environment(folder)
         room, followers = Room(folder), Followers()
         address = server.launch(
-            page.build(cascade, room, followers, score),
+            page.build(Studio(cascade, room, followers, score, clip)),
             room,
             flags.host,
             flags.port,
@@ -131,6 +134,17 @@ def guided(cascade: "Cascade", dirs: Sequence[Path], guide_by: str | None) -> "C
     texts = f"guides to classes, and {cascade.stages[0].task.name} is told texts"
     require(not found or cascade.encoder is None, guiding.FLAG, guide_by, texts)
     return classifiers.guided(cascade, found)
+
+
+def seeing(cascade: "Cascade", dirs: Sequence[Path]) -> "Clip | None":
+    """The CLIP of a decoder's vectors; without one a line says what the page does not show."""
+    from diffjax.build.stages import decoders
+
+    try:
+        return decoders.seeing_clip(cascade, dirs)
+    except ConfigError as error:
+        say(f"warning: no variations, films and text diffs of pictures: {error}")
+        return None
 
 
 def check_free(host: str, port: int) -> None:

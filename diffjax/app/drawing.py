@@ -7,31 +7,27 @@ bytes as that of `rows.make`, and so of `diffjax.sample`.
 import dataclasses
 import functools
 import secrets
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
 from jaxtyping import Array, Bool, UInt8
 
-from diffjax.app.limits import GUIDANCE_STEP, MAX_GUIDANCE, MAX_STEPS, Painting, Told, Wish
+from diffjax.app.limits import GUIDANCE_STEP, MAX_GUIDANCE, MAX_STEPS, Told, Wish
+from diffjax.app.uploads import Painting
 from diffjax.build.guides import classifiers
 from diffjax.core.json_types import Json, JsonObject
 from diffjax.core.types import Resized
 from diffjax.diffusion.sampling.spacing import ON_A_TABLE, table_steps
 from diffjax.editing import inpaint, request
-from diffjax.generation import best, folder, recipe
+from diffjax.generation import folder, recipe
 from diffjax.generation import rows as rows_lib
 from diffjax.generation.chain import Cascade, generate
 from diffjax.generation.jobs import Job
 from diffjax.images import png, square
-from diffjax.tasks import sampling
 from diffjax.tasks.conditions import Class
 from diffjax.tasks.task import Columns
 
-# Of so many settings programs are kept.
-MOST_PROGRAMS = 32
 Picture = UInt8[np.ndarray, "_ _ 3"]
 # (columns, seeds=...) -> an iterator that gives the pictures of one stage after the other.
 Run = Callable[..., Iterator[Resized]]
@@ -167,11 +163,16 @@ def keep(folder: Path, job: Job, made: Drawn, said: Sequence[JsonObject]) -> Pat
     Raises:
       StorageError: the disk does not take it.
     """
-    place = folder / secrets.token_hex(16)
-    place.mkdir(mode=0o700)
-    path = place / f"seed{job.seed}_{len(made.picture)}px.png"
+    path = new_place(folder) / f"seed{job.seed}_{len(made.picture)}px.png"
     png.write(path, made.picture, said[made.stage])
     return path
+
+
+def new_place(folder: Path) -> Path:
+    """A new folder in it with a name that nobody can guess (see `room.DRAWN_DIGITS`)."""
+    place = folder / secrets.token_hex(16)
+    place.mkdir(mode=0o700)
+    return place
 
 
 def forget(paths: Sequence[Path]) -> None:
@@ -180,50 +181,3 @@ def forget(paths: Sequence[Path]) -> None:
         path.unlink(missing_ok=True)
         if path.parent.is_dir():
             path.parent.rmdir()
-
-
-def warm_up(trained: Cascade, say: Callable[[str], None], score: best.Score | None = None) -> None:
-    """Runs the programs of the page's first settings once, so that they are compiled."""
-    size_px = trained.stages[-1].task.size_px
-    mask = np.zeros((size_px, size_px), bool)
-    mask[: size_px // 2] = True
-    blank = Painting(np.full((size_px, size_px, 3), 255, np.uint8), mask)
-    told = told_of(trained)
-    label = 0 if told.classes is not None and not told.text else None
-    jobs = [Job("a picture" if told.text else "", 0, label=label)]
-    kinds = {"drawing": draw(trained, jobs), "drawing anew": paint(trained, jobs, blank)}
-    since = time.monotonic()
-    for kind, pictures_ in kinds.items():
-        for made in pictures_:
-            name = trained.stages[made.stage].task.name
-            say(f"compiled {kind}, {name}: {time.monotonic() - since:.1f} s")
-            since = time.monotonic()
-    if score is not None:
-        score(jobs[0].prompt, blank.picture)
-        say(f"compiled the CLIP: {time.monotonic() - since:.1f} s")
-
-
-class Programs:
-    """Counts the settings for which programs were compiled, and forgets all if there are many.
-
-    JAX keeps about 3 MB for each even after `sampling.compiled` has forgotten it. To be called by
-    one thread, before it draws.
-    """
-
-    def __init__(self, most: int = MOST_PROGRAMS):
-        self._most = most
-        self._used: set[tuple[float, int, float]] = set()
-
-    def use(self, wish: Wish) -> None:
-        """Note the settings of a wish; if they are one too many, forget all programs first."""
-        settings = (wish.guidance, wish.steps, wish.scale)
-        if settings not in self._used and len(self._used) >= self._most:
-            sampling.compiled.cache_clear()
-            jax.clear_caches()
-            self._used.clear()
-        self._used.add(settings)
-
-
-def keep_no_more_programs() -> None:
-    """Stops writing compiled programs to disk, since visitors' settings could fill it."""
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1e9)

@@ -15,7 +15,8 @@ from diffjax.generation.jobs import Job
 class Kept(NamedTuple):
     """A picture that a visitor made: the files of its stages, small to large, and its caption.
 
-    score: how well a CLIP says that it fits its prompt; None without one.
+    Those of a film are the files of its frames, and its own as the last. score: how well a CLIP
+    says that it fits its prompt; None without one.
     """
 
     paths: tuple[str, ...]
@@ -42,20 +43,23 @@ def shown_frames(
     made: Iterator[drawing.Drawn],
     said_of: Callable[[Job], list[JsonObject]],
     score: Score | None = None,
+    captions: Sequence[str] | None = None,
 ) -> Iterator[Frame]:
     """Writes each picture to `folder` as it is made, and gives a frame that shows it.
 
     said_of: a job -> the metadata of the picture of each stage. score: of the largest pictures.
+    captions: of the jobs, None for those of `caption_of`.
     """
     stages: list[list[tuple[str, str]]] = [[] for _ in trained.stages]
     scores: list[float] = []
     said = [said_of(job) for job in jobs]
+    words = captions or [caption_of(job, trained) for job in jobs]
     sizes = [stage.task.size_px for stage in trained.stages]
     yield Frame(stages, f"{sizes[0]} px: 0 of {len(jobs)}")
     for one in made:
         job = jobs[one.index]
         path = drawing.keep(folder, job, one, said[one.index])
-        caption = caption_of(job, trained)
+        caption = words[one.index]
         if score is not None and one.stage == len(sizes) - 1:
             scores.append(score(job.prompt, one.picture))
             caption += f", fits {scores[-1]:.3f}"

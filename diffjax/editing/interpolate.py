@@ -81,14 +81,7 @@ def write_film(
     stills = [f"{ask.kind}_{i:04d}_{size_px}px.png" for i in range(count if reel.png else 0)]
     films = [path.name for path in film.film_paths(Path(ask.kind))]
     where.check([*films, *stills, sheet])
-    said: JsonObject = {
-        "prompts": [*ask.prompts],
-        "seeds": [*seeds],
-        "frames": reel.frames,
-        "even": reel.even,
-        **(more or {}),
-        **request.describe(ask),
-    }
+    said = said_of(ask, seeds, reel, more)
     job = Job(ask.prompts[0] if ask.prompts else "", seeds[0], ask.negative)
     data = request.metadata_of(job, trained, ask, said)[-1]
     frames: list[Picture] = []
@@ -116,6 +109,20 @@ def write_film(
         metadata=data if where.metadata else None,
     )
     return written[0]
+
+
+def said_of(
+    ask: Ask, seeds: Sequence[int], reel: Reel, more: JsonObject | None = None
+) -> JsonObject:
+    """What the metadata of a film and of its frames say of the request."""
+    return {
+        "prompts": [*ask.prompts],
+        "seeds": [*seeds],
+        "frames": reel.frames,
+        "even": reel.even,
+        **(more or {}),
+        **request.describe(ask),
+    }
 
 
 def leg_of(trained: Cascade, ask: Ask, seeds: Sequence[int], leg: int) -> Walk:

@@ -46,11 +46,12 @@ def write(
     ms: int = MS_PER_FRAME,
     hold_ms: int = MS_AT_THE_END,
     metadata: Mapping[str, object] | None = None,
+    endings: Sequence[str] = ENDINGS,
 ) -> list[Path]:
     """Write STEM.webp and STEM.gif, each completely or not at all; returns their paths.
 
     The films loop. ms: how long a frame is shown; hold_ms: how long the last one is. metadata: what
-    `read_metadata` will return.
+    `read_metadata` will return. endings: of the files to write.
 
     Raises:
       ValueError: there are no frames.
@@ -64,13 +65,15 @@ def write(
     save = functools.partial(
         images[0].save, save_all=True, append_images=images[1:], duration=durations, loop=0
     )
-    webp, gif = io.BytesIO(), io.BytesIO()
-    save(webp, "WEBP", quality=90, xmp=text)
-    save(gif, "GIF", comment=text)
-    written = film_paths(stem)
-    for path, file in zip(written, (webp, gif), strict=True):
+    files = {stem.with_name(stem.name + ending): io.BytesIO() for ending in endings}
+    for path, file in files.items():
+        if path.suffix == ".webp":
+            save(file, "WEBP", quality=90, xmp=text)
+        else:
+            save(file, "GIF", comment=text)
+    for path, file in files.items():
         write_whole(path, file.getvalue())
-    return written
+    return list(files)
 
 
 def read_metadata(path: Path) -> JsonObject | None:

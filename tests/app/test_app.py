@@ -21,9 +21,9 @@ from PIL import Image
 
 from diffjax import sample
 from diffjax.app import __main__ as command
-from diffjax.app import drawing, frames, gate, limits, server
-from diffjax.app.limits import Refused
+from diffjax.app import drawing, frames, gate, limits, server, uploads, values
 from diffjax.app.room import Room
+from diffjax.app.values import Refused
 from diffjax.build.stages import loading
 from diffjax.core.errors import ConfigError
 from diffjax.editing import inpaint
@@ -163,7 +163,7 @@ def test_the_mask_is_what_any_layer_covers(tmp_path):
         "layers": [saved(tmp_path, "l.png", layer()), saved(tmp_path, "m.png", layer(1, 2))],
         "composite": None,
     }
-    painting = limits.painting(sent, tmp_path)
+    painting = uploads.painting(sent, tmp_path)
     np.testing.assert_array_equal(painting.picture, COLOURS)
     expected = np.zeros((20, 16), bool)
     expected[6:12, 5:12] = expected[1:2, 5:12] = True
@@ -223,7 +223,7 @@ def test_invalid_paintings_are_refused(tmp_path):
     for words, sent in bad.items():
         for value in sent:
             with pytest.raises(Refused, match=words) as refused:
-                limits.painting(value, folder)
+                uploads.painting(value, folder)
             assert "\n" not in str(refused.value)
             assert str(tmp_path) not in str(refused.value)
 
@@ -258,7 +258,7 @@ def test_painting_anew_equals_inpainting_and_changes_nothing_outside_the_mask(ca
     mask = np.zeros((16, 16), bool)
     mask[4:10, 5:12] = True
     given_ = COLOURS[:16]
-    made = list(drawing.paint(cascade, WISH.jobs[:1], limits.Painting(given_, mask)))
+    made = list(drawing.paint(cascade, WISH.jobs[:1], uploads.Painting(given_, mask)))
     assert [one.stage for one in made] == [0, 1]
     np.testing.assert_array_equal(made[1].picture[~mask], given_[~mask])
     columns = chain.prompt_columns(*rows.embedded(cascade.encoder, ["a red apple"]))
@@ -328,7 +328,7 @@ def test_classes_are_drawn_with_the_bytes_and_the_metadata_of_the_command(tmp_pa
         assert png.read_metadata(Path(path)) == recipe.to_json(made)
     mask = np.zeros((8, 8), bool)
     mask[2:5] = True
-    painting = limits.Painting(COLOURS[:8, :8], mask)
+    painting = uploads.Painting(COLOURS[:8, :8], mask)
     (made,) = drawing.paint(here, wish.jobs[:1], painting)
     np.testing.assert_array_equal(made.picture[~mask], painting.picture[~mask])
     assert np.unique(made.picture[mask]) == [round((2 * 3 / 8 - 4 / 8 + 1) * 127.5)]
@@ -379,14 +379,14 @@ def test_with_a_clip_pictures_say_how_well_they_fit_and_the_best_come_first(casc
 
 @pytest.mark.parametrize("value", [None, 1, "yes", [True]])
 def test_a_switch_is_true_or_false(value):
-    assert limits.switch("only the best", True) is True
+    assert values.switch("only the best", True) is True
     with pytest.raises(Refused, match="only the best: want true or false"):
-        limits.switch("only the best", value)
+        values.switch("only the best", value)
 
 
 def test_the_metadata_of_a_painted_picture_say_what_it_was_made_of(cascade):
     mask = np.ones((20, 16), bool)
-    said = drawing.painted_of(WISH.jobs[0], cascade, limits.Painting(COLOURS, mask))
+    said = drawing.painted_of(WISH.jobs[0], cascade, uploads.Painting(COLOURS, mask))
     assert [(one["kind"], len(one["stages"])) for one in said] == [("inpaint", 1), ("inpaint", 2)]
     assert said[1]["edit"]["resample"] == [10, 1]
     assert len(said[1]["edit"]["mask"]) == 64

@@ -7,9 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from diffjax.app import connections, drawing, gate, logins, page
+from diffjax.app import connections, gate, logins, page, programs
 from diffjax.app.followers import GRACE_S, Followers
-from diffjax.app.limits import Wish
 from diffjax.app.logins import Attempts
 from diffjax.app.room import Room
 from diffjax.core.errors import ConfigError
@@ -148,12 +147,12 @@ def test_the_session_of_a_request_is_a_text_or_none():
 
 def test_programs_are_forgotten_when_there_are_many(monkeypatch):
     cleared = []
-    monkeypatch.setattr(drawing.jax, "clear_caches", lambda: cleared.append(True))
-    programs = drawing.Programs(most=3)
+    monkeypatch.setattr(programs.jax, "clear_caches", lambda: cleared.append(True))
+    used = programs.Programs(most=3)
     for steps in (1, 2, 3, 2, 1):
-        programs.use(Wish((), 3.0, steps))
+        used.use(3.0, steps)
     assert not cleared
-    programs.use(Wish((), 3.0, 4))
+    used.use(3.0, 4)
     assert len(cleared) == 1
 
 

@@ -19,8 +19,9 @@ from PIL import Image
 
 from diffjax import main
 from diffjax.images import png
-from tests import runs, test_sample_classifier
+from tests import runs, test_sample_classifier, test_unclip
 from tests.app import test_app
+from tests.encoders.clip import small
 from tests.quick import XLA_FLAGS
 from tests.tiny_t5 import save_tiny
 from tools import fuzz_page
@@ -241,6 +242,57 @@ def test_a_page_of_classes_draws_those_that_are_chosen_guided_by_a_classifier(tm
     finally:
         page.process.terminate()
         page.process.wait(30)
+
+
+def test_a_page_of_a_decoder_makes_variations_films_and_text_diffs_of_uploaded_pictures(tmp_path):
+    encoder, clip = save_tiny(tmp_path / "t5"), small.write(tmp_path / "clip")
+    flags = test_unclip.flags_of(clip, "train.num_steps=2", "train.ema=()")
+    assert runs.run(tmp_path / "decoder", encoder, *flags, config=test_unclip.DECODER) == 0
+    (tmp_path / "tmp").mkdir()
+    page = Server(tmp_path / "decoder", tmp_path / "tmp")
+    try:
+        parts = page.http.get("/config").json()["components"]
+        assert {"vary", "between", "change"} <= {one["props"].get("elem_id") for one in parts}
+        for name, pixels in (("a", test_app.COLOURS), ("b", test_app.COLOURS[::-1].copy())):
+            Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+        a, b = (page.upload(tmp_path / f"{name}.png") for name in "ab")
+        usual = [False, 3, 2]  # a new seed, the seed, the steps
+        output, error = page.ask("variations", [a, 1.0, *usual, 2, None], "ann")
+        assert error is None
+        made = page.made("variations", stages=1)
+        assert {png.read_metadata(path)["seed"] for path in made} == {3, 4}
+        assert all(str(path) in json.dumps(output) for path in made)
+        last, _ = page.ask("take_for_variations", [None], "ann")
+        assert last[0]["path"] == str(max(made, key=lambda path: path.name))
+        texts = ["a red apple", "a green pear"]
+        for kind, own in (("interpolation", [a, b, 3]), ("diff", [a, *texts, 0.5, 3])):
+            output, error = page.ask(kind, [*own, *usual, None])
+            assert error is None
+            (film,) = (path for path in page.tmp.glob("*/*/*.webp") if kind[:4] in path.name)
+            assert str(film) in json.dumps(output)
+            reply = page.http.get(f"/gradio_api/file={film}")
+            assert (reply.status_code, reply.headers["content-type"]) == (200, "image/webp")
+            assert reply.content == film.read_bytes()
+        for kind, wrong, words in (
+            ("variations", [None, 1.0, *usual, 2, None], "picture: upload one"),
+            ("variations", [a, 0.3, *usual, 2, None], "how much is drawn anew: 0.3 is not"),
+            ("interpolation", [a, b, 99, *usual, None], "frames: want a whole number from 3 to 24"),
+            ("diff", [a, "", "x", 0.5, 3, *usual, None], "what it shows: say it"),
+            ("diff", [a, "x", "X", 0.5, 3, *usual, None], "means the same"),
+        ):
+            output, error = page.ask(kind, wrong)
+            assert output is None
+            assert words in error
+        assert page.ask("variations", [a])[0] is None
+    finally:
+        page.process.terminate()
+        page.process.wait(30)
+
+
+def test_a_page_without_a_decoder_shows_nothing_that_needs_one(server):
+    assert not {"variations", "interpolation", "diff"} & set(server.events)
+    parts = server.http.get("/config").json()["components"]
+    assert not {"vary", "between", "change"} & {one["props"].get("elem_id") for one in parts}
 
 
 def raw(server, method, path, body=b"", headers=()):

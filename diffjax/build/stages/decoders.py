@@ -38,6 +38,20 @@ def clip_of(dirs: Sequence[Path]) -> Clip:
         return clip_columns.clip_of(options)
 
 
+def seeing_clip(cascade: Cascade, dirs: Sequence[Path]) -> Clip | None:
+    """The CLIP that sees pictures for a decoder; None if the first stage is none, or lacks one.
+
+    dirs: of all stages. The folder of a whole Karlo has no network for pictures.
+
+    Raises as `clip_of` does.
+    """
+    reads = cascade.encoder
+    alone = isinstance(reads, TextEncoder) and reads.vectors is not None
+    if alone or not is_told_vectors(cascade.stages[0].task):
+        return None
+    return clip_of(dirs)
+
+
 def told(
     cascade: Cascade, dirs: Sequence[Path], vector: str | None, like: Recipe | None = None
 ) -> Cascade:

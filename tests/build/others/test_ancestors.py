@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from diffjax import edit, sample
-from diffjax.app import drawing, limits
+from diffjax.app import drawing, limits, uploads
+from diffjax.app.values import Refused
 from diffjax.build import check
 from diffjax.build.options import config
 from diffjax.build.others import ancestors
@@ -177,11 +178,11 @@ def test_the_page_draws_and_paints_with_a_checkpoint_of_others(tmp_path, monkeyp
     assert (drawn[0] != drawn[1]).any()
     hole = np.zeros((8, 8), bool)
     hole[2:5] = True
-    painting = limits.Painting(drawn[0], hole)
+    painting = uploads.Painting(drawn[0], hole)
     (painted,) = drawing.paint(here, wish.jobs[1:], painting)
     np.testing.assert_array_equal(painted.picture[~hole], drawn[0][~hole])
     for many in (5, -1):
-        with pytest.raises(limits.Refused, match="class: want a whole number from 0 to 4"):
+        with pytest.raises(Refused, match="class: want a whole number from 0 to 4"):
             limits.wish([many], steps=2, told=told)
 
 
