@@ -14,6 +14,9 @@ import pytest
 from PIL import Image
 
 import diffjax
+from tests import runs, test_unclip
+from tests.encoders.clip import small
+from tests.tiny_t5 import save_tiny
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "notebooks/sample.ipynb"
@@ -119,6 +122,20 @@ def execute(notebook, folder, timeout_s=600):
     }
 
 
+def test_without_a_chain_of_a_decoder_its_cells_say_so_and_show_nothing(tmp_path, capsys):
+    from diffjax.build import loading
+
+    here = {"Path": Path, "loading": loading}
+    cells = [CODE[name] for name in ("unclip", "variations", "ways")]
+    exec(cells[0].replace("runs/unclip", str(tmp_path / "none")), here)
+    said = capsys.readouterr().out
+    assert said.startswith(f"There is no chain in {tmp_path}/none. `docs/unclip.md`")
+    assert (ROOT / "docs/unclip.md").is_file()
+    for cell in cells[1:]:
+        exec(cell, here)
+        assert here["cells"] == []
+
+
 @pytest.mark.slow
 def test_every_cell_runs_and_the_pictures_are_there(tmp_path, monkeypatch):
     nbformat = pytest.importorskip("nbformat")
@@ -129,18 +146,23 @@ def test_every_cell_runs_and_the_pictures_are_there(tmp_path, monkeypatch):
     monkeypatch.setenv("DIFFJAX_CACHE_DIR", str(tmp_path / "cache"))
     tiny = ["--config", f"{ROOT}/configs/cascade.py:tiny", "--workdir", str(tmp_path / "tiny")]
     assert main.main(tiny) == 0
+    encoder, clip = save_tiny(tmp_path / "t5"), small.write(tmp_path / "clip")
+    test_unclip.train_prior(tmp_path / "unclip/prior", encoder, clip)
+    flags = test_unclip.flags_of(clip, "train.num_steps=2", "train.ema=()")
+    place = tmp_path / "unclip/decoder"
+    assert runs.run(place, encoder, *flags, config=test_unclip.DECODER) == 0
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbformat.validate(notebook)
     with_parameters(
         notebook, WORKDIR=str(tmp_path / "tiny"), PICTURES=2, STEPS=3, THINGS="a frog, a dog",
         STRENGTHS=(0.5, 1.0), FRAMES=4, CONFIG="configs/base64.py:tiny", NAMES="",
-        TRAIN_STEPS=20,
+        TRAIN_STEPS=20, UNCLIP=str(tmp_path / "unclip"),
     )  # fmt: skip
     pictures = execute(notebook, tmp_path)
     shown = {name for name, found in pictures.items() if found}
     assert shown == {
-        "show", "contact", "film", "inpaint", "img2img", "morph", "morph-stills", "again",
-        "loss", "mine",
+        "show", "contact", "film", "inpaint", "img2img", "morph", "morph-stills",
+        "variations", "ways", "again", "loss", "mine",
     }  # fmt: skip
     for name in shown:
         for picture in pictures[name]:

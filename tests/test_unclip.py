@@ -165,13 +165,18 @@ def test_a_trained_decoder_makes_variations_of_a_picture(whole, tmp_path):
     assert 0 <= found["decoded"]["very"] <= found["decoded"]["name"] <= 1
 
 
+def train_prior(workdir, encoder, clip):
+    """Two steps of a tiny prior."""
+    own = (f"vectors.clip=clip:{clip}", f"vectors.width={small.CONFIG.embed}")
+    flags = (*own, "train.num_steps=2", "train.save_every=2", "train.ema=()")
+    assert runs.run(workdir, encoder, *flags, config="configs/prior.py:tiny") == 0
+
+
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory, encoder, clip, whole):
     """A folder of a prior and the decoder."""
     folder = tmp_path_factory.mktemp("chain")
-    own = (f"vectors.clip=clip:{clip}", f"vectors.width={small.CONFIG.embed}")
-    flags = (*own, "train.num_steps=2", "train.save_every=2", "train.ema=()")
-    assert runs.run(folder / "prior", encoder, *flags, config="configs/prior.py:tiny") == 0
+    train_prior(folder / "prior", encoder, clip)
     shutil.copytree(whole, folder / "a_decoder")
     return folder
 
