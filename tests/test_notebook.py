@@ -123,7 +123,7 @@ def execute(notebook, folder, timeout_s=600):
 
 
 def test_without_a_chain_of_a_decoder_its_cells_say_so_and_show_nothing(tmp_path, capsys):
-    from diffjax.build import loading
+    from diffjax.build.stages import loading
 
     here = {"Path": Path, "loading": loading}
     cells = [CODE[name] for name in ("unclip", "variations", "ways")]
