@@ -88,6 +88,8 @@ def warm_up(copy: Path) -> None:
     """Import what all tests need but diffjax itself, so that each run starts from there."""
     sys.path[:] = [str(copy), *(path for path in sys.path if Path(path).resolve() != ROOT)]
     os.chdir(copy)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tools"]:
+        del sys.modules[name]  # this package was found in ROOT, and its edits are made in the copy
     for name in ("tests.conftest", *WARM):
         importlib.import_module(name)
 

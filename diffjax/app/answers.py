@@ -158,8 +158,7 @@ def edit(
 ) -> Iterator[View]:
     """Makes what a decoder makes of a visitor's pictures; before frames stands their film.
 
-    kind: the method of `edits.Desk` that checks the values, which are followed by what the visitor
-    has.
+    kind: the method of `edits.Desk` that checks the values; what the visitor has comes after them.
 
     Raises:
       Refused: the request is not allowed, there is no decoder, or the visitor has left.

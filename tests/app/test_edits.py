@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from diffjax import edit
+from diffjax.app import __main__ as command
 from diffjax.app import answers, edits, programs, uploads
 from diffjax.app.answers import Studio
 from diffjax.app.followers import Followers
@@ -16,6 +17,7 @@ from diffjax.app.limits import Told
 from diffjax.app.room import Room
 from diffjax.app.values import Refused
 from diffjax.build.stages import decoders, loading
+from diffjax.core.errors import ConfigError
 from diffjax.encoders.clip import encoder
 from diffjax.images import film, png
 from diffjax.tasks.conditions import Embedding
@@ -189,6 +191,19 @@ def test_without_a_decoder_nothing_is_made_and_a_visitor_who_left_is_not_drawn_f
     with pytest.raises(Refused, match="You have left"):
         next(answers.edit(studio, "gone", asked, kind="variations"))
     assert decoders.seeing_clip(tiny_cascade.cascade(tmp_path / "t5"), []) is None
+
+
+def test_a_decoder_whose_clip_is_gone_is_served_without_these_edits_after_a_warning(
+    decoder, monkeypatch, capsys
+):
+    def gone(dirs):
+        raise ConfigError("vectors.clip", "clip:gone", "is not there")
+
+    monkeypatch.setattr(decoders, "clip_of", gone)
+    assert command.seeing(decoder, []) is None
+    warned = capsys.readouterr().err
+    assert warned.startswith("warning: no variations, films and text diffs of pictures: ")
+    assert len(warned.splitlines()) == 1
 
 
 @pytest.mark.slow
