@@ -8,8 +8,9 @@ on patches of 4 x 4 pixels, which answer with a difference to the small picture,
 tiny, tiny_bsr: for tests, take seconds.
 
 At the paper's scale, for accelerators (table 3): paper_256, 700 M parameters, blurred pictures, 27
-steps of DDIM; paper_1024, 300 M, "bsr", crops of 256 px, 15 steps. karlo_256: the 700 M network of
-Karlo's first steps, which is the same but for how it is told the step.
+steps of DDIM; paper_1024, 300 M, "bsr", 15 steps. Both train on crops of a quarter of the side, as
+the paper says of both. karlo_256: the 700 M network of Karlo's first steps, which is the same but
+for how it is told the step.
 """
 
 import ml_collections
@@ -34,7 +35,7 @@ def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
         return emoji(config)
     large = preset in ("paper_1024", "tiny_bsr")
     config.low_res.degrade = "bsr" if large else "blur"
-    config.data.update(caption_key="", crop_px=256 if preset == "paper_1024" else 0)
+    config.data.update(caption_key="", crop_px=size_px // 4 if preset.startswith("paper") else 0)
     config.model.update(
         kind="unet", width=16, mults=(1, 2), num_blocks=1, **adm.network(),
         attention_levels=(), middle_attention=False,
