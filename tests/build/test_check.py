@@ -239,6 +239,13 @@ def test_an_encoder_that_is_not_there_is_named():
         texts.encoder_of(changed(FILES[0], text__encoder="./no_such_t5"))  # not asked of the hub
 
 
+@pytest.mark.parametrize("name", ["clip:", "sd:"])
+def test_an_encoder_without_a_place_is_refused_and_a_place_asked_for(name):
+    """So it is in presets whose encoder is not part of the package."""
+    with pytest.raises(ConfigError, match=f'text.encoder = .*say where it lies: "{name}PLACE"'):
+        texts.encoder_of(changed(FILES[0], text__encoder=name))
+
+
 @pytest.mark.parametrize("file", FILES[:2])
 def test_every_number_is_refused_beyond_its_limits_and_none_is_left_without(file):
     """Each number of a config but those that are checked beside others."""

@@ -48,6 +48,8 @@ def num_tokens(config: ConfigDict) -> int:
 def encoder_of(config: ConfigDict) -> TextEncoder:
     """The frozen text encoder. Its width must be that of the config, if the config has one."""
     require("text" in config, "text", None, f"{config.stage} takes no text")
+    name = config.text.encoder
+    require(not name.endswith(":"), "text.encoder", name, f'say where it lies: "{name}PLACE"')
     try:
         encoder = load_encoder(config.text.encoder, max_length=config.text.max_tokens)
     except (ValueError, OSError) as error:
