@@ -251,7 +251,7 @@ def start() -> ConfigDict:
     """The weights that a run begins with."""
     return ConfigDict(
         dict(
-            base="",  # a workdir or an export of the same network; "": new weights
+            base="",  # a workdir or an export of the same network, or "shipped"; "": new weights
             average="",  # of its averages; "": the one that it is sampled with
         )
     )
