@@ -17,24 +17,27 @@ import numpy as np
 from PIL import Image
 
 from diffjax import evaluate, sample
+from diffjax.build.reports import loaded
+from diffjax.build.stages import places
 from diffjax.core import command
 from diffjax.core.json_types import JsonObject
+from diffjax.evaluation import emoji, retrieval
 from diffjax.evaluation.drawings import chosen, drawings
 from diffjax.images import png
 from diffjax.images.sheet import contact_sheet
 
 SHOWN, TILE_PX = 12, 128
-SEEN = "sets", "numbers"
+SEEN, PIXELS = ("sets", "numbers"), ("pixels", "right", "share")
 # a column of the table -> where its number lies in a report, and how it is written
 COLUMNS = {
     "FD-lite0": ((*SEEN, "fd_lite0_of_{num}"), "{:.0f}"),
     "KID": ((*SEEN, "kid_lite0"), "{:.3f}"),
     "CLIP score": ((*SEEN, "clip_score"), "{:.1f}"),
     "R-precision": ((*SEEN, "r_precision"), "{:.0%}"),
-    "seen": (("emoji", "sets", "seen", "pixels", "right", "share"), "{:.0%}"),
-    "other style": (("emoji", "sets", "style", "pixels", "right", "share"), "{:.0%}"),
-    "compositional": (("emoji", "sets", "compositional", "pixels", "right", "share"), "{:.0%}"),
-    "unseen names": (("emoji", "sets", "test", "pixels", "right", "share"), "{:.0%}"),
+    "seen": (("right", "seen", *PIXELS), "{:.0%}"),
+    "other style": (("right", "style", *PIXELS), "{:.0%}"),
+    "compositional": (("right", "compositional", *PIXELS), "{:.0%}"),
+    "unseen names": (("right", "test", *PIXELS), "{:.0%}"),
 }
 
 
@@ -57,17 +60,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def report(system: Path, given: argparse.Namespace) -> JsonObject:
-    """The numbers of sets of pictures, and of retrieval, each in a file of its own."""
-    made: JsonObject = {}
-    for part, num in (("sets", given.num), ("emoji", given.prompts)):
-        file = given.out / f"{system.name}_{part}.json"
-        if not file.exists():
-            flags = [str(system), "--parts", part, "--num", str(num), "--out", str(file)]
-            more = ["--split", "train", "--clip", "shipped"] if part == "sets" else []
-            if evaluate.main([*flags, *more]):
-                raise SystemExit(2)
-        made |= json.loads(file.read_text())
-    return made
+    """The numbers of sets of pictures, and the shares of right ones, each in a file of its own."""
+    numbers, right = (given.out / f"{system.name}_{part}.json" for part in ("sets", "right"))
+    if not numbers.exists():
+        flags = [str(system), "--parts", "sets", "--split", "train", "--clip", "shipped"]
+        if evaluate.main([*flags, "--num", str(given.num), "--out", str(numbers)]):
+            raise SystemExit(2)
+    if not right.exists():
+        right.write_text(json.dumps(right_of(system, given.prompts), indent=2) + "\n")
+    return {**json.loads(numbers.read_text()), "right": json.loads(right.read_text())}
+
+
+def right_of(system: Path, most: int) -> JsonObject:
+    """How often the nearest of all drawings, by pixels, is the one that was asked for."""
+    stages = loaded.load(places.stage_dirs(system), None, "full")
+    every, encoder = drawings(64), stages[0].encoder
+    assert encoder is not None
+    space = retrieval.small_pixels
+    judge = emoji.Judge(every, {"pixels": space}, {"pixels": space(every.images)})
+    return emoji.sets(stages[0].stage, encoder, judge, most, tell=loaded.tell_of(stages))
 
 
 def table(found: dict[str, JsonObject], num: int) -> str:
