@@ -1,33 +1,40 @@
 """Damages the files of a run and of an export at random, and starts commands on what is left.
 
-    python -m tools.fuzz_files [--number 1000] [--seed 0]
+    python -m tools.fuzz_files [--number 1000] [--seed 0] [--folder DIR]
 
 A tiny run is trained and exported. Then one file after the other is damaged in a copy, and training
 or sampling is started on the copy. No start may end with a traceback, or with a code other than 0
-(it goes on), 2 or 5; and no checkpoint that was whole may be lost. The damages depend on the seed
-alone. Exit codes: 0 all of this held, 1 it did not.
+(it goes on), 2 or 5; a training that goes on must end with the digest, and a sampling with the
+pictures, of the files that are whole; and no checkpoint that was whole may be lost.
+
+A damage depends on the seed and its number alone. The folder has a line per damage in
+`log-SEED.jsonl`, and the same command does only those that have none, so it may be ended at any
+time. Each start is a fork (tools/forked.py) and costs 1 to 3 s of a core. Exit codes: 0 all of this
+held, 1 it did not.
 """
 
 import argparse
-import contextlib
-import io
-import os
+import hashlib
+import json
 import random
+import re
 import shutil
 import sys
 import tempfile
-import time
-import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypedDict
 
-from diffjax import main as training
-from diffjax import sample
-from diffjax.checkpoint import __main__ as checkpoints
 from diffjax.checkpoint import steps
 from diffjax.checkpoint.manifest import GOOD
+from diffjax.images import png
+from tools.forked import Ended, Run, forks
 
+TRAIN, SAMPLE, EXPORT = COMMANDS = ("diffjax.main", "diffjax.sample", "diffjax.checkpoint.__main__")
+
+OF = {TRAIN: "run", SAMPLE: "export"}  # the folder that each is started on
+STAGE = "base64.safetensors"
 STEPS = 4
 ALLOWED = (0, 2, 5)
 Damage = Callable[[Path, random.Random], None]
@@ -77,6 +84,19 @@ DAMAGES: dict[str, Damage] = {
 }
 
 
+class Outcome(TypedDict):
+    """A line of the log."""
+
+    number: int
+    what: str
+    how: str
+    command: str
+    code: int
+    cpu_s: float
+    wrong: list[str]
+    said: str
+
+
 def told(workdir: Path, encoder: Path) -> list[str]:
     """The flags of the tiny run."""
     options = (f"text.encoder={encoder}", "text.max_tokens=32", "model.mults=(1,)", "train.keep=99",
@@ -86,20 +106,15 @@ def told(workdir: Path, encoder: Path) -> list[str]:
     return ["--config", "configs/base64.py:tiny", "--workdir", str(workdir), *flags]
 
 
-def started(command: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> tuple[int, str]:
-    """(exit code, what was said); -1 and the traceback if an exception came out."""
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-            return command(arguments), said.getvalue()
-    except BaseException:
-        return -1, f"{said.getvalue()}{traceback.format_exc()}"
-
-
 def whole(workdir: Path) -> set[int]:
     """The steps that are good, by the hashes of their files."""
     return {one.step for one in steps.survey(workdir / "checkpoints", full=True)
             if one.state == GOOD}  # fmt: skip
+
+
+def kind_of(path: Path) -> str:
+    """Files that hold the same thing are of one kind, whatever name they were given."""
+    return "array" if re.fullmatch("[0-9a-f]{32}", path.name) else path.name
 
 
 def damaged(folder: Path, draw: random.Random) -> tuple[str, str]:
@@ -112,55 +127,137 @@ def damaged(folder: Path, draw: random.Random) -> tuple[str, str]:
             return f"checkpoints/{one}", f"renamed to {number}"
     # each kind of file is as likely as the others, however many arrays there are
     found = sorted(path for path in folder.rglob("*") if path.is_file())
-    kinds = sorted({path.name for path in found})
-    kind = draw.choice(kinds)
-    path = draw.choice([path for path in found if path.name == kind])
+    kind = draw.choice(sorted({kind_of(path) for path in found}))
+    path = draw.choice([path for path in found if kind_of(path) == kind])
     how = draw.choice(list(DAMAGES))
     DAMAGES[how](path, draw)
     return path.relative_to(folder).as_posix(), how
 
 
-def fuzz(number: int, seed: int, root: Path) -> list[str]:
-    """Does all of it in the folder `root`; returns what did not hold, a line each."""
+def prepare(root: Path, run: Run) -> dict[str, str]:
+    """Trains and exports in `root`, unless that is done; returns the results of whole files."""
     from tests.tiny_t5 import save_tiny
 
-    encoder, run, export = root / "t5", root / "run", root / "export"
-    encoder.mkdir()
-    export.mkdir()
-    save_tiny(encoder)
-    os.environ["DIFFJAX_CACHE_DIR"] = str(root / "users")
-    assert training.main(told(run, encoder)) == 0
-    file = export / "base64.safetensors"
-    assert checkpoints.main(["export", str(run), "--out", str(file)]) == 0
-    draw, wrong, codes = random.Random(seed), [], Counter[int]()
-    begun = time.monotonic()
-    for index in range(number):
-        copy = root / "copy"
-        shutil.rmtree(copy, ignore_errors=True)
-        if draw.random() < 0.8:
-            shutil.copytree(run, copy)
-            what, how = damaged(copy, draw)
-            before = whole(copy)
-            code, said = started(training.main, told(copy, encoder))
-            lost = before - whole(copy)
-            moved = {int(one.name.split(".")[0]) for one in copy.glob("checkpoints/*.foreign-*")}
-            if lost - moved:
-                wrong.append(f"{what} {how}: lost the steps {sorted(lost)}")
-        else:
-            shutil.copytree(export, copy)
-            what, how = damaged(copy, draw)
-            place = copy / what
-            flags = ["--prompt", "x", "--out", str(root / "out"), "--steps", "2", "--overwrite"]
-            code, said = started(sample.main, ["--stages", str(place), *flags])
-        codes[code] += 1
-        if code not in ALLOWED or "Traceback" in said:
-            wrong.append(f"{what} {how}: code {code}: {said.strip().splitlines()[-1:]}")
-            print(wrong[-1], said[-3000:], sep="\n", file=sys.stderr)
-        if index % 50 == 49:
-            seconds = time.monotonic() - begun
-            print(f"{index + 1} of {number}, {seconds:.0f} s, codes {dict(codes)}", flush=True)
-    print(f"{number} damages, codes {dict(codes)}, {len(wrong)} that did not hold")
-    return wrong
+    encoder, trained, exported = (root / name for name in ("t5", OF[TRAIN], OF[SAMPLE]))
+    file = exported / STAGE
+    if not file.exists():
+        for folder in (encoder, trained, exported):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+        save_tiny(encoder)
+        for command, flags in (
+            (TRAIN, told(trained, encoder)),
+            (EXPORT, ["export", str(trained), "--out", str(file)]),
+        ):
+            ended = run(command, flags, root / "said.txt")
+            assert ended.code == 0, ended.said
+    results = {}
+    for command in OF:
+        ended, results[command] = start(root, run, command)
+        assert results[command], ended.said
+    return results
+
+
+def start(
+    root: Path, run: Run, command: str, damage: Callable[[Path], None] = lambda folder: None
+) -> tuple[Ended, str]:
+    """Starts training or sampling on a damaged copy; returns how it ended, and its result.
+
+    The result is the digest of the state or of the pictures; "" if the command did not go on.
+    """
+    copy, out = root / "copy", root / "out"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(root / OF[command], copy)
+    damage(copy)
+    if command == TRAIN:
+        flags = told(copy, root / "t5")
+    else:
+        flags = ["--stages", str(copy / STAGE), "--out", str(out), "--steps", "2", "--prompt", "x"]
+    ended = run(command, flags, root / "said.txt")
+    if ended.code:
+        return ended, ""
+    if command == TRAIN:
+        return ended, "".join(re.findall(rf"digest of step {STEPS}: (\w+)", ended.said))
+    pictures = [png.read(path).tobytes() for path in sorted(out.glob("*px.png"))]
+    return ended, hashlib.sha256(b"".join(pictures)).hexdigest()
+
+
+def tried(root: Path, run: Run, results: Mapping[str, str], seed: int, number: int) -> Outcome:
+    """The damage of that number, and what it led to."""
+    draw = random.Random(f"{seed}/{number}")
+    command = TRAIN if draw.random() < 0.8 else SAMPLE
+    named, before = ["", ""], set[int]()
+
+    def damage(copy: Path) -> None:
+        named[:] = damaged(copy, draw)
+        before.update(whole(copy))
+
+    ended, result = start(root, run, command, damage)
+    wrong = []
+    if ended.code not in ALLOWED or "Traceback" in ended.said:
+        wrong.append(f"code {ended.code}: {ended.said.strip().splitlines()[-1:]}")
+    if ended.code == 0 and result != results[command]:
+        wrong.append("another result than that of the whole files")
+    aside = (root / "copy").glob("checkpoints/*.foreign-*")
+    lost = before - whole(root / "copy") - {int(one.name.split(".")[0]) for one in aside}
+    if lost:
+        wrong.append(f"lost the steps {sorted(lost)}")
+    return Outcome(
+        number=number,
+        what=named[0],
+        how=named[1],
+        command=command,
+        code=ended.code,
+        cpu_s=round(ended.cpu_s, 2),
+        wrong=wrong,
+        said=ended.said[-3000:] if wrong else "",
+    )
+
+
+def logged(log: Path) -> dict[int, Outcome]:
+    """What the log has, by number; a line that was cut short counts for nothing."""
+    done = dict[int, Outcome]()
+    for line in log.read_text().splitlines() if log.exists() else ():
+        try:
+            outcome: Outcome = json.loads(line)
+        except ValueError:
+            continue
+        done[outcome["number"]] = outcome
+    return done
+
+
+def fuzz(number: int, seed: int, root: Path) -> list[str]:
+    """Does what is left in the folder `root`; returns what did not hold, a line each."""
+    root.mkdir(parents=True, exist_ok=True)
+    log = root / f"log-{seed}.jsonl"
+    done = logged(log)
+    left = [one for one in range(number) if one not in done]
+    if left:
+        with forks(COMMANDS, {"DIFFJAX_CACHE_DIR": str(root / "users")}) as run:
+            results = prepare(root, run)
+            for one in left:
+                done[one] = tried(root, run, results, seed, one)
+                with log.open("a") as lines:
+                    print(json.dumps(done[one]), file=lines)
+                if len(done) % 50 == 0:
+                    print(summary(list(done.values())), flush=True)
+    outcomes = [done[one] for one in range(number)]
+    print(summary(outcomes))
+    return [f"{one['number']}: {one['what']} {one['how']}: {wrong}\n{one['said']}"
+            for one in outcomes for wrong in one["wrong"]]  # fmt: skip
+
+
+def summary(outcomes: list[Outcome]) -> str:
+    """The figures, in a line."""
+    codes = Counter(f"{one['command']} {one['code']}" for one in outcomes)
+    seconds = sum(one["cpu_s"] for one in outcomes)
+    wrong = sum(bool(one["wrong"]) for one in outcomes)
+    kinds = len({(kind_of(Path(one["what"])), one["how"]) for one in outcomes})
+    return (
+        f"{len(outcomes)} damages, {kinds} kinds of file and damage, codes {dict(codes)}, "
+        f"{wrong} that did not hold, {seconds / 60:.1f} CPU minutes"
+    )
 
 
 def main() -> int:
@@ -168,9 +265,11 @@ def main() -> int:
     flags = argparse.ArgumentParser(description=__doc__)
     flags.add_argument("--number", type=int, default=1000)
     flags.add_argument("--seed", type=int, default=0)
+    flags.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "diffjax-fuzz")
     parsed = flags.parse_args()
-    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
-        return bool(fuzz(parsed.number, parsed.seed, Path(folder)))
+    wrong = fuzz(parsed.number, parsed.seed, parsed.folder)
+    print(*wrong, sep="\n", file=sys.stderr)
+    return bool(wrong)
 
 
 if __name__ == "__main__":

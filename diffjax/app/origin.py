@@ -13,11 +13,13 @@ from urllib.parse import urlsplit
 
 Headers = Iterable[tuple[bytes, bytes]]
 
-# What is added to each answer: no other site may show the page in a frame, or use its files.
+# What is added to each answer: no other site may show the page in a frame, use its files, or keep
+# hold of a window in which it opened the page.
 ADDED = (
     (b"x-frame-options", b"SAMEORIGIN"),
     (b"content-security-policy", b"frame-ancestors 'self'"),
     (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"same-origin"),
 )
