@@ -6,16 +6,21 @@ The log of the browser's network says what came back, whatever the other site co
 import functools
 import http.server
 import json
-import signal
+import os
+import subprocess
+import sys
 import threading
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from tests.app import served, test_app
+from tests import runs
+from tests.app import browsers, test_app
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("gradio")
@@ -68,15 +73,28 @@ def requests_of(log):
     return [Request(*asked[one], answers.get(one, 0), read[one]) for one in asked]
 
 
+class Served(NamedTuple):
+    """A page that asks for ann's password, and draws by a network of one line."""
+
+    folder: Path
+    url: str
+    port: int
+    draws: int  # the number of the event
+
+    def files(self):
+        return sorted(path for path in self.folder.glob("*/*"))
+
+
 @pytest.fixture
-def page(tmp_path, tmp_path_factory):
-    tmp = tmp_path / "tmp"
-    tmp.mkdir()
-    page = served.Server(served.trained(tmp_path_factory), tmp, user="ann", password="secret")
-    yield page
-    assert page.process.poll() is None, page.log.read_text()
-    page.process.send_signal(signal.SIGTERM)
-    assert page.process.wait(30) == 143
+def page(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.app.quick_page", str(tmp_path)],
+        cwd=runs.ROOT, env={**os.environ, "DIFFJAX_AUTH": "ann:secret"}, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    yield Served(tmp_path / "page", *json.loads(process.stdout.readline()))
+    assert process.poll() is None
+    process.terminate()
+    process.wait(30)
 
 
 @pytest.fixture
@@ -95,18 +113,15 @@ def site(tmp_path):
         thread.join()
 
 
-def files(page):
-    return sorted(str(path) for path in page.tmp.glob("*/*/*"))
-
-
 def test_a_foreign_page_tries_everything_and_gets_nothing(page, site, tmp_path):
-    drawn = [*test_app.request(guidance=3.0, steps=4, count=1), 0, False, None]
-    assert page.ask("draw", drawn)[1] is None
-    picture = str(page.made()[-1])
-    asked = {"data": drawn, "fn_index": page.events["draw"], "session_hash": "evil"}
+    picture = page.folder / ("0" * 32) / "seed0.png"
+    picture.parent.mkdir()
+    Image.fromarray(np.full((64, 64, 3), 128, np.uint8)).save(picture)
+    drawn = [*test_app.request(guidance=3.0, steps=2, count=1), 0, False, None]
+    asked = {"data": drawn, "fn_index": page.draws, "session_hash": "evil"}
     rebound = f"http://evil.example:{page.port}"  # a name of the other site that means this machine
-    log, before, found = tmp_path / "net.json", files(page), {}
-    with served.browsing(tmp_path / "profile", f"--log-net-log={log}", *FLAGS) as browser:
+    log, before, found = tmp_path / "net.json", page.files(), {}
+    with browsers.browsing(tmp_path / "profile", f"--log-net-log={log}", *FLAGS) as browser:
 
         def tried(place, frame=""):
             browser.switch_to.new_window("tab")
@@ -114,14 +129,14 @@ def test_a_foreign_page_tries_everything_and_gets_nothing(page, site, tmp_path):
             if frame:
                 browser.switch_to.frame(frame)
             url = rebound if place == rebound else page.url
-            return browser.execute_async_script(RUN, url, picture, asked)
+            return browser.execute_async_script(RUN, url, str(picture), asked)
 
         browser.get(page.url)
         assert browser.execute_async_script(LOGIN) == 200
         for place in (f"http://evil.example:{site}", f"http://127.0.0.1:{site}", rebound):
             found[place] = tried(place)
         found["null"] = tried(f"http://127.0.0.1:{site}", "sandbox")
-        assert files(page) == before
+        assert page.files() == before
         own = tried(page.url)
     assert [name for name in OWN if not own[name]] == []  # the tries work, and ann is logged in
     read = {(place, name): text for place, texts in found.items() for name, text in texts.items()

@@ -4,9 +4,11 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,25 +16,105 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from diffjax import main
 from diffjax.images import png
 from tests import runs, test_sample_classifier
-from tests.app import served, test_app
+from tests.app import browsers, test_app
+from tests.quick import XLA_FLAGS
+from tests.tiny_t5 import save_tiny
 from tools import fuzz_page
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("gradio")
+httpx = pytest.importorskip("httpx")  # comes with gradio
 
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-    return served.trained(tmp_path_factory)
+    folder = tmp_path_factory.mktemp("cascade")
+    encoder = save_tiny(tmp_path_factory.mktemp("t5"))
+    flags = [f"--config.{s}.text.encoder={encoder}" for s in ("base64", "sr256")]
+    flags += [f"--config.{s}.text.max_tokens=32" for s in ("base64", "sr256")]
+    os.environ["DIFFJAX_CACHE_DIR"] = str(tmp_path_factory.getbasetemp() / "cache")
+    assert main.main(["--config", "configs/cascade.py:tiny", "--workdir", str(folder), *flags]) == 0
+    return folder
+
+
+class Server:
+    """A page in a process of its own, whose temporary folder is `tmp`."""
+
+    def __init__(self, workdir, tmp, *more):
+        with socket.socket() as trial:
+            trial.bind(("127.0.0.1", 0))
+            self.port = trial.getsockname()[1]
+        self.tmp, self.log = tmp, tmp.parent / "server.log"
+        self.environ = {
+            **os.environ, "TMPDIR": str(tmp), "XLA_FLAGS": XLA_FLAGS,
+        }  # fmt: skip
+        flags = ["--workdir", str(workdir), "--port", str(self.port), *map(str, more)]
+        with open(self.log, "w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "diffjax.app", *flags],
+                cwd=runs.ROOT, env=self.environ, stdout=log, stderr=log,
+            )  # fmt: skip
+        self.url = f"http://127.0.0.1:{self.port}"
+        end = time.monotonic() + runs.within(300)
+        while f"the page is at {self.url}" not in self.log.read_text():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < end, self.log.read_text()
+            time.sleep(0.3)
+        self.http = httpx.Client(base_url=self.url, timeout=120, trust_env=False)
+        events = self.http.get("/config").json()["dependencies"]
+        self.events = {event["api_name"]: event["id"] for event in events}
+
+    def ask(self, event, data, session=None):
+        """(output, error) of an event: the data of the last message, or why it was refused."""
+        session = session or uuid.uuid4().hex[:10]
+        body = {"data": data, "fn_index": self.events[event], "session_hash": session}
+        # as json.dumps has it, with NaN and lone surrogates
+        reply = self.http.post(
+            "/gradio_api/queue/join",
+            content=json.dumps(body),
+            headers={"content-type": "application/json"},
+        )
+        if reply.status_code != 200:
+            return None, f"{reply.status_code}: {reply.text}"
+        query = {"session_hash": session}
+        with self.http.stream("GET", "/gradio_api/queue/data", params=query) as lines:
+            for line in lines.iter_lines():
+                message = json.loads(line.removeprefix("data: ")) if line else {}
+                if message.get("msg") == "process_completed":
+                    output = message["output"]
+                    return (output["data"], None) if message["success"] else (None, output["error"])
+        raise AssertionError("the queue said nothing")
+
+    def upload(self, path, name="image.png"):
+        """What the editor sends of a file."""
+        files = {"files": (name, path.read_bytes(), "image/png")}
+        (there,) = self.http.post("/gradio_api/upload", files=files).json()
+        return {"path": there, "meta": {"_type": "gradio.FileData"}}
+
+    def made(self, kind="sample", stages=2):
+        """The files of the large pictures, oldest first."""
+        found = [
+            p for p in self.tmp.glob("*/*/seed*.png")
+            if (said := png.read_metadata(p))["kind"] == kind and len(said["stages"]) == stages
+        ]  # fmt: skip
+        return sorted(found, key=lambda path: path.stat().st_mtime_ns)
+
+    def rss_mb(self):
+        (line,) = [
+            line for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+            if line.startswith("VmRSS")
+        ]  # fmt: skip
+        return int(line.split()[1]) / 1024
 
 
 @pytest.fixture(scope="module")
 def server(workdir, tmp_path_factory):
     tmp = tmp_path_factory.mktemp("server") / "tmp"
     tmp.mkdir()
-    server = served.Server(workdir, tmp)
+    server = Server(workdir, tmp)
     yield server
     assert server.process.poll() is None, server.log.read_text()
     server.process.send_signal(signal.SIGTERM)
@@ -112,9 +194,7 @@ def test_a_page_of_classes_draws_those_that_are_chosen_guided_by_a_classifier(tm
     for name, spec in runs_.items():
         assert test_sample_classifier.train(tmp_path / name, of=spec) == 0
     (tmp_path / "tmp").mkdir()
-    page = served.Server(
-        tmp_path / "digits", tmp_path / "tmp", "--guide-by", tmp_path / "classifier"
-    )
+    page = Server(tmp_path / "digits", tmp_path / "tmp", "--guide-by", tmp_path / "classifier")
     try:
         parts = page.http.get("/config").json()["components"]
         boxes = {one["props"].get("elem_id"): one["props"] for one in parts}
@@ -195,7 +275,7 @@ def test_of_300_random_requests_none_is_answered_with_500_and_other_sites_get_no
 
 @pytest.fixture
 def browser(tmp_path):
-    with served.browsing(tmp_path / "profile") as driver:
+    with browsers.browsing(tmp_path / "profile") as driver:
         yield driver
 
 
