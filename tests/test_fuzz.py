@@ -1,5 +1,6 @@
 """The fuzzers of tools/: each damage damages, the same seed asks for the same, and few damages."""
 
+import importlib.util
 import json
 import os
 import random
@@ -11,8 +12,7 @@ import sys
 import pytest
 
 from tests import runs
-from tools import fuzz_files, fuzz_page
-from tools.forked import forks
+from tools import forked, fuzz_files, fuzz_page
 
 
 @pytest.mark.parametrize("how", fuzz_files.DAMAGES)
@@ -31,6 +31,11 @@ def test_what_is_logged_is_not_done_again_and_a_line_that_was_cut_short_is(tmp_p
     lines = [json.dumps({"number": number, "wrong": []}) for number in (0, 1, 3)]
     log.write_text("\n".join(lines)[:-5])
     assert set(fuzz_files.logged(log)) == {0, 1}
+
+
+def test_there_are_the_modules_that_forks_have_imported():
+    for name in (*fuzz_files.COMMANDS, *forked.LATER):
+        assert importlib.util.find_spec(name), name
 
 
 def test_the_requests_depend_on_the_seed_alone_and_half_of_them_are_for_another_site():
@@ -55,7 +60,7 @@ def plain(said):
 def test_a_fork_ends_and_says_what_a_fresh_process_does(tmp_path, monkeypatch):
     monkeypatch.setenv("DIFFJAX_CACHE_DIR", str(tmp_path / "users"))
     whole, kept = tmp_path / "copy", tmp_path / "kept"
-    with forks(fuzz_files.COMMANDS, {}) as run:
+    with forked.forks(fuzz_files.COMMANDS, {}) as run:
         fuzz_files.prepare(tmp_path, run)
 
         def both(command, flags):

@@ -2,16 +2,32 @@
 
 uvicorn waits without end for the rest of a request's first lines. And Gradio puts a middleware of
 its own, which answers other sites, before those that it is given; so the gate stands before all.
+Gradio also waits 5 s for the server to start, and says of a slower one that the port is taken.
 """
 
 import asyncio
+import threading
+import time
 from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 from diffjax.app.gate import App
 
 REQUEST_S = 20.0  # for the first lines of a request
 MOST = 512  # open at the same time
 NAME = "Hurried"
+START_S = 300.0  # to start the server; on a busy machine it takes many seconds
+
+
+@runtime_checkable
+class Server(Protocol):
+    """What we use of Gradio's server."""
+
+    started: bool
+    thread: threading.Thread
+
+    def run(self) -> None:
+        """Serves, until the server is closed."""
 
 
 def hurried(base: type, guard: Callable[[App], App] = lambda app: app) -> type:
@@ -50,8 +66,25 @@ def hurried(base: type, guard: Callable[[App], App] = lambda app: app) -> type:
 
 def hurry(guard: Callable[[App], App]) -> None:
     """Let uvicorn, which Gradio starts, use such a protocol for all connections."""
+    from gradio import http_server
     from uvicorn import config
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
+    http_server.Server.run_in_thread = start
     globals()[NAME] = hurried(H11Protocol, guard)
     config.HTTP_PROTOCOLS["auto"] = f"{__name__}:{NAME}"
+
+
+def start(server: Server) -> None:
+    """Runs the server in a thread, and waits until it has started, however busy the machine is.
+
+    Raises:
+      OSError: it ended before, as when the port is taken.
+    """
+    server.thread = threading.Thread(target=server.run, daemon=True)
+    server.thread.start()
+    end = time.monotonic() + START_S
+    while not server.started:
+        if not server.thread.is_alive() or time.monotonic() > end:
+            raise OSError("the server did not start; is the port taken?")
+        time.sleep(0.001)

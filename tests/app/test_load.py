@@ -261,3 +261,17 @@ def test_a_connection_without_a_whole_request_is_closed_and_one_that_is_answered
     assert timer.cancelled
     connections.hurried(Base)(connections.MOST).connection_made(transport)
     assert transport.closed == 2
+
+
+def test_a_server_that_starts_late_is_waited_for_and_one_that_ends_is_not():
+    late, ended = (SimpleNamespace(started=False, thread=None) for _ in range(2))
+
+    def run_late():
+        time.sleep(0.2)
+        late.started = True
+
+    late.run, ended.run = run_late, lambda: None
+    connections.start(late)
+    assert late.started
+    with pytest.raises(OSError, match="is the port taken"):
+        connections.start(ended)
