@@ -28,7 +28,7 @@ from diffjax.build.stages import loading
 from diffjax.core.errors import ConfigError
 from diffjax.core.limits import MAX_SEED
 from diffjax.editing import inpaint
-from diffjax.generation import chain, folder, jobs, recipe, rows
+from diffjax.generation import chain, folder, jobs, parse, recipe, rows
 from diffjax.images import pixels, png
 from diffjax.tasks.conditions import Class
 from diffjax.tasks.critic import ClassifierCritic

@@ -11,7 +11,7 @@ from diffjax.build.stages import decoders
 from diffjax.core.errors import ConfigError
 from diffjax.encoders.clip import encoder
 from diffjax.encoders.clip.captions import of_prompts
-from diffjax.generation import folder, recipe, rows, telling
+from diffjax.generation import folder, parse, recipe, rows, telling
 from diffjax.generation.jobs import Job
 from diffjax.tasks.conditions import Embedding
 from diffjax.tasks.vectors import IMAGE_VECTOR

@@ -15,7 +15,7 @@ import pytest
 from diffjax import main
 from diffjax.build import tasks
 from diffjax.build.check import check
-from diffjax.build.inputs import data, texts
+from diffjax.build.inputs import reading, texts
 from diffjax.build.options import config
 from diffjax.build.planning import plan_of
 from diffjax.devices import topology
@@ -219,7 +219,7 @@ def test_a_stage_of_the_page_needs_neither_its_encoder_nor_its_data_to_be_planne
         raise AssertionError("opened a file that a planner has not")
 
     monkeypatch.setattr(texts, "load_encoder", not_at_hand)
-    monkeypatch.setattr(data, "source_of", not_at_hand)
+    monkeypatch.setattr(reading, "source_of", not_at_hand)
     for name in write_scale_page.names():
         if not name.startswith(f"{stage} "):
             continue

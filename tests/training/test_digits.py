@@ -125,7 +125,7 @@ def test_a_digit_is_read_with_its_class_and_a_caption():
     assert images.max() == 255
     assert np.bincount(labels).min() > 170
     options = config.load("configs/digits.py:tiny")
-    from diffjax.build.inputs.data import source_of
+    from diffjax.build.inputs.reading import source_of
 
     record = source_of(options)[0]
     assert record["captions"] == ("the digit zero",)

@@ -128,7 +128,7 @@ def test_the_preset_has_the_network_that_is_told_steps_and_takes_the_text_of_a_c
     steps = task.model.steps(task.schedule(jnp.array([0.0, 1.0])))
     np.testing.assert_array_equal(steps, [0, 999])
     assert (task.text.embeds_blank, task.frozen[NO_TEXT].shape) == (True, (77, 768))
-    with pytest.raises(ConfigError, match="want sd:PLACE"):
+    with pytest.raises(ConfigError, match='"sd:PLACE"'):
         texts.encoder_of(config)
     small = latent.get_config("tiny")
     small.text.update(encoder=f"sd:{folders['sd1']}", max_tokens=77)

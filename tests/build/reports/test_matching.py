@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffjax.build.inputs import data
+from diffjax.build.inputs import reading
 from diffjax.build.options import config
 from diffjax.build.reports import matching
 from diffjax.core.errors import ConfigError
@@ -43,7 +43,7 @@ def by_hand(clip, records, classes, right):
 def test_labels_are_the_classes_where_there_are_some(loaded, monkeypatch):
     """In blocks of three pictures, of which the last one is not full."""
     records = Labelled(20, 16)
-    monkeypatch.setattr(data, "records_held_out", lambda options, split: records)
+    monkeypatch.setattr(reading, "records_held_out", lambda options, split: records)
     monkeypatch.setattr(matching, "BLOCK", 3)
     found = matching.zero_shot(loaded, "validation", None)
     assert (found["classes"], found["pictures"], found["texts"]) == (5, 20, 5)
@@ -56,7 +56,7 @@ def test_labels_are_the_classes_where_there_are_some(loaded, monkeypatch):
 def test_names_are_the_classes_of_records_without_labels(loaded, monkeypatch):
     """Each by the mean of all captions of its records; no more of them than asked for."""
     records = Shapes(40, 16)
-    monkeypatch.setattr(data, "records_held_out", lambda options, split: records)
+    monkeypatch.setattr(reading, "records_held_out", lambda options, split: records)
     found = matching.zero_shot(loaded, "validation", None)
     names = [records[i]["name"] for i in range(40)]
     classes = {name: records.captions(names.index(name)) for name in sorted(set(names))}
@@ -75,7 +75,7 @@ def test_records_that_say_nothing_have_no_classes(loaded, monkeypatch):
         def captions(self, index):
             return ()
 
-    monkeypatch.setattr(data, "records_held_out", lambda options, split: Mute(6, 16))
+    monkeypatch.setattr(reading, "records_held_out", lambda options, split: Mute(6, 16))
     assert "neither labels nor names" in matching.zero_shot(loaded, "v", None)["why_not"]
 
 
