@@ -10,7 +10,7 @@ pictures, of the files that are whole; and no checkpoint that was whole may be l
 A damage depends on the seed and its number alone. The folder has a line per damage in
 `log-SEED.jsonl`, and the same command does only those that have none. So it may be ended at any
 time, and several processes can share a folder and its numbers. Each start is a fork
-(tools/forked.py) and costs 1.7 s of a core on average. Exit codes: 0 all of this held, 1 it did
+(tools/forked.py) and costs 2 s of a core on average. Exit codes: 0 all of this held, 1 it did
 not.
 """
 

@@ -37,7 +37,7 @@ def browsing(profile, *flags):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(chromedriver))
-    driver.set_script_timeout(runs.within(300))
+    driver.set_script_timeout(runs.within(600))
     try:
         yield driver
     finally:

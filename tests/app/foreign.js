@@ -1,10 +1,10 @@
 // What a page can try on another site, in the browser of somebody who is logged in there.
 // Each try ends with what it could read or bring about; "" is nothing.
 
-const LIMIT_MS = 3000;
+let limitMs = 3000;
 
 function within(made) {
-  const late = new Promise((done) => setTimeout(done, LIMIT_MS, ""));
+  const late = new Promise((done) => setTimeout(done, limitMs, ""));
   return Promise.race([new Promise(made), late]).catch(() => "");
 }
 
@@ -20,7 +20,7 @@ function element(name, attributes, said) {
 
 async function read(url, options = {}) {
   const ended = new AbortController();
-  setTimeout(() => ended.abort(), LIMIT_MS);
+  setTimeout(() => ended.abort(), limitMs);
   try {
     const told = { credentials: "include", signal: ended.signal, ...options };
     const reply = await fetch(url, told);
@@ -47,7 +47,7 @@ function submit(url, kind, fields, target) {
     }
     document.body.append(form);
     form.submit();
-    setTimeout(done, 500, "");
+    setTimeout(done, limitMs / 6, "");
   });
 }
 
@@ -86,13 +86,14 @@ function opened(url, said) {
       one.close();
       done(told);
     };
-    setTimeout(look, 2000);
+    setTimeout(look, limitMs / 2);
   });
 }
 
 // page: the address of the other site. picture: the path of a picture of its user.
-// asked: what its user would send to draw.
-async function tries(page, picture, asked) {
+// asked: what its user would send to draw. slow: how busy the machine is, 1 if it is not.
+async function tries(page, picture, asked, slow) {
+  limitMs *= slow;
   const api = `${page}/gradio_api`;
   const file = () => new File([new Uint8Array(2000)], "evil.png", { type: "image/png" });
   const form = () => {
@@ -156,12 +157,13 @@ async function tries(page, picture, asked) {
         const url = `${api}/queue/data?session_hash=evil`;
         const one = new EventSource(url, { withCredentials: true });
         one.onopen = () => done("open");
-        one.onmessage = (message) => done(message.data);
+        one.onerror = () => done("");
       }),
     heartbeat: () =>
       within((done) => {
         const one = new EventSource(`${api}/heartbeat/evil`, { withCredentials: true });
         one.onopen = () => done("open");
+        one.onerror = () => done("");
       }),
     websocket: () =>
       within((done) => {

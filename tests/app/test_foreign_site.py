@@ -129,7 +129,7 @@ def test_a_foreign_page_tries_everything_and_gets_nothing(page, site, tmp_path):
             if frame:
                 browser.switch_to.frame(frame)
             url = rebound if place == rebound else page.url
-            return browser.execute_async_script(RUN, url, str(picture), asked)
+            return browser.execute_async_script(RUN, url, str(picture), asked, runs.within(1))
 
         browser.get(page.url)
         assert browser.execute_async_script(LOGIN) == 200
