@@ -13,6 +13,7 @@ import threading
 from pathlib import Path
 
 from diffjax.app import drawing, logins, server
+from diffjax.app.answers import Studio
 from diffjax.app.followers import Followers
 from diffjax.app.origin import origins_of
 from diffjax.app.room import Room
@@ -29,7 +30,7 @@ def main(root: Path) -> None:
 
     room, followers = Room(folder), Followers()
     cascade = drawing.at_start(tiny_cascade.cascade(encoder))
-    blocks = build(cascade, room, followers, None)
+    blocks = build(Studio(cascade, room, followers))
     port = free_port()
     url = server.launch(blocks, room, "127.0.0.1", port, logins.login(None, None),
                         origins=origins_of("127.0.0.1"), followers=followers)  # fmt: skip
