@@ -53,7 +53,7 @@ def test_after_twenty_damages_no_start_ends_with_a_traceback_and_no_whole_step_i
 
 def plain(said):
     """What a command said, without what differs from start to start."""
-    return re.sub(r"\d+\.\d+|(?<=-)[0-9a-f]{8}\b", "N", said)
+    return re.sub(r" *\d+\.\d+|\d+:\d\d:\d\d|(?<=-)[0-9a-f]{8}\b", " N", said)
 
 
 @pytest.mark.slow
