@@ -17,6 +17,7 @@ from jaxtyping import Bool, UInt8
 
 from diffjax.build.stages import loading
 from diffjax.core import command
+from diffjax.core.errors import Ending
 from diffjax.devices import mesh
 from diffjax.editing import inpaint
 from diffjax.evaluation import retrieval
@@ -114,4 +115,7 @@ def psnr_in(
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Ending as error:
+        raise SystemExit(error.line()) from None

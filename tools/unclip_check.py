@@ -20,6 +20,8 @@ from jaxtyping import Float, UInt8
 
 from diffjax.build.inputs import reading
 from diffjax.build.stages import decoders, loading, places
+from diffjax.core import command
+from diffjax.core.errors import Ending
 from diffjax.core.types import Image
 from diffjax.data import transforms
 from diffjax.data.record import image_of
@@ -35,7 +37,7 @@ BATCH = 16
 
 def main(arguments: Sequence[str] | None = None) -> None:
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    flags.add_argument("decoder", type=Path)
+    flags.add_argument("decoder", type=command.path)
     flags.add_argument("--num", type=int, default=100)
     flags.add_argument("--steps", type=int, default=32)
     flags.add_argument("--guidance", type=float, default=2.0)
@@ -138,4 +140,7 @@ def apart(one: np.ndarray, other: np.ndarray) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Ending as error:
+        raise SystemExit(error.line()) from None

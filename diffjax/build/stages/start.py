@@ -79,19 +79,21 @@ def params_of(config: ConfigDict, task: Task) -> Params:
     """
     place = place_of(config)
     if places.is_others(place):
-        found = ancestors.load_stage(place)[0].params
+        found, said = ancestors.load_stage(place)[0].params, f"begins with the weights of {place}"
     else:
         options = places.options_of(place)
         bases.check_same(config, options, place)
         of_base = tasks.trained_task_of(options, texts.text_width_of(options))
         found, step, average = lora.params_of(options, place, of_base, config.start.average or None)
-        print(f"begins with the weights of step {step} of {place}, {average}", flush=True)
+        said = f"begins with the weights of step {step} of {place}, {average}"
     params = jax.tree.map(lambda x: np.asarray(x, np.float32), found)
     wanted = jax.eval_shape(task.init, jax.random.key(0))
     try:
-        return fitted(params, wanted, config.model.get("patch", 1))
+        begun = fitted(params, wanted, config.model.get("patch", 1))
     except ValueError as error:
         raise ConfigError(BASE, str(place), str(error)) from None
+    print(said, flush=True)
+    return begun
 
 
 def fitted(params: Params, wanted: PyTree, patch: int = 1) -> Params:

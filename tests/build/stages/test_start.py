@@ -1,6 +1,7 @@
 """The weights that a run begins with: which they are, and what is refused."""
 
 import functools
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -169,3 +170,9 @@ def test_another_network_is_named_by_its_first_difference(base):
     other = {**params, "stem": {**params["stem"], "bias": np.zeros(3, np.float32)}}
     with pytest.raises(ValueError, match=r"its stem/bias is \(3,\), want \(8,\)"):
         fitted(other)
+
+
+def test_shipped_is_the_stage_of_that_size_that_comes_with_diffjax():
+    made = options("shipped", "decoder:emoji")
+    assert start.place_of(made).name == "base64.safetensors"
+    start.check(made, Path("no run"))  # the decoder has its network
