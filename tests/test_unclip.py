@@ -1,5 +1,6 @@
 """A tiny decoder of vectors, from its config to its pictures."""
 
+import itertools
 import json
 import shutil
 
@@ -162,8 +163,9 @@ def test_a_trained_decoder_makes_variations_of_a_picture(whole, tmp_path):
     found = json.loads((tmp_path / "c.json").read_text())
     assert found["distance"]["of ends of interpolations from reconstructions"] < 1
     assert found["distance"]["between variations"] > 0
-    decoded = found["decoded"]
-    assert 0 <= decoded["all"]["very"] <= decoded["these"]["very"] <= decoded["these"]["name"] <= 1
+    for judge, made in itertools.product(("clip", "pixels"), ("decoded", "variations")):
+        these, every = (found[made][f"by {judge} among {among}"] for among in ("these", "all"))
+        assert 0 <= every["very"] <= these["very"] <= these["name"] <= 1
 
 
 def train_prior(workdir, encoder, clip):

@@ -2,21 +2,24 @@
 
 python -m tools.unclip_check runs/unclip/decoder --num 100 --out unclip.json
 
-On drawings that it was trained on: how often the CLIP finds the very drawing, or one of its name,
-by a picture that was decoded from its vector, among these drawings and among all of the training
-data; the same of variations; how far variations and reconstructions are from the drawing; and how
-far the ends of interpolations are from reconstructions.
+On drawings that it was trained on: how often the nearest drawing to a picture that was decoded from
+its vector, alone and with its first caption, is the very one, or one of its name, among these
+drawings and among all of the training data. Nearest by the vectors of the CLIP, and by pixels, as
+in `diffjax.evaluate`. The same of variations and reconstructions; how far both are from the
+drawing; and how far the ends of interpolations are from reconstructions.
 """
 
 import argparse
 import dataclasses
+import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from diffjax.build.inputs import reading
 from diffjax.build.stages import decoders, loading, places
@@ -24,15 +27,24 @@ from diffjax.core import command
 from diffjax.core.errors import Ending
 from diffjax.core.types import Image
 from diffjax.data import transforms
-from diffjax.data.record import image_of
+from diffjax.data.record import Record, first_caption, image_of
 from diffjax.editing import unclip
 from diffjax.editing.unclip import Pair
-from diffjax.generation import rows
+from diffjax.evaluation import retrieval
+from diffjax.generation import chain, rows
 from diffjax.generation.chain import TrainedStage
 from diffjax.images import pixels
 from diffjax.tasks.vectors import IMAGE_VECTOR
 
 BATCH = 16
+Places: TypeAlias = Int[np.ndarray, " n"]
+
+
+class Judge(NamedTuple):
+    """features: of pictures in bytes, as rows; the nearer, the more alike. real: of the data."""
+
+    features: Callable[[UInt8[np.ndarray, "n h w 3"]], Float[np.ndarray, "n d"]]
+    real: Float[np.ndarray, "m d"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -41,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     flags.add_argument("--num", type=int, default=100)
     flags.add_argument("--steps", type=int, default=32)
     flags.add_argument("--guidance", type=float, default=2.0)
+    flags.add_argument("--noise", type=float, default=1.0, help="eta of the variations")
     flags.add_argument("--out", type=Path, default=Path("unclip.json"))
     asked = flags.parse_args(arguments)
     cascade = loading.load([asked.decoder])
@@ -55,12 +68,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     records = reading.source_of(options)
     at = [i * len(records) // asked.num for i in range(asked.num)]
     known = [records[i] for i in range(len(records))]
-    names = np.array([str(record.get("name", "")) for record in known])
-    every = np.array([record[IMAGE_VECTOR] for record in known], np.float32)
     size_px = options.data.size_px
-    drawings = np.stack(
-        [transforms.square(transforms.load(image_of(records[i])), size_px, "centre") for i in at]
-    )
+    pictures = np.stack([square(record, size_px) for record in known])
+    drawings, every = pictures[at], np.array([x[IMAGE_VECTOR] for x in known], np.float32)
+    names = np.array([str(record.get("name", "")) for record in known])
+    judges = {
+        "clip": Judge(clip.of_pictures, every),
+        "pixels": Judge(retrieval.small_pixels, retrieval.small_pixels(pictures)),
+    }
+    nearest = functools.partial(shares, judges, names=names, at=np.array(at))
     vectors = clip.of_pictures(drawings)
     pairs = [
         unclip.pair_of(
@@ -72,17 +88,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     noise = Pair(pair.vector, jnp.asarray(np.random.default_rng(0).normal(size=pair.noise.shape)))
     seeds = np.arange(asked.num)
     decoded = made(stages["guided"], Pair(noise.vector, noise.noise.astype(jnp.float32)), seeds)
+    captions = [first_caption(records[i]) for i in at]
+    states, mask = cascade.text_encoder().encode(captions)
+    told = [
+        chain.generate(
+            stages["guided"],
+            {**chain.prompt_columns(states[part], mask[part]), IMAGE_VECTOR: noise.vector[part]},
+            seeds=jnp.asarray(seeds[part], jnp.int32),
+        )[0]
+        for part in parts(asked.num)
+    ]
+    captioned = rows.to_bytes(jnp.concatenate(told))
     again = made(stages["plain"], pair, seeds)
-    varied = [made(stages["guided"], pair, seeds + s * asked.num, eta=1.0) for s in (0, 1)]
+    varied = [made(stages["guided"], pair, seeds + s * asked.num, eta=asked.noise) for s in (0, 1)]
     way = unclip.between(
         Pair(*(x[:1] for x in pair)), Pair(*(x[1:2] for x in pair)), jnp.array([0.0, 1.0])
     )
     ends = made(stages["plain"], way, np.zeros(2, int))
     found = {
         "drawings": asked.num,
-        "decoded": retrieval(clip.of_pictures(decoded), every, names, at),
-        "variations": retrieval(clip.of_pictures(varied[0]), every, names, at),
-        "reconstructions": retrieval(clip.of_pictures(again), every, names, at),
+        "decoded": nearest(decoded),
+        "decoded with the caption": nearest(captioned),
+        "variations": nearest(varied[0]),
+        "reconstructions": nearest(again),
         "distance": {
             "of reconstructions": apart(again, drawings),
             "between variations": apart(varied[0], varied[1]),
@@ -118,18 +146,28 @@ def made(
     return np.concatenate(found)
 
 
-def retrieval(
-    ours: Float[np.ndarray, "n v"], every: Float[np.ndarray, "m v"], names: np.ndarray, at: list
-) -> dict[str, dict[str, float]]:
-    """How often the nearest drawing is the very one, and one of the same name.
+def square(record: Record, size_px: int) -> UInt8[np.ndarray, "s s 3"]:
+    """The middle square of the picture of a record."""
+    return transforms.square(transforms.load(image_of(record)), size_px, "centre")
 
-    every, names: of the training data. at: which of these were asked for.
+
+def shares(
+    judges: Mapping[str, Judge], made: UInt8[np.ndarray, "n h w 3"], names: np.ndarray, at: Places
+) -> dict[str, dict[str, float]]:
+    """How often the nearest drawing is the very one, and one of the same name, by each judge.
+
+    names: of the training data. at: which of these were asked for.
     """
     found = {}
-    for among, members in (("these", np.array(at)), ("all", np.arange(len(every)))):
-        nearest = members[np.argmax(ours @ every[members].T, axis=1)]
-        very = float(np.mean(nearest == np.array(at)))
-        found[among] = {"very": very, "name": float(np.mean(names[nearest] == names[at]))}
+    for title, judge in judges.items():
+        features = judge.features(made)
+        for among, members in (("these", at), ("all", np.arange(len(names)))):
+            far = retrieval.distances(features, judge.real[members])
+            nearest = members[np.argmin(far, axis=1)]
+            found[f"by {title} among {among}"] = {
+                "very": float(np.mean(nearest == at)),
+                "name": float(np.mean(names[nearest] == names[at])),
+            }
     return found
 
 
