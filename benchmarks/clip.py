@@ -81,8 +81,8 @@ def ours(name: str, rows: int, folder: Path) -> Program:
 
 
 def peer(name: str) -> tuple[Any, dict[str, Any]]:
-    """open_clip's network, and its sizes by the names of `tools.clip_peers`."""
-    from tools import clip_peers
+    """open_clip's network, and its sizes by the names of `tools.peers.clip_peers`."""
+    from tools.peers import clip_peers
 
     config = WORKS[name]
     size = dict(
@@ -99,7 +99,7 @@ def write_weights(name: str, rows: int, folder: Path) -> None:
     """open_clip's initial weights."""
     import torch
 
-    from tools import clip_peers
+    from tools.peers import clip_peers
 
     torch.manual_seed(0)
     clip_peers.save_open_clip(*peer(name), quick_gelu=True, folder=folder)
@@ -111,7 +111,7 @@ def theirs(name: str, rows: int, folder: Path) -> Program:
     from safetensors.torch import load_file
 
     from diffjax.encoders.clip import weights
-    from tools import clip_peers
+    from tools.peers import clip_peers
 
     model, _ = peer(name)
     model.load_state_dict(load_file(folder / weights.OPEN_FILES[0]))

@@ -73,8 +73,8 @@ def theirs(work: Work) -> Step:
     """torch-fidelity's steps, through the functions that its command calls."""
     import torch
 
-    from tools import inception_peers
-    from tools.metric_peers import metric_fid, utils  # imported there without torchvision
+    from tools.peers import inception_peers
+    from tools.peers.metric_peers import metric_fid, utils  # imported there without torchvision
 
     net = inception_peers.feature_extractor_inceptionv3.FeatureExtractorInceptionV3(
         "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(work.weights)
@@ -111,7 +111,7 @@ def write_weights(file: Path) -> None:
     """Random weights in torch-fidelity's layout."""
     import torch
 
-    from tools import inception_peers
+    from tools.peers import inception_peers
 
     torch.save(inception_peers.network(0, ("2048",)).state_dict(), file)
 

@@ -23,7 +23,7 @@ from diffjax.models.layers.convolve import fastest_convolution
 from diffjax.tasks.conditions import Class, Condition, Text
 from diffjax.tasks.denoising import Denoising
 from diffjax.training import averages, optim, state, step
-from tools import dit_inputs
+from tools.inputs import dit_inputs
 
 STORED = "diffusion_pytorch_model.safetensors"
 LOGSNRS = table.logsnr_table(table.quadratic_betas())

@@ -12,7 +12,7 @@ from diffjax.build.check import check
 from diffjax.build.options import config
 from diffjax.build.reports import report
 from diffjax.evaluation.denoising import BITS
-from tools import write_diffusion_page
+from tools.pages import diffusion as write_diffusion_page
 
 ROOT = Path(__file__).resolve().parent.parent
 RELIABILITY = (ROOT / "docs/reliability.md").read_text()
@@ -20,7 +20,7 @@ EVALUATION = (ROOT / "docs/evaluation.md").read_text()
 
 
 def test_the_page_of_the_diffusion_core_is_what_the_docstrings_say():
-    """If not: python -m tools.write_diffusion_page."""
+    """If not: python -m tools.pages.diffusion."""
     assert write_diffusion_page.PAGE.read_text() == write_diffusion_page.page()
 
 

@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from tools import family_table
+from tools.checks import family_table
 
 RIGHT = {name: {"pixels": {"right": {"share": share}}} for name, share in
          (("seen", 0.1), ("style", 0.2), ("compositional", 0.3), ("test", 0.4))}  # fmt: skip

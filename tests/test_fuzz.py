@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from tests import runs
-from tools import forked, fuzz_files, fuzz_page
+from tools.strain import forked, fuzz_files, fuzz_page
 
 
 @pytest.mark.parametrize("how", fuzz_files.DAMAGES)

@@ -15,7 +15,7 @@ from diffjax.evaluation import retrieval
 from diffjax.evaluation.drawings import drawings
 from diffjax.generation import rows
 from diffjax.generation.jobs import Job
-from tools import ship_cascade
+from tools.ship import cascade as ship_cascade
 
 PLACES = places.stage_dirs()
 
@@ -30,7 +30,7 @@ def test_the_files_are_whole_small_and_in_bfloat16():
 
 
 def test_the_card_has_the_figures_that_were_measured():
-    """If not: python -m tools.ship_cascade --card."""
+    """If not: python -m tools.ship.cascade --card."""
     card = (places.shipped() / "README.md").read_text()
     assert card == ship_cascade.card(card, json.loads(ship_cascade.FIGURES.read_text()))
 

@@ -23,7 +23,7 @@ from diffjax.tasks.settings import SampleSettings
 from tests import runs
 from tests.encoders.clip import small
 from tests.tiny_t5 import save_tiny
-from tools import unclip_check
+from tools.checks import unclip_check
 
 DECODER = "configs/decoder.py:tiny"
 KEYS = rng.per_example(jnp.arange(2))

@@ -1,8 +1,8 @@
-"""tools/watch.py: what counts as flat, and that a sample is what the process holds."""
+"""tools/strain/watch.py: what counts as flat, and that a sample is what the process holds."""
 
 import os
 
-from tools import watch
+from tools.strain import watch
 
 
 def samples(mb, descriptors=lambda i: 10):

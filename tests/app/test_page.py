@@ -23,7 +23,7 @@ from tests.app import browsers, test_app
 from tests.encoders.clip import small
 from tests.quick import XLA_FLAGS
 from tests.tiny_t5 import save_tiny
-from tools import fuzz_page
+from tools.strain import fuzz_page
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("gradio")

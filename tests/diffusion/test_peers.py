@@ -1,6 +1,6 @@
 """Samplers, tables and guidance against diffusers and k-diffusion, rung by rung.
 
-The golden files are written by tools/make_golden_samplers.py; the tests marked `peers` run the
+The golden files are written by tools/golden/samplers.py; the tests marked `peers` run the
 peers themselves. Both sides have one random network, one x_T, and the same noise at every rung:
 the peer's draws are replaced, and so is `rng.normal`, whose key tells the rung.
 """
@@ -20,7 +20,7 @@ from diffjax.diffusion.sampling import sampler, spacing
 from diffjax.diffusion.sampling.guidance import classifier_free
 from diffjax.diffusion.sampling.solver import Churn
 from diffjax.diffusion.sampling.threshold import dynamic_threshold
-from tools import random_network
+from tools.inputs import random_network
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 PATHS = load_file(GOLDEN / "samplers.safetensors")
@@ -29,8 +29,8 @@ KEY = jax.random.key(0)
 # Of a thousand steps, those that the tables hold.
 STEPS = np.arange(0, 1000, 27)
 CHURN = Churn(per_step=0.3, sigma_min=0.1, sigma_max=20.0, noise=1.007)
-# What a case of tools/sampler_peers.py is here, and what its network predicts. Where the two sides
-# could differ the case is set so that they have one mathematics:
+# What a case of tools/peers/sampler_peers.py is here, and what its network predicts. Where the two
+# sides could differ the case is set so that they have one mathematics:
 # - ddpm_*: spaced so that the last step is t = 0, at which diffusers draws nothing, as we do at
 #   every last rung; its large variance would else be added to the answer itself.
 # - ddim_v_zero_snr: starts where its alpha is 0 and ours that of table.TERMINAL_LOGSNR.
@@ -194,7 +194,7 @@ def test_guidance_rescale_is_that_of_diffusers(logsnr):
 def peers():
     pytest.importorskip("torch")
     pytest.importorskip("diffusers")
-    from tools import sampler_peers
+    from tools.peers import sampler_peers
 
     return sampler_peers
 
@@ -222,7 +222,7 @@ def test_the_peers_themselves_agree_at_every_x_t(peers, name, num_steps, betas):
 @pytest.mark.peers
 @pytest.mark.parametrize(("golden", "make"), [(PATHS, "paths"), (TABLES, "tables")])
 def test_the_golden_files_are_what_the_peers_say(peers, golden, make):
-    from tools import make_golden_samplers
+    from tools.golden import samplers as make_golden_samplers
 
     said = getattr(make_golden_samplers, make)()
     assert said.keys() == golden.keys()

@@ -15,7 +15,7 @@ from diffjax.encoders.autoencoder import weights
 from diffjax.encoders.autoencoder.names import OLD, source_of
 from diffjax.models.autoencoder.network import Autoencoder, Sizes
 from tests.models.parameters import anywhere
-from tools import random_tensors
+from tools.inputs import random_tensors
 
 GOLDEN = Path(__file__).parents[1] / "golden/vae"
 KINDS = ("AutoencoderKL", "VQModel")
@@ -184,7 +184,7 @@ def test_what_is_no_autoencoder_is_one_line(folder, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_blocks_of_full_width_have_the_answers_of_diffusers(kind, tmp_path):
-    from tools import vae_peers
+    from tools.peers import vae_peers
 
     widths = [128, 256] if kind == "AutoencoderKL" else [128, 128, 256]
     net = vae_peers.network(kind, block_out_channels=widths, norm_num_groups=32)

@@ -9,7 +9,7 @@ import pytest
 
 from diffjax.encoders import lpips
 from diffjax.models.perceptual import Lpips
-from tools import lpips_inputs
+from tools.inputs import lpips_inputs
 
 NETWORK, LINEAR, A, B = lpips_inputs.inputs()
 

@@ -36,7 +36,7 @@ def test_byte_ids_are_those_of_byt5(text):
 
 @pytest.fixture(scope="module")
 def golden():
-    """The files that tools/make_golden_tokenizers.py packed, as name -> bytes."""
+    """The files that tools/golden/tokenizers.py packed, as name -> bytes."""
     with tarfile.open(GOLDEN) as archive:
         return {m.name: archive.extractfile(m).read() for m in archive.getmembers()}
 
@@ -173,7 +173,7 @@ def test_a_tokenizer_of_another_family_is_refused(whole_json, tmp_path):
 @pytest.mark.parametrize("seed", [1, 2])
 def test_ids_are_those_of_transformers_on_other_texts(seed, tmp_path):
     pytest.importorskip("transformers")
-    from tools.make_golden_tokenizers import references, train
+    from tools.golden.tokenizers import references, train
 
     train(tmp_path)
     wanted = references(tmp_path)
@@ -191,7 +191,7 @@ def test_ids_are_those_of_transformers_on_other_texts(seed, tmp_path):
 def test_ids_of_mt5_are_those_of_transformers(tmp_path):
     # mT5's sentinels are pieces of its model, with a blank before them.
     transformers = pytest.importorskip("transformers")
-    from tools.make_golden_tokenizers import train
+    from tools.golden.tokenizers import train
 
     sentinels = [f"\u2581<extra_id_{i}>" for i in range(9, -1, -1)]
     train(tmp_path, ",".join(sentinels))

@@ -6,7 +6,7 @@ import pytest
 from diffjax.evaluation import fid
 from diffjax.evaluation.metrics import moments
 from diffjax.evaluation.metrics.fid_infinity import fid_infinity, line
-from tools.metric_features import features
+from tools.inputs.metric_features import features
 
 MADE, REAL, _ = features(seed=4)
 

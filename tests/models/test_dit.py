@@ -21,7 +21,7 @@ from diffjax.models.layers.transformer import JointBlock, Layer
 from tests.diffusion.helpers import images
 from tests.models.inputs import inputs
 from tests.models.parameters import anywhere
-from tools import dit_inputs
+from tools.inputs import dit_inputs
 
 GOLDEN = Path(__file__).parents[1] / "golden/dit"
 ANSWERS = load_file(GOLDEN / "answers.safetensors")
@@ -216,7 +216,7 @@ def test_bfloat16_stays_near_float32(trained):
 @pytest.mark.peers
 @pytest.mark.slow
 def test_a_block_of_full_width_says_what_that_of_diffusers_says():
-    from tools import dit_peers
+    from tools.peers import dit_peers
 
     heads, width = 16, SIZES["XL"]["head_width"]
     net = dit_peers.network(

@@ -22,7 +22,7 @@ from diffjax.devices import topology
 from diffjax.devices.chips import CHIPS
 from diffjax.devices.mesh import make_mesh
 from diffjax.planning import memory, plan, shapes
-from tools import write_scale_page
+from tools.pages import scale as write_scale_page
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -203,7 +203,7 @@ def test_a_batch_that_no_tpu_holds_ends_with_3_and_names_what_takes_the_room():
 
 
 def test_the_page_of_scale_is_what_its_results_say():
-    """If not: python -m tools.write_scale_page --page."""
+    """If not: python -m tools.pages.scale --page."""
     assert write_scale_page.PAGE.read_text() == write_scale_page.page()
 
 

@@ -19,7 +19,7 @@ from diffjax.tasks.adversary import Adversary
 from diffjax.tasks.autoencoding import Autoencoding, Weights
 from diffjax.tasks.codes import Following
 from diffjax.training.gradients import gradients_of
-from tools import autoencoder_inputs as peers
+from tools.inputs import autoencoder_inputs as peers
 
 KEY = jax.random.key(0)
 GOLDEN = json.loads(Path(peers.FILE).read_text())

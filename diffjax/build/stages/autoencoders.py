@@ -29,7 +29,7 @@ KEY = "latent.autoencoder"
 # Instead of a place: random weights, for tests.
 UNTRAINED = "untrained"
 SHIPPED = "shipped"
-# As `latents.keep` writes it; tools/ship_autoencoder.py makes it.
+# As `latents.keep` writes it; tools/ship/autoencoder.py makes it.
 SHIPPED_FILE = Path(__file__).parents[2] / "encoders/autoencoder/emoji/model.safetensors"
 DIFFUSERS = "diffusers:"
 SIZES = "autoencoder"  # in the metadata of the copy that lies in the workdir of a run

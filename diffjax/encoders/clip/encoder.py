@@ -33,7 +33,7 @@ from diffjax.models.t5 import check_dtype
 # What a text encoder's name begins with if it is a CLIP.
 PREFIX = "clip:"
 BATCH, BATCH_OF_BACKBONE = 64, 16  # rows of a call
-# The CLIPs that may be part of this package, by name; tools/ship_clip.py makes them.
+# The CLIPs that may be part of this package, by name; tools/ship/clip.py makes them.
 SHIPPED = {vocabulary.EMOJI: Path(__file__).parent / "emoji"}
 
 

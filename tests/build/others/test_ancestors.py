@@ -22,8 +22,8 @@ from diffjax.generation import parse
 from diffjax.images import png
 from diffjax.tasks import sampling
 from tests.encoders.ancestors import made
-from tools import ancestors_inputs
-from tools.ancestors_inputs import NETS
+from tools.inputs import ancestors_inputs
+from tools.inputs.ancestors_inputs import NETS
 
 SLOW = pytest.mark.slow
 RELEASED = [

@@ -20,7 +20,7 @@ from diffjax.images import png
 from diffjax.tasks import sampling
 from diffjax.tasks.conditions import NEGATIVE, NO_TEXT
 from tests.encoders.stable_diffusion import made
-from tools import sd_inputs
+from tools.inputs import sd_inputs
 
 SLOW = pytest.mark.slow
 

@@ -14,8 +14,8 @@ from diffjax.models.words import Words
 from diffjax.tasks.conditions import LowRes, Masked, Tokens
 from diffjax.tasks.settings import SampleSettings
 from tests.encoders.ancestors import made
-from tools import random_tensors
-from tools.glide_inputs import HEADS, LAYERS, NETS, PLACES, VOCABULARY, WIDTH
+from tools.inputs import random_tensors
+from tools.inputs.glide_inputs import HEADS, LAYERS, NETS, PLACES, VOCABULARY, WIDTH
 
 GOLDEN = Path(__file__).parents[2] / "golden/glide"
 WORDS = Words(Tower(WIDTH, LAYERS, HEADS, 4 * WIDTH), VOCABULARY, PLACES)

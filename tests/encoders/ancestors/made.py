@@ -13,8 +13,8 @@ from safetensors.numpy import load_file, save_file
 
 from diffjax.diffusion import table
 from diffjax.models.unet import UNet
-from tools import random_tensors
-from tools.ancestors_inputs import NETS
+from tools.inputs import random_tensors
+from tools.inputs.ancestors_inputs import NETS
 
 GOLDEN = Path(__file__).parents[2] / "golden/ancestors"
 LOGSNRS = table.logsnr_table(table.linear_betas())

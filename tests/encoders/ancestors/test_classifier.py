@@ -16,7 +16,7 @@ from diffjax.core.errors import ConfigError
 from diffjax.core.trees import named_leaves
 from diffjax.tasks.critic import ClassifierCritic
 from tests.encoders.ancestors import made
-from tools import ancestors_inputs, random_tensors
+from tools.inputs import ancestors_inputs, random_tensors
 
 # The config of the small classifier, as a person writes it.
 CONFIG = """

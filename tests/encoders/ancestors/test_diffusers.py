@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from diffjax.diffusion import table
 from diffjax.encoders.ancestors import diffusers
 from tests.encoders.ancestors import made
-from tools.ancestors_inputs import given
+from tools.inputs.ancestors_inputs import given
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}

@@ -8,7 +8,7 @@ import pytest
 from diffjax.encoders.ancestors import openai
 from diffjax.encoders.matching import stored_of
 from tests.encoders.ancestors import made
-from tools.ancestors_inputs import NETS, given
+from tools.inputs.ancestors_inputs import NETS, given
 
 SLOW = pytest.mark.slow
 FAST = ("adm", "plain")

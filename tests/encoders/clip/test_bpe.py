@@ -10,7 +10,7 @@ from diffjax.data.sources.tfds import open_source
 from diffjax.encoders.clip import bpe, vocabulary
 from diffjax.encoders.clip.cleaning import clean, repaired
 from tests.encoders.strings import texts
-from tools.learn_bpe import learn
+from tools.ship.learn_bpe import learn
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 LENGTH = 77
@@ -22,8 +22,8 @@ def golden():
 
 
 def strings():
-    """The texts of tools/make_golden_clip.py, of which the golden file keeps some."""
-    source = (Path(__file__).parents[3] / "tools/make_golden_clip.py").read_text()
+    """The texts of tools/golden/clip.py, of which the golden file keeps some."""
+    source = (Path(__file__).parents[3] / "tools/golden/clip.py").read_text()
     more = source.partition("MORE = ")[2].partition(")  # fmt")[0] + ")"
     return [*eval(more), *texts(1700)]  # a tuple of strings, without the peers' imports
 
@@ -37,7 +37,8 @@ def test_the_ids_of_a_thousand_texts_are_those_of_open_clip(golden):
 
 @pytest.mark.peers
 def test_the_ids_with_all_of_openais_merges_are_those_of_open_clip():
-    from tools import clip_peers, make_golden_clip
+    from tools.golden import clip as make_golden_clip
+    from tools.peers import clip_peers
 
     theirs = clip_peers.open_clip().tokenizer
     ours = vocabulary.load(theirs.default_bpe())
@@ -52,7 +53,7 @@ def test_the_ids_with_all_of_openais_merges_are_those_of_open_clip():
 def test_texts_are_repaired_as_ftfy_repairs_them():
     import ftfy
 
-    from tools.make_golden_clip import plain
+    from tools.golden.clip import plain
 
     every = [text for text in strings() if plain(text)]
     assert [repaired(text) for text in every] == [ftfy.fix_text(text) for text in every]

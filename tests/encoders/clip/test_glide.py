@@ -13,8 +13,8 @@ from diffjax.models.clip.clip import CLIP
 from diffjax.tasks.critic import ClipCritic
 from tests.encoders.ancestors import made
 from tests.encoders.ancestors.glide import GOLDEN, answers
-from tools import random_tensors
-from tools.glide_inputs import given, texts
+from tools.inputs import random_tensors
+from tools.inputs.glide_inputs import given, texts
 
 FILES = {"image": glide.IMAGE, "text": glide.TEXT}
 

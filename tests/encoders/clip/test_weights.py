@@ -51,7 +51,7 @@ def test_features_are_those_of_the_package_that_saved_the_weights(form):
 @pytest.mark.parametrize("size", ["small", "tall", "wide"])
 @pytest.mark.parametrize("form", ["hugging_face", "open_clip", "open_clip_text"])
 def test_features_are_the_peers_at_three_sizes(tmp_path, size, form):
-    from tools import clip_peers
+    from tools.peers import clip_peers
 
     sizes = clip_peers.SIZES[size]
     image, tokens = clip_peers.inputs(sizes)
@@ -73,7 +73,7 @@ def test_features_are_the_peers_at_three_sizes(tmp_path, size, form):
 def test_transformers_reads_what_is_saved(tmp_path):
     import transformers
 
-    from tools import clip_peers
+    from tools.peers import clip_peers
 
     want = load_file(GOLDEN / "answers.safetensors")
     config, params = weights.load(GOLDEN / "open_clip_text")

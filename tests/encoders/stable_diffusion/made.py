@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from tools import random_tensors, sd_inputs
+from tools.inputs import random_tensors, sd_inputs
 
 GOLDEN = Path(__file__).parents[2] / "golden/stable_diffusion"
 UNET = "unet/diffusion_pytorch_model.safetensors"

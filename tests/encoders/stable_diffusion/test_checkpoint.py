@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from diffjax.diffusion import table
 from diffjax.encoders.stable_diffusion import checkpoint, encoder, tokens
 from tests.encoders.stable_diffusion import made
-from tools import sd_inputs
+from tools.inputs import sd_inputs
 
 PROMPTS = [sd_inputs.PROMPT, "", sd_inputs.NEGATIVE]
 LOGSNRS = table.logsnr_table(table.quadratic_betas())
@@ -217,7 +217,7 @@ def test_a_tokenizer_json_alone_is_enough(sd1, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("version", ["sd1", "sd2"])
 def test_blocks_of_full_width_have_the_answers_of_diffusers(version, tmp_path):
-    from tools import sd_peers
+    from tools.peers import sd_peers
 
     sizes = {
         "sd1": dict(block_out_channels=[320], attention_head_dim=8, cross_attention_dim=768),

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from diffjax.build.others import karlo
 from diffjax.diffusion.sampling import spacing
 from diffjax.encoders.unclip import decoder, upsampler
-from tools import karlo_inputs
+from tools.inputs import karlo_inputs
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "karlo"
 PARTS = {

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from diffjax.build.others import karlo
 from diffjax.diffusion.sampling import spacing
 from diffjax.encoders.unclip import prior
-from tools import prior_inputs
+from tools.inputs import prior_inputs
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "prior"
 

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 from diffjax.encoders.unclip import texts
 from diffjax.generation import rows
 from tests.encoders.unclip import whole
-from tools import karlo_inputs
+from tools.inputs import karlo_inputs
 
 WANTED = load_file(Path(__file__).parents[2] / "golden/karlo/texts.safetensors")
 

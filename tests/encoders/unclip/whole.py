@@ -7,7 +7,7 @@ from safetensors.numpy import save_file
 
 from diffjax.encoders.tensors import WEIGHTS as WHOLE
 from diffjax.encoders.unclip import prior, texts
-from tools import karlo_inputs, prior_inputs, sd_inputs
+from tools.inputs import karlo_inputs, prior_inputs, sd_inputs
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 WIDTH, LENGTH = karlo_inputs.TEXT["hidden_size"], karlo_inputs.TEXT["max_position_embeddings"]

@@ -9,7 +9,7 @@ from diffjax.evaluation.extractors import extractor as extractors
 from diffjax.evaluation.extractors.open import open_extractor
 from diffjax.images import pixels
 from tests.encoders.clip import small
-from tools import random_tensors
+from tools.inputs import random_tensors
 
 
 @pytest.fixture(scope="module")

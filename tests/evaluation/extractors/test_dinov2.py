@@ -20,7 +20,7 @@ from diffjax.evaluation.extractors import extractor as extractors
 from diffjax.evaluation.extractors.open import open_extractor
 from diffjax.models import dinov2 as model
 from diffjax.models.dinov2 import L14, Dinov2
-from tools import random_tensors
+from tools.inputs import random_tensors
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "dinov2"
 STORED = GOLDEN / "model.safetensors"
@@ -50,7 +50,7 @@ def test_the_class_token_equals_transformers(name, side):
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_class_token_equals_that_of_transformers(tmp_path, seed):
     pytest.importorskip("transformers")
-    from tools import dinov2_peers
+    from tools.peers import dinov2_peers
 
     net = dinov2_peers.network(seed)
     net.save_pretrained(tmp_path)

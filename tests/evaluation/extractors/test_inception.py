@@ -19,7 +19,7 @@ from diffjax.evaluation.extractors.open import open_extractor
 from diffjax.evaluation.metrics import inception_score, kid, moments, neighbours
 from diffjax.models.inception import Inception
 from tests.encoders import test_torch_legacy
-from tools import random_tensors
+from tools.inputs import random_tensors
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "inception.safetensors"
 MEANS = {"64": "of_64", "192": "of_192", "768": "of_768", "2048": "of_2048"}
@@ -58,7 +58,7 @@ def test_every_layer_equals_torch_fidelitys_from_the_bytes_on():
 def test_features_and_logits_equal_those_of_torch_fidelity(height, width):
     if importlib.util.find_spec("torch_fidelity") is None:  # imported, it asks for torchvision
         pytest.skip("torch-fidelity is not installed")
-    from tools import inception_peers
+    from tools.peers import inception_peers
 
     shapes, _, _ = recorded()
     pictures = random_tensors.blocks(3, 2, height, width)
@@ -72,7 +72,7 @@ def test_numbers_of_sets_of_pictures_equal_those_of_torch_fidelity():
     """From the bytes to FID, KID, Inception score, precision and recall, with random weights."""
     if importlib.util.find_spec("torch_fidelity") is None:
         pytest.skip("torch-fidelity is not installed")
-    from tools import inception_peers, metric_peers
+    from tools.peers import inception_peers, metric_peers
 
     sets = [random_tensors.blocks(seed, 22, 6, 8) for seed in (6, 7)]
     sets[1] = sets[1] // 2 + 90  # paler
@@ -101,7 +101,7 @@ def test_a_file_that_pytorch_wrote_is_read(tmp_path, zipped):
     torch = pytest.importorskip("torch")
     if importlib.util.find_spec("torch_fidelity") is None:
         pytest.skip("torch-fidelity is not installed")
-    from tools import inception_peers
+    from tools.peers import inception_peers
 
     net, path = inception_peers.network(5), tmp_path / "inception.pth"
     torch.save(net.state_dict(), path, _use_new_zipfile_serialization=zipped)

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from diffjax.encoders import lite0
 from diffjax.images import pixels
 from diffjax.models.efficientnet_lite import Lite0, prepared
-from tools import random_tensors
+from tools.inputs import random_tensors
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "lite0.safetensors"
 DAISY, PALACE = 985, 698
@@ -50,7 +50,7 @@ def test_real_photographs_are_named():
 @pytest.mark.peers
 def test_features_and_logits_equal_those_of_pytorch():
     pytest.importorskip("efficientnet_lite_pytorch")
-    from tools import lite0_peers
+    from tools.peers import lite0_peers
 
     for ours, theirs in zip(answer(1, lite0_peers.shapes()), lite0_peers.answer(1), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)

@@ -5,7 +5,7 @@ import pytest
 
 from diffjax.evaluation.metrics.clip_score import clip_score, r_precision
 from diffjax.evaluation.metrics.diversity import diversity
-from tools.metric_features import features
+from tools.inputs.metric_features import features
 
 VECTORS = features(seed=7)[0]
 NAMES = [f"text {i}" for i in range(len(VECTORS))]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from diffjax.evaluation.metrics import moments
-from tools.metric_features import features
+from tools.inputs.metric_features import features
 
 ROWS = features(seed=5)[0]
 # The mean is large beside the deviation, where sums of x x^T would lose ten digits.

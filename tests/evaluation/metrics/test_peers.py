@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 
 from diffjax.evaluation import fid
 from diffjax.evaluation.metrics import inception_score, kid, moments, neighbours
-from tools import metric_features
+from tools.inputs import metric_features
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "metrics.safetensors"
 
@@ -44,7 +44,7 @@ def test_numbers_equal_those_of_the_reference_tools(seed):
     if importlib.util.find_spec("torch_fidelity") is None:  # imported, it asks for torchvision
         pytest.skip("torch-fidelity is not installed")
     pytest.importorskip("prdc")
-    from tools import metric_peers
+    from tools.peers import metric_peers
 
     given = metric_features.features(seed)
     theirs = metric_peers.numbers(*given)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from diffjax.evaluation.metrics import cmmd, features, inception_score, kid, neighbours
-from tools.metric_features import features as drawn
+from tools.inputs.metric_features import features as drawn
 
 MADE, REAL, LOGITS = drawn(seed=6)
 

@@ -6,7 +6,7 @@ import pytest
 from diffjax.evaluation import fid
 from diffjax.evaluation.metrics import statistics
 from diffjax.evaluation.metrics.moments import moments_of
-from tools.metric_features import features
+from tools.inputs.metric_features import features
 
 MADE, REAL, _ = features(seed=8)
 PICTURES = np.random.default_rng(0).integers(0, 256, (48, 2, 3, 1), dtype=np.uint8)

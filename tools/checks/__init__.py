@@ -1,0 +1,1 @@
+"""Measures what trained systems of emoji can do."""

@@ -1,0 +1,1 @@
+"""What golden files are made of: inputs and weights from formulas, without PyTorch."""

@@ -1,0 +1,1 @@
+"""Others' networks, samplers and metrics, which the golden files hold ours to."""

@@ -1,0 +1,1 @@
+"""Makes the files that come with the package, and their cards."""

@@ -1,0 +1,1 @@
+"""Damages, attacks and watches what runs."""

@@ -1,0 +1,1 @@
+"""Makes the text encoder that comes with the package, and measures it."""
