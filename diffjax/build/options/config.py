@@ -51,13 +51,23 @@ def override(config: ml_collections.ConfigDict, arguments: Iterable[str]) -> Non
         known = dict(leaves(config))
         if key not in known:
             close = similar(key, known)
-            hint = f"did you mean {close}?" if close else f"known keys: {', '.join(known)}"
+            hint = f"did you mean {close}?" if close else beside(key, known)
             raise ConfigError(key, text, f"unknown key; {hint}")
         node = config
         *parents, last = key.split(".")
         for parent in parents:
             node = node[parent]
         node[last] = parse(key, text, known[key])
+
+
+def beside(key: str, known: Iterable[str]) -> str:
+    """The known keys of the section that `key` names; if there is no such section, the sections."""
+    section = key.partition(".")[0] + "."
+    inside = [other for other in known if other.startswith(section)]
+    if inside:
+        return f"known keys: {', '.join(inside)}"
+    top = dict.fromkeys(other.partition(".")[0] for other in known)
+    return f"known keys and sections: {', '.join(top)}"
 
 
 def similar(key: str, known: Iterable[str]) -> str:

@@ -41,7 +41,8 @@ def test_overrides_keep_the_type_of_what_they_replace():
     ("argument", "words"),
     [
         ("--config.a.stps=3", ["a.stps", "'3'", "did you mean a.steps?"]),
-        ("--config.b.c.d=3", ["b.c.d", "known keys: a.flag"]),
+        ("--config.b.c.d=3", ["b.c.d", "known keys and sections: a"]),
+        ("--config.a.zzz=3", ["a.zzz", "known keys: a.flag"]),
         ("--config.a.steps=ten", ["a.steps", "'ten'", "type int"]),
         ("--config.a.steps=1.5", ["a.steps", "'1.5'", "type int"]),
         ("--config.a.flag=maybe", ["a.flag", "'maybe'", "true or false"]),
