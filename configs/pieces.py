@@ -386,6 +386,7 @@ def lora(base: str) -> ConfigDict:
             prior="",  # a data set of the new thing's class; python -m diffjax.lora prior draws it
             prior_share=0.5,  # of all examples
             prior_weight=1.0,  # how much the loss of such an example counts
+            prior_target="pictures",  # what it leads to; "base": to what the base says of it
         )
     )
 

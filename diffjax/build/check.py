@@ -24,6 +24,7 @@ from diffjax.diffusion.training import weighting
 from diffjax.diffusion.training.times import TIMES
 from diffjax.images.degrade import DEGRADATIONS
 from diffjax.tasks import settings
+from diffjax.tasks.lora import PRIOR_TARGETS
 from diffjax.training import averages, optim
 
 INFINITY = float("inf")
@@ -201,6 +202,7 @@ def check_lora(config: ConfigDict) -> None:
         return
     targets = config.lora.targets
     require(bool(targets), "lora.targets", targets, 'name some, such as "attention"')
+    one_of(config, "lora.prior_target", PRIOR_TARGETS)
     for target in targets:
         try:
             re.compile(target)

@@ -223,7 +223,10 @@ class Denoising:
 
     def loss(self, params: Params, batch: Columns, peers: Peers = ALONE) -> Losses:
         """The weighted error of each row. metrics: the mean error at high and at low noise."""
-        x_0, told = self.seen(batch)
+        return self.loss_of(params, batch, *self.seen(batch))
+
+    def loss_of(self, params: Params, batch: Columns, x_0: Data, told: Columns) -> Losses:
+        """`loss` of other x_0 than those of the batch, which the network is told the same of."""
         if "dropout_key" in batch:
             told = {**told, "dropout_key": batch["dropout_key"]}
         schedule = self.learning.schedule_of(self.schedule, params)

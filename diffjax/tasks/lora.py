@@ -10,7 +10,11 @@ from jaxtyping import Array, Int
 from diffjax.core import trees
 from diffjax.core.types import PRNGKey, PRNGKeys
 from diffjax.devices.mesh import Rules
+from diffjax.diffusion.process import alpha_sigma, diffuse, per_example
+from diffjax.diffusion.sampling.step import image_of
 from diffjax.models import lora
+from diffjax.tasks import sampling
+from diffjax.tasks.denoising import Denoising
 from diffjax.tasks.task import (
     ALONE,
     Columns,
@@ -28,6 +32,8 @@ from diffjax.tasks.task import (
 
 # The column that says which rows show what the base can draw anyway.
 PRIOR = "prior"
+# What they shall lead to: their pictures, or what the base says of them.
+PICTURES, OF_THE_BASE = PRIOR_TARGETS = ("pictures", "base")
 
 
 @register
@@ -37,7 +43,9 @@ class Adapted:
 
     of: that task, without weights. targets: the paths of the kernels W that change. prior_weight:
     how much rows of the column `prior` count, which keep the network from forgetting its class
-    (DreamBooth, Ruiz et al. 2023, eq. 2); None if there is no such column. checkpoint: a digest of
+    (DreamBooth, Ruiz et al. 2023, eq. 2); None if there is no such column. keeps: such rows shall
+    lead to what the base says of them, in place of their pictures (Li & Hoiem 2017, "Learning
+    without Forgetting"); `of` is a task of denoising then. checkpoint: a digest of
     the base, so that tasks of different bases differ. frozen: the parameters
     of `of` under "base", and its own frozen weights under "own". So neither is in the train state.
     """
@@ -47,6 +55,7 @@ class Adapted:
     alpha: float
     targets: tuple[str, ...]
     prior_weight: float | None = None
+    keeps: bool = False
     checkpoint: str = ""
     frozen: Params = field(default_factory=dict, compare=False)
 
@@ -102,15 +111,34 @@ class Adapted:
 
     def loss(self, params: Params, batch: Columns, peers: Peers = ALONE) -> Losses:
         """The task's losses of the merged parameters; those of prior rows times their weight."""
-        losses = self.whole.loss(self.merged(params), batch, peers)
         if self.prior_weight is None:
-            return losses
+            return self.whole.loss(self.merged(params), batch, peers)
+        if self.keeps:
+            losses = self._losses_of_keeping(params, batch)
+        else:
+            losses = self.whole.loss(self.merged(params), batch, peers)
         weights = self._weights(batch, len(losses.per_example))
         return losses._replace(per_example=weights * losses.per_example)
 
     def preview(self, params: Params, batch: Columns, keys: PRNGKeys) -> Columns:
         """The preview of the task with the merged parameters."""
         return self.whole.preview(self.merged(params), batch, keys)
+
+    def _losses_of_keeping(self, params: Params, batch: Columns) -> Losses:
+        """The losses, where x_0 and eps of prior rows are what the base sees in their x_t."""
+        task, base = self.whole, self.frozen["base"]
+        assert isinstance(task, Denoising)
+        x_0, told = task.seen(batch)
+        schedule = task.schedule_of(base)
+        objective = task.learning.objective_of(schedule, task.predict, task.weighting)
+        logsnr_t = objective.logsnr(batch["u"])
+        x_t = diffuse(x_0, batch["eps"], logsnr_t)
+        said = image_of(sampling.plain_denoiser(base, told, task), x_t, logsnr_t)
+        alpha, sigma = alpha_sigma(logsnr_t, x_t)
+        kept = per_example(batch[PRIOR], x_t)
+        x_0 = jnp.where(kept, said, x_0)
+        eps = jnp.where(kept, (x_t - alpha * said) / sigma, batch["eps"])
+        return task.loss_of(self.merged(params), {**batch, "eps": eps}, x_0, told)
 
     def _weights(self, batch: Columns, rows: int) -> Array:
         if self.prior_weight is None:

@@ -656,6 +656,7 @@ OF_A_LORA = {
     "lora.prior": ("fake/9", "records"),
     "lora.prior_share": (0.25, "records"),
     "lora.prior_weight": (0.5, "task"),
+    "lora.prior_target": ("base", "task"),
 }
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from diffjax.core import rng, trees
 from diffjax.devices import mesh as mesh_lib
+from diffjax.diffusion.predict import to_x_0
+from diffjax.diffusion.process import diffuse
 from diffjax.diffusion.training.times import Importance
 from diffjax.tasks import lora
 from diffjax.tasks.lora import Adapted
@@ -77,6 +79,32 @@ def test_rows_of_the_class_count_by_their_weight():
     np.testing.assert_allclose(ours, np.where(prior, 0.25, 1.0) * theirs, rtol=1e-6)
     assert "prior" in weighed.columns()
     assert "prior" not in plain.columns()
+
+
+@pytest.mark.parametrize("predict", ["eps", "v", "x_0"])
+def test_rows_that_are_kept_lead_to_what_the_base_says_of_them(predict):
+    """w |x_0_hat - that of the base|^2, from the two networks alone."""
+    stage = dataclasses.replace(FLAT, predict=predict, weighting="x_0")
+    plain, keeping = (adapted(stage, prior_weight=0.5, keeps=keeps) for keeps in (False, True))
+    prior = jnp.arange(8) >= 5
+    drawn = keeping.draw(KEY, batch(prior=prior), jnp.int32(3))
+    params = shaken(keeping)
+    ours, usual, first = (
+        np.asarray(jax.jit(task.loss)(given, drawn).per_example)
+        for task, given in ((keeping, params), (plain, params), (keeping, keeping.init(KEY)))
+    )
+    np.testing.assert_allclose(ours[:5], usual[:5], rtol=1e-5)
+    assert np.abs(first[5:]).max() < 1e-9 < np.abs(first[:5]).min()  # B is zero: it is the base
+
+    x_0, told = stage.seen(drawn)
+    logsnr_t = stage.schedule(drawn["u"])
+    x_t = diffuse(x_0, drawn["eps"], logsnr_t)
+    one, other = (
+        to_x_0(stage.bind(given, told)(x_t, logsnr_t), x_t, logsnr_t, predict)
+        for given in (keeping.merged(params), moved(stage))
+    )
+    wanted = 0.5 * np.mean(np.square(one - other), axis=(1, 2, 3))
+    np.testing.assert_allclose(ours[5:], wanted[5:], rtol=1e-3)
 
 
 def test_what_a_task_remembers_of_its_losses_is_without_that_weight():

@@ -11,7 +11,8 @@ from diffjax.build.stages import bases, places
 from diffjax.core import trees
 from diffjax.core.errors import require
 from diffjax.models import lora
-from diffjax.tasks.lora import Adapted
+from diffjax.tasks.denoising import Denoising
+from diffjax.tasks.lora import OF_THE_BASE, PICTURES, Adapted
 from diffjax.tasks.task import Params, Task
 
 # The section that only such configs have.
@@ -46,15 +47,22 @@ def without_base(config: ConfigDict, task: Task) -> Adapted:
     """The task of `adapted` before it has a base, which only knows the shapes of what is trained.
 
     Raises:
-      ConfigError: a target matches no kernel.
+      ConfigError: a target matches no kernel, or the class shall lead to what no base says.
     """
     options = config.lora
+    require(
+        options.prior_target == PICTURES or isinstance(task, Denoising),
+        "lora.prior_target",
+        options.prior_target,
+        f"is of stages that denoise, and {task.name} is none: want {PICTURES}",
+    )
     return Adapted(
         of=dataclasses.replace(task, frozen={}),  # type: ignore[type-var]
         rank=options.rank,
         alpha=options.alpha or float(options.rank),
         targets=targets_of(config, task),
         prior_weight=options.prior_weight if options.prior else None,
+        keeps=options.prior_target == OF_THE_BASE,
         checkpoint=options.checkpoint,
     )
 

@@ -50,6 +50,7 @@ BEFORE: dict[str, Value] = {
     "contrastive.noised": False,
     "contrastive.backbone": "",
     "contrastive.drop": 0.0,
+    "lora.prior_target": "pictures",
 }
 
 # Keys that have another name now.
