@@ -51,8 +51,11 @@ def get_config(which: str = "emoji") -> ml_collections.ConfigDict:
     )  # fmt: skip
     config.data.batch_size = 8
     if preset == "emoji":
-        config.data.update(name=f"folder:{GLYPHS}", batch_size=16)
-        config.lora.update(targets=EVERYWHERE, rank=16, prior="emoji/64")
+        config.data.update(name=f"folder:{GLYPHS}", batch_size=32)
+        config.lora.update(
+            targets=EVERYWHERE, rank=16, prior="emoji/64", prior_share=0.75, prior_weight=3.0,
+            prior_target="base",
+        )  # fmt: skip
         config.optim.update(learning_rate=1e-3)
         config.train.update(num_steps=300)
     return config
