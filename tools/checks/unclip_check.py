@@ -6,7 +6,8 @@ On drawings that it was trained on: how often the nearest drawing to a picture t
 its vector, alone and with its first caption, is the very one, or one of its name, among these
 drawings and among all of the training data. Nearest by the vectors of the CLIP, and by pixels, as
 in `diffjax.evaluate`. The same of variations and reconstructions; how far both are from the
-drawing; and how far the ends of interpolations are from reconstructions.
+drawing; and how far the ends of interpolations are from reconstructions. A sheet has lines of the
+drawings, decoded, decoded with the caption, reconstructed, and two variations.
 """
 
 import argparse
@@ -33,10 +34,10 @@ from diffjax.editing.unclip import Pair
 from diffjax.evaluation import retrieval
 from diffjax.generation import chain, rows
 from diffjax.generation.chain import TrainedStage
-from diffjax.images import pixels
+from diffjax.images import pixels, png
 from diffjax.tasks.vectors import IMAGE_VECTOR
 
-BATCH = 16
+BATCH, SHOWN = 16, 12
 Places: TypeAlias = Int[np.ndarray, " n"]
 
 
@@ -54,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     flags.add_argument("--steps", type=int, default=32)
     flags.add_argument("--guidance", type=float, default=2.0)
     flags.add_argument("--noise", type=float, default=1.0, help="eta of the variations")
+    flags.add_argument("--sheet", type=Path, help="a file for the first pictures of each kind")
     flags.add_argument("--out", type=Path, default=Path("unclip.json"))
     asked = flags.parse_args(arguments)
     cascade = loading.load([asked.decoder])
@@ -118,6 +120,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "of ends of interpolations from reconstructions": apart(ends, again[:2]),
         },
     }
+    if asked.sheet:
+        shown = (drawings, decoded, captioned, again, *varied)
+        lines = [np.concatenate(list(pictures[:SHOWN]), axis=1) for pictures in shown]
+        png.write(asked.sheet, np.concatenate(lines), None)
     asked.out.write_text(json.dumps(found, indent=2) + "\n")
     print(json.dumps(found, indent=2))
 
