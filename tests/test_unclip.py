@@ -159,10 +159,12 @@ def test_a_trained_decoder_makes_variations_of_a_picture(whole, tmp_path):
     assert edit.main([*asked, "--workdir", str(whole), "--out", str(tmp_path / "out")]) == 0
     first, other = (png.read(tmp_path / f"out/variations_seed{i}_16px.png") for i in (0, 1))
     assert (first != other).any()
-    unclip_check.main([str(whole), "--num", "4", "--steps", "2", "--out", str(tmp_path / "c.json")])
+    flags = ["--num", "4", "--steps", "2", "--noise", "0", "--sheet", f"{tmp_path}/sheet.png"]
+    unclip_check.main([str(whole), *flags, "--out", f"{tmp_path}/c.json"])
+    assert png.read(tmp_path / "sheet.png").shape == (6 * 16, 4 * 16, 3)
     found = json.loads((tmp_path / "c.json").read_text())
     assert found["distance"]["of ends of interpolations from reconstructions"] < 1
-    assert found["distance"]["between variations"] > 0
+    assert found["distance"]["between variations"] == 0  # without noise of their own
     for judge, made in itertools.product(("clip", "pixels"), ("decoded", "variations")):
         these, every = (found[made][f"by {judge} among {among}"] for among in ("these", "all"))
         assert 0 <= every["very"] <= these["very"] <= these["name"] <= 1

@@ -226,7 +226,7 @@ class Denoising:
         return self.loss_of(params, batch, *self.seen(batch))
 
     def loss_of(self, params: Params, batch: Columns, x_0: Data, told: Columns) -> Losses:
-        """`loss` of other x_0 than those of the batch, which the network is told the same of."""
+        """`loss` of this x_0, with the `eps` at the times `u` of the batch, told `told`."""
         if "dropout_key" in batch:
             told = {**told, "dropout_key": batch["dropout_key"]}
         schedule = self.learning.schedule_of(self.schedule, params)

@@ -104,7 +104,7 @@ def test_rows_that_are_kept_lead_to_what_the_base_says_of_them(predict):
         for given in (keeping.merged(params), moved(stage))
     )
     wanted = 0.5 * np.mean(np.square(one - other), axis=(1, 2, 3))
-    np.testing.assert_allclose(ours[5:], wanted[5:], rtol=1e-3)
+    np.testing.assert_allclose(ours[5:], wanted[5:], rtol=1e-5)
 
 
 def test_what_a_task_remembers_of_its_losses_is_without_that_weight():

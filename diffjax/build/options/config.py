@@ -51,7 +51,7 @@ def override(config: ml_collections.ConfigDict, arguments: Iterable[str]) -> Non
         known = dict(leaves(config))
         if key not in known:
             close = similar(key, known)
-            hint = f"did you mean {close}?" if close else beside(key, known)
+            hint = f"did you mean {close}?" if close else known_keys_of(key, known)
             raise ConfigError(key, text, f"unknown key; {hint}")
         node = config
         *parents, last = key.split(".")
@@ -60,7 +60,7 @@ def override(config: ml_collections.ConfigDict, arguments: Iterable[str]) -> Non
         node[last] = parse(key, text, known[key])
 
 
-def beside(key: str, known: Iterable[str]) -> str:
+def known_keys_of(key: str, known: Iterable[str]) -> str:
     """The known keys of the section that `key` names; if there is no such section, the sections."""
     section = key.partition(".")[0] + "."
     inside = [other for other in known if other.startswith(section)]

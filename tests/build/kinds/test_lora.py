@@ -97,6 +97,7 @@ WRONG = {
     "lora__alpha": (-1.0, "lora.alpha"),
     "lora__prior_weight": (float("nan"), "lora.prior_weight"),
     "lora__prior_share": (1.0, "lora.prior_share"),
+    "lora__prior_target": ("picture", "lora.prior_target"),
     "lora__checkpoint": ("0" * 64, "is another one than the run began with"),
     "model__width": (32, "model.width = 32: the base .* was trained with 16"),
     "diffusion__predict": ("eps", "diffusion.predict = 'eps': the base .* was trained with 'x_0'"),
@@ -109,6 +110,13 @@ def test_a_wrong_value_is_one_line(base, key):
     with pytest.raises(ConfigError, match=words) as caught:
         adapted(options(base, **{key: value}))
     assert "\n" not in str(caught.value)
+
+
+def test_only_what_denoises_can_say_what_its_class_leads_to(base):
+    other = config.load("configs/adm_classifier.py:tiny").copy_and_resolve_references()
+    task = tasks.task_of(other, 0)
+    with pytest.raises(ConfigError, match=r"lora\.prior_target.*is none: want pictures"):
+        lora.without_base(options(base, lora__prior_target="base"), task)
 
 
 @pytest.mark.parametrize(
