@@ -114,7 +114,7 @@ def test_a_wrong_value_is_one_line(base, key):
 
 def test_only_what_denoises_can_say_what_its_class_leads_to(base):
     other = config.load("configs/adm_classifier.py:tiny").copy_and_resolve_references()
-    task = tasks.task_of(other, 0)
+    task = tasks.trained_task_of(other, 0)
     with pytest.raises(ConfigError, match=r"lora\.prior_target.*is none: want pictures"):
         lora.without_base(options(base, lora__prior_target="base"), task)
 
