@@ -78,7 +78,7 @@ def prior_ar_stage(name: str, size_px: int) -> ConfigDict:
             mark="",  # and its fingerprint
         )
     )
-    config.sample = ConfigDict(dict(num_images=8, guidance_weight=1.0))
+    config.sample = ConfigDict(dict(num_images=8, guidance_weight=1.0, best_of=1))
     return config
 
 

@@ -29,6 +29,7 @@ def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
     for_a_laptop(config)
     if autoregressive:
         config.autoregressive.update(components=32, buckets=64, dots=32)
+        config.sample.update(guidance_weight=2.0, best_of=4)
     if preset.startswith("tiny"):
         for_tests(config, sampled=not autoregressive)
     if preset == "tiny_ar":

@@ -19,7 +19,15 @@ from diffjax.tasks.buckets import BASIS, Buckets, Codes
 from diffjax.tasks.conditions import Text, told_by
 from diffjax.tasks.settings import SampleSettings
 from diffjax.tasks.task import ALONE, Columns, ExampleShapes, Losses, Model, Params, Peers, register
-from diffjax.tasks.vectors import IMAGE_VECTOR, TEXT_VECTOR, TextVector, Vectors, dots, preview_of
+from diffjax.tasks.vectors import (
+    IMAGE_VECTOR,
+    TEXT_VECTOR,
+    TextVector,
+    Vectors,
+    dots,
+    nearest_of,
+    preview_of,
+)
 
 
 @register
@@ -28,7 +36,8 @@ class AutoregressivePrior:
     """What training and sampling of such a prior must agree on.
 
     text, vector: what it is told. buckets: of the components; their basis is `frozen["basis"]`.
-    settings: of previews, of which the guidance weight counts alone.
+    settings: of previews, of which the guidance weight counts alone. best_of: so many vectors are
+    made of a text, and the one with the largest z . z_t is kept.
     """
 
     name: str
@@ -37,6 +46,7 @@ class AutoregressivePrior:
     vector: TextVector
     buckets: Buckets
     settings: SampleSettings = field(default_factory=SampleSettings)
+    best_of: int = 1
     whole_batch: bool = False
     frozen: Params = field(default_factory=dict, compare=False)
 
@@ -103,8 +113,12 @@ class AutoregressivePrior:
         self, params: Params, columns: Columns, keys: PRNGKeys, settings: SampleSettings
     ) -> Vectors:
         """The unit vectors for the texts in `columns`."""
-        codes = sample(params, columns, keys, task=self, settings=settings)
-        return unit(self.buckets.decode(self.frozen[BASIS], codes))
+
+        def one(keys: PRNGKeys) -> Vectors:
+            codes = sample(params, columns, keys, task=self, settings=settings)
+            return unit(self.buckets.decode(self.frozen[BASIS], codes))
+
+        return nearest_of(one, keys, self.best_of, columns[TEXT_VECTOR])
 
     def preview(self, params: Params, batch: Columns, keys: PRNGKeys) -> Columns:
         """`made_vector`, and `made`: the picture of the batch that is nearest to it."""

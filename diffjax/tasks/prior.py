@@ -6,10 +6,6 @@ among several samples.
 
 from dataclasses import dataclass
 
-import jax
-import jax.numpy as jnp
-
-from diffjax.core import rng
 from diffjax.core.types import Data, PRNGKeys, Reshaped
 from diffjax.models.clip.clip import unit
 from diffjax.tasks import sampling
@@ -17,7 +13,7 @@ from diffjax.tasks.conditions import told_by
 from diffjax.tasks.denoising import Denoising
 from diffjax.tasks.settings import SampleSettings
 from diffjax.tasks.task import Columns, Params, register
-from diffjax.tasks.vectors import TEXT_VECTOR, Vectors, dots, preview_of
+from diffjax.tasks.vectors import TEXT_VECTOR, Vectors, nearest_of, preview_of
 
 # Frozen weights of a prior of others: of each number of a vector.
 MEAN, STD = "mean", "std"
@@ -92,9 +88,4 @@ def raw(
     def one(keys: PRNGKeys) -> Vectors:
         return sampling.sample(params, columns, keys, task=task, settings=settings)
 
-    if task.best_of == 1:
-        return one(keys)
-    each = jnp.stack([rng.stream(keys, f"candidate_{i}") for i in range(task.best_of)])
-    made = jax.lax.map(one, each)  # [n b e]
-    best = jnp.argmax(dots(made, columns[TEXT_VECTOR]), axis=0)
-    return jnp.take_along_axis(made, best[None, :, None], axis=0)[0]
+    return nearest_of(one, keys, task.best_of, columns[TEXT_VECTOR])

@@ -1,5 +1,6 @@
 """The vectors of a CLIP: their columns, and the condition of a prior on that of the text."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from diffjax.core import rng
 from diffjax.core.types import PRNGKey, PRNGKeys
 from diffjax.images import pixels
 from diffjax.tasks.condition import NEGATIVE
@@ -94,6 +96,21 @@ def image_vector(
 def dots(one: Float[Array, "*n b e"], other: Vectors) -> Float[Array, "*n b"]:
     """The scalar products of rows, in full precision."""
     return jnp.sum(one * other, axis=-1)
+
+
+def nearest_of(
+    make: Callable[[PRNGKeys], Vectors], keys: PRNGKeys, count: int, text: Vectors
+) -> Vectors:
+    """argmax of z . z_t over `count` vectors z that `make` makes of each row, from keys of its own.
+
+    text: the vectors z_t. Ramesh et al. 2022, sec. 2.2.
+    """
+    if count == 1:
+        return make(keys)
+    each = jnp.stack([rng.stream(keys, f"candidate_{i}") for i in range(count)])
+    made = jax.lax.map(make, each)  # [n b e]
+    best = jnp.argmax(dots(made, text), axis=0)
+    return jnp.take_along_axis(made, best[None, :, None], axis=0)[0]
 
 
 def preview_of(made: Vectors, batch: Columns) -> Columns:

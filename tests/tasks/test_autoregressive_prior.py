@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffjax.core import rng
 from diffjax.models.prior_ar import AutoregressivePrior as Network
 from diffjax.tasks import autoregressive_prior
 from diffjax.tasks.autoregressive_prior import AutoregressivePrior
@@ -107,6 +108,21 @@ def test_samples_have_the_mean_and_the_covariance_of_a_known_distribution():
     unit = image_vector({}, columns_of(2), jax.random.split(KEY, 2), task=task,
                         settings=task.settings)  # fmt: skip
     np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1, atol=1e-5)
+
+
+def test_of_several_vectors_the_one_nearest_to_the_text_is_kept():
+    rows, task = 64, task_of(Known())
+    keys = jax.random.split(KEY, rows)
+
+    def made(best_of, keys):
+        chooser = dataclasses.replace(task, best_of=best_of)
+        run = functools.partial(image_vector, task=chooser, settings=task.settings)
+        return np.asarray(jax.jit(run)({}, columns_of(rows), keys))
+
+    each = [made(1, rng.stream(keys, f"candidate_{i}")) for i in range(2)]
+    first = (each[0] @ TEXT > each[1] @ TEXT)[:, None]
+    assert 0 < first.sum() < rows
+    np.testing.assert_allclose(made(2, keys), np.where(first, *each), atol=1e-6)
 
 
 @pytest.mark.parametrize("weight", [1.0, 3.0])

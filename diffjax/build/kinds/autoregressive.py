@@ -70,6 +70,7 @@ def task_of(config: ConfigDict) -> AutoregressivePrior:
         vector=TextVector(width),
         buckets=buckets,
         settings=SampleSettings(guidance_weight=config.sample.guidance_weight),
+        best_of=config.sample.get("best_of", 1),
         frozen={BASIS: basis_of(config)},
     )
 
