@@ -55,7 +55,9 @@ def parser() -> argparse.ArgumentParser:
                 help="ema (default: the average that sampling uses), the name of an average, live "
                 "(the parameters themselves), or state (everything)",
             )
-            one.add_argument("--dtype", choices=tuple(portable.DTYPES), default="float32")
+            one.add_argument(
+                "--dtype", choices=(*portable.DTYPES, portable.BYTES), default="float32"
+            )
         if name == "import":
             one.add_argument("file", type=command.path, metavar="FILE.safetensors")
     return flags

@@ -10,8 +10,8 @@ import numpy as np
 
 from diffjax.checkpoint import config_copy
 from diffjax.checkpoint.reading import read
-from diffjax.core import digest, tensorfile
-from diffjax.core.errors import StorageError, require
+from diffjax.core import digest, int8, tensorfile
+from diffjax.core.errors import ConfigError, StorageError, require
 from diffjax.core.files import parse_json_object, read_json
 from diffjax.core.json_types import JsonObject
 from diffjax.core.trees import PyTree, named_leaves
@@ -19,6 +19,7 @@ from diffjax.core.trees import PyTree, named_leaves
 # In the place of the name of an average: the parameters themselves.
 LIVE = "live"
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
+BYTES = "int8"
 STATE, EMA = "state", "ema"
 CONFIG = "config.json"
 # Weights that a run uses and does not train, in its workdir, and how their names begin.
@@ -30,12 +31,13 @@ def export(step: Path, out: Path, *, what: str, dtype: str, config: str) -> int:
 
     what: "state" is everything; "ema" is the average that sampling uses by default; "live" are the
     parameters themselves; else the name of an average. `python -m diffjax.sample --ema FILE` can
-    use parameters and averages. dtype: "float32" or "bfloat16". config: the text of config.json,
-    or "" if there is none; it is kept in the metadata of the file. Frozen weights that lie in the
-    workdir are written too.
+    use parameters and averages. dtype: "float32", "bfloat16" or "int8" (`core.int8`). config: the
+    text of config.json, or "" if there is none; it is kept in the metadata of the file. Frozen
+    weights that lie in the workdir are written too.
 
     Raises:
-      ConfigError: the step has no part of that name, or `what` is "state" and `dtype` not float32.
+      ConfigError: the step has no part of that name, `what` is "state" and `dtype` not float32, or
+        numbers that are not finite would be bytes.
       OSError: the disk is full or fails.
     """
     metadata = {"step": step.name, "config": config}
@@ -62,10 +64,19 @@ def export(step: Path, out: Path, *, what: str, dtype: str, config: str) -> int:
         metadata |= {"ema": name}
     tensors = named_leaves(state)
     if what != STATE:
-        tensors = {name: array.astype(DTYPES[dtype]) for name, array in tensors.items()}
+        tensors = _rounded(tensors, dtype)
     used, said = frozen_of(step.parent.parent / FROZEN)
     tensorfile.write(out, {**tensors, **used}, {**metadata, **said})
     return out.stat().st_size
+
+
+def _rounded(tensors: Mapping[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
+    if dtype != BYTES:
+        return {name: array.astype(DTYPES[dtype]) for name, array in tensors.items()}
+    try:
+        return int8.pack(tensors)
+    except ValueError as error:
+        raise ConfigError("--dtype", dtype, f"{error}: take float32") from None
 
 
 def frozen_of(file: Path) -> tuple[dict[str, tensorfile.Promise], dict[str, str]]:

@@ -1,7 +1,8 @@
 """Safetensors files with a checksum: a file is written completely or not at all.
 
 The metadata hold "sha256", the hash of the file with 64 zeros in the place of that hash. So it
-covers the names and shapes too. Any reader of safetensors can read these files.
+covers the names and shapes too. Any reader of safetensors can read these files. Arrays of
+bytes with scales (`int8.pack`) are read in float32.
 """
 
 import contextlib
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from diffjax.core import int8
 from diffjax.core.files import publish
 from diffjax.core.trees import PyTree, map_named, named_leaves
 
@@ -103,16 +105,20 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """The shape of each tensor, by name."""
+    """The shape of each tensor, by name; scales are a part of theirs."""
     with _opened(path) as reader:
-        # the reader has no items() of its own
-        return {name: tuple(reader.get_slice(name).get_shape()) for name in reader.keys()}  # noqa: SIM118
+        names = list(reader.keys())
+        scales = {f"{name}{int8.SUFFIX}" for name in int8.scaled(names)}
+        return {n: tuple(reader.get_slice(n).get_shape()) for n in names if n not in scales}
 
 
 def read(path: Path, name: str) -> np.ndarray:
-    """One tensor, in the dtype of the file."""
+    """One tensor, in the dtype of the file; in float32 if it has scales."""
     with _opened(path) as reader:
-        return reader.get_tensor(name)
+        found = reader.get_tensor(name)
+        if name in int8.scaled(reader.keys()):
+            return int8.unpack(found, reader.get_tensor(f"{name}{int8.SUFFIX}"))
+        return found
 
 
 def promised(path: Path, prefix: str) -> dict[str, Promise]:

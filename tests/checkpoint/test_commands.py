@@ -125,6 +125,18 @@ def test_export_in_bfloat16_rounds_once_and_import_gives_float32(run, tmp_path, 
     )
 
 
+def test_export_in_bytes_is_imported_as_near_numbers_in_a_quarter_of_the_size(run, tmp_path):
+    files = {dtype: tmp_path / f"{dtype}.safetensors" for dtype in ("float32", "int8")}
+    for dtype, file in files.items():
+        assert main("export", run, "--what", "live", "--dtype", dtype, "--out", file) == 0
+    assert files["int8"].stat().st_size < 0.5 * files["float32"].stat().st_size
+    assert main("import", tmp_path / "other", files["int8"]) == 0
+    kernel = checkpoint.read(tmp_path / "other/checkpoints/3")[0]["params"]["out"]["kernel"]
+    want = np.asarray(state(3).params["out"]["kernel"])
+    assert kernel.dtype == np.float32
+    assert (np.abs(kernel - want) <= np.abs(want).max(0) / 250).all()
+
+
 def test_a_damaged_export_is_not_imported(run, tmp_path, capsys):
     file = tmp_path / "state.safetensors"
     assert main("export", run, "--what", "state", "--out", file) == 0
