@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from benchmarks import timing
 from diffjax.build import tasks
+from diffjax.build.inputs import texts
 from diffjax.core import rng, trees
 from diffjax.core.errors import ConfigError
 from diffjax.diffusion.sampling.step import remembering
@@ -37,7 +38,7 @@ def denoise(params, x_t, columns, keys, *, task, settings):
 def measure(spec: str, flags, overrides: list[str]) -> None:
     """Times one config and prints the result."""
     options = timing.options_of(spec, flags, overrides)
-    task = tasks.task_of(options, tasks.text_width_of(options))
+    task = tasks.task_of(options, texts.text_width_of(options))
     settings = task.settings
     count, side = flags.batch or 4, task.size_px
     params = jax.jit(task.init)(jax.random.key(0))

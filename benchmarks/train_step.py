@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from benchmarks import timing
-from diffjax.build.tasks import text_width_of
+from diffjax.build.inputs.texts import text_width_of
 from diffjax.build.training import training_of
 from diffjax.core import trees
 from diffjax.core.errors import ConfigError

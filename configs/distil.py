@@ -29,6 +29,8 @@ def get_config(which: str = "emoji") -> ml_collections.ConfigDict:
         sampler="ddim", noise=0.0, guidance_weight=1.0, spacing="uniform", num_steps=4
     )  # fmt: skip
     config.diffusion.update(weighting="truncated_snr", times="stratified")
+    if preset == "emoji":
+        config.distil.teacher_steps = steps
     if preset == "halve":
         require(steps % 2 == 0, "sample.num_steps", steps, f"of {where or SHIPPED} has no half")
         config.sample.num_steps = steps // 2
@@ -41,7 +43,7 @@ def get_config(which: str = "emoji") -> ml_collections.ConfigDict:
         learning_rate=2e-4, warmup_steps=100, decay="cosine", clip_norm=1.0, groups=()
     )
     config.train.update(
-        num_steps=3_000, ema=("decay_0.99",), log_every=50, sample_every=500, save_every=500,
+        num_steps=2_400, ema=("decay_0.99",), log_every=50, sample_every=500, save_every=500,
         evaluate_every=0, snapshot_every=0,
     )  # fmt: skip
     return config

@@ -4,8 +4,9 @@
 
 emoji (the default): an Efficient U-Net of 1.5 M parameters, trained on whole pictures, because
 crops do not show that the rims are white; a quarter of an hour on 2 CPU cores. It is the second
-stage of the cascade that ships. demo: trained on crops of 128 px; it attends only to the text, so
-it can sample whole pictures. tiny: for tests.
+stage of the cascade that ships. fine: the same with convolutions of single pixels after the
+patches; it may begin with the one that ships, --config.start.base=shipped. demo: trained on crops
+of 128 px; it attends only to the text, so it can sample whole pictures. tiny: for tests.
 
 At the paper's scale, for accelerators: paper: app. F.2, 459 M parameters, with self-attention at
 the lowest level; 5 days on 256 TPU v5e at 35 % of their peak (docs/scale.md). 600m: that of
@@ -16,7 +17,7 @@ import ml_collections
 
 from configs import common, efficient, pieces
 
-PRESETS = ("emoji", "demo", "tiny", "paper", "600m")
+PRESETS = ("emoji", "fine", "demo", "tiny", "paper", "600m")
 AT_SCALE = {"paper": efficient.PAPER, "600m": efficient.TOOLBOX}
 
 
@@ -43,7 +44,7 @@ def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
         patch=4,
     )
     config.sample.update(num_steps=16, guidance_weight=1.0, aug_level=0.1)
-    if preset == "emoji":
+    if preset in ("emoji", "fine"):
         # The network is too narrow to pass on the small picture, so it predicts a difference to it.
         config.model.update(width=48, head_width=24, from_low_res=True)
         # The first stage's pictures are seldom noisier. With levels up to 1, most of the training
@@ -53,6 +54,9 @@ def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
         config.optim.update(warmup_steps=300, decay="cooldown")
         config.train.update(num_steps=7_000, ema=("decay_0.998",))
         config.sample.update(sampler="ddim", aug_level=0.02)  # as base64's
+    if preset == "fine":
+        config.model.finish = 16
+        config.start = pieces.start()
     if preset == "demo":
         common.for_minutes(config)
         config.data.update(crop_px=128, batch_size=16)

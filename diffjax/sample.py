@@ -117,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(flags: argparse.Namespace) -> Path:
     """Makes and writes the pictures that are not there yet; returns the path of the sheet."""
     from diffjax.build.guides import classifiers
-    from diffjax.build.stages import decoders, loading, places
+    from diffjax.build.stages import decoders, loading, places, students
     from diffjax.devices import mesh
     from diffjax.generation import folder, jobs, making
     from diffjax.generation.wanted import check_guidance, jobs_of
@@ -126,7 +126,11 @@ def run(flags: argparse.Namespace) -> Path:
     like = read_like(flags.like) if flags.like else None
     wanted = asked(flags, like)
     dirs = [flags.checkpoint] if flags.checkpoint else None
-    dirs = dirs or loading.stage_dirs(flags.workdir, flags.stages)
+    dirs = dirs or students.instead(
+        loading.stage_dirs(flags.workdir, flags.stages),
+        flags,
+        [origin.step for origin, _ in like.stages] if like else None,
+    )
     # this finds the mistakes that do not depend on the stages, before the stages are loaded
     pictured = [place for place in dirs if not places.is_prior(place)]
     count = len(like.stages) if like else sum(map(places.num_stages, dirs))

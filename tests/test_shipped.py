@@ -8,13 +8,15 @@ import sys
 import jax
 import numpy as np
 import pytest
+from safetensors import safe_open
 
-from diffjax.build.stages import loading, places
+from diffjax.build.stages import loading, places, students
 from diffjax.core import tensorfile
 from diffjax.evaluation import retrieval
 from diffjax.evaluation.drawings import drawings
 from diffjax.generation import rows
 from diffjax.generation.jobs import Job
+from diffjax.sample import parser
 from tools.ship import cascade as ship_cascade
 
 PLACES = places.stage_dirs()
@@ -27,6 +29,20 @@ def test_the_files_are_whole_small_and_in_bfloat16():
         assert int(tensorfile.verify(place)["step"]) > 1000
         names = tensorfile.shapes(place)
         assert {tensorfile.read(place, name).dtype.name for name in names} == {"bfloat16"}
+
+
+def test_the_student_is_whole_and_in_bytes_and_draws_unless_more_is_asked():
+    (place,) = places.stage_dirs(places.shipped() / students.FEW)
+    assert int(tensorfile.verify(place)["step"]) > 1000
+    with safe_open(place, framework="np") as reader:
+        codes = {reader.get_slice(name).get_dtype() for name in reader.keys()}  # noqa: SIM118
+    assert codes == {"I8", "F32"}
+    assert students.instead(PLACES, parser().parse_args([])) == [place, PLACES[1]]
+
+
+def test_all_weights_that_come_along_have_at_most_40_megabytes():
+    files = places.shipped().parent.rglob("*.safetensors")
+    assert sum(file.stat().st_size for file in files) <= 40_000_000
 
 
 def test_the_card_has_the_figures_that_were_measured():
@@ -70,9 +86,25 @@ def test_the_files_are_those_that_the_configs_train():
             # how many pictures may be broken has no part in what was trained
             values |= {"max_bad_fraction": 0.0} if part == "data" else {}
             assert options[part].to_dict() == values, (place, part)
-        metadata = tensorfile.read_metadata(place)
-        assert int(metadata["step"]) == preset.train.num_steps
-        assert metadata["ema"] == preset.train.ema[0]
+        check_trained(place, preset)
+
+
+def test_the_student_is_the_one_that_its_config_trains():
+    place = places.shipped() / students.FEW / "base64.safetensors"
+    options, preset = places.options_of(place), ship_cascade.config.load("configs/distil.py")
+    found, wanted = (dict(ship_cascade.config.leaves(one)) for one in (options, preset))
+    of_the_run = ("train.", "sample.num_images", "distil.checkpoint")
+    assert {key: value for key, value in found.items() if not key.startswith(of_the_run)} == {
+        key: value for key, value in wanted.items() if not key.startswith(of_the_run)
+    }
+    check_trained(place, preset)
+
+
+def check_trained(place, preset):
+    """To the end, and with the average that is sampled."""
+    metadata = tensorfile.read_metadata(place)
+    assert int(metadata["step"]) == preset.train.num_steps
+    assert metadata["ema"] == preset.train.ema[0]
 
 
 @pytest.mark.slow

@@ -53,7 +53,8 @@ LIMITS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(
         ("train.sample_every", "train.evaluate_every", "train.save_every", "train.snapshot_every",
          "train.keep", "train.keep_every", "data.crop_px", "low_res.size_px",
-         "optim.warmup_steps", "text.width", "model.num_heads", "model.canvas", "model.head_width",
+         "optim.warmup_steps", "text.width", "model.num_heads", "model.canvas", "model.finish",
+         "model.head_width",
          "model.steps", "model.embedding_width", "model.norm_groups",
          "contrastive.shift_px", "model.codes", "model.groups", "autoencoding.adversary_start"),
         (0, 2**31 - 1),

@@ -16,6 +16,7 @@ from diffjax.models.layers.attention import Attention
 from diffjax.models.layers.blocks import Head, from_patches, mark_product, to_patches, upsample
 from diffjax.models.layers.convolve import Convolution
 from diffjax.models.layers.embedding import Conditioning
+from diffjax.models.layers.finish import Finish
 from diffjax.models.layers.level import block_class, run_blocks
 from diffjax.models.layers.network import DenoisingNetwork
 from diffjax.models.layers.sharding import RULES
@@ -49,6 +50,7 @@ class EfficientUNet(DenoisingNetwork):
     from_low_res (not in any paper): the network predicts the difference between x_0 and alpha z,
     where z is the noised low-resolution picture and alpha belongs to its noise level; alpha z is
     the multiple of z that is nearest to the clean picture.
+    finish (not in any paper): the channels of `Finish`, for networks on patches; 0: none.
     scan: as in `unet.UNet`.
     """
 
@@ -66,6 +68,7 @@ class EfficientUNet(DenoisingNetwork):
     upsampling: Literal["repeat", "shuffle"] = "repeat"
     skip_conv: bool = False
     from_low_res: bool = False
+    finish: int = 0
     scan: bool = False
     convolution: Convolution = lax.conv_general_dilated
     sharding: ClassVar[Rules] = SHARDING
@@ -173,6 +176,9 @@ class EfficientUNet(DenoisingNetwork):
         )(joined(h, stem))
         if self.from_low_res:
             answer += jnp.sqrt(nn.sigmoid(aug_logsnr))[:, None, None, None] * low_res
+        if self.finish:
+            last = Finish(self.finish, self.convolution, self.dtype, name="finish")
+            answer = last(answer, [x_t, low_res], emb)
         return answer
 
 

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from diffjax.core.types import Image, LogSnr, PRNGKeys, Resized, Text, TextMask, TokenIds
 from diffjax.models.layers.blocks import Head
+from diffjax.models.layers.finish import Finish
 from diffjax.models.levels import SHARDING as SHARDING
 from diffjax.models.levels import Conditions, Levels
 
@@ -21,10 +22,12 @@ class UNet(Levels):
     """Residual blocks with attention on the way down and up; skips are concatenated.
 
     from_low_res: it answers with a difference to the small picture, for networks that are too
-    narrow to pass that on; it predicts x_0 then. In no paper.
+    narrow to pass that on; it predicts x_0 then. In no paper. finish: the channels of `Finish`, for
+    networks on patches; 0: none.
     """
 
     from_low_res: bool = False
+    finish: int = 0
 
     @nn.compact
     def __call__(
@@ -52,7 +55,11 @@ class UNet(Levels):
         inputs += [] if low_res is None else [low_res]
         channels = self.out_channels or x_t.shape[-1]
         answer = self._answer(inputs, conditions, dropout_key, channels)
-        return answer + low_res if self.from_low_res and low_res is not None else answer
+        answer = answer + low_res if self.from_low_res and low_res is not None else answer
+        if self.finish:
+            last = Finish(self.finish, self.convolution, self.dtype, name="finish")
+            answer = last(answer, inputs, conditions[0])
+        return answer
 
     # called inside a compact method
     def _answer(

@@ -2,11 +2,12 @@
 
     python -m diffjax.main --config configs/cascade.py --workdir runs/emoji    # hours on 2 cores
     python -m tools.ship.cascade --workdir runs/emoji                          # half an hour
+    python -m tools.ship.cascade --students runs/few                           # those of both
     python -m tools.ship.cascade --scores              # only the scores of sets: an hour
     python -m tools.ship.cascade --card                # only the card, from known figures
 
-The stages are exported in bfloat16 and measured as they ship (python -m diffjax.evaluate). Scores
-of sets want pip install diffjax[lite0].
+The stages are exported in bfloat16, their students (configs/distil.py) as bytes, and measured as
+they ship (python -m diffjax.evaluate). Scores of sets want pip install diffjax[lite0].
 """
 
 import argparse
@@ -17,12 +18,16 @@ from typing import Any
 
 from diffjax.build.options import config
 from diffjax.build.stages import places
+from diffjax.build.stages.students import FEW
 from diffjax.checkpoint.__main__ import main as checkpoint
 from diffjax.core import tensorfile
 from diffjax.evaluate import main as evaluate
 
 FIGURES = Path(__file__).resolve().parents[2] / "benchmarks/results/shipped.json"
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
+TEACHERS, STUDENTS = "teachers", "students"
+TITLES = {STUDENTS: "student", TEACHERS: "teacher"}
+FOLDERS = {STUDENTS: places.shipped() / FEW, TEACHERS: places.shipped()}
 # The split of each set that is scored, and how many pictures of the first stage each seed draws. A
 # distance of full rank wants more than the 1,280 features.
 SCORED = {"seen": ("train", 1300), "style": ("style", 100), "compositional": ("compositional", 78),
@@ -36,26 +41,36 @@ SETS = {
 }
 
 
-def export(workdir: Path) -> None:
-    """Exports each stage's average that is sampled, in bfloat16."""
+def export(workdir: Path, folder: Path, dtype: str) -> None:
+    """Exports each stage's average that is sampled."""
     for place in places.stage_dirs(workdir):
         name = config.restore(place / "config.json").stage
-        out = places.shipped() / f"{name}.safetensors"
-        if checkpoint(["export", str(place), "--dtype", "bfloat16", "--out", str(out)]):
+        out = folder / f"{name}.safetensors"
+        if checkpoint(["export", str(place), "--dtype", dtype, "--out", str(out)]):
             sys.exit(f"{place} could not be exported")
 
 
 def measure() -> None:
-    """Write the figures of the card: what `evaluate` says of emoji and of guidance."""
+    """Writes the figures of the card: what `evaluate` says of emoji, of teachers and students."""
+    figures: dict[str, Any] = {}
+    for who, folder in FOLDERS.items():
+        found = evaluated(folder, "emoji,guidance" if who == TEACHERS else "emoji")
+        figures[who] = {name: found["emoji"][name] for name in ("settings", "sets")}
+        if who == TEACHERS:
+            figures["enlarged"] = found["emoji"]["enlarged"]
+            figures["curve"] = found["guidance"]["curve"]
+    FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
+    score()
+
+
+def evaluated(folder: Path, parts: str) -> dict[str, Any]:
+    """What `evaluate` says of the cascade in a folder."""
     out = FIGURES.with_name("shipped_evaluation.json")
-    if evaluate(["shipped", "--parts", "emoji,guidance", "--out", str(out)]):
+    if evaluate([str(folder), "--parts", parts, "--out", str(out), "--overwrite"]):
         sys.exit("the stages could not be evaluated")
     found = json.loads(out.read_text())
-    names = ("settings", "sets", "enlarged")
-    figures = {name: found["emoji"][name] for name in names} | {"curve": found["guidance"]["curve"]}
-    FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
     out.unlink()
-    score()
+    return found
 
 
 def score(most: int | None = None) -> None:
@@ -66,7 +81,7 @@ def score(most: int | None = None) -> None:
     out = FIGURES.with_name("shipped_sets.json")
     scored: dict[str, Any] = {}
     for name, (split, count) in SCORED.items():
-        place = str(places.shipped() / "base64.safetensors")
+        place = str(FOLDERS[STUDENTS] / "base64.safetensors")
         words = [
             "--split",
             split,
@@ -96,8 +111,10 @@ def training(place: Path) -> str:
     step, batch = int(metadata["step"]), options.data.batch_size
     count = sum(_size(shape) for shape in tensorfile.shapes(place).values())
     side = options.data.crop_px or options.data.size_px
+    student = ", student" if "distil" in options else ""
     return (
-        f"| {options.stage} | {count / 1e6:.1f} M | {step:,} x {batch} pictures of {side} px | "
+        f"| {options.stage}{student} | {count / 1e6:.1f} M | "
+        f"{step:,} x {batch} pictures of {side} px | "
         f"{options.optim.name}, rate {options.optim.learning_rate:g} | {metadata['ema']} | "
         f"{place.stat().st_size / 1e6:.1f} MB |"
     )
@@ -115,22 +132,24 @@ def tables(figures: dict[str, Any]) -> str:
     rows = [
         "| stage | parameters | trained on | optimiser | average | file |",
         "|---|---|---|---|---|---|",
-        *(training(place) for place in places.stage_dirs()),
+        *(training(place) for folder in FOLDERS.values() for place in places.stage_dirs(folder)),
         "",
         "The nearest of all 7,841 drawings is the one asked for (95 % interval):",
         "",
-        "| prompts | of | by pixels at 16 px | by the classifier | among its first five | "
-        "right thing, either style |",
-        "|---|---|---|---|---|---|",
+        "| prompts | of | drawn by | by pixels at 16 px | by the classifier | "
+        "among its first five | right thing, either style |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, meaning in SETS.items():
-        found = figures["sets"][name]
-        pixels, classifier = found["pixels"], found["classifier"]
-        rows.append(
-            f"| {name}: {meaning} | {pixels['right']['of']} | {percent(pixels['right'])} | "
-            f"{percent(classifier['right'])} | {percent(classifier['first_five'])} | "
-            f"{percent(classifier['name'])} |"
-        )
+        for who, title in TITLES.items():
+            found = figures[who]["sets"][name]
+            pixels, classifier = found["pixels"], found["classifier"]
+            what = f"{name}: {meaning} | {pixels['right']['of']}" if who == STUDENTS else " | "
+            rows.append(
+                f"| {what} | {title} | {percent(pixels['right'])} | "
+                f"{percent(classifier['right'])} | {percent(classifier['first_five'])} | "
+                f"{percent(classifier['name'])} |"
+            )
     rows += ["", "| guidance weight | by pixels | by the classifier |", "|---|---|---|"]
     for weight, found in figures["curve"].items():
         shares = (found[space]["right"] for space in ("pixels", "classifier"))
@@ -172,8 +191,8 @@ def scores(scored: dict[str, Any]) -> list[str]:
     by = f" and the CLIP {clip['name']} ({clip['weights'][:12]})" if clip else ""
     rows = [
         "",
-        f"Pictures of 64 px as sets, by {first['extractor']['name']}{by}; means over the seeds "
-        f"{seeds} and their standard deviation:",
+        f"The student's pictures as sets, by {first['extractor']['name']}{by}; means over the "
+        f"seeds {seeds} and their standard deviation:",
         "",
         f"| prompts | pictures of a seed | {' | '.join(title for title, *_ in COLUMNS)} |",
         "|---|---|" + "---|" * len(COLUMNS),
@@ -212,6 +231,7 @@ def main() -> None:
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--workdir", type=Path, help="of the trained cascade")
+    what.add_argument("--students", type=Path, help="the folder of their workdirs")
     what.add_argument("--scores", action="store_true", help="measure the scores of sets alone")
     what.add_argument("--card", action="store_true", help="write the card again, nothing else")
     parser.add_argument(
@@ -219,7 +239,10 @@ def main() -> None:
     )
     flags = parser.parse_args()
     if flags.workdir:
-        export(flags.workdir)
+        export(flags.workdir, FOLDERS[TEACHERS], "bfloat16")
+    if flags.students:
+        export(flags.students, FOLDERS[STUDENTS], "int8")
+    if flags.workdir or flags.students:
         measure()
     if flags.scores:
         score(flags.num)

@@ -3,7 +3,8 @@
 A stage that fills holes may begin with one that does not (Nichol et al. 2022, sec. 3.2): its stem
 has more input channels, whose weights begin at zero. A decoder may begin with a stage that is told
 no vector (Ramesh et al. 2022 tell GLIDE's base one): the weights that read the vector begin at zero
-too.
+too. A network whose answer is finished (`model.finish`) may begin with one whose answer is not: its
+last layers are new, and say nothing at first.
 """
 
 import re
@@ -28,6 +29,7 @@ from diffjax.tasks.task import Task
 # The section that only configs with such a choice have.
 SECTION, BASE = "start", "start.base"
 STEM = "stem/kernel"
+FINISH = "finish"  # `models/layers/finish.py`
 # What reads the vector of a picture (`layers/embedding.py: Conditioning`).
 READS_VECTOR = re.compile(r"conditioning/vector(_norm|_tokens)?/(kernel|bias|scale)")
 COLOURS = 3  # channels of a picture
@@ -88,6 +90,9 @@ def params_of(config: ConfigDict, task: Task) -> Params:
         said = f"begins with the weights of step {step} of {place}, {average}"
     params = jax.tree.map(lambda x: np.asarray(x, np.float32), found)
     wanted = jax.eval_shape(task.init, jax.random.key(0))
+    if FINISH in wanted and FINISH not in params:
+        new = jax.jit(lambda key: task.init(key)[FINISH])(jax.random.key(config.seed))
+        params = {**params, FINISH: jax.tree.map(np.asarray, new)}
     try:
         begun = fitted(params, wanted, config.model.get("patch", 1))
     except ValueError as error:

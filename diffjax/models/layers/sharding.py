@@ -6,6 +6,7 @@ fsdp splits what is kept, tensor the work (Rajbhandari et al. 2020; Shoeybi et a
 from diffjax.devices.mesh import SPLIT_INPUTS, SPLIT_OUTPUTS, Rules
 
 RULES: Rules = (
+    (r"(.*/)?finish/.*", (None,)),  # few channels
     (r"(.*/)?(conv_0|qkv|q|text_kv|scale_shift|dense_0|value|draw)/kernel", SPLIT_OUTPUTS),
     (r"(.*/)?(conv_1|out|skip|\w+_stride|dense_1)/kernel", SPLIT_INPUTS),
     (r"(.*/)?head/conv/kernel", ("fsdp", None)),  # 3 output channels

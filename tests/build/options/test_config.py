@@ -78,7 +78,9 @@ def test_a_config_comes_back_from_its_json_as_it_was(tmp_path):
 def test_unknown_files_and_presets_are_named():
     with pytest.raises(ConfigError, match=r"no file configs/absent\.py"):
         config.load("configs/absent.py")
-    with pytest.raises(ConfigError, match=r"'configs/base64\.py:huge'.*allowed: emoji, demo, tiny"):
+    with pytest.raises(
+        ConfigError, match=r"'configs/base64\.py:huge'.*allowed: emoji, fine, demo, tiny"
+    ):
         config.load("configs/base64.py:huge")
 
 

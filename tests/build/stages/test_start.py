@@ -112,6 +112,16 @@ def test_a_run_begins_with_the_weights_of_its_base(base):
     assert start.base_of(glide()) == ""
 
 
+def test_a_network_that_begins_to_finish_its_answer_has_new_last_layers_that_say_nothing(base):
+    made = options(base, model__finish=4)
+    found = trees.named_leaves(start.params_of(made, tasks.task_of(made, 0)))
+    theirs = trees.named_leaves(lora_base.params(glide()))
+    new = {name: leaf for name, leaf in found.items() if name not in theirs}
+    assert {name.split("/")[0] for name in new} == {"finish"}
+    assert new["finish/conv_0/kernel"].any()
+    assert not new["finish/conv_2/kernel"].any()
+
+
 def test_the_first_state_and_all_its_averages_have_the_weights_on_every_mesh(base):
     made = options(base)
     made.mesh.fsdp = 2
