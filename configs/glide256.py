@@ -51,6 +51,6 @@ def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
     config.tokens.update(vocabulary="emoji", length=24)
     config.model.update(
         kind="unet", width=24, mults=(1, 2, 4), num_blocks=1, attention_levels=(2,), head_width=24,
-        patch=4, from_low_res=True, **glide64.words(96, 2, 3),
+        patch=4, from_low_res=True, finish=16, **glide64.words(96, 2, 3),
     )  # fmt: skip
     return config

@@ -77,7 +77,7 @@ def emoji(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     config.data.update(caption_key="", batch_size=8)
     config.model.update(
         kind="unet", width=32, mults=(1, 2, 3), num_blocks=1, attention_levels=(),
-        middle_attention=False, head_width=32, patch=4, from_low_res=True,
+        middle_attention=False, head_width=32, patch=4, from_low_res=True, finish=16,
     )  # fmt: skip
     config.sample.guidance_weight = 1.0
     return config
