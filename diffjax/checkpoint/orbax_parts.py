@@ -1,13 +1,19 @@
-"""What orbax is told: how the parts of a step are written, and which clock its deadlines have."""
+"""What orbax is told: how the parts of a step are written, and which clock its deadlines have.
+
+orbax takes as long to import as half of jax, so only the functions that use it import it.
+"""
 
 import contextlib
 import importlib
 import time
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
+
+if TYPE_CHECKING:
+    import orbax.checkpoint as ocp
 
 SMALL_BYTES = 2**20  # the least part of an array that a device writes for itself
 
@@ -24,8 +30,10 @@ def steady_deadlines() -> None:
             module.__dict__["time"] = steady
 
 
-def step_handler() -> ocp.CompositeCheckpointHandler:
+def step_handler() -> "ocp.CompositeCheckpointHandler":
     """orbax's handler for the two parts of a step: the state and the position in the data."""
+    import orbax.checkpoint as ocp
+
     # Of an array that several devices hold, each writes a part. That pays for large arrays only:
     # cutting 600 small ones into 8 parts takes 5 s of a core, longer than writing them.
     arrays = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=SMALL_BYTES)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from diffjax.checkpoint import manifest, steps
 from diffjax.checkpoint.manifest import (
@@ -69,6 +68,8 @@ def read(path: Path, name: str = "") -> tuple[PyTree, dict]:
     Raises:
       KeyError: the state has no part of that name.
     """
+    import orbax.checkpoint as ocp
+
     wanted = _nest(name, _part(name, _stored(path)))
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
     return _part(name, _arrays(path, wanted, as_numpy)), _position(path)
@@ -159,6 +160,8 @@ def _nest(name: str, part: PyTree) -> PyTree:
 
 def _restored(path: Path, stored: PyTree, like: PyTree) -> PyTree:
     """The state with the structure of `like`; leaves are matched by name, as orbax stores dicts."""
+    import orbax.checkpoint as ocp
+
     wanted = named_leaves(like)
     target = map_named(lambda name, _: wanted[name], stored)
     found = named_leaves(_arrays(path, target, ocp.checkpoint_utils.construct_restore_args(target)))
@@ -167,18 +170,24 @@ def _restored(path: Path, stored: PyTree, like: PyTree) -> PyTree:
 
 def _arrays(path: Path, tree: PyTree, options: PyTree) -> PyTree:
     """The arrays of the step's state that are in `tree`; options: orbax's RestoreArgs for each."""
+    import orbax.checkpoint as ocp
+
     arguments = ocp.args.PyTreeRestore(tree, restore_args=options, partial_restore=True)
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         return checkpointer.restore(path / "state", args=arguments)
 
 
 def _position(path: Path) -> dict:
+    import orbax.checkpoint as ocp
+
     with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
         return checkpointer.restore(path / "data", args=ocp.args.JsonRestore())
 
 
 def _stored(path: Path) -> PyTree:
     """The shapes and dtypes of a step's arrays, as a tree, from orbax's metadata."""
+    import orbax.checkpoint as ocp
+
     stored = ocp.PyTreeCheckpointHandler().metadata(path / "state")
     return getattr(stored, "tree", stored)
 

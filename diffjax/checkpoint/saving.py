@@ -9,10 +9,10 @@ import functools
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from diffjax.checkpoint import identity, manifest, steps
@@ -22,6 +22,9 @@ from diffjax.core.errors import ConfigError, StorageError
 from diffjax.core.files import disk_fault, free_bytes, storing
 from diffjax.core.tables import format_bytes
 from diffjax.core.trees import PyTree, named_leaves
+
+if TYPE_CHECKING:
+    import orbax.checkpoint as ocp
 
 SAVE, EXISTS, FULL = 0, 1, 2
 CONFIG = "config.json"  # the copy of the run's config in a step
@@ -137,6 +140,8 @@ def save(
     Raises:
       StorageError: there is no room, or the previous save failed. Older steps stay intact.
     """
+    import orbax.checkpoint as ocp
+
     with checkpoints._lock:
         wait_for_save(checkpoints)
         assert checkpoints.keep is not None, "these checkpoints were opened for reading only"
@@ -180,7 +185,9 @@ def finish(checkpoints: Checkpoints) -> None:
             if checkpointer is not None:
                 checkpointer.close()
         if checkpointer is not None:
-            wait = ocp.multihost.get_barrier_sync_fn()
+            from orbax.checkpoint import multihost
+
+            wait = multihost.get_barrier_sync_fn()
             try:
                 wait(key="diffjax_checkpoints", timeout_ms=FINISH_SECONDS * 1000)
             except jax.errors.JaxRuntimeError as error:
@@ -215,7 +222,7 @@ def decide_on_first_process(decide: Callable[[], int]) -> int:
 
 
 def _complete(
-    checkpoints: Checkpoints, checkpointer: ocp.AsyncCheckpointer, step: int, needed: int
+    checkpoints: Checkpoints, checkpointer: "ocp.AsyncCheckpointer", step: int, needed: int
 ) -> None:
     """The rest of a save, in a thread: wait for orbax, write the manifest, delete old steps."""
     directory, first = checkpoints.directory, jax.process_index() == 0

@@ -1,6 +1,7 @@
 """Loads and saves T5 encoders in Hugging Face's layout: config.json and files of tensors."""
 
 import dataclasses
+import functools
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -234,10 +235,13 @@ def _few(names: list[str]) -> str:
     return str(names) if len(names) <= 5 else f"{names[:5]} and {len(names) - 5} more"
 
 
-def _names(config: T5Config) -> Iterator[tuple[str, str, tuple[int, ...], bool]]:
+@functools.lru_cache(maxsize=8)  # a folder is checked first and loaded later
+def _names(config: T5Config) -> tuple[tuple[str, str, tuple[int, ...], bool], ...]:
     """(our name, their name, our shape, whether theirs is transposed) of every tensor."""
-    for ours, leaf in flax.traverse_util.flatten_dict(shapes(config), sep="/").items():
-        yield ours, _their_name(ours), leaf.shape, ours.endswith("/kernel")
+    leaves = flax.traverse_util.flatten_dict(shapes(config), sep="/").items()
+    return tuple(
+        (ours, _their_name(ours), leaf.shape, ours.endswith("/kernel")) for ours, leaf in leaves
+    )
 
 
 def _their_name(ours: str) -> str:

@@ -117,9 +117,12 @@ def embedded(encoder: TextEncoder, prompts: Sequence[str]) -> tuple[Text, TextMa
     embeds blank prompts too, and that nothing is rounded.
     """
     length = encoder.max_length
-    nothing = null_text(jnp.zeros((1, length, encoder.width)), jnp.zeros((1, length), bool))
+
+    def nothing() -> tuple[Text, TextMask]:
+        return null_text(jnp.zeros((1, length, encoder.width)), jnp.zeros((1, length), bool))
+
     parts = [
-        encoder.encode([one], length) if clean(one) or encoder.embeds_blank else nothing
+        encoder.encode([one], length) if clean(one) or encoder.embeds_blank else nothing()
         for one in prompts
     ]
     text, mask = (jnp.concatenate(rows) for rows in zip(*parts, strict=True))
@@ -190,4 +193,7 @@ def _all_or_none(values: Sequence[Item | None], what: str) -> list[Item]:
 
 def to_bytes(pictures: Resized) -> UInt8[np.ndarray, "b _ _ 3"]:
     """Pictures in [-1, 1] as bytes in the host's memory."""
-    return np.asarray(pixels.to_uint8(pictures))
+    return np.asarray(_to_uint8(pictures))
+
+
+_to_uint8 = jax.jit(pixels.to_uint8)  # one program, not one for each of its five operations

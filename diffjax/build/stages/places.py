@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from diffjax import checkpoint
@@ -250,7 +250,7 @@ def _finite(params: Params, place: Path) -> Params:
       StorageError: an array holds NaN or infinity; names the first one.
     """
     for name, array in named_leaves(params).items():
-        if not bool(jnp.isfinite(array).all()):
+        if not np.isfinite(np.asarray(array)).all():  # on the host: no program for each shape
             raise StorageError(
                 f"{place}: {name} holds NaN or infinity: not the parameters of a trained network; "
                 "bring back a copy, or export it anew"

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -92,3 +93,25 @@ def test_an_export_holds_one_average_and_says_which(tmp_path):
     assert (params["w"].tolist(), step, name) == ([0, 0, 0], "7", "live")
     with pytest.raises(ConfigError, match=r"--ema.*decay_0\.9.*holds live alone"):
         places.params_of(options, file, task, "decay_0.9")
+
+
+def test_to_read_an_export_no_program_is_compiled(tmp_path):
+    """One for each shape of a tensor took half of the time before a first picture."""
+    compiled = []
+    width = 37  # of no other test, whose programs would be here already
+    network = Network(None, init=lambda key, *inputs: {"params": {"w": jnp.zeros(width)}})
+    file, task = tmp_path / "x.safetensors", Denoising("base", network, (8, 8, 3))
+    options = base64.get_config("tiny")
+    text = json.dumps(options.to_dict())
+    tensorfile.write(file, {"w": np.zeros(width, np.float32)}, {"config": text, "ema": "live"})
+    jax.random.key(0)  # which seeds are made with
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, *_, **__: compiled.append(event) if "backend_compile" in event else None
+    )
+    try:
+        places.params_of(options, file, task, None)
+        assert compiled == []
+        (jnp.zeros(width) + width).block_until_ready()
+        assert compiled, "what counts the programs counts none"
+    finally:
+        jax.monitoring.clear_event_listeners()
