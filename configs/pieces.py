@@ -122,6 +122,7 @@ def autoencoder_stage(name: str, size_px: int) -> ConfigDict:
     config.data.caption_key = ""
     config.model = autoencoder_model()
     config.autoencoding = autoencoding()
+    config.start = start()
     config.optim = optim()
     config.optim.update(learning_rate=4.5e-6, warmup_steps=0, b1=0.5, b2=0.9, clip_norm=0.0)
     config.train = train()

@@ -90,7 +90,7 @@ def test_a_value_that_is_not_allowed_is_refused_with_its_key(key, value, said):
 
 
 @pytest.mark.parametrize(
-    "preset", ["emoji", "tiny", "kl_f4", "kl_f8", "kl_f16", "kl_f32", "vq_f4", "vq_f8"]
+    "preset", ["emoji", "fine", "tiny", "kl_f4", "kl_f8", "kl_f16", "kl_f32", "vq_f4", "vq_f8"]
 )
 def test_every_preset_is_valid(preset):
     check.check(config.load(f"configs/autoencoder.py:{preset}"), devices=8)

@@ -16,7 +16,6 @@ FIXED = (
     "latent.scale", "latent.shift", "optim.name", "lora.rank", "lora.alpha", "lora.targets",
     "lora.checkpoint", "vectors.width", "vectors.scale", "vectors.mark", "distil.checkpoint",
     "distil.teacher_steps", "distil.guidance_weight",
-    "lora.checkpoint", "vectors.width", "vectors.scale", "vectors.mark",
     "autoregressive.components", "autoregressive.buckets", "autoregressive.dots",
     "autoregressive.mark",
     "data.size_px", "train.ema",

@@ -58,8 +58,10 @@ class Opened(NamedTuple):
 
 
 @functools.lru_cache(maxsize=4)
-def opened(where: str) -> Opened:
+def opened(where: str, average: str | None = None) -> Opened:
     """The autoencoder at a place, as `latent.autoencoder` names it.
+
+    average: of the run in a workdir; by default the first that it kept.
 
     Raises:
       ConfigError: there is none.
@@ -77,11 +79,11 @@ def opened(where: str) -> Opened:
         if copied is not None:
             return copied
     if _is_ours(place):
-        return _trained(place)
+        return _trained(place, average)
     return _of_others(place, where)
 
 
-def _trained(place: Path) -> Opened:
+def _trained(place: Path, average: str | None) -> Opened:
     from diffjax.build.stages import places  # which itself asks what this module reads
 
     options = places.options_of(place)
@@ -90,7 +92,7 @@ def _trained(place: Path) -> Opened:
     with config.interpreting(place):
         # what training measures distances with is not needed
         task = autoencoding.task_of(_without_distance(options))
-    params, _, _ = places.params_of(options, place, task, None)
+    params, _, _ = places.params_of(options, place, task, average)
     return _marked(options.stage, task.model.sizes, params["autoencoder"])
 
 
@@ -144,7 +146,7 @@ def _is_ours(place: Path) -> bool:
 
 
 def _marked(name: str, sizes: Sizes, params: Params, scale: float | None = None) -> Opened:
-    sizes, usual = _plain(sizes), asdict(Sizes())
+    sizes, usual = plain(sizes), asdict(Sizes())
     # without what is as usual, so that a further field of sizes changes no mark
     said = {name: value for name, value in asdict(sizes).items() if value != usual[name]}
     encoder = {name: params[name] for name in ("encoder", "moments")}
@@ -152,7 +154,7 @@ def _marked(name: str, sizes: Sizes, params: Params, scale: float | None = None)
     return Opened(name, sizes, jax.tree.map(np.asarray, params), mark, scale)
 
 
-def _plain(sizes: Sizes) -> Sizes:
+def plain(sizes: Sizes) -> Sizes:
     """The sizes with tuples in place of lists, so that equal ones have equal marks."""
     return replace(sizes, mults=tuple(sizes.mults), attention=tuple(sizes.attention))
 

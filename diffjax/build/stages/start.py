@@ -4,11 +4,13 @@ A stage that fills holes may begin with one that does not (Nichol et al. 2022, s
 has more input channels, whose weights begin at zero. A decoder may begin with a stage that is told
 no vector (Ramesh et al. 2022 tell GLIDE's base one): the weights that read the vector begin at zero
 too. A network whose answer is finished (`model.finish`) may begin with one whose answer is not: its
-last layers are new, and say nothing at first.
+last layers are new, and say nothing at first. An autoencoder may begin with any that
+`autoencoders.opened` knows; what is learned beside it, such as a discriminator, is new.
 """
 
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import jax
@@ -17,13 +19,14 @@ from ml_collections import ConfigDict
 
 from diffjax.build import tasks
 from diffjax.build.inputs import texts
-from diffjax.build.kinds import lora
+from diffjax.build.kinds import autoencoding, lora
 from diffjax.build.options import resume
 from diffjax.build.others import ancestors
-from diffjax.build.stages import bases, places
+from diffjax.build.stages import autoencoders, bases, places
 from diffjax.core.command import path
 from diffjax.core.errors import ConfigError, require
 from diffjax.core.trees import Params, PyTree, named_leaves
+from diffjax.tasks.autoencoding import Autoencoding
 from diffjax.tasks.task import Task
 
 # The section that only configs with such a choice have.
@@ -47,6 +50,9 @@ def check(config: ConfigDict, workdir: Path) -> None:
       ConfigError: there is no such place, or its stage has another network.
     """
     if not base_of(config) or resume.begun(workdir):
+        return
+    if autoencoding.SECTION in config:
+        autoencoder_of(config)
         return
     place = place_of(config)
     if not places.is_others(place):
@@ -79,6 +85,8 @@ def params_of(config: ConfigDict, task: Task) -> Params:
       ConfigError: there is none, or it has another network.
       StorageError: its checkpoint is damaged.
     """
+    if isinstance(task, Autoencoding):
+        return _with_autoencoder(config, task)
     place = place_of(config)
     if places.is_others(place):
         found, said = ancestors.load_stage(place)[0].params, f"begins with the weights of {place}"
@@ -99,6 +107,34 @@ def params_of(config: ConfigDict, task: Task) -> Params:
         raise ConfigError(BASE, str(place), str(error)) from None
     print(said, flush=True)
     return begun
+
+
+def autoencoder_of(config: ConfigDict) -> autoencoders.Opened:
+    """The autoencoder that the training of one begins with.
+
+    Raises:
+      ConfigError: there is none, or it has other sizes.
+    """
+    where = base_of(config)
+    try:
+        found = autoencoders.opened(where, config.start.average or None)
+    except ConfigError as error:
+        raise ConfigError(BASE, where, str(error).split(": ", 2)[-1]) from None
+    wanted = autoencoders.plain(autoencoding.model_of(config).sizes)
+    for name, size in asdict(wanted).items():
+        there = asdict(found.sizes)[name]
+        require(
+            there == size, BASE, where, f"is another network: its {name} is {there}, not {size}"
+        )
+    return found
+
+
+def _with_autoencoder(config: ConfigDict, task: Autoencoding) -> Params:
+    found = autoencoder_of(config)
+    new = jax.jit(task.init)(jax.random.key(config.seed))
+    print(f"begins with the weights of {found.name} in {base_of(config)}", flush=True)
+    begun = jax.tree.map(lambda x: np.asarray(x, np.float32), found.params)
+    return {**jax.tree.map(np.asarray, new), "autoencoder": begun}
 
 
 def fitted(params: Params, wanted: PyTree, patch: int = 1) -> Params:
