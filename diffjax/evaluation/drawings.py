@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 
 from diffjax.data import transforms
 from diffjax.data.emoji import splits
-from diffjax.data.record import first_caption, image_of
+from diffjax.data.record import captions_of, image_of
 from diffjax.data.sources.tfds import open_source
 
 # Judges look at 32 px or less, so larger drawings would only take memory.
@@ -18,12 +18,16 @@ JUDGED_PX = 64
 
 @dataclass(frozen=True)
 class Drawings:
-    """The drawings, sorted by name, with the first caption and the split of each."""
+    """The drawings, sorted by name, with the first caption and the split of each.
+
+    plain: their last captions, which name no style.
+    """
 
     images: UInt8[np.ndarray, "n s s 3"]
     names: list[str]
     captions: list[str]
     splits: list[str]
+    plain: list[str]
 
 
 @functools.cache
@@ -35,10 +39,11 @@ def drawings(size_px: int) -> Drawings:
         for index in range(len(source)):
             record = source[index]
             picture = transforms.decode(image_of(record))
-            rows.append((str(record["name"]), first_caption(record), split, picture))
+            first, *_, last = captions_of(record)
+            rows.append((str(record["name"]), first, split, last, picture))
     rows.sort(key=lambda row: row[:2])
-    names, captions, found, images = (list(column) for column in zip(*rows, strict=True))
-    return Drawings(np.stack(images), names, captions, found)
+    names, captions, found, plain, images = map(list, zip(*rows, strict=True))
+    return Drawings(np.stack(images), names, captions, found, plain)
 
 
 def chosen(every: Drawings, split: str, count: int) -> list[int]:

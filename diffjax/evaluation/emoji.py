@@ -1,8 +1,9 @@
 """Measures whether an emoji cascade draws what the prompt says, and how sharp its second stage is.
 
-There are four sets of prompts. *seen*: the drawing was in the training data. *style*: training saw
+There are five sets of prompts. *seen*: the drawing was in the training data. *style*: training saw
 the thing only in the other style. *compositional*: it saw the profession and the skin tone, but
-never together. *test*: it saw neither the name nor any drawing of it. A sample is *right* if the
+never together. *test*: it saw neither the name nor any drawing of it. *plain*: seen, but the prompt
+names no style, so that either one is right and only *name* counts. A sample is *right* if the
 drawing that was asked for is the nearest of all drawings of the data set; its *name* is right if
 the nearest drawing shows that thing in any style. Distances are measured in two feature spaces: the
 means of 16 x 16 squares of pixels, and the features of a classifier that tells all drawings apart
@@ -35,7 +36,8 @@ from diffjax.tasks.vectors import IMAGE_VECTOR
 
 # The split of each set of prompts, and how many of its prompts are drawn by default.
 SETS = {"seen": ("train", 500), "style": ("style", 200), "compositional": ("compositional", 200),
-        "test": ("test", 200)}  # fmt: skip
+        "test": ("test", 200), "plain": ("train", 200)}  # fmt: skip
+PLAIN = "plain"
 WEIGHTS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 CURVE_PROMPTS, ENLARGED = 100, 64
 BATCH, ENLARGED_BATCH = 20, 4
@@ -78,7 +80,9 @@ def sets(
     result: JsonObject = {}
     for name, (split, count) in SETS.items():
         wanted = chosen(judge.every, split, count if most is None else min(count, most))
-        result[name] = scores(judge, wanted, draw(base, encoder, judge, wanted, seed, name, tell))
+        said = judge.every.plain if name == PLAIN else judge.every.captions
+        made = draw(base, encoder, [said[i] for i in wanted], seed, name, tell)
+        result[name] = scores(judge, wanted, made)
     return result
 
 
@@ -98,7 +102,8 @@ def guidance(
         settings = dataclasses.replace(base.settings, guidance_weight=weight)
         stage = dataclasses.replace(base, settings=settings)
         title = f"guidance {weight:g}"
-        made = draw(stage, encoder, judge, wanted, seed + CURVE_SEED, title, tell)
+        captions = [judge.every.captions[i] for i in wanted]
+        made = draw(stage, encoder, captions, seed + CURVE_SEED, title, tell)
         curve[str(weight)] = scores(judge, wanted, made)
     return curve
 
@@ -106,18 +111,16 @@ def guidance(
 def draw(
     stage: TrainedStage,
     encoder: Reads,
-    judge: Judge,
-    wanted: Sequence[int],
+    captions: Sequence[str],
     seed: int,
     title: str,
     tell: Tell | None = None,
 ) -> UInt8[np.ndarray, "n s s 3"]:
-    """The base stage's picture for each drawing's caption, in batches of one shape."""
-    captions = [judge.every.captions[i] for i in wanted]
+    """The base stage's picture for each caption, in batches of one shape."""
     made = []
     for start in range(0, len(captions), BATCH):
         part = captions[start : start + BATCH]
-        filled = part + [""] * (BATCH - len(part))
+        filled = [*part, *[""] * (BATCH - len(part))]
         columns = told(encoder, filled)
         seeds = seed + start + jnp.arange(BATCH)
         if tell is not None:

@@ -1,5 +1,6 @@
 """What counts as right of drawn emoji, and the network that tells them apart."""
 
+import dataclasses
 import hashlib
 
 import jax
@@ -20,7 +21,7 @@ from tests import tiny_cascade
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
 EVERY = Drawings(
     IMAGES, ["apple", "apple", "pear", "plum", "fig", "kiwi"], list("abcdef"),
-    ["train", "test", "train", "train", "style", "train"],
+    ["train", "test", "train", "train", "style", "train"], list("uvwxyz"),
 )  # fmt: skip
 
 
@@ -42,6 +43,29 @@ def test_a_drawing_is_right_where_it_is_nearest_and_its_name_in_either_style():
     assert (found["right"]["low"], found["right"]["high"]) == (low, high)
 
 
+def test_prompts_are_the_first_captions_but_those_without_a_style_the_last(monkeypatch, tmp_path):
+    asked = {}
+
+    def draw(stage, encoder, captions, seed, title, tell):
+        asked[title] = "".join(captions)
+        return IMAGES[: len(captions)]
+
+    monkeypatch.setattr(emoji, "draw", draw)
+    every = dataclasses.replace(
+        EVERY, splits=["train", "test", "style", "compositional", "test", "train"]
+    )
+    stage = TrainedStage(
+        Denoising("base", tiny_cascade.Told(lambda **_: None), (4, 4, 3)), {}, SampleSettings()
+    )
+    encoder = tiny_cascade.cascade(tmp_path).text_encoder()
+    found = emoji.sets(stage, encoder, emoji.Judge(every, {}, {}), most=2)
+    assert found.keys() == asked.keys() == emoji.SETS.keys()
+    train = chosen(every, "train", 2)
+    assert asked["seen"] == "".join("abcdef"[i] for i in train)
+    assert asked["plain"] == "".join("uvwxyz"[i] for i in train)
+    assert asked["style"] == "c"
+
+
 def test_a_decoder_draws_what_it_is_told_of_each_caption(tmp_path):
     """Its picture is its vector, as a colour; the pictures of the blank captions are left out."""
     encoder = tiny_cascade.cascade(tmp_path).text_encoder()
@@ -55,8 +79,8 @@ def test_a_decoder_draws_what_it_is_told_of_each_caption(tmp_path):
         assert seeds.shape == (emoji.BATCH,)
         return jnp.array([[red[job.prompt], 0.0, -1.0] for job in jobs])
 
-    stage, judge = TrainedStage(task, {}, settings), emoji.Judge(EVERY, {}, {})
-    made = emoji.draw(stage, encoder, judge, [0, 2, 3], 0, "test", tell)
+    stage = TrainedStage(task, {}, settings)
+    made = emoji.draw(stage, encoder, ["a", "c", "d"], 0, "test", tell)
     assert made[:, 1, 2].tolist() == [[51, 128, 0], [153, 128, 0], [255, 128, 0]]
 
 

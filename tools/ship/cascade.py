@@ -22,6 +22,7 @@ from diffjax.build.stages.students import FEW
 from diffjax.checkpoint.__main__ import main as checkpoint
 from diffjax.core import tensorfile
 from diffjax.evaluate import main as evaluate
+from diffjax.evaluation.emoji import PLAIN
 
 FIGURES = Path(__file__).resolve().parents[2] / "benchmarks/results/shipped.json"
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
@@ -38,6 +39,7 @@ SETS = {
     "style": "training saw the thing in the other style only",
     "compositional": "training saw profession and skin tone, never together",
     "test": "training saw neither name nor drawing",
+    "plain": "seen, but the prompt names no style; right in either one",
 }
 
 
@@ -144,10 +146,11 @@ def tables(figures: dict[str, Any]) -> str:
         for who, title in TITLES.items():
             found = figures[who]["sets"][name]
             pixels, classifier = found["pixels"], found["classifier"]
+            right = "name" if name == PLAIN else "right"
             what = f"{name}: {meaning} | {pixels['right']['of']}" if who == STUDENTS else " | "
             rows.append(
-                f"| {what} | {title} | {percent(pixels['right'])} | "
-                f"{percent(classifier['right'])} | {percent(classifier['first_five'])} | "
+                f"| {what} | {title} | {percent(pixels[right])} | "
+                f"{percent(classifier[right])} | {percent(classifier['first_five'])} | "
                 f"{percent(classifier['name'])} |"
             )
     rows += ["", "| guidance weight | by pixels | by the classifier |", "|---|---|---|"]
