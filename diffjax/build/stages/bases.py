@@ -119,13 +119,16 @@ def place_of(config: ConfigDict, key: str) -> Path:
 def first_of(where: str) -> ConfigDict:
     """The config of the first stage of a place, to be changed by the config file that names it.
 
-    where: a workdir, an export, or SHIPPED.
+    It does not say what that stage began with. where: a workdir, an export, or SHIPPED.
 
     Raises:
       ConfigError: there is no stage.
     """
     place = places.stage_dirs(None if where == SHIPPED else path(where), flag="--config")[0]
-    return places.options_of(place).copy_and_resolve_references().unlock()
+    config = places.options_of(place).copy_and_resolve_references().unlock()
+    if "start" in config:
+        del config["start"]
+    return config
 
 
 def named_by(config: ConfigDict, key: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from diffjax.build import tasks
 from diffjax.build.options import config
-from diffjax.build.stages import start
+from diffjax.build.stages import places, start
 from diffjax.core import trees
 from diffjax.core.errors import ConfigError
 from diffjax.models.unet import UNet
@@ -186,3 +186,10 @@ def test_shipped_is_the_stage_of_that_size_that_comes_with_diffjax():
     made = options("shipped", "decoder:emoji")
     assert start.place_of(made).name == "base64.safetensors"
     start.check(made, Path("no run"))  # the decoder has its network
+
+
+def test_a_student_begins_with_its_teacher_and_not_with_what_the_teacher_began_with(base, tmp_path):
+    place = lora_base.write(tmp_path / "teacher.safetensors", options(base))
+    made = config.load(f"configs/distil.py:own:{place}")
+    assert start.base_of(made) == ""
+    assert start.base_of(places.options_of(place)) == str(base)
