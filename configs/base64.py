@@ -4,8 +4,8 @@
 
 emoji (the default): about 7,000 captioned pictures, a net of 3.9 M parameters that works at
 16 x 16 (pixel-unshuffled by 4); two and a quarter hours on 2 CPU cores, at 115 to 130 images/s. It
-is the first stage of the cascade that ships. fine: the same with convolutions of single pixels
-after the patches; it may begin with the one that ships, --config.start.base=shipped. demo: 3.7 M
+is the first stage of the cascade that ships. fine: goes on from there or from
+--config.start.base=runs/base64, with convolutions of single pixels after the patches. demo: 3.7 M
 parameters without a canvas, trained on 16 things. tiny: for tests, takes seconds.
 
 At the paper's scale, for accelerators; `--mode=compile --topology=v5e:16x16` plans without one:
@@ -75,6 +75,9 @@ def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
     if preset == "fine":
         config.model.finish = 16
         config.start = pieces.start()
+        config.start.base = "shipped"
+        config.optim.learning_rate = 5e-4
+        config.train.update(num_steps=4_500, ema=("decay_0.998",))
     if preset == "demo":
         common.for_minutes(config)
         config.data.batch_size = 16

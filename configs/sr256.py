@@ -4,7 +4,7 @@
 
 emoji (the default): an Efficient U-Net of 1.5 M parameters, trained on whole pictures, because
 crops do not show that the rims are white; a quarter of an hour on 2 CPU cores. fine: goes on from
-such a stage at a lower rate, --config.start.base=shipped or runs/sr256, which may lack the last
+the one that ships, or --config.start.base=runs/sr256, at a lower rate; that may lack the last
 layers. After both it is the second stage of the cascade that ships. demo: trained on crops of 128
 px; it attends only to the text, so it can sample whole pictures. tiny: for tests.
 
@@ -57,6 +57,7 @@ def get_config(preset: str = "emoji") -> ml_collections.ConfigDict:
         config.sample.update(sampler="ddim", num_steps=4, aug_level=0.02)  # as base64's
     if preset == "fine":
         config.start = pieces.start()
+        config.start.base = "shipped"
         config.data.batch_size = 4
         config.optim.update(learning_rate=5e-4, warmup_steps=50)
         config.train.update(num_steps=900, ema=("decay_0.99",), save_every=100)

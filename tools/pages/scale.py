@@ -42,6 +42,7 @@ ENCODER = "t5-v1_1-xxl"
 ENCODER_FSDP = {"v4:2x2x2": 8, "v5e:4x4": 16, "v5p:2x2x2": 8, "v6e:2x4": 8}
 # Flags for slices on which a preset needs other settings, by "stage step slice".
 SPLIT, WIDELY_SPLIT = "--config.mesh.fsdp=8", "--config.mesh.fsdp=16"
+UNGUIDED = "--config.sample.guidance_weight=1.0"
 IN_TWO, IN_FOUR = "--config.train.accumulate=2", "--config.train.accumulate=4"
 FLAGS: dict[str, tuple[str, ...]] = {
     **{f"latent:dit_xl train {place}": (SPLIT,) for place in SMALLER},
@@ -51,6 +52,7 @@ FLAGS: dict[str, tuple[str, ...]] = {
     f"unclip_sr:paper_256 train {TWO[1]}": (SPLIT,),
     **{f"latent:sd1 train {place}": (SPLIT, IN_FOUR) for place in (SLICES[0], SLICES[3])},
     f"latent:sd1 train {TWO[1]}": (SPLIT, IN_TWO),
+    f"decoder:paper sample {TWO[1]}": (UNGUIDED,),  # guided it wants 6 MiB more than there are
 }
 LEVEL = "O1"  # XLA's quick level searches less for a faster program
 GIB, KEPT = 2**30, 12
