@@ -10,6 +10,7 @@ from diffjax.build import tasks
 from diffjax.build.check import check
 from diffjax.build.inputs import columns, reading, texts
 from diffjax.build.inputs.embeddings import embeddings_of, encoded
+from diffjax.build.stages import start
 from diffjax.build.training import loop_of, training_of
 from diffjax.core.errors import BadData, ConfigError
 from diffjax.data import examples, pipeline, readers
@@ -54,6 +55,7 @@ def dry_run_of(
     """
     devices = devices_of(topology)
     check(config, len(devices))
+    start.check(config, workdir)
     training = training_of(config, texts.text_width_of(config), devices)
 
     def described() -> str:

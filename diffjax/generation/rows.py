@@ -33,6 +33,8 @@ from diffjax.tasks.vectors import IMAGE_VECTOR, TEXT_VECTOR
 BATCH = 8
 KEPT_EMBEDDINGS = 256
 
+_to_uint8 = jax.jit(pixels.to_uint8)  # one program, not one for each of its five operations
+
 Item = TypeVar("Item")
 # prompt -> the columns of one row that stages read of it.
 Embed: TypeAlias = Callable[[str], Mapping[str, Array]]
@@ -194,6 +196,3 @@ def _all_or_none(values: Sequence[Item | None], what: str) -> list[Item]:
 def to_bytes(pictures: Resized) -> UInt8[np.ndarray, "b _ _ 3"]:
     """Pictures in [-1, 1] as bytes in the host's memory."""
     return np.asarray(_to_uint8(pictures))
-
-
-_to_uint8 = jax.jit(pixels.to_uint8)  # one program, not one for each of its five operations

@@ -95,6 +95,15 @@ def test_a_mistake_is_one_line_and_2_after_what_could_be_shown(encoder, capsys, 
     assert main.main(flags(encoder, "--dry_run", "--mode=compile")) == 2
 
 
+def test_weights_to_begin_with_are_looked_for(capsys):
+    """Before anything else is loaded, such as the weights of a perceptual distance."""
+    for preset in ("glide_inpaint.py:tiny", "autoencoder.py:fine"):
+        named = ["--config", f"configs/{preset}", "--config.start.base=nowhere", "--dry_run"]
+        assert main.main(named) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("config error: start.base = 'nowhere': ")
+
+
 @pytest.mark.slow
 def test_all_stages_of_a_cascade_are_shown(tmp_path, capsys):
     arguments = ["--config", "configs/cascade.py:tiny", "--dry_run", "--workdir", str(tmp_path)]

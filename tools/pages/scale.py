@@ -79,7 +79,8 @@ of the whole slice if the model's FLOPs use 35 % of its peak. *bound*: images/s 
 the longer of two times, that of its arithmetic and that of reading its operands and writing its
 result once, and if the state were read and written once per step. The sampler's batch is one
 picture per device, and its time is that of all its steps. *beside the preset*: flags that the row
-has besides, `mesh.fsdp=8` for `--config.mesh.fsdp=8`.
+has besides, `mesh.fsdp=8` for `--config.mesh.fsdp=8`. The decoder is sampled without guidance on
+v5e, because with it 6 MiB more are wanted than a device has.
 
 What frozen networks make of pictures and texts is a part of the batch: states of a text, vectors of
 a CLIP, latents. Making it is in no row of a stage, and neither is the decoding of latents. So a row

@@ -146,11 +146,13 @@ def tables(figures: dict[str, Any]) -> str:
         for who, title in TITLES.items():
             found = figures[who]["sets"][name]
             pixels, classifier = found["pixels"], found["classifier"]
+            # of a prompt without a style neither drawing is the one that was asked for
             right = "name" if name == PLAIN else "right"
+            near = "-" if name == PLAIN else percent(classifier["first_five"])
             what = f"{name}: {meaning} | {pixels['right']['of']}" if who == STUDENTS else " | "
             rows.append(
                 f"| {what} | {title} | {percent(pixels[right])} | "
-                f"{percent(classifier[right])} | {percent(classifier['first_five'])} | "
+                f"{percent(classifier[right])} | {near} | "
                 f"{percent(classifier['name'])} |"
             )
     rows += ["", "| guidance weight | by pixels | by the classifier |", "|---|---|---|"]

@@ -64,23 +64,29 @@ def opened(where: str, average: str | None = None) -> Opened:
     average: of the run in a workdir; by default the first that it kept.
 
     Raises:
-      ConfigError: there is none.
+      ConfigError: there is no such autoencoder, or none with this average.
     """
     if where == SHIPPED and not path(where).exists():
         none = "none came along: train one with configs/autoencoder.py"
         require(SHIPPED_FILE.is_file(), KEY, where, none)
         where = str(SHIPPED_FILE)
     if where.startswith(DIFFUSERS):
-        return _of_others(path(where.removeprefix(DIFFUSERS)), where)
+        others = _of_others(path(where.removeprefix(DIFFUSERS)), where)
+        return _without_average(others, where, average)
     place = path(where)
     require(place.exists(), KEY, where, "there is no such workdir, folder or file")
     if place.is_file():
         copied = _of_copy(place)
         if copied is not None:
-            return copied
+            return _without_average(copied, where, average)
     if _is_ours(place):
         return _trained(place, average)
-    return _of_others(place, where)
+    return _without_average(_of_others(place, where), where, average)
+
+
+def _without_average(found: Opened, where: str, average: str | None) -> Opened:
+    require(average is None, KEY, where, f"has no averages, so none is named {average}")
+    return found
 
 
 def _trained(place: Path, average: str | None) -> Opened:

@@ -43,13 +43,13 @@ def base_of(config: ConfigDict) -> str:
     return str(config.start.base).strip() if SECTION in config else ""
 
 
-def check(config: ConfigDict, workdir: Path) -> None:
+def check(config: ConfigDict, workdir: Path | None) -> None:
     """Checks the base of a run that has not begun, before anything is loaded.
 
     Raises:
       ConfigError: there is no such place, or its stage has another network.
     """
-    if not base_of(config) or resume.begun(workdir):
+    if not base_of(config) or (workdir is not None and resume.begun(workdir)):
         return
     if autoencoding.SECTION in config:
         autoencoder_of(config)

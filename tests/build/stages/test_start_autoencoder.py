@@ -7,12 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from configs import autoencoder
 from diffjax.build.kinds import autoencoding
 from diffjax.build.options import config
 from diffjax.build.stages import autoencoders, start
 from diffjax.core import tensorfile, trees
 from diffjax.core.errors import ConfigError
+from diffjax.training import optim
 
 
 def tiny(base="", **changes):
@@ -57,6 +57,7 @@ def test_it_has_the_weights_of_its_base_and_a_new_discriminator(base):
         ("base", {"model__codes": 5}, "its codes is 0, not 5"),
         ("shipped", {}, "its channels is 48, not 8"),
         ("base", {"start__average": "decay_0.5"}, "holds .* alone"),
+        ("shipped", {"start__average": "decay_0.5"}, "has no averages, so none is named decay_0.5"),
     ],
 )
 def test_a_base_that_cannot_be_is_refused_in_one_line(where, changes, said, base, tmp_path):
@@ -70,9 +71,9 @@ def test_the_fine_preset_moves_what_comes_after_the_latent_alone():
     made = config.load("autoencoder:fine")
     start.check(made, made_nowhere := config.shipped() / "no run")
     assert not made_nowhere.exists()
-    (group,) = autoencoder.STILL
-    pattern = group.split()[0]
+    (group,) = map(optim.parse_group, made.optim.groups)
+    assert group.rate == 0
     parts = trees.named_leaves({"autoencoder": autoencoders.opened("shipped").params})
-    still = {name.split("/")[1] for name in parts if re.fullmatch(pattern, name)}
+    still = {name.split("/")[1] for name in parts if re.fullmatch(group.pattern, name)}
     assert still == {"encoder", "moments"}
     assert {name.split("/")[1] for name in parts} - still == {"decoder", "latent", "last"}
