@@ -39,6 +39,11 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         help="a class by name or number, such as 7, seven, 0-9 or none; may be given many times",
     )
+    flags.add_argument(
+        "--as-written",
+        action="store_true",
+        help="tell prompts as they are; else one that names no style of the training data gets one",
+    )
     flags.add_argument("--negative", help="a prompt that guidance moves away from")
     flags.add_argument(
         "--and",
@@ -184,7 +189,7 @@ def asked(flags: argparse.Namespace, like):
     if flags.vector and not prompts and flags.vector not in decoders.WORDS:
         prompts = [""]  # the picture says it all
     label = like.label if like else None
-    return Wanted(prompts, seeds, negative, flags.classes, label, also)
+    return Wanted(prompts, seeds, negative, flags.classes, label, also, flags.as_written)
 
 
 def criticised(flags: argparse.Namespace, dirs: Sequence[Path], like, stages, todo):

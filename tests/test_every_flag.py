@@ -99,6 +99,7 @@ FLAGS = {
     "sample --and": "--and pear:0.5",
     "sample --guide-by": "--guide-by a@3",
     "sample --like": "--like {files}/like.png",
+    "sample --as-written": "--as-written",
     "sample --anyway": ("--like {files}/like.png", "--anyway"),
     "sample --film": "--film",
     "sample --checkpoint": "--checkpoint {files}",
@@ -349,12 +350,13 @@ def judging(folder):
 
 @pytest.fixture(scope="module")
 def cascade(tmp_path_factory):
-    """Two stages, the first of which is told a class too."""
+    """Two stages, the first of which is told a class too, of data with a style."""
     whole = tiny_cascade.cascade(tmp_path_factory.mktemp("t5"))
     first = whole.stages[0]
     told = (*first.task.conditions, Class(3))
     first = dataclasses.replace(first, task=dataclasses.replace(first.task, conditions=told))
-    return dataclasses.replace(whole, stages=(first, whole.stages[1]))
+    styles = {"oil": "an oil painting of {}"}
+    return dataclasses.replace(whole, stages=(first, whole.stages[1]), styles=styles)
 
 
 # A folder whose name is the clock's, and the clock.

@@ -23,6 +23,7 @@ from diffjax.core.errors import StorageError
 from diffjax.encoders.clip.encoder import Clip
 from diffjax.generation.best import Score
 from diffjax.generation.chain import Cascade
+from diffjax.generation.styles import styled
 
 KEPT_JOBS = 40
 DONE = "Done. Open a picture to download it."
@@ -91,6 +92,7 @@ def draw(studio: Studio, session: str | None, values: Sequence[object]) -> Itera
     studio.check_waits(session)
     only = switch("only the best", best)
     wish = limits.wish(*values, told=studio.told)
+    wish = dataclasses.replace(wish, jobs=tuple(styled(wish.jobs, studio.trained.styles)))
     studio.programs.use(wish.guidance, wish.steps, wish.scale)
     here = drawing.wished(studio.trained, wish)
     frames = shown_frames(

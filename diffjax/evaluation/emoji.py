@@ -3,11 +3,11 @@
 There are five sets of prompts. *seen*: the drawing was in the training data. *style*: training saw
 the thing only in the other style. *compositional*: it saw the profession and the skin tone, but
 never together. *test*: it saw neither the name nor any drawing of it. *plain*: seen, but the prompt
-names no style, so that either one is right and only *name* counts. A sample is *right* if the
-drawing that was asked for is the nearest of all drawings of the data set; its *name* is right if
-the nearest drawing shows that thing in any style. Distances are measured in two feature spaces: the
-means of 16 x 16 squares of pixels, and the features of a classifier that tells all drawings apart
-(`evaluation/classifier.py`). Intervals are Wilson's, 95 %.
+names no style, so that either one is right and only *name* counts; as in `diffjax.sample` it gets
+one. A sample is *right* if the drawing that was asked for is the nearest of all drawings of the
+data set; its *name* is right if the nearest drawing shows that thing in any style. Distances are
+measured in two feature spaces: the means of 16 x 16 squares of pixels, and the features of a
+classifier that tells all drawings apart (`evaluation/classifier.py`). Intervals are Wilson's, 95 %.
 
 The second stage is given shrunk true pictures, so that its results can be compared with the truth,
 and with bicubic enlargement.
@@ -29,6 +29,7 @@ from diffjax.evaluation.drawings import Drawings, chosen, drawings
 from diffjax.generation.chain import TrainedStage, generate, prompt_columns
 from diffjax.generation.jobs import Job
 from diffjax.generation.rows import columns_of
+from diffjax.generation.styles import with_style
 from diffjax.generation.telling import Tell
 from diffjax.images import pixels
 from diffjax.tasks.conditions import shrink
@@ -72,16 +73,21 @@ def sets(
     most: int | None = None,
     seed: int = 0,
     tell: Tell | None = None,
+    styles: Mapping[str, str] | None = None,
 ) -> JsonObject:
     """The shares of right samples for each set of prompts, of which at most `most` are drawn.
 
-    tell: what tells a decoder the vectors of its pictures.
+    tell: what tells a decoder the vectors of its pictures. styles: of `with_style`, which prompts
+    of *plain* get as those of users do.
     """
     result: JsonObject = {}
     for name, (split, count) in SETS.items():
         wanted = chosen(judge.every, split, count if most is None else min(count, most))
-        said = judge.every.plain if name == PLAIN else judge.every.captions
-        made = draw(base, encoder, [said[i] for i in wanted], seed, name, tell)
+        prompts = [judge.every.captions[i] for i in wanted]
+        if name == PLAIN:
+            plain = (judge.every.plain[i] for i in wanted)
+            prompts = [with_style(one, seed + i, styles or {}) for i, one in enumerate(plain)]
+        made = draw(base, encoder, prompts, seed, name, tell)
         result[name] = scores(judge, wanted, made)
     return result
 

@@ -1,7 +1,7 @@
 """Runs trained stages one after the other: text -> 64 -> 256 -> 1024 px."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax.numpy as jnp
 from jaxtyping import Array, Int
@@ -37,7 +37,7 @@ class Cascade:
     """Stages that fit together, smallest first, with their origins and what reads their prompts.
 
     encoder: None if no stage is told a text. clip: the one that guides, None for none. teller: what
-    tells a decoder the vector of its picture; None for no vector.
+    tells a decoder the vector of its picture; None for no vector. styles: see `styles.with_style`.
     """
 
     stages: tuple[TrainedStage, ...]
@@ -45,6 +45,7 @@ class Cascade:
     encoder: Reads | None
     clip: Clip | None = None
     teller: Teller | None = None
+    styles: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def conditions(self) -> tuple[Condition, ...]:

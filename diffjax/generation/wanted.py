@@ -8,6 +8,7 @@ from diffjax.core.errors import require
 from diffjax.generation import jobs
 from diffjax.generation.chain import Cascade
 from diffjax.generation.jobs import Job
+from diffjax.generation.styles import styled
 from diffjax.tasks.settings import SHARE, SampleSettings
 
 
@@ -15,7 +16,7 @@ class Wanted(NamedTuple):
     """What the flags ask for, as far as it can be checked before the stages are known.
 
     classes: as they were written. label: the default class, if any. also: further prompts of each
-    picture, with their weights.
+    picture, with their weights. as_written: prompts without a style get none.
     """
 
     prompts: Sequence[str]
@@ -24,6 +25,7 @@ class Wanted(NamedTuple):
     classes: Sequence[str] = ()
     label: int | None = None
     also: tuple[tuple[str, float], ...] = ()
+    as_written: bool = False
 
 
 def jobs_of(wanted: Wanted, stages: Cascade) -> list[Job]:
@@ -56,7 +58,9 @@ def jobs_of(wanted: Wanted, stages: Cascade) -> list[Job]:
     elif stages.encoder is not None:
         what = "give at least one prompt, or --prompts FILE, or --like"
         require(bool(wanted.prompts), "--prompt", "", what)
-    return jobs.all_jobs(wanted.prompts or [""], wanted.seeds, wanted.negative, labels, wanted.also)
+    prompts = wanted.prompts or [""]
+    made = jobs.all_jobs(prompts, wanted.seeds, wanted.negative, labels, wanted.also)
+    return made if wanted.as_written else styled(made, stages.styles)
 
 
 def check_guidance(

@@ -1,9 +1,12 @@
+import dataclasses
+
 import pytest
 
 from diffjax.core.errors import ConfigError
 from diffjax.generation import wanted
 from diffjax.generation.wanted import Wanted
 from diffjax.tasks.settings import SampleSettings
+from tests import tiny_cascade
 
 GUIDED, PLAIN = SampleSettings(guidance_weight=2.0), SampleSettings()
 
@@ -59,3 +62,13 @@ def test_guidance_that_has_an_effect_is_not_refused():
     for asked, guide in (({"negative": "x"}, None), ({}, "weak"), ({"also": (("x", 1.0),)}, None)):
         wanted.check_guidance(Wanted(["a"], [0], **asked), [GUIDED, PLAIN], [guide, None])
     wanted.check_guidance(Wanted(["a"], [0], also=(("x", 1.0),)), [PLAIN], [None])
+
+
+def test_prompts_are_told_in_a_style_unless_they_shall_be_told_as_written(tmp_path):
+    plain = tiny_cascade.cascade(tmp_path)
+    stages = dataclasses.replace(plain, styles={"oil": "an oil painting of {}"})
+    asked = Wanted(["a pear", "a pear in oil"], [0])
+    told = ["an oil painting of a pear", "a pear in oil"]
+    assert [job.prompt for job in wanted.jobs_of(asked, stages)] == told
+    for kept, given in ((asked._replace(as_written=True), stages), (asked, plain)):
+        assert [job.prompt for job in wanted.jobs_of(kept, given)] == asked.prompts

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from diffjax import evaluate, sample
+from diffjax.build.inputs.styles import styles_of
 from diffjax.build.reports import loaded
 from diffjax.build.stages import places
 from diffjax.core import command
@@ -78,7 +79,8 @@ def right_of(system: Path, most: int) -> JsonObject:
     assert encoder is not None
     space = retrieval.small_pixels
     judge = emoji.Judge(every, {"pixels": space}, {"pixels": space(every.images)})
-    return emoji.sets(stages[0].stage, encoder, judge, most, tell=loaded.tell_of(stages))
+    return emoji.sets(stages[0].stage, encoder, judge, most, tell=loaded.tell_of(stages),
+                      styles=styles_of(stages[0].options))  # fmt: skip
 
 
 def table(found: dict[str, JsonObject], num: int) -> str:

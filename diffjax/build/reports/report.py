@@ -9,6 +9,7 @@ import jax
 from ml_collections import ConfigDict
 
 from diffjax.build import evaluation
+from diffjax.build.inputs.styles import styles_of
 from diffjax.build.reports import bounds
 from diffjax.build.reports.loaded import Asked, Loaded, load, made_with, no_chain, tell_of, whose
 from diffjax.build.reports.sets import folder, part, said, sweep
@@ -140,7 +141,9 @@ def drawn(loaded: Sequence[Loaded], asked: Asked) -> Json:
     """How often it draws the emoji that is asked for, and how sharp its second stage is."""
     base, encoder = _base(loaded)
     judge, seed, tell = _judge(base, asked), asked.seed or 0, tell_of(loaded)
-    found: JsonObject = {"sets": emoji.sets(base, encoder, judge, asked.num, seed, tell)}
+    of_data = styles_of(loaded[0].options)
+    sets = emoji.sets(base, encoder, judge, asked.num, seed, tell, of_data)
+    found: JsonObject = {"sets": sets}
     if len(loaded) > 1:
         found["enlarged"] = emoji.enlarged(loaded[1].stage, encoder, asked.num, seed)
     return {**_judged(loaded, asked), **found}

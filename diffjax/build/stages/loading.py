@@ -9,7 +9,7 @@ import jax
 from ml_collections import ConfigDict
 
 from diffjax.build import tasks
-from diffjax.build.inputs import texts
+from diffjax.build.inputs import styles, texts
 from diffjax.build.kinds import lora
 from diffjax.build.options import config
 from diffjax.build.options.identity import identity
@@ -107,7 +107,8 @@ def _load(
         stage, origin = load_stage(options, path, task, name, verify, step)
         trained.append(stage)
         origins.append(origin)
-    return Cascade(tuple(trained), tuple(origins), encoder)
+    said = {} if first is None else styles.styles_of(first)
+    return Cascade(tuple(trained), tuple(origins), encoder, styles=said)
 
 
 def with_prior(
