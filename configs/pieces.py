@@ -404,6 +404,16 @@ def distil(teacher: str) -> ConfigDict:
     )
 
 
+def rehearsal() -> ConfigDict:
+    """Training on the own way from noise, in `sample.num_steps` steps (docs/rehearsal.md)."""
+    return ConfigDict(
+        dict(
+            perceptual="lite0",  # beside the squared error; "lpips:FOLDER"; "": none
+            perceptual_weight=0.02,
+        )
+    )
+
+
 def model() -> ConfigDict:
     """The options of all networks; each config adds those of its own network."""
     return ConfigDict(

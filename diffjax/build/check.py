@@ -11,7 +11,7 @@ from PIL import ImageColor
 
 from diffjax.build import fitting, noise, tasks
 from diffjax.build.inputs import vectors
-from diffjax.build.kinds import latents
+from diffjax.build.kinds import latents, rehearsing
 from diffjax.build.models import DTYPES, MODELS, model_of
 from diffjax.build.options.config import one_of
 from diffjax.core.errors import ConfigError, require
@@ -115,6 +115,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "lora.prior_share": (0.01, 0.99),
     "distil.teacher_steps": (2, 10_000),
     "distil.guidance_weight": (0, 1_000),
+    "rehearsal.perceptual_weight": (0, 1e6),
 }  # fmt: skip
 # What a stage that makes pictures may choose from, beside CHOICES.
 MAKING: Mapping[str, Iterable[str]] = {
@@ -164,6 +165,7 @@ def check(config: ConfigDict, devices: int | None = None) -> None:
         kind.check(config)
     check_lora(config)
     fitting.check_student(config)
+    rehearsing.check(config)
     fitting.check_mesh(config, devices or jax.device_count())
 
 

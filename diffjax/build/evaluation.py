@@ -31,6 +31,7 @@ from diffjax.tasks.contrastive import Contrastive
 from diffjax.tasks.denoising import Denoising
 from diffjax.tasks.distilling import Distilled
 from diffjax.tasks.lora import Adapted
+from diffjax.tasks.rehearsing import Rehearsed
 from diffjax.tasks.space import LATENT
 from diffjax.tasks.task import Task
 from diffjax.tasks.vectors import MakesVectors
@@ -41,7 +42,7 @@ def during_training(config: ConfigDict, encoder: Reads | None, task: Task, mesh:
     """The evaluation of train.evaluate_every, on the examples and with the seed of the config.
 
     That of a LoRA is the one of the task whose kernels change, with the merged parameters; that of
-    a student the one of a task that was not distilled.
+    a student, or of a rehearsal, the one of the task itself.
 
     Raises what `evaluator_of` does.
     """
@@ -49,7 +50,7 @@ def during_training(config: ConfigDict, encoder: Reads | None, task: Task, mesh:
         whole = during_training(config, encoder, task.whole, mesh)
         merged = functools.partial(jax.jit(Adapted.merged), task)
         return lambda params: whole(merged(params))
-    if isinstance(task, Distilled):
+    if isinstance(task, Distilled | Rehearsed):
         return during_training(config, encoder, task.whole, mesh)
     split, count = config.data.validation_split, config.train.evaluate_examples
     made = evaluator_of(config, encoder, task, mesh, split=split, count=count, seed=config.seed)

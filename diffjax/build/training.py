@@ -13,7 +13,7 @@ from diffjax.build import evaluation, tasks
 from diffjax.build.check import check
 from diffjax.build.inputs import clip_columns, data, moments, reading, texts
 from diffjax.build.inputs.embeddings import meet
-from diffjax.build.kinds import autoregressive, distilling, latents, lora
+from diffjax.build.kinds import autoregressive, distilling, latents, lora, rehearsing
 from diffjax.build.options import resume
 from diffjax.build.stages import bases, start
 from diffjax.build.stages.places import sampled_average
@@ -131,7 +131,7 @@ def training_of(
 def task_of(config: ConfigDict, text_width: int) -> Task:
     """The task that is trained, with what it begins from: a LoRA's base, a student's teacher."""
     task = tasks.trained_task_of(config, text_width)
-    return distilling.distilled(config, lora.adapted(config, task))
+    return rehearsing.rehearsed(config, distilling.distilled(config, lora.adapted(config, task)))
 
 
 def loop_of(config: ConfigDict) -> LoopSettings:

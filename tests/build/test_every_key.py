@@ -21,7 +21,7 @@ import pytest
 
 from diffjax.build import models, noise, tasks, training
 from diffjax.build.inputs import columns, moments, reading, texts
-from diffjax.build.kinds import autoencoding, contrastive, distilling, lora
+from diffjax.build.kinds import autoencoding, contrastive, distilling, lora, perceptual, rehearsing
 from diffjax.build.options import config
 from diffjax.core import rng
 from diffjax.data import pipeline
@@ -222,7 +222,11 @@ def homes():
     found = {"stages": None} if any("stages" in c for c in map(config.load, cascades())) else {}
     for name, options in stages().items():
         kind = options.get("model", {}).get("kind")
-        if tasks.other_kind(options) or {"lora", "distil"} & set(options) or kind == "prior":
+        if (
+            tasks.other_kind(options)
+            or {"lora", "distil", "rehearsal"} & set(options)
+            or kind == "prior"
+        ):
             continue
         for key, _ in config.leaves(options):
             found.setdefault(key, name)
@@ -536,7 +540,7 @@ def autoencoder(key="", value=None):
     ],
 )
 def test_another_value_changes_what_an_autoencoder_is_made_of(key, monkeypatch):
-    monkeypatch.setattr(autoencoding.lite0, "load", lambda: types.SimpleNamespace(params={}))
+    monkeypatch.setattr(perceptual.lite0, "load", lambda: types.SimpleNamespace(params={}))
     value = dict(config.leaves(config.load("configs/autoencoder.py:tiny")))[key]
     changed = OF_AN_AUTOENCODER[key] if key in OF_AN_AUTOENCODER else other(key, value)
     assert changed != value
@@ -724,6 +728,22 @@ def student(base, key="", value=None):
 def test_another_value_changes_what_a_student_is_made_of(base, key):
     value, where = OF_A_STUDENT[key]
     assert student(base, key, value)[where] != student(base)[where]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("rehearsal.perceptual", "lite0"), ("rehearsal.perceptual_weight", 0.5)]
+)
+def test_another_value_changes_what_a_rehearsal_is_made_of(key, value, monkeypatch):
+    monkeypatch.setattr(perceptual.lite0, "load", lambda: types.SimpleNamespace(params={}))
+
+    def made(**changes):
+        options = config.load("configs/rehearse.py:tiny").copy_and_resolve_references().unlock()
+        for name, other in changes.items():
+            put(options, name, other)
+        task = rehearsing.rehearsed(options, tasks.task_of(options, 16))
+        return repr(dataclasses.replace(task, frozen={}))
+
+    assert made(**{key: value}) != made()
 
 
 def test_presets_ask_the_drawings_for_no_field_that_they_do_not_have():

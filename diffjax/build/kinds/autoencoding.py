@@ -1,27 +1,22 @@
 """Makes the task of shortening pictures to latents from its config."""
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from diffjax.build.kinds import perceptual
 from diffjax.build.models import DTYPES
-from diffjax.core.errors import ConfigError, require
-from diffjax.encoders import lpips
-from diffjax.evaluation.extractors import lite0
+from diffjax.core.errors import require
 from diffjax.models.autoencoder.discriminator import Discriminator
 from diffjax.models.autoencoder.network import Autoencoder, Sizes
 from diffjax.models.layers import convolve
 from diffjax.models.layers.level import KEPT
-from diffjax.models.perceptual import ByLite0, Lpips, Perceptual
 from diffjax.tasks.adversary import Adversary
 from diffjax.tasks.autoencoding import Autoencoding, Weights
 from diffjax.tasks.codes import Following
-from diffjax.tasks.task import Params
 
 # The section by which such a config is known.
-SECTION = "autoencoding"
-LITE0, LPIPS = "lite0", "lpips:"  # the names of perceptual distances
+SECTION, PERCEPTUAL = "autoencoding", "autoencoding.perceptual"
 CHOICES: Mapping[str, Iterable[str]] = {
     "model.kind": ("autoencoder",),
     "model.remat": ("none", *KEPT),
@@ -35,7 +30,7 @@ def task_of(config: ConfigDict) -> Autoencoding:
       ConfigError: there are no such weights.
     """
     options, crop_px = config.autoencoding, config.data.crop_px
-    perceptual, frozen = perceptual_of(config)
+    distance, params = perceptual.distance_of(options.perceptual, PERCEPTUAL)
     return Autoencoding(
         name=config.stage,
         model=model_of(config),
@@ -46,10 +41,10 @@ def task_of(config: ConfigDict) -> Autoencoding:
             codes=options.code_weight,
             commitment=options.commitment,
         ),
-        perceptual=perceptual,
+        perceptual=distance,
         adversary=adversary_of(config),
         following=Following(options.code_average, options.code_restart),
-        frozen=frozen,
+        frozen={} if distance is None else {"perceptual": params},
     )
 
 
@@ -84,19 +79,6 @@ def adversary_of(config: ConfigDict) -> Adversary | None:
     return Adversary(judge, options.adversary_start, options.adversary_weight)
 
 
-def perceptual_of(config: ConfigDict) -> tuple[Perceptual | None, Params]:
-    """(the distance, the frozen weights with its own)."""
-    name = config.autoencoding.perceptual
-    if not name:
-        return None, {}
-    if name == LITE0:
-        return ByLite0(), {"perceptual": lite0.load().params}
-    try:
-        return Lpips(), {"perceptual": lpips.load(Path(name.removeprefix(LPIPS)).expanduser())}
-    except ValueError as error:
-        raise ConfigError("autoencoding.perceptual", name, str(error)) from None
-
-
 def check(config: ConfigDict) -> None:
     """Checks what only such a config has.
 
@@ -126,6 +108,4 @@ def check(config: ConfigDict) -> None:
         smallest, side = 2 ** (options.adversary_layers + 2), crop_px or size_px
         require(side >= smallest, "autoencoding.adversary_layers", options.adversary_layers,
                 f"so many halvings want pictures of {smallest} px, not {side}")  # fmt: skip
-    name = options.perceptual
-    known = name in ("", LITE0) or name.startswith(LPIPS)
-    require(known, "autoencoding.perceptual", name, f'want "{LITE0}", "{LPIPS}FOLDER" or ""')
+    perceptual.check(options.perceptual, PERCEPTUAL)

@@ -28,7 +28,7 @@ Allowed = TypeVar("Allowed")
 SECTIONS = (
     "data", "text", "tokens", "classes", "embedding", "mask", "model", "diffusion", "low_res",
     "contrastive", "latent", "vectors", "autoregressive", "optim", "train", "sample", "mesh",
-    "lora", "start", "distil",
+    "lora", "start", "distil", "rehearsal",
 )  # fmt: skip
 MOST_SHOWN = 80  # how many characters of a wrong value a message shows
 MOST_HINTS = 4  # how many similar keys a message offers for an unknown one

@@ -30,7 +30,7 @@ MAY_DIFFER = (
     *resume.FREE,
 )  # fmt: skip
 # Keys to which a checkpoint is bound that say nothing of the network.
-OF_THE_RUN = ("train.", "optim.", *(f"{section}." for section in SECTIONS))
+OF_THE_RUN = ("train.", "optim.", "rehearsal.", *(f"{section}." for section in SECTIONS))
 
 
 class Base(NamedTuple):
