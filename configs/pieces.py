@@ -308,6 +308,7 @@ def data(size_px: int) -> ConfigDict:
             embeddings="",  # a cache made by diffjax.embed; none: the captions are encoded first
             image_key="image",
             caption_key="captions",  # "": none, for a task that is told no text
+            caption_words=(),  # train on captions with one of these words alone; none: on all
             captions="auto",  # of a folder: beside the pictures; "folder": its name; or "none"
             aspect="centre",  # what of a picture that is no square: "centre", "random", or "pad"
             ground="white",  # what shows where a picture is transparent, and around "pad"

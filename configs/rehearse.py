@@ -25,6 +25,9 @@ def get_config(which: str = "emoji") -> ml_collections.ConfigDict:
         config.model.finish = config.model.get("finish", 0)
     else:
         config = base64.get_config("fine" if preset == "emoji" else "tiny")
+    if preset == "emoji":
+        # A caption without a style means two drawings, and their mean is neither.
+        config.data.caption_words = ("openmoji", "twemoji")
     config.rehearsal = pieces.rehearsal()
     config.start = pieces.start()
     config.start.base = where

@@ -5,7 +5,7 @@ order. Without a generator nothing is random: the first caption and the whole pi
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -71,21 +71,27 @@ def caption(record: Record, rng: np.random.Generator | None) -> Columns:
     return {"caption": np.asarray(_chosen(record, rng))}
 
 
-def text(embed: Embed, max_length: int) -> Reader:
-    """`text` [max_length d], zero beyond `text_length` int32; longer embeddings are cut."""
-    return functools.partial(_text, embed=embed, max_length=max_length)
+def text(embed: Embed, max_length: int, words: Sequence[str] = ()) -> Reader:
+    """`text` [max_length d], zero beyond `text_length` int32; longer embeddings are cut.
+
+    words: training sees only captions with one of them, of a record that has such; (): all.
+    """
+    return functools.partial(_text, embed=embed, max_length=max_length, words=words)
 
 
-def text_with_vector(embed: Embed, max_length: int, of: str, vector_of: Embed) -> Reader:
+def text_with_vector(
+    embed: Embed, max_length: int, of: str, vector_of: Embed, words: Sequence[str] = ()
+) -> Reader:
     """As `text`, and `of` float32 [d]: the vector of the same caption, of which there is one."""
     return functools.partial(
-        _text_with_vector, embed=embed, max_length=max_length, of=of, vector_of=vector_of
-    )
+        _text_with_vector, embed=embed, max_length=max_length, of=of, vector_of=vector_of,
+        words=words,
+    )  # fmt: skip
 
 
-def tokens(tokenize: Tokenize) -> Reader:
-    """`tokens` int32 [l]: the ids of one of the record's captions."""
-    return functools.partial(_tokens, tokenize=tokenize)
+def tokens(tokenize: Tokenize, words: Sequence[str] = ()) -> Reader:
+    """`tokens` int32 [l]: the ids of one of the record's captions. words: as in `text`."""
+    return functools.partial(_tokens, tokenize=tokenize, words=words)
 
 
 def label(record: Record, rng: np.random.Generator | None) -> Columns:
@@ -135,8 +141,10 @@ def _label_below(record: Record, rng: np.random.Generator | None, *, num: int) -
     return columns
 
 
-def _tokens(record: Record, rng: np.random.Generator | None, *, tokenize: Tokenize) -> Columns:
-    return {"tokens": np.asarray(tokenize(_chosen(record, rng)), np.int32)}
+def _tokens(
+    record: Record, rng: np.random.Generator | None, *, tokenize: Tokenize, words: Sequence[str]
+) -> Columns:
+    return {"tokens": np.asarray(tokenize(_chosen(record, rng, words)), np.int32)}
 
 
 def _vector(record: Record, rng: np.random.Generator | None, *, of: str, width: int) -> Columns:
@@ -176,9 +184,14 @@ def _picture(
 
 
 def _text(
-    record: Record, rng: np.random.Generator | None, *, embed: Embed, max_length: int
+    record: Record,
+    rng: np.random.Generator | None,
+    *,
+    embed: Embed,
+    max_length: int,
+    words: Sequence[str],
 ) -> Columns:
-    return _embedded(_chosen(record, rng), embed, max_length)
+    return _embedded(_chosen(record, rng, words), embed, max_length)
 
 
 def _text_with_vector(
@@ -189,8 +202,9 @@ def _text_with_vector(
     max_length: int,
     of: str,
     vector_of: Embed,
+    words: Sequence[str],
 ) -> Columns:
-    chosen = _chosen(record, rng)
+    chosen = _chosen(record, rng, words)
     vector = np.asarray(vector_of(chosen))[0].astype(np.float32)
     return {**_embedded(chosen, embed, max_length), of: vector}
 
@@ -202,7 +216,9 @@ def _embedded(caption: str, embed: Embed, max_length: int) -> Columns:
     return {"text": padded, "text_length": np.asarray(len(embedding), np.int32)}
 
 
-def _chosen(record: Record, rng: np.random.Generator | None) -> str:
+def _chosen(record: Record, rng: np.random.Generator | None, words: Sequence[str] = ()) -> str:
     if rng is None:
         return first_caption(record)
-    return transforms.choose_caption(captions_of(record), rng)
+    every = captions_of(record)
+    found = [one for one in every if any(word in one.casefold() for word in words)]
+    return transforms.choose_caption(found or every, rng)

@@ -47,6 +47,7 @@ ELSEWHERE = {
     "data.validation_names": "of what an evaluation looks at: tests/test_evaluate.py",
     "data.image_key": "made-up pictures have no fields: tests/data/sources/tfds/test_records.py",
     "data.caption_key": "made-up pictures have no fields: tests/data/sources/tfds/test_records.py",
+    "data.caption_words": "made-up pictures have one caption: tests/data/test_readers.py",
     "data.captions": "made-up pictures lie in no folder: tests/build/inputs/test_data.py",
     "data.aspect": "made-up pictures are squares: tests/build/inputs/test_data.py",
     "data.ground": "made-up pictures are opaque: tests/build/inputs/test_data.py",

@@ -111,3 +111,32 @@ def test_an_embedding_that_is_too_long_loses_its_end_and_a_short_one_is_padded()
     cut, padded = (readers.text(embed, n)({"captions": ("a",)}, None) for n in (3, 7))
     assert (cut["text"].ravel().tolist(), cut["text_length"]) == ([1, 2, 3], 3)
     assert (padded["text"].ravel().tolist(), padded["text_length"]) == ([1, 2, 3, 4, 5, 0, 0], 5)
+
+
+def test_training_sees_only_captions_with_the_words_of_a_record_that_has_such():
+    asked = []
+
+    def embed(caption):
+        asked.append(caption)
+        return np.zeros((1, 3), np.float32)
+
+    two = {"captions": ("an Oil pear", "a pear", "a pear in oil")}
+    none = {"captions": ("a pear", "one pear")}
+    random = np.random.default_rng(0)
+    readings = (
+        readers.text(embed, 4, ["oil"]),
+        readers.text_with_vector(embed, 4, "of", lambda caption: np.zeros((1, 2)), ["oil"]),
+        readers.tokens(lambda caption: [asked.append(caption)] and [1], ["oil"]),
+    )
+    for read in readings:
+        asked.clear()
+        for _ in range(30):
+            read(two, random)
+        assert set(asked) == {"an Oil pear", "a pear in oil"}
+        asked.clear()
+        for _ in range(30):
+            read(none, random)
+        assert set(asked) == set(none["captions"])
+        asked.clear()
+        read({"captions": ("a pear", "a pear in oil")}, None)
+        assert asked == ["a pear"]  # an evaluation takes the first

@@ -1,6 +1,7 @@
 """Chooses by the config what is read of records: the columns of batches and those of previews."""
 
 import functools
+from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
@@ -69,13 +70,14 @@ def told_of(
 ) -> list[readers.Reader]:
     """The readers of what is told of a picture: of all columns but the picture itself."""
     found: list[readers.Reader] = []
+    words = [word.casefold() for word in config.data.caption_words]
     if embed is not None and vector_of is not None:
         length = config.text.max_tokens
-        found.append(readers.text_with_vector(embed, length, TEXT_VECTOR, vector_of))
+        found.append(readers.text_with_vector(embed, length, TEXT_VECTOR, vector_of, words))
     elif embed is not None:
-        found.append(readers.text(embed, config.text.max_tokens))
+        found.append(readers.text(embed, config.text.max_tokens, words))
     if "tokens" in config:
-        found.append(tokens_of(config))
+        found.append(tokens_of(config, words))
     if contrastive.is_contrastive(config) and (made := contrastive.vectors_of(config)):
         found.append(readers.vector_of_picture(VECTOR, made.width))
     if "classes" in config:
@@ -87,14 +89,14 @@ def told_of(
     return found
 
 
-def tokens_of(config: ConfigDict) -> readers.Reader:
+def tokens_of(config: ConfigDict, words: Sequence[str] = ()) -> readers.Reader:
     """The reader of the ids of a caption."""
     if not contrastive.is_contrastive(config):
-        return readers.tokens(texts.token_reader_of(config).ids)
+        return readers.tokens(texts.token_reader_of(config).ids, words)
     padded = functools.partial(
         contrastive.tokenizer_of(config).padded, max_length=config.tokens.length
     )
-    return readers.tokens(padded)
+    return readers.tokens(padded, words)
 
 
 def shown_of(

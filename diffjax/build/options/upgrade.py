@@ -14,6 +14,7 @@ BEFORE: dict[str, Value] = {
     "data.validation_split": "validation",
     "data.validation_names": (),
     "data.captions": "auto",
+    "data.caption_words": (),
     "data.aspect": "centre",
     "data.ground": "white",
     "data.flip": False,
