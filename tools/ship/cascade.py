@@ -6,7 +6,7 @@
     python -m tools.ship.cascade --scores              # only the scores of sets: an hour
     python -m tools.ship.cascade --card                # only the card, from known figures
 
-The stages are exported in bfloat16, their students (configs/distil.py) as bytes, and measured as
+The stages are exported in bfloat16, their students (configs/rehearse.py) as bytes, and measured as
 they ship (python -m diffjax.evaluate). Scores of sets want pip install diffjax[lite0].
 """
 
@@ -113,7 +113,7 @@ def training(place: Path) -> str:
     step, batch = int(metadata["step"]), options.data.batch_size
     count = sum(_size(shape) for shape in tensorfile.shapes(place).values())
     side = options.data.crop_px or options.data.size_px
-    student = ", student" if "distil" in options else ""
+    student = ", student" if {"distil", "rehearsal"} & set(options) else ""
     return (
         f"| {options.stage}{student} | {count / 1e6:.1f} M | "
         f"{step:,} x {batch} pictures of {side} px | "
