@@ -4,16 +4,17 @@
     python -m diffjax.sample --stages runs/few/base64 --prompt "a red apple"
 
 emoji (the default): goes on from the 64 px stage of the shipped cascade, in 4 steps without
-guidance. own: the same for the stage of a workdir or an export, named after a second colon. tiny:
-for tests, takes seconds.
+guidance. sr256: from its second stage, in 2 steps; half of the small pictures are blurred, as those
+of a first stage are. own: as emoji for the stage of a workdir or an export, named after a second
+colon. tiny: for tests, takes seconds.
 """
 
 import ml_collections
 
-from configs import base64, pieces
+from configs import base64, pieces, sr256
 from diffjax.build.stages import bases
 
-PRESETS = ("emoji", "own", "tiny")
+PRESETS = ("emoji", "sr256", "own", "tiny")
 WITH_PLACE = True
 
 
@@ -23,6 +24,8 @@ def get_config(which: str = "emoji") -> ml_collections.ConfigDict:
     if preset == "own":
         config = bases.first_of(where)
         config.model.finish = config.model.get("finish", 0)
+    elif preset == "sr256":
+        config = sr256.get_config("fine")
     else:
         config = base64.get_config("fine" if preset == "emoji" else "tiny")
     if preset == "emoji":
@@ -51,4 +54,8 @@ def get_config(which: str = "emoji") -> ml_collections.ConfigDict:
         num_steps=3_000, ema=("decay_0.998",), log_every=50, sample_every=500, save_every=500,
         evaluate_every=0, snapshot_every=0,
     )  # fmt: skip
+    if preset == "sr256":
+        config.low_res.update(degrade="blur", max_aug_level=0.2)
+        config.sample.num_steps = 2
+        config.train.update(num_steps=700, ema=("decay_0.99",))
     return config

@@ -78,10 +78,3 @@ def test_what_a_rehearsal_cannot_do_is_refused(key, value, words):
     options[section][name] = value
     with pytest.raises(ConfigError, match=words):
         check.check(options)
-
-
-def test_a_stage_that_starts_from_a_small_picture_has_no_rehearsal():
-    options = config.load(CONFIG).copy_and_resolve_references().unlock()
-    options.low_res.update(size_px=8, max_aug_level=0.0)
-    with pytest.raises(ConfigError, match="start from noise alone"):
-        check.check(options)

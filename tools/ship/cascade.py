@@ -2,7 +2,7 @@
 
     python -m diffjax.main --config configs/cascade.py --workdir runs/emoji    # hours on 2 cores
     python -m tools.ship.cascade --workdir runs/emoji                          # half an hour
-    python -m tools.ship.cascade --students runs/few                           # those of both
+    python -m tools.ship.cascade --students runs/few                           # that of students
     python -m tools.ship.cascade --scores              # only the scores of sets: an hour
     python -m tools.ship.cascade --card                # only the card, from known figures
 
@@ -34,6 +34,8 @@ FOLDERS = {STUDENTS: places.shipped() / FEW, TEACHERS: places.shipped()}
 SCORED = {"seen": ("train", 1300), "style": ("style", 100), "compositional": ("compositional", 78),
           "test": ("test", 100)}  # fmt: skip
 SEEDS = "0-2"
+# What is kept of the report on emoji.
+PARTS = ("settings", "sets", "enlarged")
 SETS = {
     "seen": "its drawing was trained on",
     "style": "training saw the thing in the other style only",
@@ -52,17 +54,21 @@ def export(workdir: Path, folder: Path, dtype: str) -> None:
             sys.exit(f"{place} could not be exported")
 
 
-def measure() -> None:
-    """Writes the figures of the card: what `evaluate` says of emoji, of teachers and students."""
-    figures: dict[str, Any] = {}
-    for who, folder in FOLDERS.items():
-        found = evaluated(folder, "emoji,guidance" if who == TEACHERS else "emoji")
-        figures[who] = {name: found["emoji"][name] for name in ("settings", "sets")}
-        if who == TEACHERS:
-            figures["enlarged"] = found["emoji"]["enlarged"]
-            figures["curve"] = found["guidance"]["curve"]
-    FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
-    score()
+def measure(who: str) -> None:
+    """Writes figures of the card: what `evaluate` says of emoji, of teachers or of students."""
+    found = evaluated(FOLDERS[who], "emoji,guidance" if who == TEACHERS else "emoji")
+    new: dict[str, Any] = {
+        who: {name: found["emoji"][name] for name in PARTS if name in found["emoji"]}
+    }
+    if who == TEACHERS:
+        new["curve"] = found["guidance"]["curve"]
+    FIGURES.write_text(json.dumps(known() | new, indent=1) + "\n")
+
+
+def known() -> dict[str, Any]:
+    """The figures that were measured before."""
+    figures: dict[str, Any] = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
+    return figures
 
 
 def evaluated(folder: Path, parts: str) -> dict[str, Any]:
@@ -96,8 +102,7 @@ def score(most: int | None = None) -> None:
         if evaluate([place, "--parts", "sets", *words, "--out", str(out)]):
             sys.exit(f"the set {name} could not be scored")
         scored[name] = json.loads(out.read_text())["sets"]
-    figures = json.loads(FIGURES.read_text()) | {"scored": scored}
-    FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
+    FIGURES.write_text(json.dumps(known() | {"scored": scored}, indent=1) + "\n")
     out.unlink()
 
 
@@ -163,15 +168,16 @@ def tables(figures: dict[str, Any]) -> str:
         "",
         "The second stage on true small pictures, against bicubic:",
         "",
-        "| pictures | PSNR | bicubic | gain | SSIM | bicubic |",
-        "|---|---|---|---|---|---|",
+        "| pictures | drawn by | PSNR | bicubic | gain | SSIM | bicubic |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for name, found in figures["enlarged"].items():
-        rows.append(
-            f"| {found['of']} {name} | {found['made_psnr']:.2f} dB | "
-            f"{found['bicubic_psnr']:.2f} dB | {found['gain_db']:+.2f} dB | "
-            f"{found['made_ssim']:.3f} | {found['bicubic_ssim']:.3f} |"
-        )
+    for who, title in TITLES.items():
+        for name, found in figures[who].get("enlarged", {}).items():
+            rows.append(
+                f"| {found['of']} {name} | {title} | {found['made_psnr']:.2f} dB | "
+                f"{found['bicubic_psnr']:.2f} dB | {found['gain_db']:+.2f} dB | "
+                f"{found['made_ssim']:.3f} | {found['bicubic_ssim']:.3f} |"
+            )
     rows += scores(figures["scored"]) if "scored" in figures else []
     return "\n".join(rows)
 
@@ -240,19 +246,21 @@ def main() -> None:
     what.add_argument("--scores", action="store_true", help="measure the scores of sets alone")
     what.add_argument("--card", action="store_true", help="write the card again, nothing else")
     parser.add_argument(
-        "--num", type=int, help="with --scores: the most pictures of a set and seed"
+        "--num", type=int, help="with --scores or --students: the most pictures of a set and seed"
     )
     flags = parser.parse_args()
     if flags.workdir:
         export(flags.workdir, FOLDERS[TEACHERS], "bfloat16")
     if flags.students:
         export(flags.students, FOLDERS[STUDENTS], "int8")
-    if flags.workdir or flags.students:
-        measure()
-    if flags.scores:
+    if flags.workdir:
+        measure(TEACHERS)
+    if flags.students:
+        measure(STUDENTS)
+    if flags.students or flags.scores:
         score(flags.num)
     page = places.shipped() / "README.md"
-    page.write_text(card(page.read_text(), json.loads(FIGURES.read_text())))
+    page.write_text(card(page.read_text(), known()))
 
 
 if __name__ == "__main__":

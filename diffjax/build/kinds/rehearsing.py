@@ -51,9 +51,6 @@ def check(config: ConfigDict) -> None:
             "must be 1: it learns on its way without guidance")  # fmt: skip
     for key in ("self_condition", "learned_schedule"):
         require(not diffusion[key], f"diffusion.{key}", diffusion[key], "must be 0 in a rehearsal")
-    small = config.low_res.size_px if "low_res" in config else 0
-    require(not small, "low_res.size_px", small,
-            "must be 0: a rehearsal is for stages that start from noise alone")  # fmt: skip
     require(not options.perceptual or "latent" not in config, f"{SECTION}.perceptual",
             options.perceptual, 'compares pictures; want "" for latents')  # fmt: skip
     perceptual.check(options.perceptual, f"{SECTION}.perceptual")

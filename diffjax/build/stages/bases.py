@@ -25,8 +25,8 @@ SHIPPED, UNTRAINED = "shipped", "untrained"
 # Keys of the sections of a network that may differ from those it was trained with.
 MAY_DIFFER = (
     "text.drop", "text.width", "tokens.drop", "classes.drop", "embedding.drop", "mask.drop",
-    "mask.strokes",
-    "low_res.max_aug_level", "diffusion.weighting", "diffusion.times", "diffusion.num_levels",
+    "mask.strokes", "low_res.max_aug_level", "low_res.degrade",
+    "diffusion.weighting", "diffusion.times", "diffusion.num_levels",
     *resume.FREE,
 )  # fmt: skip
 # Keys to which a checkpoint is bound that say nothing of the network.
