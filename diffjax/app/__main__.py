@@ -79,7 +79,7 @@ def run(flags: argparse.Namespace) -> int:
     from diffjax.app.origin import origins_of
     from diffjax.app.room import Room
     from diffjax.build.guides import clips
-    from diffjax.build.stages import loading, loras, places
+    from diffjax.build.stages import loading, loras, places, students
     from diffjax.devices import mesh
     from diffjax.generation import best
 
@@ -88,13 +88,15 @@ def run(flags: argparse.Namespace) -> int:
     given = [loras.parse(text) for text in flags.lora]
     cascade = loras.merged(loading.load(dirs, flags.ema), given)
     cascade = drawing.at_start(guided(cascade, dirs, flags.guide_by))
+    in_few = students.instead(dirs, flags)
+    few = drawing.at_start(loading.load(in_few)) if in_few != list(dirs) else None
     score = None
     if flags.clip is not None:
         no_text = f"compares pictures with prompts, and {cascade.stages[0].task.name} takes no text"
         require(cascade.encoder is not None, "--clip", flags.clip, no_text)
         score = best.scorer(clips.load(flags.clip))
     clip = seeing(cascade, dirs)
-    programs.warm_up(cascade, say, score, clip)
+    programs.warm_up(cascade, say, score, clip, few)
     programs.keep_no_more_programs()
     stop = threading.Event()
     signals.on_signals(lambda *_: stop.set())
@@ -103,7 +105,7 @@ def run(flags: argparse.Namespace) -> int:
         server.own_environment(folder)
         room, followers = Room(folder), Followers()
         address = server.launch(
-            page.build(Studio(cascade, room, followers, score, clip)),
+            page.build(Studio(cascade, room, followers, score, clip, few=few)),
             room,
             flags.host,
             flags.port,

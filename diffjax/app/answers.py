@@ -50,7 +50,9 @@ class Studio:
     """What draws for the page, and where its files are.
 
     followers: know who still waits. score: of a prompt and a picture; with it, pictures show their
-    scores, the best first. clip: of a decoder's vectors, None without a decoder.
+    scores, the best first. clip: of a decoder's vectors, None without a decoder. few: the stages
+    with students in the places of their teachers, None for none; it draws while guidance and steps
+    are those that the page begins with.
     """
 
     trained: Cascade
@@ -59,6 +61,30 @@ class Studio:
     score: Score | None = None
     clip: Clip | None = None
     programs: Programs = dataclasses.field(default_factory=Programs)
+    few: Cascade | None = None
+
+    @property
+    def first(self) -> Cascade:
+        """The stages whose settings the page begins with."""
+        return self.trained if self.few is None else self.few
+
+    def wished(self, wish: limits.Wish, paints: bool = False) -> Cascade:
+        """The stages that do what a visitor wants, with those settings.
+
+        A student has learned one guidance and one number of steps, and to draw whole pictures. Its
+        teacher does all else, with its own settings if the visitor has not chosen others.
+        """
+        if self.few is None:
+            return drawing.wished(self.trained, wish)
+        own, teachers = (of.stages[0].settings for of in (self.few, self.trained))
+        if (wish.guidance, wish.steps) != (own.guidance_weight, own.num_steps):
+            return drawing.wished(self.trained, wish)
+        if not paints:
+            return drawing.wished(self.few, wish)
+        guidance, steps = teachers.guidance_weight, teachers.num_steps
+        return drawing.wished(
+            self.trained, dataclasses.replace(wish, guidance=guidance, steps=steps)
+        )
 
     @property
     def told(self) -> Told:
@@ -94,7 +120,7 @@ def draw(studio: Studio, session: str | None, values: Sequence[object]) -> Itera
     wish = limits.wish(*values, told=studio.told)
     wish = dataclasses.replace(wish, jobs=tuple(styled(wish.jobs, studio.trained.styles)))
     studio.programs.use(wish.guidance, wish.steps, wish.scale)
-    here = drawing.wished(studio.trained, wish)
+    here = studio.wished(wish)
     frames = shown_frames(
         here,
         studio.room.folder,
@@ -118,7 +144,7 @@ def paint(studio: Studio, session: str | None, values: Sequence[object]) -> Iter
     wish = limits.wish(*values, told=studio.told)
     painting = uploads.painting(edited, studio.room.folder)
     studio.programs.use(wish.guidance, wish.steps, wish.scale)
-    here = drawing.wished(studio.trained, wish)
+    here = studio.wished(wish, paints=True)
     if not drawing.squared(painting, here.stages[-1].task.size_px)[1].any():
         raise Refused("picture: paint within its middle square")
     frames = shown_frames(

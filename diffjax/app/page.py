@@ -84,9 +84,7 @@ def build(studio: Studio):
                     prompt, go = tabs.draw_tab(gr, told_of)
                     editor, take, instead, again = tabs.paint_tab(gr, told_of, sizes[-1])
                     edits = tabs.edit_tabs(gr) if studio.clip else ()
-                boxes = controls.settings_part(
-                    gr, told_of, studio.trained, studio.score is not None
-                )
+                boxes = controls.settings_part(gr, told_of, studio.first, studio.score is not None)
             with gr.Column(scale=6, min_width=300):
                 told = gr.Markdown("What is drawn appears here.", elem_id="told")
                 with gr.Row(equal_height=False):

@@ -28,10 +28,11 @@ def warm_up(
     say: Callable[[str], None],
     score: best.Score | None = None,
     clip: Clip | None = None,
+    few: Cascade | None = None,
 ) -> None:
     """Runs the programs of the page's first settings once, so that they are compiled.
 
-    clip: of a decoder's vectors, if there is one.
+    clip: of a decoder's vectors, if there is one. few: the stages with their students, if any.
     """
     size_px = trained.stages[-1].task.size_px
     mask = np.zeros((size_px, size_px), bool)
@@ -41,7 +42,7 @@ def warm_up(
     label = 0 if told.classes is not None and not told.text else None
     jobs = [Job("a picture" if told.text else "", 0, label=label)]
     kinds = {
-        "drawing": drawing.draw(trained, jobs),
+        "drawing": drawing.draw(few or trained, jobs),
         "drawing anew": drawing.paint(trained, jobs, blank),
         **(_edits(trained, clip, blank.picture) if clip else {}),
     }

@@ -22,6 +22,8 @@ from PIL import Image
 from diffjax import sample
 from diffjax.app import __main__ as command
 from diffjax.app import drawing, frames, gate, limits, server, uploads, values
+from diffjax.app.answers import Studio
+from diffjax.app.followers import Followers
 from diffjax.app.room import Room
 from diffjax.app.values import Refused
 from diffjax.build.stages import loading
@@ -243,6 +245,26 @@ def test_pictures_come_a_stage_at_a_time_with_the_bytes_of_the_command(cascade):
     expected = list(rows.make(here, WISH.jobs))
     for one in made:
         np.testing.assert_array_equal(one.picture, expected[one.index][one.stage])
+
+
+def test_a_student_draws_with_the_first_settings_and_its_teacher_does_all_else(cascade, tmp_path):
+    own = dataclasses.replace(cascade.stages[0].settings, num_steps=4, guidance_weight=1.0)
+    few = cascade.with_settings([own, cascade.stages[1].settings])
+    studio = Studio(cascade, Room(tmp_path), Followers(), few=few)
+    assert studio.first is few
+
+    def used(guidance, steps, **paints):
+        here = studio.wished(limits.Wish(WISH.jobs, guidance, steps), **paints)
+        settings = here.stages[0].settings
+        return settings.guidance_weight, settings.num_steps
+
+    assert used(1.0, 4) == (1.0, 4)
+    assert used(1.0, 4, paints=True) == (3.0, 2)  # as its teacher's config says
+    assert used(1.0, 9) == (1.0, 9)
+    assert used(2.0, 4, paints=True) == (2.0, 4)
+    alone = dataclasses.replace(studio, few=None)
+    assert alone.first is cascade
+    assert alone.wished(WISH).stages[0].settings.num_steps == WISH.steps
 
 
 def test_a_full_batch_comes_in_the_same_order(cascade, monkeypatch):

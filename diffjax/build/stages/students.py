@@ -42,12 +42,12 @@ def instead(
         ]
     settings = [flag for flag in jobs.SETTINGS | jobs.BY_CRITICS if flag != STEPS]
     names = (*OF_TEACHERS, *(flag[2:].replace("-", "_") for flag in settings))
-    if any(getattr(flags, name) not in (None, []) for name in names):
+    if any(getattr(flags, name, None) not in (None, []) for name in names):
         return list(dirs)
     asked: Sequence[int | None] = [None] * len(dirs)
-    if flags.steps is not None:
+    if (given := getattr(flags, "steps", None)) is not None:
         field, kind, _ = jobs.SETTINGS[STEPS]
-        asked = jobs.per_stage(STEPS, field, flags.steps, kind, len(dirs))
+        asked = jobs.per_stage(STEPS, field, given, kind, len(dirs))
     return [
         student if student and steps in (None, num_steps_of(student)) else place
         for place, student, steps in zip(dirs, there, asked, strict=True)
