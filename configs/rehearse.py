@@ -51,7 +51,7 @@ def get_config(which: str = "emoji") -> ml_collections.ConfigDict:
         learning_rate=5e-4, warmup_steps=100, decay="cooldown", clip_norm=1.0, groups=()
     )
     config.train.update(
-        num_steps=3_000, ema=("decay_0.998",), log_every=50, sample_every=500, save_every=500,
+        num_steps=2_300, ema=("decay_0.998",), log_every=50, sample_every=500, save_every=500,
         evaluate_every=0, snapshot_every=0,
     )  # fmt: skip
     if preset == "sr256":

@@ -20,6 +20,7 @@ from diffjax.sample import parser
 from tools.ship import cascade as ship_cascade
 
 PLACES = places.stage_dirs()
+STUDENTS = places.stage_dirs(places.shipped() / students.FEW)
 
 
 def test_the_files_are_whole_small_and_in_bfloat16():
@@ -31,13 +32,19 @@ def test_the_files_are_whole_small_and_in_bfloat16():
         assert {tensorfile.read(place, name).dtype.name for name in names} == {"bfloat16"}
 
 
-def test_the_student_is_whole_and_in_bytes_and_draws_unless_more_is_asked():
-    (place,) = places.stage_dirs(places.shipped() / students.FEW)
-    assert int(tensorfile.verify(place)["step"]) >= 900
-    with safe_open(place, framework="np") as reader:
-        codes = {reader.get_slice(name).get_dtype() for name in reader.keys()}  # noqa: SIM118
-    assert codes == {"I8", "F32"}
-    assert students.instead(PLACES, parser().parse_args([])) == [place, PLACES[1]]
+def test_the_students_are_whole_and_in_bytes_and_draw_unless_more_is_asked():
+    assert [place.name for place in STUDENTS] == [place.name for place in PLACES]
+    for place in STUDENTS:
+        assert int(tensorfile.verify(place)["step"]) >= 700
+        with safe_open(place, framework="np") as reader:
+            codes = {reader.get_slice(name).get_dtype() for name in reader.keys()}  # noqa: SIM118
+        assert codes == {"I8", "F32"}
+    assert students.instead(PLACES, parser().parse_args([])) == STUDENTS
+    assert students.instead(PLACES, parser().parse_args(["--guidance", "2"])) == PLACES
+    assert students.instead(PLACES, parser().parse_args(["--steps", "4"])) == [
+        STUDENTS[0],
+        PLACES[1],
+    ]
 
 
 def test_all_weights_that_come_along_have_at_most_40_megabytes():
@@ -91,15 +98,21 @@ def test_the_files_are_those_that_the_configs_train():
         check_trained(place, preset)
 
 
-def test_the_student_is_the_one_that_its_config_trains():
-    place = places.shipped() / students.FEW / "base64.safetensors"
-    options, preset = places.options_of(place), ship_cascade.config.load("configs/distil.py")
-    found, wanted = (dict(ship_cascade.config.leaves(one)) for one in (options, preset))
-    of_the_run = ("train.", "sample.num_images", "distil.checkpoint")
-    assert {key: value for key, value in found.items() if not key.startswith(of_the_run)} == {
-        key: value for key, value in wanted.items() if not key.startswith(of_the_run)
-    }
-    check_trained(place, preset)
+@pytest.mark.parametrize(("place", "preset"), zip(STUDENTS, ("emoji", "sr256"), strict=True))
+def test_a_student_is_the_one_that_its_config_trains(place, preset):
+    options = places.options_of(place)
+    wanted = ship_cascade.config.load(f"configs/rehearse.py:{preset}")
+    of_the_run = ("train.", "sample.num_images")
+    ours, theirs = (
+        {
+            key: value
+            for key, value in ship_cascade.config.leaves(one)
+            if not key.startswith(of_the_run)
+        }
+        for one in (options, wanted)
+    )
+    assert ours == theirs
+    check_trained(place, wanted)
 
 
 def check_trained(place, preset):
